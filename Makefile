@@ -1,0 +1,55 @@
+# `make` alone prints this menu. The first real target sets everything up; nothing is installed outside this folder.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UNTIL  ?= 2014-01-01
+TICK   ?= 1h
+PACKAGES := libs/core libs/tiles libs/cli services/ingest services/features services/trainer services/serving services/drift
+
+help: ## print this menu
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv (done by the other targets when needed)
+
+$(READY): locks/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) tools/setup.sh
+	@PYTHON="$(PYTHON)" tools/setup.sh $(VENV) $(PACKAGES)
+
+demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less)
+	@$(BIN)/millstream demo --until $(UNTIL) --tick $(TICK)
+
+up: $(READY) ## start the embedded servers and the five services, and leave them running
+	@$(BIN)/millstream up
+
+test: $(READY) check ## everything CI runs: lint, types, unit, contracts, connected, end to end
+	@$(BIN)/pytest
+
+unit: $(READY) ## the fast tests: no server is started
+	@$(BIN)/pytest -m "not connected and not e2e"
+
+check: lint types ## lint, types, layers
+
+lint: $(READY) ## ruff, formatting, import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+fix: $(READY) ## format and apply safe lint fixes
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+generate: $(READY) ## rewrite generated files: schemas, topic table
+	@$(BIN)/python -m millstream.contracts.generate
+
+locks: $(READY) ## resolve every lock again
+	@tools/lock.sh
+
+clean: ## remove what was built and what ran here
+	@rm -rf $(VENV) .millstream out
+
+.PHONY: help setup demo up test unit check lint types fix generate locks clean

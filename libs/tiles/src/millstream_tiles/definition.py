@@ -1,0 +1,82 @@
+"""What a windowed feature means: the one definition that online, offline and the recount implement.
+
+For an aggregate with window `w` and slide `s` (`w % s == 0`), an event with event time `e` belongs to tile
+`k = floor(e / s)`. The value at time `t` is the aggregate over the events with
+
+    floor(t / s) - w / s  <  k  <=  floor(t / s)      and      known_at <= t      and not late
+
+so the newest tile is partial and fresh to the last event, and the oldest edge moves by whole slides. An event is late
+when `known_at - e > lateness`, a property of the event alone. No event in the window: count and sum are 0, every other
+function is null (NaN in our float64 columns).
+
+All times are int64 microseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Function(StrEnum):
+    """The aggregate functions. All are mergeable: partial(a) + partial(b) = partial(a and b).
+
+    `std` is the sample standard deviation (n - 1; null below two events). `last` is the value with the largest event
+    time; among equal event times the larger value wins, so that merging commutes.
+    """
+
+    COUNT = "count"
+    SUM = "sum"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+    STD = "std"
+    LAST = "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """One feature of a view: `function(column)` over `window`, moving by `slide` (both microseconds)."""
+
+    name: str
+    function: Function
+    column: str
+    window: int
+    slide: int
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles the window spans."""
+        return self.window // self.slide
+
+    def tile_range(self, t: int) -> tuple[int, int]:
+        """The tiles visible at `t`: first and last index, both included."""
+        newest = t // self.slide
+        return newest - self.tiles + 1, newest
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One Feast StreamFeatureView as Millstream computes it: the events of `stream`, grouped by `keys`."""
+
+    name: str
+    stream: str
+    keys: tuple[str, ...]
+    """Join keys, in Feast's order; each is a column of the stream's events. An event with a null key is in no window."""
+    time_field: str
+    lateness: int
+    event_id: str | None
+    """Column by which duplicates are recognised; None: every record counts."""
+    aggregates: tuple[Aggregate, ...]
+
+    @property
+    def slides(self) -> tuple[int, ...]:
+        """The distinct slides, ascending: one family of tiles for each."""
+        return tuple(sorted({a.slide for a in self.aggregates}))
+
+    def horizon(self, slide: int) -> int:
+        """The longest window (microseconds) that reads tiles of `slide`."""
+        return max(a.window for a in self.aggregates if a.slide == slide)
+
+    def is_late(self, event_time: int, known_at: int) -> bool:
+        return known_at - event_time > self.lateness

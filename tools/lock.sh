@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Resolves locks/*.txt: one hashed list per service, one for developers. No addresses are written.
+set -euo pipefail
+uv=$(command -v uv || echo .millstream/uv/bin/uv)
+ours=(); for p in cli core drift features ingest serving tiles trainer; do ours+=(--no-emit-package "millstream-$p"); done
+export UV_CUSTOM_COMPILE_COMMAND="make locks"
+compile() { "$uv" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links "${ours[@]}" "$@"; }
+compile pyproject.toml --group dev -o locks/dev.txt
+for s in ingest features trainer serving drift; do
+  compile "services/$s/pyproject.toml" -c locks/dev.txt -o "locks/$s.txt"
+done
