@@ -1,0 +1,77 @@
+"""CloudEvents 1.0 in Kafka binary mode: what travels in a record's headers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from millstream.contracts.times import from_rfc3339, to_rfc3339
+
+Headers = list[tuple[str, bytes]]
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """Who said what, when, and because of what."""
+
+    id: str
+    type: str
+    source: str
+    time: int | None = None
+    """When it was said (microseconds); producers may leave it out."""
+    known_at: int | None = None
+    """`ce_knownat`: when it could first have been known. A replay sets it to its simulated clock; else Kafka's time holds."""
+    causation_id: str | None = None
+    """Id of the event that caused this one: `millstream why` follows these."""
+    traceparent: str | None = None
+
+    def headers(self) -> Headers:
+        found: Headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", self.id.encode()),
+            ("ce_type", self.type.encode()),
+            ("ce_source", self.source.encode()),
+            ("content-type", b"application/json"),
+        ]
+        if self.time is not None:
+            found.append(("ce_time", to_rfc3339(self.time).encode()))
+        if self.known_at is not None:
+            found.append(("ce_knownat", to_rfc3339(self.known_at).encode()))
+        if self.causation_id is not None:
+            found.append(("ce_causationid", self.causation_id.encode()))
+        if self.traceparent is not None:
+            found.append(("traceparent", self.traceparent.encode()))
+        return found
+
+
+def envelope_of(headers: Iterable[tuple[str, bytes]]) -> Envelope:
+    """Read the envelope of a record; strangers may write anything, so what is missing becomes empty or None.
+
+    Raises ValueError where a header that is there cannot be read (not UTF-8, a time that is no time).
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith("ce_") or name == "traceparent":
+            try:
+                found[name] = value.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"header {name} is not UTF-8") from error
+    try:
+        said, known = found.get("ce_time"), found.get("ce_knownat")
+        return Envelope(
+            id=found.get("ce_id", ""),
+            type=found.get("ce_type", ""),
+            source=found.get("ce_source", ""),
+            time=from_rfc3339(said) if said else None,
+            known_at=from_rfc3339(known) if known else None,
+            causation_id=found.get("ce_causationid"),
+            traceparent=found.get("traceparent"),
+        )
+    except ValueError as error:
+        raise ValueError(f"header ce_time or ce_knownat: {error}") from error
+
+
+def derived_id(*parts: str) -> str:
+    """An id that is the same for the same cause: a repeat of the work repeats the id, and the reader drops it."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]

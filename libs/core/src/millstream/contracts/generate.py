@@ -1,0 +1,98 @@
+"""Writes everything that is generated from the contracts: JSON Schemas, topic table, editor schemas.
+
+    python -m millstream.contracts.generate            rewrite what is stale
+    python -m millstream.contracts.generate --check    exit 1 and name what is stale
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from millstream.contracts.events import EVENTS, Event
+from millstream.contracts.package import Manifest, Reference
+from millstream.contracts.topics import TOPICS, Topic
+from millstream.project.schemas import project_schemas
+
+CONTRACTS = Path(__file__).parent / "schemas"
+PROJECT = Path(__file__).parent.parent / "project" / "schemas"
+REPOSITORY = Path(__file__).parents[5]
+
+
+def event_schema(event: type[Event]) -> dict[str, Any]:
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": event.type_name} | msgspec.json.schema(
+        event
+    )
+
+
+def _retention(topic: Topic) -> str:
+    return f"{topic.retention.days} days" if topic.retention else "compacted"
+
+
+def topic_table() -> str:
+    lines = [
+        "# Topics",
+        "",
+        "Generated from `millstream.contracts.topics`. Values are JSON in CloudEvents 1.0 Kafka binary mode: headers",
+        "`ce_specversion`, `ce_id`, `ce_source`, `ce_type`, `ce_time`, and where they apply `ce_knownat`, `ce_causationid`",
+        "and `traceparent`. User topics keep the names that the project gives them; dead letters of (topic, consumer",
+        "group) are in `<topic>-<group>-dlq`, late events in `<stream>-late`.",
+        "",
+        "| topic | events | key | written by | partitions | kept | why |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for topic in TOPICS:
+        events = ", ".join(f"`{event.type_name}`" for event in topic.events)
+        lines.append(
+            f"| `{topic.name}` | {events} | {topic.key} | {topic.owner} | {topic.partitions} | {_retention(topic)} "
+            f"| {topic.why} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def wanted() -> dict[Path, str]:
+    """Every generated file and what it should hold."""
+
+    def text(schema: dict[str, Any]) -> str:
+        return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+    files = {CONTRACTS / f"{event.type_name}.json": text(event_schema(event)) for event in EVENTS}
+    files[CONTRACTS / "manifest.v1.json"] = text(msgspec.json.schema(Manifest))
+    files[CONTRACTS / "reference.v1.json"] = text(msgspec.json.schema(Reference))
+    files[REPOSITORY / "docs" / "topics.md"] = topic_table()
+    for name, schema in project_schemas().items():
+        files[PROJECT / name] = schema
+    return files
+
+
+def stale() -> list[Path]:
+    """Generated files that are missing, differ from what they should hold, or belong to nothing any more."""
+    files = wanted()
+    changed = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    orphans = [path for path in CONTRACTS.glob("*.json") if path not in files]
+    return changed + orphans
+
+
+def main() -> int:
+    found = stale()
+    if "--check" in sys.argv[1:]:
+        for path in found:
+            print(f"stale: {path.relative_to(REPOSITORY)} (run: make generate)")
+        return 1 if found else 0
+    files = wanted()
+    for path in found:
+        if path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path])
+        else:
+            path.unlink()
+        print(f"wrote {path.relative_to(REPOSITORY)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The model package: what trainer hands to serving and drift. A folder of `model.onnx`, `reference.json`, `manifest.json`.
+
+Nothing in it is code and nothing is unpickled: the graph holds all preprocessing, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import msgspec
+
+from millstream.contracts.events import Cause, Scalar
+
+MODEL_FILE = "model.onnx"
+REFERENCE_FILE = "reference.json"
+MANIFEST_FILE = "manifest.json"
+
+
+class InputColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """One input of the graph, shape (n, 1): float32 for numbers (NaN is null), string for categories ("" is null)."""
+
+    name: str
+    source: str
+    """`input` (a field of the asking event) or `feature` (`view__feature` from Feast)."""
+    type: str
+    """`number` or `category`."""
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model comes from: enough to train it again."""
+
+    cause: Cause
+    request: str
+    """Id of the verdict or request that led to the run."""
+    at: datetime
+    """Stream time up to which training looked."""
+    positions: dict[str, dict[int, int]]
+    """Last offset read, per stream and partition."""
+    train_rows: int
+    holdout_rows: int
+    content_sha256: str
+    """Of the training table, row by row: the same data gives the same hash."""
+    code_version: str
+    libraries: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The contract between trainer and serving."""
+
+    format: int
+    loop: str
+    version: str
+    run: str
+    task: str
+    inputs: list[InputColumn]
+    """In the order of the graph's inputs."""
+    output: str
+    """Name of the output: `probability`, float32 of shape (n,)."""
+    feature_service: str
+    views: dict[str, str]
+    """Feature view → hash of its definition when the model was trained."""
+    label: str
+    metrics: dict[str, float]
+    lineage: Lineage
+    files: dict[str, str]
+    """File → sha256."""
+
+
+class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
+    """What one column looked like in training. Bins are shared by drift, so windows compare like with like."""
+
+    name: str
+    type: str
+    importance: float
+    """Share of the model's total gain, 0 to 1."""
+    missing: float
+    """Share of nulls."""
+    edges: list[float] = []
+    """Numbers: inner bin edges (deciles); bin i holds edges[i-1] < x <= edges[i]."""
+    categories: list[str] = []
+    """Categories: the known ones, most frequent first; the last share is for all others."""
+    shares: list[float] = []
+    """Share of each bin or category among the non-null rows."""
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What drift compares with. Trainer computes it once; drift never recomputes it."""
+
+    columns: list[ColumnReference]
+    prediction: ColumnReference
+    """The model's own output on the holdout."""
+    holdout_loss: float
+    """Mean log loss on the holdout."""
+    holdout_loss_std: float
+    """Standard deviation of one row's loss."""
+    holdout_rows: int
+    sample: dict[str, list[Scalar]]
+    """A sample of training rows, column by column: Evidently draws its report against it."""
+
+
+class BadPackage(ValueError):
+    """The package is not what its record promised; it is not served."""
+
+
+def read_manifest(raw: bytes, sha256: str) -> Manifest:
+    """Decode a manifest after checking its hash. Raises BadPackage."""
+    actual = hashlib.sha256(raw).hexdigest()
+    if actual != sha256:
+        raise BadPackage(f"{MANIFEST_FILE} has sha256 {actual[:12]}…, its record says {sha256[:12]}…")
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BadPackage(f"{MANIFEST_FILE} cannot be read: {error}") from error
+    if manifest.format != 1:
+        raise BadPackage(f"{MANIFEST_FILE} has format {manifest.format}; this release reads format 1")
+    return manifest
+
+
+def check_file(manifest: Manifest, name: str, raw: bytes) -> bytes:
+    """`raw` itself when it is the file that the manifest names. Raises BadPackage."""
+    promised = manifest.files.get(name)
+    actual = hashlib.sha256(raw).hexdigest()
+    if promised != actual:
+        raise BadPackage(f"{name} has sha256 {actual[:12]}…, the manifest says {(promised or 'nothing')[:12]}…")
+    return raw

@@ -1,0 +1,41 @@
+"""Times on the wire are RFC 3339; times in code are int64 microseconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def from_rfc3339(text: str) -> int:
+    """Microseconds of an RFC 3339 time. Raises ValueError when it is not one or has no UTC offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no UTC offset; write it like 2013-01-31T09:30:00Z")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_datetime(moment: datetime) -> int:
+    """Microseconds of an aware datetime."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def to_datetime(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def to_rfc3339(micros: int) -> str:
+    """RFC 3339 with a `Z`, microseconds only where there are any."""
+    return to_datetime(micros).isoformat().replace("+00:00", "Z")
+
+
+def now() -> int:
+    """The wall clock. Domain code never calls this: time comes in with the event."""
+    return time.time_ns() // 1000

@@ -1,0 +1,97 @@
+"""Every topic of ours, declared once as a business card. User streams keep their own names and come from the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from millstream.contracts.events import (
+    Event,
+    LabelsMatured,
+    ModelState,
+    PredictionServed,
+    QuestionUnanswered,
+    RetrainDecided,
+    RetrainRequested,
+    TrainingFinished,
+    TrainingStarted,
+    WindowJudged,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A topic's business card."""
+
+    name: str
+    events: tuple[type[Event], ...]
+    key: str
+    owner: str
+    """The one service that writes it."""
+    partitions: int
+    retention: timedelta | None
+    """None: compacted, the last record of each key stays."""
+    why: str
+
+    @property
+    def compacted(self) -> bool:
+        return self.retention is None
+
+
+PREDICTIONS = Topic(
+    name="millstream-predictions",
+    events=(PredictionServed, QuestionUnanswered),
+    key="label key of the question",
+    owner="serving",
+    partitions=6,
+    retention=timedelta(days=30),
+    why="One event per answer: drift judges it, people explain it, training can be compared with it.",
+)
+VERDICTS = Topic(
+    name="millstream-verdicts",
+    events=(WindowJudged, LabelsMatured),
+    key="loop",
+    owner="drift",
+    partitions=1,
+    retention=timedelta(days=365),
+    why="What drift thinks of each window, and the daily count of matured labels that is the trainer's clock.",
+)
+RETRAIN = Topic(
+    name="millstream-retrain",
+    events=(RetrainRequested,),
+    key="loop",
+    owner="people and other systems",
+    partitions=1,
+    retention=timedelta(days=365),
+    why="Anyone may ask for a retrain; trainer's policy answers each request once.",
+)
+TRAINING = Topic(
+    name="millstream-training",
+    events=(RetrainDecided, TrainingStarted, TrainingFinished),
+    key="loop",
+    owner="trainer",
+    partitions=1,
+    retention=timedelta(days=3650),
+    why="Trainer's journal: every decision with its reason, every run. Trainer rebuilds its state from it.",
+)
+MODELS = Topic(
+    name="millstream-models",
+    events=(ModelState,),
+    key="loop",
+    owner="trainer",
+    partitions=1,
+    retention=None,
+    why="The whole rollout state: a fresh replica reads it from the start and knows what to serve.",
+)
+
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, RETRAIN, TRAINING, MODELS)
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """One dead-letter topic per (topic, consumer group). Dashes only: dots and underscores collide in metric names."""
+    return f"{topic}-{group}-dlq"
+
+
+def late_topic(stream: str) -> str:
+    """Where features reports a stream's late events; they are counted and in the lake, but in no window."""
+    return f"{stream}-late"

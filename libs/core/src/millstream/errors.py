@@ -1,0 +1,26 @@
+"""What can go wrong, and what happens next: each error says so by its class."""
+
+from __future__ import annotations
+
+
+class MillstreamError(Exception):
+    """Base of every error we raise on purpose."""
+
+
+class RejectEvent(MillstreamError):
+    """This one event can never be handled: it goes to the dead letters with its reason, and the stream goes on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        """A short code from a closed set: metrics are labelled with it."""
+        self.detail = detail
+        """What was wrong and what to write instead, for a person."""
+
+
+class RetryLater(MillstreamError):
+    """Something we depend on is away for the moment: back off and do the same again; nothing is lost meanwhile."""
+
+
+class DeliveryUnknown(RetryLater):
+    """Kafka did not confirm in time. The event may or may not be in the topic; its id makes a retry harmless."""
