@@ -9,6 +9,18 @@ so the newest tile is partial and fresh to the last event, and the oldest edge m
 when `known_at - e > lateness`, a property of the event alone. No event in the window: count and sum are 0, every other
 function is null (NaN in our float64 columns).
 
+**Which values count.** `count` of column "*" or "" counts events; `count` of a column counts events whose value there is
+not null, whatever its type. The other functions see numbers only: a JSON number, or a boolean as 1 or 0 (a lake column
+of doubles holds it so). Null, NaN, infinity, text, lists and any number beyond +-2**53 (`LARGEST`) count as null there
+and are ignored; a float NaN is null for `count` too. So every sum stays finite and exact enough to compare.
+
+**Which events count.** Not late ones; not those with a null in one of the view's keys; and, where the stream has an event
+id, one of each id: of the events on time, the first known (then the lower partition, then the lower offset; online: the
+first applied). A null id is never a duplicate. Copies are promised to be recognised while their event times lie within
+`View.dedupe_span` of each other; exact copies always are, since a copy that comes later than that is late.
+
+**Keys** compare as text (`millstream_tiles.keys.key_text`): 42, 42.0 and "42" are one entity, true is "true".
+
 All times are int64 microseconds since the epoch, UTC.
 """
 
@@ -16,6 +28,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+LARGEST = 2.0**53
+"""Largest magnitude that counts as a number: beyond it doubles skip integers, and squares of sums could overflow."""
+
+DAY = 86_400_000_000
+"""One day in microseconds."""
 
 
 class Function(StrEnum):
@@ -77,6 +95,11 @@ class View:
     def horizon(self, slide: int) -> int:
         """The longest window (microseconds) that reads tiles of `slide`."""
         return max(a.window for a in self.aggregates if a.slide == slide)
+
+    @property
+    def dedupe_span(self) -> int:
+        """Copies of one id are recognised while their event times are at most this far apart (microseconds)."""
+        return self.lateness + DAY
 
     def is_late(self, event_time: int, known_at: int) -> bool:
         return known_at - event_time > self.lateness
