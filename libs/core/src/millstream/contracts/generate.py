@@ -1,7 +1,7 @@
 """Writes everything that is generated from the contracts: JSON Schemas, topic table, editor schemas.
 
-    python -m millstream.contracts.generate            rewrite what is stale
-    python -m millstream.contracts.generate --check    exit 1 and name what is stale
+python -m millstream.contracts.generate            rewrite what is stale
+python -m millstream.contracts.generate --check    exit 1 and name what is stale
 """
 
 from __future__ import annotations

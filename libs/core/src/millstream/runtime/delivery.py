@@ -1,0 +1,341 @@
+"""Delivery from Kafka: raw bytes, at least once, explicit commits, bounded retries, dead letters before the commit.
+
+Every subscriber of every service goes through here (a test says so). What the client libraries do by default loses or
+loops on records: see `docs/adr/0002-delivery.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaMessage
+
+from millstream.contracts.envelope import Envelope, envelope_of
+from millstream.contracts.topics import dead_letter_topic
+from millstream.errors import DeliveryUnknown, RejectEvent, RetryLater
+from millstream.runtime.health import Health, Progress
+from millstream.runtime.metrics import RuntimeMetrics
+from millstream.runtime.publisher import Outgoing, Publisher
+from millstream.runtime.settings import ServiceSettings
+from millstream.runtime.tracing import span
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Record(Protocol):
+    """A Kafka record as it lies in the topic (aiokafka's ConsumerRecord fits)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    """Kafka's own time, milliseconds."""
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+def envelope(record: Record) -> Envelope:
+    """The record's envelope. Raises RejectEvent("bad_headers")."""
+    try:
+        return envelope_of(record.headers)
+    except ValueError as error:
+        raise RejectEvent("bad_headers", str(error)) from error
+
+
+def known_at(record: Record, found: Envelope) -> int:
+    """When the event could first have been known (microseconds): `ce_knownat`, else Kafka's time."""
+    return found.known_at if found.known_at is not None else record.timestamp * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive records of one partition."""
+
+    topic: str
+    partition: int
+    start: int
+    """First offset covered; below `records[0].offset` where the log has a gap (transactions, compaction)."""
+    end: int
+    """Last offset covered."""
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the handler could not use: it goes to the dead letters, the others of its batch are done."""
+
+    record: Record
+    error: RejectEvent
+
+
+class Rewind(Exception):
+    """The store behind the handler is at an earlier offset than Kafka thinks: read again from `offset`."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"read again from offset {offset}")
+        self.offset = offset
+
+
+Handler = Callable[[Batch], Awaitable[Sequence[Rejected] | None]]
+"""Handles one batch; returns what it could not use. Must be harmless when called twice with the same records.
+Raises RetryLater (the batch is tried again), Rewind, or anything else (the process stops, loudly)."""
+
+Assigned = Callable[[Sequence[tuple[str, int]]], Awaitable[dict[tuple[str, int], int]]]
+"""Called before the first record of new partitions; returns the offsets to start from where they differ from Kafka's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """How patient a subscriber is with a dependency that is away. Delays double, with jitter, up to `ceiling`."""
+
+    first: float = 0.05
+    ceiling: float = 5.0
+    patience: float = 30.0
+    """Seconds after which the batch is given back and read again, so that polling (and with it membership) goes on."""
+
+    def delay(self, attempt: int) -> float:
+        full = min(self.ceiling, self.first * 2.0 ** min(attempt, 20))
+        return full * random.uniform(0.5, 1.0)
+
+
+PATIENT = Retry()
+
+
+def dead_letter(rejected: Rejected, group: str) -> Outgoing:
+    """The record as it came, with what was wrong with it in headers of its own."""
+    record, error = rejected.record, rejected.error
+    headers = [
+        *record.headers,
+        ("millstream-dlq-reason", error.reason.encode()),
+        ("millstream-dlq-detail", error.detail[:2000].encode()),
+        ("millstream-dlq-group", group.encode()),
+        ("millstream-dlq-topic", record.topic.encode()),
+        ("millstream-dlq-partition", str(record.partition).encode()),
+        ("millstream-dlq-offset", str(record.offset).encode()),
+        ("millstream-dlq-timestamp", str(record.timestamp).encode()),
+    ]
+    return Outgoing(dead_letter_topic(record.topic, group), record.key, record.value or b"", headers)
+
+
+class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One consumer of one group. FastStream polls; what happens with a poll is decided here."""
+
+    def __init__(
+        self,
+        *,
+        topics: Sequence[str],
+        group: str,
+        handler: Handler,
+        publisher: Publisher,
+        metrics: RuntimeMetrics,
+        health: Health,
+        stop_process: Callable[[BaseException], None],
+        retry: Retry = PATIENT,
+        assigned: Assigned | None = None,
+    ) -> None:
+        self.topics = tuple(topics)
+        self.group = group
+        self._handler = handler
+        self._publisher = publisher
+        self._metrics = metrics
+        self._health = health
+        self._stop_process = stop_process
+        self._retry = retry
+        self._assigned = assigned
+        self._next: dict[TopicPartition, int] = {}
+        """Where the next batch of each partition begins."""
+        self._draining = False
+        self._progress = Progress(f"{group} on {', '.join(self.topics)}")
+        self._condition = f"partitions of {', '.join(self.topics)}"
+        self._subscriber: Any = None
+        health.watch(self._progress)
+        health.waiting_for(self._condition, f"group {group} has no partitions assigned yet")
+
+    def attach(self, broker: KafkaBroker, settings: ServiceSettings) -> None:
+        """Declare the subscriber. Every default of the library that loses or duplicates is overridden here."""
+        self._subscriber = broker.subscriber(
+            *self.topics,
+            batch=True,
+            group_id=self.group,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            max_records=settings.fetch_max_records,
+            batch_timeout_ms=200,
+            # A long poll that is under way delays other partitions of the same consumer: keep it short.
+            fetch_max_wait_ms=100,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(500, settings.session_timeout_ms // 3),
+            rebalance_timeout_ms=60_000,
+            parser=_raw_parser,
+            decoder=_raw_decoder,
+            listener=self,
+        )
+        self._subscriber(self._poll)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        for partition in revoked:
+            self._next.pop(partition, None)
+        self._progress.revoked()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        if self._assigned is not None and assigned:
+            starts = await self._patiently(lambda: self._starts(assigned))
+            consumer = self._subscriber.consumer
+            for (topic, partition), offset in starts.items():
+                log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
+                consumer.seek(TopicPartition(topic, partition), offset)
+        self._health.met(self._condition)
+
+    async def _starts(self, assigned: set[TopicPartition]) -> dict[tuple[str, int], int]:
+        assert self._assigned is not None
+        return await self._assigned(sorted((p.topic, p.partition) for p in assigned))
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        attempt = 0
+        while True:
+            try:
+                return await work()
+            except RetryLater as error:
+                log.warning("waiting before the first record: %s", error, extra={"group": self.group})
+                await asyncio.sleep(self._retry.delay(attempt))
+                attempt += 1
+
+    async def drain(self, timeout: float) -> None:
+        """Stop taking new polls. FastStream waits for the poll in hand (bounded) and leaves the group."""
+        self._draining = True
+
+    async def _poll(self, message: KafkaMessage) -> None:
+        if self._draining or self._health.fatal is not None:
+            return
+        raw = message.raw_message
+        records = raw if isinstance(raw, tuple) else (raw,)
+        grouped: dict[TopicPartition, list[Record]] = {}
+        for record in records:
+            grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+        done: dict[TopicPartition, int] = {}
+        try:
+            for partition, found in grouped.items():
+                end = await self._handle(message.consumer, partition, found)
+                if end is None:
+                    continue
+                done[partition] = end + 1
+                self._next[partition] = end + 1
+            await self._commit(message.consumer, done)
+        except Exception as error:  # an error we do not know: stop before a record is skipped
+            log.critical("stopping: a batch cannot be handled", exc_info=error, extra={"group": self.group})
+            self._stop_process(error)
+            return
+        for partition, following in done.items():
+            self._measure(message.consumer, partition, following, len(grouped[partition]))
+
+    async def _handle(self, consumer: Any, partition: TopicPartition, records: list[Record]) -> int | None:
+        """Handle one partition's records; the last offset that is done, or None when they are to be read again."""
+        first = records[0].offset
+        start = self._next.get(partition, first)
+        batch = Batch(partition.topic, partition.partition, min(start, first), records[-1].offset, records)
+        clock = asyncio.get_running_loop().time
+        began, attempt = clock(), 0
+        while True:
+            try:
+                with self._metrics.batch_seconds.labels(partition.topic, self.group).time(), self._span(batch):
+                    rejected = await self._handler(batch)
+                await self._bury(rejected or ())
+                return batch.end
+            except Rewind as back:
+                log.warning("rewinding: the store is behind", extra={"topic": batch.topic, "offset": back.offset})
+                self._seek(consumer, partition, back.offset)
+                return None
+            except RetryLater as error:
+                self._metrics.retries.labels(partition.topic, self.group).inc()
+                waited = clock() - began
+                log.warning("trying again: %s", error, extra={"topic": batch.topic, "attempt": attempt})
+                if waited > self._retry.patience or self._draining:
+                    self._seek(consumer, partition, first)
+                    return None
+                await asyncio.sleep(self._retry.delay(attempt))
+                attempt += 1
+
+    def _span(self, batch: Batch) -> Any:
+        parent = next((v.decode("ascii", "replace") for k, v in batch.records[0].headers if k == "traceparent"), None)
+        return span(f"{self.group} {batch.topic}", parent, records=len(batch.records), partition=batch.partition)
+
+    def _seek(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
+        self._next.pop(partition, None)
+        try:
+            consumer.seek(partition, offset)
+        except IllegalStateError:
+            log.info("the partition moved meanwhile", extra={"topic": partition.topic})
+
+    async def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Dead letters are confirmed before the commit, so that none is lost between the two."""
+        if not rejected:
+            return
+        await self._publisher.publish([dead_letter(one, self.group) for one in rejected])
+        for one in rejected:
+            self._metrics.dead_letters.labels(one.record.topic, self.group, one.error.reason).inc()
+            log.warning(
+                "dead letter: %s",
+                one.error.reason,
+                extra={"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]},
+            )
+
+    async def _commit(self, consumer: Any, offsets: dict[TopicPartition, int]) -> None:
+        if not offsets:
+            return
+        try:
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partitions moved while we worked. The new owner repeats the batch; the handler's fence makes it harmless.
+            log.info("commit refused, the partitions moved: %s", error, extra={"group": self.group})
+        except KafkaError as error:
+            log.warning("commit failed, a later one covers it: %s", error, extra={"group": self.group})
+
+    def _measure(self, consumer: Any, partition: TopicPartition, following: int, handled: int) -> None:
+        self._metrics.consumed.labels(partition.topic, self.group).inc(handled)
+        try:
+            end = consumer.highwater(partition)
+        except IllegalStateError:
+            return
+        lag = max(0, end - following) if end is not None else 0
+        self._progress.saw(partition.topic, partition.partition, lag)
+        self._metrics.lag.labels(partition.topic, str(partition.partition), self.group).set(lag)
+
+
+async def _raw_parser(message: Any, original: Any) -> KafkaMessage:
+    """Leave the records as they are: the library's parser decodes headers as UTF-8 and trips over strangers' bytes."""
+    parser = original.__self__
+    parsed: KafkaMessage = parser.msg_class(body=b"", raw_message=message, consumer=parser._consumer)
+    return parsed
+
+
+async def _raw_decoder(message: KafkaMessage) -> KafkaMessage:
+    return message
+
+
+__all__ = [
+    "PATIENT",
+    "Assigned",
+    "Batch",
+    "DeliveryUnknown",
+    "Handler",
+    "Record",
+    "Rejected",
+    "Retry",
+    "Rewind",
+    "Subscription",
+    "dead_letter",
+    "envelope",
+    "known_at",
+]

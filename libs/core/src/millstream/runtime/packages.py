@@ -1,0 +1,71 @@
+"""Where model packages are kept: a folder that trainer writes and serving and drift read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from millstream.contracts.events import ModelRef
+from millstream.contracts.package import MANIFEST_FILE, BadPackage, Manifest, check_file, read_manifest
+from millstream.errors import RetryLater
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+"""A package file above this is not loaded: it would not fit beside the others in a serving pod."""
+
+
+class PackageStore:
+    """Packages under one root, `file://` or a plain path. Readers only take what lies under the root."""
+
+    def __init__(self, root: str) -> None:
+        parsed = urlparse(root)
+        if parsed.scheme not in ("", "file"):
+            raise ValueError(f"packages: {root!r} is not a folder; this release reads file:// and plain paths")
+        self._root = Path(unquote(parsed.path) if parsed.scheme else root).resolve()
+
+    def save(self, name: str, files: dict[str, bytes]) -> tuple[str, str]:
+        """Write a package in one step: it is there whole or not at all. Returns (uri, sha256 of the manifest).
+
+        A package that is already there under this name is replaced: names carry the run and its attempt.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".draft-"))
+        try:
+            for file, raw in files.items():
+                (draft / file).write_bytes(raw)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(draft, target)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return target.as_uri(), hashlib.sha256(files[MANIFEST_FILE]).hexdigest()
+
+    def manifest(self, ref: ModelRef) -> Manifest:
+        """The manifest that a model record points at, hash checked. Raises BadPackage, RetryLater."""
+        return read_manifest(self._read(ref, MANIFEST_FILE), ref.sha256)
+
+    def file(self, ref: ModelRef, manifest: Manifest, name: str) -> bytes:
+        """One file of a package, hash checked. Raises BadPackage, RetryLater."""
+        return check_file(manifest, name, self._read(ref, name))
+
+    def _read(self, ref: ModelRef, name: str) -> bytes:
+        parsed = urlparse(ref.uri)
+        if parsed.scheme != "file":
+            raise BadPackage(f"{ref.uri}: only file:// packages are read")
+        path = (Path(unquote(parsed.path)) / name).resolve()
+        if not path.is_relative_to(self._root):
+            raise BadPackage(f"{ref.uri} lies outside the package folder")
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise BadPackage(f"{name} of {ref.version} is larger than {MAX_FILE_BYTES} bytes")
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise BadPackage(f"{name} of version {ref.version} is missing at {ref.uri}") from error
+        except OSError as error:
+            raise RetryLater(f"cannot read {name} of version {ref.version}: {error}") from error

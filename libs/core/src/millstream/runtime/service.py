@@ -1,0 +1,269 @@
+"""The frame of every service process: HTTP with probes and metrics, Kafka in and out, a clean start and a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import uvicorn
+from aiokafka.errors import KafkaError
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from millstream.errors import MillstreamError, RetryLater
+from millstream.runtime.delivery import PATIENT, Assigned, Handler, Retry, Subscription
+from millstream.runtime.health import Health
+from millstream.runtime.logs import configure_logs
+from millstream.runtime.metrics import RuntimeMetrics
+from millstream.runtime.publisher import Publisher
+from millstream.runtime.settings import ServiceSettings
+from millstream.runtime.tracing import configure_tracing
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Service:
+    """Parts of one process. `create_app` of each service makes one, adds its doorways, and returns `service.app`."""
+
+    def __init__(self, name: str, settings: ServiceSettings, *, title: str, version: str = "0.1.0") -> None:
+        self.name = name
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.metrics = RuntimeMetrics(self.registry)
+        self.health = Health(settings.stall_after)
+        self.publisher = Publisher(
+            bootstrap=settings.kafka,
+            source=f"millstream/{name}/{settings.instance}",
+            timeout=settings.publish_timeout,
+            metrics=self.metrics,
+        )
+        self.health.waiting_for("kafka", f"Kafka at {settings.kafka} is not connected yet; check MILLSTREAM_KAFKA")
+        self._subscriptions: list[Subscription] = []
+        self._before: list[tuple[str, Work]] = []
+        self._loops: list[tuple[str, Work]] = []
+        self._after: list[Work] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._broker: KafkaBroker | None = None
+        self.on_fatal: Callable[[], None] = lambda: None
+        """Set by `serve`: ends the process."""
+        self.app = FastAPI(title=title, version=version, lifespan=self._lifespan)
+        self._add_probes()
+
+    def hears(
+        self,
+        topics: Sequence[str],
+        *,
+        group: str,
+        handler: Handler,
+        retry: Retry = PATIENT,
+        assigned: Assigned | None = None,
+    ) -> Subscription:
+        """Deliver `topics` to `handler` as consumer group `group`, one batch of one partition at a time."""
+        subscription = Subscription(
+            topics=topics,
+            group=group,
+            handler=handler,
+            publisher=self.publisher,
+            metrics=self.metrics,
+            health=self.health,
+            stop_process=self.fail,
+            retry=retry,
+            assigned=assigned,
+        )
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def before_hearing(self, what: str, work: Work) -> None:
+        """Do `work` once before the first record, again and again while it raises RetryLater; un-ready until done."""
+        self.health.waiting_for(what, f"{what} is not done yet")
+        self._before.append((what, work))
+
+    def keeps(self, what: str, work: Work) -> None:
+        """Run `work` beside everything else until the service stops. If it ends with an error, the process ends."""
+        self._loops.append((what, work))
+
+    def at_stop(self, work: Work) -> None:
+        """Do `work` after the last record, before Kafka is left."""
+        self._after.append(work)
+
+    def fail(self, error: BaseException) -> None:
+        """End the process, loudly: an error that nobody expected must not be skipped."""
+        if self.health.fatal is None:
+            self.health.fatal = error
+            log.critical("stopping: %s: %s", type(error).__name__, error, exc_info=error)
+            self.on_fatal()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        self._tasks = [asyncio.create_task(self._guard("start", self._start))]
+        try:
+            yield
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
+        """Connect what there is to connect; whatever is away is waited for, and /readyz names it meanwhile."""
+        await self._until_there("kafka", self._connect_publisher)
+        for what, work in self._before:
+            await self._until_there(what, work)
+        for what, work in self._loops:
+            self._tasks.append(asyncio.create_task(self._guard(what, work)))
+        if self._subscriptions:
+            await self._until_there("kafka", self._connect_broker)
+        log.info("started", extra={"hears": sorted({t for s in self._subscriptions for t in s.topics})})
+
+    async def _until_there(self, what: str, work: Work) -> None:
+        attempt = 0
+        while True:
+            try:
+                await work()
+                self.health.met(what)
+                return
+            except (RetryLater, KafkaError, OSError) as error:
+                self.health.waiting_for(what, f"{type(error).__name__}: {error}")
+                log.warning("%s is not there yet: %s", what, error)
+                await asyncio.sleep(min(5.0, 0.2 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
+                attempt += 1
+
+    async def _connect_publisher(self) -> None:
+        if not self.publisher.started:
+            await self.publisher.start()
+
+    async def _connect_broker(self) -> None:
+        broker = KafkaBroker(
+            [server.strip() for server in self.settings.kafka.split(",")],
+            client_id=self.settings.instance,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            ack_policy=AckPolicy.MANUAL,
+            graceful_timeout=self.settings.drain_timeout,
+            apply_types=False,
+            logger=logging.getLogger("faststream"),
+            log_level=logging.DEBUG,
+        )
+        for subscription in self._subscriptions:
+            subscription.attach(broker, self.settings)
+        try:
+            await broker.start()
+        except BaseException:
+            await broker.stop()
+            raise
+        self._broker = broker
+
+    async def _guard(self, what: str, work: Work) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # nothing that runs beside may die unseen
+            log.critical("%s ended", what, exc_info=error)
+            self.fail(error)
+
+    async def _stop(self) -> None:
+        """In this order: no new records, finish the batch in hand, last work, leave Kafka."""
+        for subscription in self._subscriptions:
+            await subscription.drain(self.settings.drain_timeout)
+        if self._broker is not None:
+            await self._broker.stop()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        for work in self._after:
+            try:
+                await work()
+            except Exception as error:  # the other parts still want to stop
+                log.error("while stopping: %s", error, exc_info=error)
+        with suppress(KafkaError):
+            await self.publisher.stop()
+        log.info("stopped")
+
+    def _add_probes(self) -> None:
+        app = self.app
+
+        @app.get("/livez", tags=["operations"], summary="Is it getting on?")
+        async def livez() -> Response:
+            reasons = self.health.not_alive()
+            return JSONResponse({"alive": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+        @app.get("/readyz", tags=["operations"], summary="May it be given work? Says what is missing")
+        async def readyz() -> Response:
+            missing = self.health.not_ready()
+            return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+
+        @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+        async def metrics(request: Request) -> Response:
+            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def serve(create: Callable[[], Service], settings: ServiceSettings) -> int:
+    """Run a service until it is told to stop. Returns the process' exit code.
+
+    0: stopped as asked · 1: an unexpected error · 2: cannot start as configured (the message says what to change).
+    """
+    try:
+        listener = _bind(settings)
+        service = create()
+    except MillstreamError as error:
+        print(f"millstream: {error}", file=sys.stderr)
+        return 2
+    configure_logs(service.name, settings.log_level)
+    configure_tracing(service.name, settings.instance, settings.otlp_endpoint)
+    config = uvicorn.Config(
+        service.app,
+        log_config=None,
+        access_log=False,
+        # Room for the batch in hand; Kubernetes' own limit is 30 s.
+        timeout_graceful_shutdown=int(settings.drain_timeout),
+    )
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    service.on_fatal = stop
+    host, port = listener.getsockname()[:2]
+    log.info("listening", extra={"address": f"http://{host}:{port}"})
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return 1 if service.health.fatal is not None else 0
+
+
+def _bind(settings: ServiceSettings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MillstreamError(
+                f"port {settings.port} on {settings.host} is taken; set MILLSTREAM_PORT to a free one (0 picks one)"
+            ) from error
+        raise MillstreamError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    return listener
+
+
+def arguments(name: str, description: str) -> Any:
+    """The command line that every service shares: `--help` names the settings, everything else is environment."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=f"python -m millstream_{name}", description=description)
+    parser.epilog = f"Settings come from the environment as MILLSTREAM_NAME; services/{name}/README.md lists them."
+    return parser.parse_args()

@@ -1,0 +1,84 @@
+"""A topic read whole: a compacted topic as a table, or a journal from its beginning. No group, no commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from millstream.runtime.delivery import Record
+
+log = logging.getLogger(__name__)
+
+Apply = Callable[[Record], Awaitable[None]]
+
+
+class TopicReader:
+    """Reads every partition of `topics` from the beginning and then follows them, one record at a time, in order.
+
+    Each replica reads for itself, so each learns every record. `caught_up` is set once the end that was seen at the
+    start has been reached.
+    """
+
+    def __init__(self, *, bootstrap: str, topics: Sequence[str], apply: Apply) -> None:
+        self._bootstrap = bootstrap
+        self._topics = tuple(topics)
+        self._apply = apply
+        self.caught_up = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until cancelled. Kafka being away is waited out; an error of `apply` ends it."""
+        positions: dict[TopicPartition, int] = {}
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=500,
+            )
+            try:
+                await consumer.start()
+                partitions = await self._partitions(consumer)
+                consumer.assign(partitions)
+                ends = await consumer.end_offsets(partitions)
+                for partition in partitions:
+                    if partition in positions:
+                        consumer.seek(partition, positions[partition])
+                    else:
+                        await consumer.seek_to_beginning(partition)
+                await self._follow(consumer, ends, positions)
+            except KafkaError as error:
+                log.warning("reading %s: %s; trying again", ", ".join(self._topics), error)
+                await asyncio.sleep(1.0)
+            finally:
+                await consumer.stop()
+
+    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+        await consumer._client.force_metadata_update()
+        found = []
+        for topic in self._topics:
+            partitions = consumer.partitions_for_topic(topic)
+            if not partitions:
+                raise KafkaError(f"topic {topic} does not exist yet")
+            found += [TopicPartition(topic, p) for p in sorted(partitions)]
+        return found
+
+    async def _follow(
+        self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], positions: dict[TopicPartition, int]
+    ) -> None:
+        waiting = set()
+        for partition, end in ends.items():
+            if await consumer.position(partition) < end:
+                waiting.add(partition)
+        while True:
+            if not waiting:
+                self.caught_up.set()
+            record = await consumer.getone()
+            await self._apply(record)
+            partition = TopicPartition(record.topic, record.partition)
+            positions[partition] = record.offset + 1
+            if positions[partition] >= ends.get(partition, 0):
+                waiting.discard(partition)

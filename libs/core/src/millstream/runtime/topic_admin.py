@@ -1,0 +1,75 @@
+"""Makes sure that topics exist, with the partitions and retention that their business cards ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from millstream.contracts.topics import Topic, dead_letter_topic, late_topic
+from millstream.errors import MillstreamError, RetryLater
+
+_EXISTS = 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicSpec:
+    """What to create."""
+
+    name: str
+    partitions: int
+    retention: timedelta | None
+    """None: compacted."""
+
+    def config(self) -> dict[str, str]:
+        if self.retention is None:
+            return {"cleanup.policy": "compact"}
+        return {"retention.ms": str(int(self.retention.total_seconds() * 1000))}
+
+
+def our_topics(topics: Iterable[Topic], partitions: int | None = None) -> list[TopicSpec]:
+    """Our own topics; `partitions` caps them (a laptop needs one)."""
+    return [
+        TopicSpec(name=t.name, partitions=min(t.partitions, partitions or t.partitions), retention=t.retention)
+        for t in topics
+    ]
+
+
+def stream_topics(name: str, partitions: int, retention: timedelta, groups: Sequence[str]) -> list[TopicSpec]:
+    """A user's stream with its late topic and one dead-letter topic for each group that hears it."""
+    side = [late_topic(name), *(dead_letter_topic(name, group) for group in groups)]
+    return [
+        TopicSpec(name=name, partitions=partitions, retention=retention),
+        *(TopicSpec(name=topic, partitions=1, retention=timedelta(days=30)) for topic in side),
+    ]
+
+
+async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replication: int = -1) -> list[str]:
+    """Create what is missing; names of what was created. Existing topics stay as they are.
+
+    Raises RetryLater when Kafka is not there, MillstreamError when it refuses a topic.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        async with asyncio.timeout(30):
+            await admin.start()
+            wanted = [
+                NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, topic_configs=s.config())
+                for s in specs
+            ]
+            response = await admin.create_topics(wanted)
+    except (KafkaError, TimeoutError) as error:
+        raise RetryLater(f"Kafka at {bootstrap} does not answer: {error or 'timeout'}") from error
+    finally:
+        await admin.close()
+    created = []
+    for topic, code, *detail in response.topic_errors:
+        if code == 0:
+            created.append(topic)
+        elif code != _EXISTS:
+            raise MillstreamError(f"Kafka refused topic {topic}: error {code} {detail[0] if detail else ''}")
+    return created
