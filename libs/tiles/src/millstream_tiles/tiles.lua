@@ -1,0 +1,143 @@
+-- Applies one batch to the tiles of one shard: fence, ids, tiles, fence again, all or nothing.
+--
+-- KEYS[1] fences of (group, stream): partition -> "offset stream_time"
+-- KEYS[2] clock of the stream: partition -> stream time (of the foremost group)
+-- KEYS[3] index of the id buckets of the stream
+-- KEYS[4..] for each id bucket of the batch: the bucket before it, itself, the one after; then one key an entity
+-- ARGV[1..8] partition, start, end, stream_time, accept_gap, number of id buckets, number of families, id span (us)
+-- ARGV[9..] for each bucket: bucket number, prefix of bucket keys, n, id 1 .. id n
+--           for each family: ops, n entities, counts (<I4 each), rows (<d each), cutoff, keep, expire (ms)
+--
+-- Doubles in Lua are the doubles of the rows: unpacking and packing them changes no bit.
+
+local partition, first, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- 1. The fence.
+local fence, clock = nil, 0
+local stored = redis.call('HGET', KEYS[1], partition)
+if stored then
+  local o, t = string.match(stored, '^(%-?%d+) (%d+)$')
+  fence, clock = tonumber(o), tonumber(t)
+  if fence >= last then return {'already', fence} end
+  if fence >= first then return {'overlap', fence} end
+end
+if ARGV[5] == '0' and first > (fence or -1) + 1 then return {'behind', fence or -1} end
+
+-- 2. Ids: nothing changes if one of them was counted before; the caller drops it and comes again.
+local CHUNK = 1000 -- arguments of one call; Lua's stack holds 8,000
+local at = 9
+local buckets, seen = {}, {}
+for b = 1, tonumber(ARGV[6]) do
+  local k = 4 + 3 * (b - 1)
+  local n = tonumber(ARGV[at + 2])
+  buckets[b] = {k = k, number = ARGV[at], prefix = ARGV[at + 1], from = at + 3, n = n}
+  for near = k, k + 2 do
+    if redis.call('EXISTS', KEYS[near]) == 1 then
+      for i = at + 3, at + 2 + n, CHUNK do
+        local upto = math.min(i + CHUNK - 1, at + 2 + n)
+        local found = redis.call('SMISMEMBER', KEYS[near], unpack(ARGV, i, upto))
+        for j = 1, #found do
+          if found[j] == 1 then seen[#seen + 1] = ARGV[i + j - 1] end
+        end
+      end
+    end
+  end
+  at = at + 3 + n
+end
+if #seen > 0 then return {'seen', fence or -1, seen} end
+
+local time = math.max(clock, tonumber(ARGV[4]))
+local span = tonumber(ARGV[8])
+for _, bucket in ipairs(buckets) do
+  local key = KEYS[bucket.k + 1]
+  for i = bucket.from, bucket.from + bucket.n - 1, CHUNK do
+    redis.call('SADD', key, unpack(ARGV, i, math.min(i + CHUNK - 1, bucket.from + bucket.n - 1)))
+  end
+  redis.call('PEXPIRE', key, string.format('%.0f', 3 * span / 1000))
+  if redis.call('SADD', KEYS[3], bucket.number) == 1 then
+    -- A bucket came; those that no partition can repeat any more go.
+    local slowest = time
+    for _, t in ipairs(redis.call('HVALS', KEYS[2])) do slowest = math.min(slowest, tonumber(t)) end
+    for _, old in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+      if (tonumber(old) + 3) * span < slowest then
+        redis.call('DEL', bucket.prefix .. old)
+        redis.call('SREM', KEYS[3], old)
+      end
+    end
+  end
+end
+
+-- 3. Tiles.
+local function merged(ops, old, new, form)
+  local a, b = {struct.unpack(form, old)}, {struct.unpack(form, new)}
+  local i = 2
+  for p = 1, #ops do
+    local op = string.byte(ops, p)
+    if op == 43 then -- + add
+      a[i] = a[i] + b[i]
+      i = i + 1
+    elseif op == 60 then -- < least
+      if b[i] < a[i] then a[i] = b[i] end
+      i = i + 1
+    elseif op == 62 then -- > greatest
+      if b[i] > a[i] then a[i] = b[i] end
+      i = i + 1
+    elseif op == 108 then -- l last: time, value
+      if b[i] > a[i] or (b[i] == a[i] and b[i + 1] > a[i + 1]) then a[i], a[i + 1] = b[i], b[i + 1] end
+      i = i + 2
+    else -- v moments: n, mean, M2
+      local n = a[i] + b[i]
+      if n > 0 then
+        local delta = b[i + 1] - a[i + 1]
+        a[i + 2] = a[i + 2] + b[i + 2] + delta * delta * a[i] * b[i] / n
+        a[i + 1] = a[i + 1] + delta * b[i] / n
+        a[i] = n
+      end
+      i = i + 3
+    end
+  end
+  return struct.pack(form, unpack(a, 1, i - 1))
+end
+
+local key = 4 + 3 * #buckets
+for _ = 1, tonumber(ARGV[7]) do
+  local ops, entities, counts, rows = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
+  local cutoff, keep, expire = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
+  at = at + 7
+  local width = 1
+  for p = 1, #ops do
+    local op = string.sub(ops, p, p)
+    width = width + (op == 'v' and 3 or op == 'l' and 2 or 1)
+  end
+  local form, size, pos = '<' .. string.rep('d', width), 8 * width, 1
+  for e = 1, entities do
+    local hash, fresh = KEYS[key], false
+    key = key + 1
+    for _ = 1, (struct.unpack('<I4', counts, 4 * e - 3)) do
+      local new = string.sub(rows, pos, pos + size - 1)
+      local tile = string.format('%.0f', (struct.unpack('<d', new)))
+      pos = pos + size
+      local old = redis.call('HGET', hash, tile)
+      if old then
+        redis.call('HSET', hash, tile, merged(ops, old, new, form))
+      else
+        redis.call('HSET', hash, tile, new)
+        fresh = true
+      end
+    end
+    if fresh then
+      redis.call('PEXPIRE', hash, expire)
+      if redis.call('HLEN', hash) > keep then
+        for _, tile in ipairs(redis.call('HKEYS', hash)) do
+          if tonumber(tile) < cutoff then redis.call('HDEL', hash, tile) end
+        end
+      end
+    end
+  end
+end
+
+-- 4. The fence moves with the state.
+redis.call('HSET', KEYS[1], partition, string.format('%.0f %.0f', last, time))
+local foremost = tonumber(redis.call('HGET', KEYS[2], partition) or '0')
+if time > foremost then redis.call('HSET', KEYS[2], partition, string.format('%.0f', time)) end
+return {'applied', last}

@@ -1,0 +1,119 @@
+"""From tiles to window values: every aggregate of a view for many (entity, as-of) questions at once, column-wise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream_tiles.definition import Aggregate, Function, View
+from millstream_tiles.layout import Floats, Ints, Part, counted, layout_of
+
+Values = dict[str, NDArray[np.float64] | NDArray[np.int64]]
+"""Feature name -> one value a question: int64 for counts, else float64 with NaN for null."""
+
+
+def window_values(view: View, slide: int, rows: Floats, counts: Ints, entity_of: Ints, as_of: Ints) -> Values:
+    """The aggregates of `view` on `slide`.
+
+    `rows` are the tiles of all entities, (tiles, layout width), `counts` says how many belong to each entity;
+    question i asks for entity `entity_of[i]` (-1: none) at `as_of[i]` microseconds.
+    """
+    tiles = _Expanded(rows, counts, entity_of)
+    newest = as_of // slide
+    values: Values = {}
+    reductions: dict[int, _Window] = {}
+    for aggregate in view.aggregates:
+        if aggregate.slide == slide:
+            window = reductions.get(aggregate.tiles)
+            if window is None:
+                window = reductions[aggregate.tiles] = _Window(tiles, newest - aggregate.tiles + 1, newest)
+            values[aggregate.name] = _value(view, slide, aggregate, window)
+    return values
+
+
+class _Expanded:
+    """The rows that each question may need, question by question."""
+
+    def __init__(self, rows: Floats, counts: Ints, entity_of: Ints) -> None:
+        self.questions = len(entity_of)
+        if len(counts) == len(entity_of) and np.array_equal(entity_of, np.arange(len(counts))):
+            self.rows, self.owner = rows, np.repeat(entity_of, counts)
+            return
+        starts = np.concatenate(([0], np.cumsum(counts)))
+        asked = np.where(entity_of < 0, 0, counts[entity_of]) if len(counts) else np.zeros_like(entity_of)
+        self.owner = np.repeat(np.arange(len(entity_of)), asked)
+        first = np.repeat(starts[entity_of] - (np.cumsum(asked) - asked), asked)
+        self.rows = rows[first + np.arange(len(self.owner))]
+
+
+class _Window:
+    """The rows inside one window, and sums over them for each question."""
+
+    def __init__(self, tiles: _Expanded, oldest: Ints, newest: Ints) -> None:
+        index = tiles.rows[:, 0]
+        inside = np.flatnonzero((index >= oldest[tiles.owner]) & (index <= newest[tiles.owner]))
+        self.rows = tiles.rows[inside]
+        self.owner = tiles.owner[inside]
+        self.questions = tiles.questions
+        # Owners ascend, so each question's rows are one run.
+        self._starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        self._present = self.owner[self._starts]
+
+    def column(self, part: Part, offset: int = 0) -> Floats:
+        return self.rows[:, part.at + offset]
+
+    def reduce(self, ufunc: np.ufunc, values: Floats, nothing: float) -> Floats:
+        out = np.full(self.questions, nothing)
+        if len(self._starts):
+            out[self._present] = ufunc.reduceat(values, self._starts)
+        return out
+
+    def add(self, values: Floats) -> Floats:
+        return self.reduce(np.add, values, 0.0)
+
+
+def _value(view: View, slide: int, aggregate: Aggregate, window: _Window) -> NDArray[np.float64] | NDArray[np.int64]:
+    layout, column = layout_of(view, slide), counted(aggregate.column)
+
+    def part(kind: str) -> Part:
+        return layout.find(kind, column)
+
+    match aggregate.function:
+        case Function.COUNT:
+            return window.add(window.column(part("count"))).astype(np.int64)
+        case Function.SUM:
+            return window.add(window.column(part("sum")))
+        case Function.MEAN:
+            n = window.add(window.column(part("n")))
+            return _divide(window.add(window.column(part("sum"))), n)
+        case Function.MIN:
+            return _finite(window.reduce(np.minimum, window.column(part("min")), np.inf))
+        case Function.MAX:
+            return _finite(window.reduce(np.maximum, window.column(part("max")), -np.inf))
+        case Function.STD:
+            return _std(window, part("moments"))
+        case Function.LAST:
+            times = window.column(part("last"))
+            newest = window.reduce(np.maximum, times, -np.inf)
+            values = np.where(times == newest[window.owner], window.column(part("last"), 1), -np.inf)
+            return _finite(window.reduce(np.maximum, values, -np.inf))
+
+
+def _std(window: _Window, moments: Part) -> Floats:
+    """Chan, Golub and LeVeque (1983) for any number of parts: M2 = sum(M2_i) + sum(n_i (mean_i - mean)^2)."""
+    n, mean, m2 = (window.column(moments, i) for i in range(3))
+    total = window.add(n)
+    overall = _divide(window.add(n * mean), total)
+    away = np.where(n > 0, mean - overall[window.owner], 0.0)
+    spread = window.add(m2 + n * away * away)
+    return np.sqrt(_divide(spread, np.where(total > 1, total - 1, 0.0)))
+
+
+def _divide(a: Floats, b: Floats) -> Floats:
+    """a / b, NaN where b is 0."""
+    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+
+
+def _finite(values: Floats) -> Floats:
+    """The infinities that stand for "no value" as NaN; true values are finite."""
+    return np.where(np.isinf(values), np.nan, values)

@@ -1,0 +1,53 @@
+"""Writes event batches to a tile store: the loop around one atomic apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from millstream_tiles.definition import View
+from millstream_tiles.events import EventBatch
+from millstream_tiles.partials import for_shard, tile_batch
+from millstream_tiles.ports import Applied, Outcome, TileStore
+
+LARGEST_BATCH = 10_000
+"""Events of one script call: it holds Valkey's one thread, and 10,000 events hold it for about 0.1 s."""
+
+
+class TileWriter:
+    """Applies batches of the streams of `views` for one consumer group. Keeps no state: use one, or one a partition."""
+
+    def __init__(self, store: TileStore, views: Iterable[View], group: str) -> None:
+        self.store = store
+        self.views = tuple(views)
+        self.group = group
+
+    async def write(self, batch: EventBatch, *, accept_gap: bool = False) -> Applied:
+        """Apply `batch` to every shard, as far as a shard has not applied it before.
+
+        Answers APPLIED if anything was new, ALREADY if nothing was, and BEHIND (with the least fence) if a shard misses
+        what came before: seek to `fence + 1`, nothing is lost. `accept_gap` moves over offsets that are gone for good;
+        say it only for the first batch after the log's start has overtaken the fence. Raises StoreUnavailable; then call
+        again with the same or any later batch that leaves no gap.
+        """
+        applied = Applied(outcome=Outcome.ALREADY, fence=batch.end)
+        for part in batch.split(LARGEST_BATCH):
+            for shard in range(self.store.shards):
+                result = await self._write_shard(part, shard, accept_gap)
+                if result.outcome is Outcome.BEHIND:
+                    return result
+                if result.outcome is Outcome.APPLIED:
+                    applied = Applied(outcome=Outcome.APPLIED, fence=batch.end)
+        return applied
+
+    async def _write_shard(self, batch: EventBatch, shard: int, accept_gap: bool) -> Applied:
+        seen: frozenset[str] = frozenset()
+        while True:
+            tiles = tile_batch(self.views, batch, seen=seen, accept_gap=accept_gap)
+            result = await self.store.apply(for_shard(tiles, shard, self.store.shards), group=self.group)
+            # Both answers leave less to do: the fence lies inside the batch, the ids were not in `seen` yet.
+            if result.outcome is Outcome.OVERLAP:
+                batch = batch.after(result.fence)
+            elif result.outcome is Outcome.SEEN:
+                seen |= result.seen
+            else:
+                return result
