@@ -24,26 +24,39 @@ from millstream_tiles.windows import Values, window_values
 
 READ = Script(files("millstream_tiles").joinpath("read.lua").read_text())
 
-Requests = Mapping[str, Mapping[str, Sequence[Any]]]
-"""View name -> join key -> one value a row; all rows of one read have the same length."""
+Request = tuple[str, Mapping[str, Sequence[Any]]]
+"""A view, and for each of its join keys one value a row; all requests of one read have the same number of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """One request, its rows reduced to the distinct entities."""
+
+    view: View
+    entities: list[str]
+    rows: Ints
+    """Which entity each row means; -1: none, its key is null."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    view: View
+    """The tiles to fetch for one question: those of one slide in one shard."""
+
+    question: int
     slide: int
+    prefix: bytes
     entities: list[bytes]
-    """The distinct entities asked for in this shard."""
     numbers: Ints
-    """Their numbers among all distinct entities of the view."""
+    """Their numbers among all entities of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """The questions of one view: which distinct entity each row means (-1: none)."""
+class _Plan:
+    questions: list[_Question]
+    shards: list[list[_Family]]
 
-    entities: list[str]
-    rows: Ints
+
+_Fetched = tuple[_Family, Ints, NDArray[np.float64]]
 
 
 class WindowReader:
@@ -60,40 +73,40 @@ class WindowReader:
         self.views = views
         self._keys = TileKeys(namespace, shards)
         # `timeout` (seconds): a read takes about 2 ms; one that takes a thousand times as long will not be waited for.
-        self._options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        self._options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
         self._url = url
         self._sync: redis.Redis | None = None
         self._async: redis.asyncio.Redis | None = None
 
-    def read(self, requests: Requests, as_of: int | Ints) -> dict[str, Values]:
-        """For each view asked for, its features: arrays with one value a row.
+    def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
+        """For each request the view's features: arrays with one value a row.
 
         `as_of` is microseconds, one for all or one a row. A null key has empty windows. Raises StoreUnavailable, and
         KeyError for a view or a join key that is not there.
         """
-        asked, plans = self._plan(requests)
+        plan = self._plan(requests)
         try:
             with self._client().pipeline(transaction=False) as pipe:
-                replies = _send(pipe, self._calls(plans)).execute()
+                replies = self._ask(pipe, plan).execute()
         except NoScriptError:
             self._load()
             return self.read(requests, as_of)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return self._values(requests, as_of, asked, plans, replies)
+        return _values(plan, as_of, replies)
 
-    async def read_async(self, requests: Requests, as_of: int | Ints) -> dict[str, Values]:
+    async def read_async(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
         """`read` for the event loop."""
-        asked, plans = self._plan(requests)
+        plan = self._plan(requests)
         try:
             async with self._async_client().pipeline(transaction=False) as pipe:
-                replies = await _send(pipe, self._calls(plans)).execute()
+                replies = await self._ask(pipe, plan).execute()
         except NoScriptError:
             await self._async_client().script_load(READ.text)
             return await self.read_async(requests, as_of)
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return self._values(requests, as_of, asked, plans, replies)
+        return _values(plan, as_of, replies)
 
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable."""
@@ -141,66 +154,34 @@ class WindowReader:
     def _load(self) -> None:
         self._client().script_load(READ.text)
 
-    def _plan(self, requests: Requests) -> tuple[dict[str, _Asked], list[list[_Family]]]:
+    def _plan(self, requests: Sequence[Request]) -> _Plan:
         """What to fetch from each shard: distinct entities only, one family a view and slide."""
-        asked = {}
-        plans: list[list[_Family]] = [[] for _ in range(self._keys.shards)]
-        for name, keys in requests.items():
+        questions = []
+        shards: list[list[_Family]] = [[] for _ in range(self._keys.shards)]
+        for name, columns in requests:
             view = self.views[name]
-            asked[name] = questions = _distinct([keys[k] for k in view.keys])
-            shards = [shard_of(e, self._keys.shards) for e in questions.entities]
-            for shard, plan in enumerate(plans):
-                numbers = [i for i, s in enumerate(shards) if s == shard]
-                texts = [entity_bytes(questions.entities[i]) for i in numbers]
-                for slide in view.slides if numbers else ():
-                    plan.append(_Family(view=view, slide=slide, entities=texts, numbers=np.array(numbers)))
-        return asked, plans
+            question = _distinct(view, [columns[k] for k in view.keys])
+            questions.append(question)
+            for shard, families in enumerate(shards):
+                entities = enumerate(question.entities)
+                mine = [(i, entity_bytes(e)) for i, e in entities if shard_of(e, self._keys.shards) == shard]
+                for slide in view.slides if mine else ():
+                    families.append(
+                        _Family(
+                            question=len(questions) - 1,
+                            slide=slide,
+                            prefix=self._keys.family(name, slide, layout_of(view, slide), shard),
+                            entities=[text for _, text in mine],
+                            numbers=np.array([i for i, _ in mine]),
+                        )
+                    )
+        return _Plan(questions=questions, shards=[families for families in shards if families])
 
-    def _calls(self, plans: list[list[_Family]]) -> list[tuple[list[bytes], list[int]]]:
-        calls = []
-        for shard, plan in enumerate(plans):
-            keys = []
-            for family in plan:
-                layout = layout_of(family.view, family.slide)
-                prefix = self._keys.family(family.view.name, family.slide, layout, shard)
-                keys += [prefix + entity for entity in family.entities]
-            if keys:
-                calls.append((keys, [len(f.entities) for f in plan]))
-        return calls
-
-    def _values(
-        self,
-        requests: Requests,
-        as_of: int | Ints,
-        asked: dict[str, _Asked],
-        plans: list[list[_Family]],
-        replies: list[list[bytes]],
-    ) -> dict[str, Values]:
-        answers = iter([blob for reply in replies for blob in reply])
-        found: dict[tuple[str, int], list[tuple[_Family, Ints, NDArray[np.float64]]]] = {}
-        for family in [f for plan in plans for f in plan]:
-            counts = np.frombuffer(next(answers), dtype="<u4").astype(np.int64)
-            width = layout_of(family.view, family.slide).width
-            rows = np.frombuffer(next(answers), dtype="<f8").reshape(-1, width)
-            found.setdefault((family.view.name, family.slide), []).append((family, counts, rows))
-        values: dict[str, Values] = {}
-        for name in requests:
-            view, questions = self.views[name], asked[name]
-            times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), questions.rows.shape)
-            values[name] = computed = {}
-            for slide in view.slides:
-                parts = found.get((name, slide), [])
-                width = layout_of(view, slide).width
-                rows = np.concatenate([r for _, _, r in parts]) if parts else np.empty((0, width))
-                counts = np.concatenate([c for _, c, _ in parts]) if parts else np.empty(0, dtype=np.int64)
-                where = questions.rows
-                if len(parts) > 1:  # entities came in the order of their shards
-                    place = np.empty(len(counts), dtype=np.int64)
-                    place[np.concatenate([f.numbers for f, _, _ in parts])] = np.arange(len(counts))
-                    where = np.where(where < 0, -1, place[where])
-                computed |= window_values(view, slide, rows, counts, where, times)
-            values[name] = {a.name: computed[a.name] for a in view.aggregates}
-        return values
+    def _ask(self, pipe: Any, plan: _Plan) -> Any:
+        for families in plan.shards:
+            keys = [family.prefix + entity for family in families for entity in family.entities]
+            pipe.execute_command("EVALSHA", READ.sha, len(keys), *keys, *(len(f.entities) for f in families))
+        return pipe
 
     def _ask_clocks(self, pipe: Any, streams: Iterable[str]) -> Any:
         for stream in streams:
@@ -219,16 +200,73 @@ class WindowReader:
         return clocks
 
 
-def _send(pipe: Any, calls: list[tuple[list[bytes], list[int]]]) -> Any:
-    for keys, counts in calls:
-        pipe.execute_command("EVALSHA", READ.sha, len(keys), *keys, *counts)
-    return pipe
-
-
-def _distinct(columns: list[Sequence[Any]]) -> _Asked:
+def _distinct(view: View, columns: list[Sequence[Any]]) -> _Question:
     index: dict[str, int] = {}
     rows = []
     for values in zip(*columns, strict=True):
         text = entity_text(values)
         rows.append(-1 if text is None else index.setdefault(text, len(index)))
-    return _Asked(entities=list(index), rows=np.array(rows, dtype=np.int64))
+    return _Question(view=view, entities=list(index), rows=np.array(rows, dtype=np.int64))
+
+
+def _values(plan: _Plan, as_of: int | Ints, replies: list[list[bytes]]) -> list[Values]:
+    """Compute what was fetched. Views that aggregate alike (and they mostly do) are computed as one."""
+    fetched = _fetched(plan, replies)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for number, question in enumerate(plan.questions):
+        for slide in question.view.slides:
+            kinds = tuple((a.function, a.column, a.window) for a in question.view.aggregates if a.slide == slide)
+            alike.setdefault((slide, kinds), []).append(number)
+    values: list[Values] = [{} for _ in plan.questions]
+    for (slide, _), members in alike.items():
+        views = [plan.questions[m].view for m in members]
+        layout = layout_of(views[0], slide)
+        rows, counts, entity_of, times = [np.empty((0, layout.width))], [], [], []
+        entities = 0
+        for member in members:
+            question = plan.questions[member]
+            for _, one_counts, one_rows in fetched.get((member, slide), []):
+                rows.append(one_rows.reshape(-1, layout.width))
+                counts.append(one_counts)
+            places = _places(question, fetched.get((member, slide), []))
+            entity_of.append(np.where(question.rows < 0, -1, places[question.rows] + entities))
+            entities += len(question.entities)
+            times.append(np.broadcast_to(np.asarray(as_of, dtype=np.int64), question.rows.shape))
+        aggregates = [a for a in views[0].aggregates if a.slide == slide]
+        results = window_values(
+            aggregates, layout, np.concatenate(rows), _joined(counts), _joined(entity_of), _joined(times)
+        )
+        first = 0
+        for member, view in zip(members, views, strict=True):
+            end = first + len(plan.questions[member].rows)
+            names = [a.name for a in view.aggregates if a.slide == slide]
+            values[member] |= {n: r[first:end] for n, r in zip(names, results, strict=True)}
+            first = end
+    return [
+        {a.name: found[a.name] for a in question.view.aggregates}
+        for question, found in zip(plan.questions, values, strict=True)
+    ]
+
+
+def _fetched(plan: _Plan, replies: list[list[bytes]]) -> dict[tuple[int, int], list[_Fetched]]:
+    """(question, slide) -> for each shard the family, the tiles of each entity and all rows, flat."""
+    blobs = (blob for reply in replies for blob in reply)
+    fetched: dict[tuple[int, int], list[_Fetched]] = {}
+    for families in plan.shards:
+        for family in families:
+            counts = np.frombuffer(next(blobs), dtype="<u4").astype(np.int64)
+            rows = np.frombuffer(next(blobs), dtype="<f8")
+            fetched.setdefault((family.question, family.slide), []).append((family, counts, rows))
+    return fetched
+
+
+def _places(question: _Question, parts: list[_Fetched]) -> Ints:
+    """Where each entity of the question stands, since they come in the order of their shards (one more for "none")."""
+    places = np.zeros(len(question.entities) + 1, dtype=np.int64)
+    numbers = _joined([family.numbers for family, _, _ in parts])
+    places[numbers] = np.arange(len(numbers))
+    return places
+
+
+def _joined(arrays: list[Ints]) -> Ints:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream_tiles.definition import Aggregate, Function, View
-from millstream_tiles.layout import Floats, Ints, Part, counted, layout_of
+from millstream_tiles.definition import Aggregate, Function
+from millstream_tiles.layout import Floats, Ints, Layout, Part, counted
 
 Values = dict[str, NDArray[np.float64] | NDArray[np.int64]]
 """Feature name -> one value a question: int64 for counts, else float64 with NaN for null."""
 
 
-def window_values(view: View, slide: int, rows: Floats, counts: Ints, entity_of: Ints, as_of: Ints) -> Values:
-    """The aggregates of `view` on `slide`.
+def window_values(
+    aggregates: Sequence[Aggregate], layout: Layout, rows: Floats, counts: Ints, entity_of: Ints, as_of: Ints
+) -> list[NDArray[np.float64] | NDArray[np.int64]]:
+    """The values of `aggregates`, all of one slide, in their order.
 
     `rows` are the tiles of all entities, (tiles, layout width), `counts` says how many belong to each entity;
     question i asks for entity `entity_of[i]` (-1: none) at `as_of[i]` microseconds.
     """
     tiles = _Expanded(rows, counts, entity_of)
-    newest = as_of // slide
-    values: Values = {}
-    reductions: dict[int, _Window] = {}
-    for aggregate in view.aggregates:
-        if aggregate.slide == slide:
-            window = reductions.get(aggregate.tiles)
-            if window is None:
-                window = reductions[aggregate.tiles] = _Window(tiles, newest - aggregate.tiles + 1, newest)
-            values[aggregate.name] = _value(view, slide, aggregate, window)
+    values = []
+    windows: dict[int, _Window] = {}
+    for aggregate in aggregates:
+        window = windows.get(aggregate.tiles)
+        if window is None:
+            newest = as_of // aggregate.slide
+            window = windows[aggregate.tiles] = _Window(tiles, newest - aggregate.tiles + 1, newest)
+        values.append(_value(aggregate, layout, window))
     return values
 
 
@@ -72,8 +75,8 @@ class _Window:
         return self.reduce(np.add, values, 0.0)
 
 
-def _value(view: View, slide: int, aggregate: Aggregate, window: _Window) -> NDArray[np.float64] | NDArray[np.int64]:
-    layout, column = layout_of(view, slide), counted(aggregate.column)
+def _value(aggregate: Aggregate, layout: Layout, window: _Window) -> NDArray[np.float64] | NDArray[np.int64]:
+    column = counted(aggregate.column)
 
     def part(kind: str) -> Part:
         return layout.find(kind, column)
@@ -111,7 +114,9 @@ def _std(window: _Window, moments: Part) -> Floats:
 
 def _divide(a: Floats, b: Floats) -> Floats:
     """a / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+    out = np.full(len(a), np.nan)
+    np.divide(a, b, out=out, where=b > 0)
+    return out
 
 
 def _finite(values: Floats) -> Floats:
