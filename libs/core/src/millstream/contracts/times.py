@@ -12,6 +12,8 @@ DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def from_rfc3339(text: str) -> int:
@@ -19,7 +21,11 @@ def from_rfc3339(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no UTC offset; write it like 2013-01-31T09:30:00Z")
-    return (moment - _EPOCH) // _MICROSECOND
+    micros = (moment - _EPOCH) // _MICROSECOND
+    if not _FIRST <= micros <= _LAST:
+        # An offset can push a legal local time out of the calendar; nobody could write such a time back.
+        raise ValueError(f"{text!r} is not within the years 1 to 9999 in UTC")
+    return micros
 
 
 def from_datetime(moment: datetime) -> int:
