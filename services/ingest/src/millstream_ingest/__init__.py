@@ -1,0 +1,1 @@
+"""ingest accepts: events over HTTP, checked against their stream's schema, into Kafka."""

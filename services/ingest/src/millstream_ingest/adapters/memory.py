@@ -1,0 +1,27 @@
+"""EventLog in a list, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.errors import DeliveryUnknown
+from millstream_ingest.errors import LogAway
+from millstream_ingest.ports import Entry
+
+
+class MemoryLog:
+    """Keeps what it is given; can be away, or take the entries and never confirm."""
+
+    source = "millstream/ingest/memory"
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.away = False
+        self.silent = False
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        if self.away:
+            raise LogAway("Kafka is not connected yet; nothing was sent")
+        self.entries += entries
+        if self.silent:
+            raise DeliveryUnknown(f"Kafka did not confirm {len(entries)} records within 15 s: timeout")

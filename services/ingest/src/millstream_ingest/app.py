@@ -1,0 +1,36 @@
+"""Front door of ingest: picks the adapters and wires the doorways. Importing does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from millstream.contracts import times
+from millstream.project import Stream, load_project
+from millstream.runtime.service import Service
+from millstream_ingest.adapters.kafka_log import KafkaLog
+from millstream_ingest.api import Doorway
+from millstream_ingest.metrics import IngestMetrics
+from millstream_ingest.ports import EventLog
+from millstream_ingest.settings import IngestSettings
+
+
+def create_app(
+    settings: IngestSettings,
+    *,
+    streams: Mapping[str, Stream] | None = None,
+    log: EventLog | None = None,
+    clock: Callable[[], int] = times.now,
+) -> Service:
+    """One ingest process. Raises BadProject, with every mistake, when the project cannot be read."""
+    if streams is None:
+        streams = load_project(settings.project).streams
+    service = Service("ingest", settings, title="Millstream ingest")
+    doorway = Doorway(
+        streams=streams,
+        log=log or KafkaLog(service.publisher),
+        settings=settings,
+        metrics=IngestMetrics(service.registry),
+        clock=clock,
+    )
+    service.app.include_router(doorway.router)
+    return service

@@ -1,0 +1,1 @@
+"""What an accepted event is, and how request bodies become events."""

@@ -1,0 +1,49 @@
+"""Bounds what is under way at once, so that a flood is answered "later" instead of filling the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from millstream_ingest.errors import Refusal
+
+
+class Gate:
+    """Counts requests and the bytes of their bodies. Used from one event loop only."""
+
+    def __init__(self, *, requests: int, bytes: int) -> None:
+        self._most_requests = requests
+        self._most_bytes = bytes
+        self.requests = 0
+        self.bytes = 0
+
+    @contextmanager
+    def enter(self) -> Iterator[Load]:
+        """Hold a place for one request. Raises Refusal(`busy`) when all are taken."""
+        if self.requests >= self._most_requests:
+            raise Refusal("busy", f"{self.requests} requests are under way; try again in a moment")
+        load = Load(self)
+        self.requests += 1
+        try:
+            yield load
+        finally:
+            self.requests -= 1
+            self.bytes -= load.bytes
+
+    def take(self, size: int) -> None:
+        if self.bytes + size > self._most_bytes:
+            raise Refusal("busy", f"{self.bytes} bytes of requests are under way; try again in a moment")
+        self.bytes += size
+
+
+class Load:
+    """The bytes that one request holds."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """Account for `size` more bytes. Raises Refusal(`busy`)."""
+        self._gate.take(size)
+        self.bytes += size

@@ -1,0 +1,41 @@
+"""What ingest counts. Labels come from closed sets: the project's streams and the codes of `api.py`."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class IngestMetrics:
+    """Registered on the service's own registry, so nothing is registered by importing."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.accepted = Counter(
+            "millstream_events_accepted",
+            "Events that Kafka confirmed. Falls to zero while rejected grows: a producer changed its format.",
+            ["stream"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "millstream_events_rejected",
+            "Events that do not fit their stream, by reason. Rises: see the answers, or the producer's log.",
+            ["stream", "reason"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "millstream_requests_refused",
+            "Requests of which nothing was taken, by reason. `busy` rises: add replicas. `unknown`: Kafka is slow or away.",
+            ["reason"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "millstream_ingest_request_seconds",
+            "From the last byte of the body to the answer. Rises: Kafka confirms slowly, or batches are large.",
+            ["route"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0),
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "millstream_ingest_requests_in_flight",
+            "Requests under way. Stays at the limit: add replicas, or find the producer that does not wait.",
+            registry=registry,
+        )

@@ -1,0 +1,89 @@
+"""What is under way at once is bounded: a flood is told to come back, and slow clients hold no place for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from millstream_ingest.adapters.memory import MemoryLog
+from millstream_ingest.domain.gate import Gate
+from millstream_ingest.errors import Refusal
+from millstream_ingest.ports import Entry
+
+from .conftest import Airport, departure
+
+
+class SlowLog(MemoryLog):
+    """Confirms when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.confirm = asyncio.Event()
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        self.asked.set()
+        await self.confirm.wait()
+        await super().append(entries)
+
+
+async def test_a_request_beyond_the_limit_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    airport, slow = Airport(max_requests=1), SlowLog()
+    monkeypatch.setattr(airport.log, "append", slow.append)
+    async with airport.http:
+        first = asyncio.create_task(airport.send(departure()))
+        await slow.asked.wait()
+
+        refused = await airport.send(departure())
+        assert (refused.status_code, refused.json()["error"]) == (503, "busy")
+        assert (refused.json()["outcome"], refused.headers["retry-after"]) == ("not_accepted", "1")
+        assert airport.counted("millstream_ingest_requests_in_flight") == 1
+
+        slow.confirm.set()
+        assert (await first).status_code == 202
+        assert (await airport.send(departure())).status_code == 202
+        assert airport.counted("millstream_ingest_requests_in_flight") == 0
+
+
+async def test_a_client_that_never_finishes_its_body_is_let_go() -> None:
+    airport = Airport(body_timeout=0.01)
+    never = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b'{"flight_id": '
+        await never.wait()
+
+    async with airport.http:
+        answer = await airport.post("flights-departed/events", stuck())
+
+        assert (answer.status_code, answer.json()["error"]) == (408, "body_timeout")
+        assert airport.counted("millstream_ingest_requests_in_flight") == 0
+
+
+def test_the_gate_counts_bytes_and_gives_them_back() -> None:
+    gate = Gate(requests=10, bytes=100)
+
+    with gate.enter() as first, gate.enter() as second:
+        first.add(60)
+        second.add(40)
+        with pytest.raises(Refusal, match="100 bytes of requests are under way"):
+            second.add(1)
+
+    assert (gate.requests, gate.bytes) == (0, 0)
+
+
+def test_a_request_that_fails_leaves_its_place() -> None:
+    gate = Gate(requests=1, bytes=100)
+
+    def fails() -> None:
+        with gate.enter() as load:
+            load.add(50)
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fails()
+
+    assert (gate.requests, gate.bytes) == (0, 0)
