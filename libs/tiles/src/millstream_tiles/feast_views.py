@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 from feast import Entity, FeatureStore, Field, KafkaSource
@@ -14,6 +15,9 @@ from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import BadView
 from millstream_tiles.source import DEFAULT_LATENESS, ID_TAG
+
+# Feast says so whenever it builds one, and it builds them anew for every request.
+warnings.filterwarnings("ignore", message="Stream feature views are experimental", category=RuntimeWarning)
 
 
 def is_windowed(view: object) -> bool:
@@ -48,7 +52,8 @@ def view_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = None
             raise BadView(sfv.name, f"two aggregations are called {name!r}; give one of them a name=...")
         if name in keys:
             raise BadView(sfv.name, f"aggregation {name!r} has the name of a join key; give it another name=...")
-    missing = [f.name for f in sfv.features if f.name not in names]
+    # An SFV that comes back from the registry lists its join keys among its features (Feast 0.67).
+    missing = [f.name for f in sfv.features if f.name not in names and f.name not in keys]
     if missing:
         raise BadView(
             sfv.name, f"schema field {missing[0]!r} is made by no aggregation; there are {', '.join(sorted(names))}"

@@ -69,9 +69,7 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
         ordinary = [(t, f) for t, f in grouped_refs if not is_windowed(t)]
         if windowed:
             questions = [_unique(t, *args[:2]) for t, _ in windowed]
-            requests = {
-                t.name: _columns(entities) for (t, _), (entities, _, _) in zip(windowed, questions, strict=True)
-            }
+            requests = [(t.name, _columns(q[0])) for (t, _), q in zip(windowed, questions, strict=True)]
             moment = asked_time()
             values = self._reading(config, [t for t, _ in windowed]).read(requests, moment)
             _respond(windowed, questions, values, moment, *args[2:])
@@ -83,9 +81,7 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
         ordinary = [(t, f) for t, f in grouped_refs if not is_windowed(t)]
         if windowed:
             questions = [_unique(t, *args[:2]) for t, _ in windowed]
-            requests = {
-                t.name: _columns(entities) for (t, _), (entities, _, _) in zip(windowed, questions, strict=True)
-            }
+            requests = [(t.name, _columns(q[0])) for (t, _), q in zip(windowed, questions, strict=True)]
             moment = asked_time()
             values = await self._reading(config, [t for t, _ in windowed]).read_async(requests, moment)
             _respond(windowed, questions, values, moment, *args[2:])
@@ -155,6 +151,19 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
         for key in client.scan_iter(TileKeys(namespace_of(config), 1).everything(), count=1000):
             client.unlink(key)
         self._ordinary.teardown(redis_config, [t for t in tables if not is_windowed(t)], entities)
+
+    async def close(self) -> None:
+        """Close all connections; `await store.close()` calls it."""
+        if self._reader is not None:
+            await self._reader.aclose()
+            self._reader = None
+        # Feast's Redis store closes nothing by itself.
+        if self._ordinary._client is not None:
+            self._ordinary._client.close()
+            self._ordinary._client = None
+        if self._ordinary._client_async is not None:
+            await self._ordinary._client_async.aclose()
+            self._ordinary._client_async = None
 
     def _reading(self, config: RepoConfig, tables: Sequence[Any]) -> WindowReader:
         if self._reader is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import tempfile
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,11 +73,12 @@ def open_store(
     """
     home = None
     if registry is None:
-        home = tempfile.TemporaryDirectory(prefix="millstream-registry-", ignore_cleanup_errors=True)
-        registry = Path(home.name) / "registry.db"
+        home = Path(tempfile.mkdtemp(prefix="millstream-registry-"))
+        registry = home / "registry.db"
     registry.parent.mkdir(parents=True, exist_ok=True)
     store = FeatureStore(config=_config(repo, registry, online or {}, offline or {}), repo_path=str(repo))
-    store._millstream_registry_home = home  # keeps the temporary folder as long as the store
+    if home is not None:
+        weakref.finalize(store, shutil.rmtree, home, ignore_errors=True)
     objects = definitions(repo)
     for thing in objects:
         _complete(thing)
@@ -181,8 +184,7 @@ def _top(repo: Path, file: Path) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Feast's notices that stream views are young and that an entity should have a type; we give it one."""
+    """Without Feast's notice that an entity should have a type; we give it one."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Stream feature views are experimental", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message=".*value_type.*", category=DeprecationWarning)
         yield
