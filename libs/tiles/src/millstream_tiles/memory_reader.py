@@ -1,0 +1,52 @@
+"""Reads windows from a MemoryTileStore, by the same arithmetic as from Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from millstream_tiles.definition import View
+from millstream_tiles.keys import entity_text
+from millstream_tiles.layout import Ints, layout_of
+from millstream_tiles.memory_tiles import MemoryTileStore
+from millstream_tiles.reader import Request
+from millstream_tiles.windows import Values, window_values
+
+
+class MemoryWindowReader:
+    """`WindowReader.read` for tests and for trying a view out."""
+
+    def __init__(self, store: MemoryTileStore, views: Mapping[str, View]) -> None:
+        self.store = store
+        self.views = views
+
+    def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
+        """For each request the view's features: arrays with one value a row."""
+        return [self._read(self.views[name], columns, as_of) for name, columns in requests]
+
+    async def read_async(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
+        """`read`; nothing is waited for."""
+        return self.read(requests, as_of)
+
+    def stream_times(self) -> dict[str, dict[int, int]]:
+        """Stream -> partition -> the largest known-at applied (microseconds)."""
+        times: dict[str, dict[int, int]] = {view.stream: {} for view in self.views.values()}
+        for (stream, partition), time in self.store.clock.items():
+            times.setdefault(stream, {})[partition] = time
+        return times
+
+    def _read(self, view: View, columns: Mapping[str, Sequence[object]], as_of: int | Ints) -> Values:
+        entities = [entity_text(row) for row in zip(*(columns[k] for k in view.keys), strict=True)]
+        times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(entities))
+        values: Values = {}
+        for slide in view.slides:
+            layout = layout_of(view, slide)
+            tiles = [self.store.tiles.get((view.name, slide, e or ""), {}) if e is not None else {} for e in entities]
+            rows = [row for held in tiles for row in held.values()]
+            counts = np.array([len(held) for held in tiles], dtype=np.int64)
+            table = np.array(rows).reshape(-1, layout.width)
+            chosen = [a for a in view.aggregates if a.slide == slide]
+            found = window_values(chosen, layout, table, counts, np.arange(len(entities)), times)
+            values |= {a.name: column for a, column in zip(chosen, found, strict=True)}
+        return {a.name: values[a.name] for a in view.aggregates}
