@@ -157,6 +157,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._next: dict[TopicPartition, int] = {}
         """Where the next batch of each partition begins."""
         self._draining = False
+        self._starting: asyncio.Task[None] | None = None
         self._progress = Progress(f"{group} on {', '.join(self.topics)}")
         self._condition = f"partitions of {', '.join(self.topics)}"
         self._subscriber: Any = None
@@ -196,7 +197,20 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             for (topic, partition), offset in starts.items():
                 log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
                 consumer.seek(TopicPartition(topic, partition), offset)
+        if assigned:
+            self._starting = asyncio.create_task(self._commit_start(sorted(assigned)))
         self._health.met(self._condition)
+
+    async def _commit_start(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit where a new group begins: a group that never committed looks to KEDA as if it had all or nothing to do."""
+        consumer = self._subscriber.consumer
+        try:
+            missing = [p for p in partitions if await consumer.committed(p) is None]
+            starts = {p: await consumer.position(p) for p in missing}
+            # A batch that was handled meanwhile has committed more; never go back behind it.
+            await self._commit(consumer, {p: self._next.get(p, start) for p, start in starts.items()})
+        except (KafkaError, IllegalStateError) as error:
+            log.info("no initial commit: %s", error, extra={"group": self.group})
 
     async def _starts(self, assigned: set[TopicPartition]) -> dict[tuple[str, int], int]:
         assert self._assigned is not None

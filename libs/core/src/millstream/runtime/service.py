@@ -121,6 +121,7 @@ class Service:
         await self._until_there("kafka", self._connect_publisher)
         for what, work in self._before:
             await self._until_there(what, work)
+        # `before_hearing` work may still declare what is heard and kept.
         for what, work in self._loops:
             self._tasks.append(asyncio.create_task(self._guard(what, work)))
         if self._subscriptions:

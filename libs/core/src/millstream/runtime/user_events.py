@@ -1,0 +1,70 @@
+"""A user's event as it lies in Kafka, decoded and held to its stream's contract: the same for every service that hears it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from millstream.contracts.envelope import Envelope
+from millstream.contracts.times import MINUTE, to_rfc3339
+from millstream.errors import RejectEvent
+from millstream.project.stream import Stream
+from millstream.runtime.delivery import Batch, Record, Rejected, envelope, known_at
+
+MAX_AHEAD = 5 * MINUTE
+"""An event time further ahead of its known-at is a broken clock, and one such event would freeze a key's newest tile."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """One good event."""
+
+    record: Record
+    envelope: Envelope
+    event: dict[str, Any]
+    time: int
+    """Event time, microseconds."""
+    known_at: int
+    """When it could first have been known, microseconds; never before the event time."""
+
+
+def read_event(stream: Stream, record: Record) -> UserEvent:
+    """Decode and check one record. Raises RejectEvent: bad_headers, not_json, schema, invalid_time, too_early."""
+    found = envelope(record)
+    try:
+        event = _decode(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RejectEvent("not_json", f"{error or 'nested too deeply'}") from error
+    validator = stream.validator()
+    try:
+        valid = validator.is_valid(event)
+    except (ValueError, RecursionError) as error:
+        raise RejectEvent("schema", f"nested too deeply to check: {error}") from error
+    if not valid:
+        fault = next(iter(validator.iter_errors(event)))
+        pointer = "/" + "/".join(str(part) for part in fault.instance_path)
+        raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
+    time = stream.time_of(event)
+    known = known_at(record, found)
+    if time > known + MAX_AHEAD:
+        raise RejectEvent(
+            "too_early",
+            f"{stream.time} {to_rfc3339(time)} is more than 5 minutes ahead of {to_rfc3339(known)}, when it was known",
+        )
+    return UserEvent(record, found, event, time, max(known, time))
+
+
+def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Rejected]]:
+    """The good events of a batch, in order, and the records that cannot be used."""
+    good: list[UserEvent] = []
+    bad: list[Rejected] = []
+    for record in batch.records:
+        try:
+            good.append(read_event(stream, record))
+        except RejectEvent as error:
+            bad.append(Rejected(record, error))
+    return good, bad

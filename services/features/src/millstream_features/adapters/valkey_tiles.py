@@ -1,0 +1,84 @@
+"""Tiles in Valkey or Redis, through the library's writer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from millstream.project.stream import Stream
+from millstream_features.errors import StoreUnavailable
+from millstream_features.metrics import FeatureMetrics
+from millstream_features.ports import Applied, Slice
+from millstream_tiles import errors as tiles_errors
+from millstream_tiles.definition import View
+from millstream_tiles.events import EventBatch
+from millstream_tiles.ports import Outcome, TileStore
+from millstream_tiles.writer import TileWriter
+
+log = logging.getLogger(__name__)
+
+
+class ValkeyTiles:
+    """`ports.Tiles` on a tile store: one writer per stream, with that stream's views."""
+
+    def __init__(
+        self,
+        *,
+        store: TileStore,
+        streams: Mapping[str, Stream],
+        views: Sequence[View],
+        group: str,
+        metrics: FeatureMetrics,
+    ) -> None:
+        self._store = store
+        self._group = group
+        self._metrics = metrics
+        self._ids = {name: stream.id for name, stream in streams.items()}
+        self._writers: dict[str, TileWriter] = {}
+        self._columns: dict[str, tuple[str, ...]] = {}
+        for name in streams:
+            mine = [v for v in views if v.stream == name]
+            self._writers[name] = TileWriter(store, mine, group)
+            wanted = {k for v in mine for k in v.keys} | {a.column for v in mine for a in v.aggregates}
+            self._columns[name] = tuple(sorted(wanted - {"", "*"}))
+        self._asked_back: dict[tuple[str, int], int] = {}
+        """Fence that a partition was rewound to; meeting it again means that Kafka no longer has what is between."""
+
+    async def apply(self, batch: Slice) -> Applied:
+        events = self._event_batch(batch)
+        writer = self._writers[batch.stream]
+        partition = (batch.stream, batch.partition)
+        try:
+            result = await writer.write(events)
+            if result.outcome is Outcome.BEHIND:
+                if self._asked_back.get(partition) != result.fence:
+                    self._asked_back[partition] = result.fence
+                    return Applied(repeated=False, behind_at=result.fence + 1)
+                lost = batch.start - result.fence - 1
+                log.critical("Kafka dropped records before they were applied", extra={"lost": lost, "at": partition})
+                self._metrics.gaps.labels(batch.stream).inc(lost)
+                result = await writer.write(events, accept_gap=True)
+        except tiles_errors.StoreUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+        self._asked_back.pop(partition, None)
+        return Applied(repeated=result.outcome is Outcome.ALREADY, behind_at=None)
+
+    def _event_batch(self, batch: Slice) -> EventBatch:
+        events = batch.events
+        id_field = self._ids[batch.stream]
+        return EventBatch(
+            stream=batch.stream,
+            partition=batch.partition,
+            start=batch.start,
+            end=batch.end,
+            offsets=np.array([e.record.offset for e in events], dtype=np.int64),
+            event_time=np.array([e.time for e in events], dtype=np.int64),
+            known_at=np.array([e.known_at for e in events], dtype=np.int64),
+            ids=None if id_field is None else [e.event.get(id_field) for e in events],
+            columns={name: [e.event.get(name) for e in events] for name in self._columns[batch.stream]},
+        )
+
+    async def close(self) -> None:
+        await self._store.close()

@@ -1,0 +1,89 @@
+"""Front door of features: picks the adapters and wires the doorways. Importing does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from millstream.project import Stream, load_project
+from millstream.runtime.service import Service
+from millstream_features.api import Reader, add_routes
+from millstream_features.handlers import ApplyToTiles, KeepInLake
+from millstream_features.metrics import FeatureMetrics
+from millstream_features.ports import History, Tiles
+from millstream_features.settings import Settings
+from millstream_features.subscribers import LAKE, TILES, hear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """What is opened before the first record."""
+
+    reader: Reader
+    tiles: Tiles
+    history: History
+    streams_with_views: Sequence[str]
+
+
+def create_app(settings: Settings, stores: Stores | None = None) -> Service:
+    """The features service. `stores` replaces the real ones in unit tests.
+
+    Raises BadProject: the message names every mistake with file and line.
+    """
+    project = load_project(settings.project)
+    service = Service("features", settings, title="Millstream features")
+    metrics = FeatureMetrics(service.registry)
+    opened: list[Stores] = [] if stores is None else [stores]
+    add_routes(service.app, lambda: opened[0].reader if opened else None)
+
+    async def open_stores() -> None:
+        # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
+        if not opened:
+            opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
+        found = opened[0]
+        tiles = ApplyToTiles(streams=project.streams, tiles=found.tiles, publisher=service.publisher, metrics=metrics)
+        lake = KeepInLake(
+            streams=project.streams,
+            history=found.history,
+            metrics=metrics,
+            rows=settings.lake_rows,
+            age=settings.lake_age,
+            quiet=settings.lake_quiet,
+            buffer_rows=settings.lake_buffer_rows,
+            clock=time.monotonic,
+        )
+        hear(
+            service,
+            tiles_streams=found.streams_with_views,
+            lake_streams=list(project.streams),
+            tiles=tiles,
+            lake=lake,
+        )
+
+    service.before_hearing("feature definitions", open_stores)
+    return service
+
+
+def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMetrics) -> Stores:
+    from millstream_features.adapters.delta_history import DeltaHistory
+    from millstream_features.adapters.feast_reader import FeastReader
+    from millstream_features.adapters.valkey_tiles import ValkeyTiles
+    from millstream_tiles.lake import Lake
+    from millstream_tiles.tile_store import ValkeyTileStore
+
+    reader = FeastReader(
+        repo=settings.project / "features",
+        registry=settings.data / "registry.db",
+        valkey=settings.valkey,
+        namespace=settings.namespace,
+        lake=settings.lake,
+    )
+    store = ValkeyTileStore(settings.valkey, settings.namespace)
+    return Stores(
+        reader=reader,
+        tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
+        history=DeltaHistory(lake=Lake(settings.lake), streams=streams, group=LAKE),
+        streams_with_views=sorted({view.stream for view in reader.views}),
+    )

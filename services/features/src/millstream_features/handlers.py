@@ -1,0 +1,153 @@
+"""What features does: a batch of events into tiles, and the same batch, on its own position, into the lake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from millstream.contracts.topics import late_topic
+from millstream.project.stream import Stream
+from millstream.runtime.delivery import Batch, Rejected, Rewind
+from millstream.runtime.publisher import Outgoing, Publisher
+from millstream.runtime.user_events import UserEvent, read_batch
+from millstream_features.errors import LakeUnavailable
+from millstream_features.metrics import FeatureMetrics
+from millstream_features.ports import History, Slice, Tiles
+
+log = logging.getLogger(__name__)
+
+
+def slice_of(batch: Batch, events: Sequence[UserEvent]) -> Slice:
+    return Slice(stream=batch.topic, partition=batch.partition, start=batch.start, end=batch.end, events=events)
+
+
+class ApplyToTiles:
+    """Keeps the online windows: one batch, one atomic step of the store."""
+
+    def __init__(
+        self, *, streams: Mapping[str, Stream], tiles: Tiles, publisher: Publisher, metrics: FeatureMetrics
+    ) -> None:
+        self._streams = streams
+        self._tiles = tiles
+        self._publisher = publisher
+        self._metrics = metrics
+
+    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+        stream = self._streams[batch.topic]
+        events, rejected = read_batch(stream, batch)
+        applied = await self._tiles.apply(slice_of(batch, events))
+        if applied.behind_at is not None:
+            raise Rewind(applied.behind_at)
+        await self._report_late(stream, events)
+        if applied.repeated:
+            self._metrics.repeated.labels(stream.name).inc()
+        elif events:
+            self._metrics.applied.labels(stream.name).inc(len(events))
+            self._metrics.stream_time.labels(stream.name).set(max(e.known_at for e in events) / 1e6)
+        return rejected
+
+    async def _report_late(self, stream: Stream, events: Sequence[UserEvent]) -> None:
+        """Late events go to their own topic as they came. At least once: a repeated batch reports them again, same ids."""
+        late = [e.record for e in events if e.known_at - e.time > stream.lateness]
+        if late:
+            topic = late_topic(stream.name)
+            await self._publisher.publish([Outgoing(topic, r.key, r.value or b"", list(r.headers)) for r in late])
+            self._metrics.late.labels(stream.name).inc(len(late))
+
+
+class KeepInLake:
+    """Keeps history: gathers batches and appends them by size, age, or when the input goes quiet.
+
+    The lake's own commit carries the offsets and a fresh assignment starts from there, so Kafka may be told "done" as
+    soon as a batch is in hand: a crash re-reads what the lake does not have.
+    """
+
+    def __init__(
+        self,
+        *,
+        streams: Mapping[str, Stream],
+        history: History,
+        metrics: FeatureMetrics,
+        rows: int,
+        age: float,
+        quiet: float,
+        buffer_rows: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._streams = streams
+        self._history = history
+        self._metrics = metrics
+        self._rows = rows
+        self._age = age
+        self._quiet = quiet
+        self._buffer_rows = buffer_rows
+        self._clock = clock
+        self._waiting: dict[str, list[Slice]] = {}
+        self._count = 0
+        self._oldest = 0.0
+        self._newest = 0.0
+        self._flushing = asyncio.Lock()
+
+    async def assigned(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """New partitions: forget what is in hand and start behind what the lake has."""
+        async with self._flushing:
+            self._forget()
+            starts: dict[tuple[str, int], int] = {}
+            for stream in sorted({topic for topic, _ in partitions}):
+                mine = [p for topic, p in partitions if topic == stream]
+                for partition, last in (await self._history.positions(stream, mine)).items():
+                    starts[stream, partition] = last + 1
+            # Where the lake has nothing, begin at the beginning, whatever Kafka was told.
+            return {key: starts.get(key, 0) for key in partitions}
+
+    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+        if self._count >= self._buffer_rows:
+            await self.flush()
+        events, rejected = read_batch(self._streams[batch.topic], batch)
+        if not self._count:
+            self._oldest = self._clock()
+        self._newest = self._clock()
+        self._waiting.setdefault(batch.topic, []).append(slice_of(batch, events))
+        self._count += batch.end - batch.start + 1
+        self._metrics.lake_waiting.set(self._count)
+        return rejected
+
+    def due(self) -> bool:
+        """Whether what is in hand should be appended now."""
+        if not self._count:
+            return False
+        now = self._clock()
+        return self._count >= self._rows or now - self._oldest >= self._age or now - self._newest >= self._quiet
+
+    async def flush(self) -> None:
+        """Append everything in hand. Raises LakeUnavailable: it is still in hand then."""
+        async with self._flushing:
+            for stream in sorted(self._waiting):
+                slices = self._waiting[stream]
+                with self._metrics.lake_seconds.labels(stream).time():
+                    await self._history.append(list(slices))
+                rows = sum(len(s.events) for s in slices)
+                self._metrics.lake_rows.labels(stream).inc(rows)
+                # What came while we appended stays in hand.
+                rest = self._waiting[stream][len(slices) :]
+                self._count -= sum(s.end - s.start + 1 for s in slices)
+                self._waiting[stream] = rest
+            self._waiting = {stream: rest for stream, rest in self._waiting.items() if rest}
+            if not self._waiting:
+                self._count = 0
+            self._metrics.lake_waiting.set(self._count)
+
+    async def keep_flushing(self) -> None:
+        """Look every 50 ms whether an append is due; runs until cancelled."""
+        while True:
+            await asyncio.sleep(0.05)
+            if self.due():
+                try:
+                    await self.flush()
+                except LakeUnavailable as error:
+                    log.warning("%s; %d rows wait", error, self._count)
+                    await asyncio.sleep(1.0)
+
+    def _forget(self) -> None:
+        self._waiting, self._count = {}, 0

@@ -1,0 +1,27 @@
+"""Every knob of features, with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from millstream.runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    valkey: str = "redis://127.0.0.1:6379/0"
+    """Online store: Redis 7 or newer, or Valkey."""
+    namespace: str = "millstream"
+    """Prefix of every key, so that several projects can share a server."""
+    lake: str = "lake"
+    """Folder or URI of the Delta tables."""
+    data: Path = Path("data/features")
+    """This replica's own folder: the compiled Feast registry."""
+
+    lake_rows: int = 20_000
+    """Append when this many rows wait: about 40 MB in memory, one Parquet file that is worth opening."""
+    lake_age: float = 10.0
+    """Append rows that waited this many seconds, so that history is never older than that."""
+    lake_quiet: float = 0.25
+    """Append when nothing came for this many seconds: what waits for the lake (a training run) need not wait for more."""
+    lake_buffer_rows: int = 100_000
+    """Stop reading while this many rows wait: bounds memory when the lake's storage is slow."""

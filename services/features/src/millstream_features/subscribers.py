@@ -1,0 +1,28 @@
+"""Kafka doorway of features: each stream is heard twice, once for the tiles and once for the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.runtime.service import Service
+from millstream_features.handlers import ApplyToTiles, KeepInLake
+
+TILES = "features-tiles"
+LAKE = "features-lake"
+
+
+def hear(
+    service: Service,
+    *,
+    tiles_streams: Sequence[str],
+    lake_streams: Sequence[str],
+    tiles: ApplyToTiles,
+    lake: KeepInLake,
+) -> None:
+    """Two groups, since a slow lake must not delay fresh features. Tiles: one consumer per stream that any view reads,
+    so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway."""
+    for name in tiles_streams:
+        service.hears([name], group=TILES, handler=tiles)
+    service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned)
+    service.keeps("appending to the lake", lake.keep_flushing)
+    service.at_stop(lake.flush)
