@@ -1,0 +1,118 @@
+"""`millstream demo`: a year of flights through the whole loop, from nothing to a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from millstream.project import Project
+from millstream_cli.mill import SERVICES, Mill
+from millstream_cli.recording import load_recording
+from millstream_cli.running import Replayed, run_replay
+from millstream_cli.summary import Places, summarise
+from millstream_cli.ticks import Ticks
+
+
+async def demo(
+    *, project: Project, root: Path, out: Path, tick: int, until: int | None, console: Console
+) -> dict[str, Any]:
+    """Run it and return the figures, which are also written to `out`/demo.json. Everything under `root` starts afresh.
+
+    Raises CommandFailed, EmbeddedError. Whatever happens, what was started is stopped.
+    """
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    began = time.perf_counter()
+    recording = load_recording(project)
+    ticks = Ticks(recording, questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until)
+    mill = Mill(project=project, root=root, fixed_ports=False, say=lambda text: console.print(f"[dim]{text}[/dim]"))
+    try:
+        state = await mill.start()
+        started = time.perf_counter()
+        console.print(f"replaying {ticks.events:,} events in {len(ticks):,} ticks")
+        replayed = await run_replay(
+            project=project,
+            ticks=ticks,
+            state=state,
+            console=console,
+            states=lambda: {
+                name: ("running" if mill.processes[name].alive() else "restarting")
+                + (f" ({mill.restarts[name]} restarts)" if mill.restarts[name] else "")
+                for name in SERVICES
+            },
+            beside=mill.supervise,
+        )
+        console.print("[dim]counting topics, lake and stores; recomputing features offline[/dim]")
+        loop = next(iter(project.loops.values()))
+        places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
+        figures = await summarise(project, loop, ticks, replayed.story, places)
+        figures |= _costs(mill, replayed, ticks, started - began, time.perf_counter() - began)
+        figures["restarts"] = sum(mill.restarts.values())
+    finally:
+        console.print("[dim]stopping[/dim]")
+        await asyncio.to_thread(mill.stop)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    show(figures, console, out)
+    return figures
+
+
+def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: float) -> dict[str, Any]:
+    usage = mill.usage()
+    usage["replay"] = round(_own_peak_mb(), 1)
+    return {
+        "wall_seconds": round(wall, 1),
+        "startup_seconds": round(startup, 1),
+        "replay_seconds": round(replayed.seconds, 1),
+        "waited_for_seconds": {k: round(v, 1) for k, v in replayed.spent.items()},
+        "events_per_second": round(ticks.events / replayed.seconds, 1),
+        "ticks": len(ticks),
+        "peak_rss_mb": usage,
+        "cpu_seconds": mill.cpu(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _own_peak_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def show(figures: dict[str, Any], console: Console, out: Path) -> None:
+    """The summary table, and where to look next."""
+    table = Table(title="What happened", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+
+    def row(name: str, value: Any, note: str = "") -> None:
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value), note)
+
+    f = figures
+    kept = "first champion kept for ever:"
+    largest = max(f["peak_rss_mb"], key=f["peak_rss_mb"].get)
+    row("events", f["events_sent"], f"{f['events_in_topics']:,} in topics, {f['events_in_lake']:,} in the lake")
+    row("lost / duplicated", f"{f['events_lost']} / {f['duplicates']}", f"{f['dead_letters']} dead letters")
+    answered = f"{f['predictions_effective']:,} answered, {f['unanswered_no_model']:,} before the first model"
+    row("questions", f["questions"], answered)
+    row("log loss", f"{f['log_loss']:.4f}", f"{kept} {f['static_log_loss']:.4f}")
+    row("AUC", f"{f['auc']:.4f}", f"{kept} {f['static_auc']:.4f}")
+    row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
+    row("online = offline", f"{f['skew_max']:.1e}", f"largest difference, {f['skew_checked']:,} predictions recomputed")
+    row("seconds", f"{f['wall_seconds']:.0f}", f"{f['events_per_second']:,.0f} events/s while replaying")
+    row("memory", f"{f['peak_rss_mb'][largest]:,.0f} MiB", f"the largest process: {largest}")
+    console.print(table)
+    console.print(
+        f"\nEverything, with the timeline of verdicts, decisions, runs and models: {out / 'demo.json'}\n"
+        "Keep a mill running and look around:  make up\n"
+        "Ask it something:                     millstream status, then the addresses it prints"
+    )

@@ -1,0 +1,191 @@
+"""The `millstream` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from millstream.contracts.times import from_datetime
+from millstream.errors import MillstreamError
+from millstream.project import BadProject, Project, load_project
+from millstream.project.duration import from_text
+
+app = typer.Typer(
+    help="A machine-learning loop on an event stream: events in, features, predictions, drift, retraining.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+FLIGHTS = Path("examples/flights")
+ROOT = Path(".millstream")
+T = TypeVar("T")
+
+ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="Folder with streams/, features/ and loops/.")]
+UntilOption = Annotated[str | None, typer.Option(help="Stop at this day of the recording, like 2013-04-01.")]
+TickOption = Annotated[str, typer.Option(help="Step of the simulated clock: 15m, 1h. Smaller is fresher and slower.")]
+DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="In the background; stop with: millstream down.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+
+
+def _fail(error: BaseException) -> typer.Exit:
+    print(f"millstream: {error}", file=sys.stderr)
+    return typer.Exit(2 if isinstance(error, BadProject) else 1)
+
+
+def _project(path: Path) -> Project:
+    try:
+        return load_project(path)
+    except BadProject as error:
+        raise _fail(error) from error
+
+
+def _until(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no date; write it like 2013-04-01") from error
+    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _tick(text: str) -> int:
+    try:
+        found = from_text(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if found <= 0:
+        raise typer.BadParameter("a tick takes time; write 15m or 1h")
+    return found
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="The project to check.")] = FLIGHTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a project: every mistake with file, line and what to write instead.
+
+    Example:  millstream check examples/flights
+    """
+    from millstream_cli.check import check as run
+
+    raise typer.Exit(run(path, as_json))
+
+
+@app.command()
+def demo(
+    project: ProjectOption = FLIGHTS,
+    until: UntilOption = None,
+    tick: TickOption = "1h",
+    out: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a recording through the whole loop on this machine: real Kafka, real Valkey, five services.
+
+    Example:  millstream demo --until 2013-04-01
+    """
+    from millstream_cli.demo import demo as run
+
+    found = _project(project)
+    console = Console(stderr=as_json)
+    with _interruptible():
+        figures = _run(
+            run(project=found, root=ROOT / "demo", out=out, tick=_tick(tick), until=_until(until), console=console)
+        )
+    if as_json:
+        print(json.dumps(figures, indent=2, default=str))
+
+
+@app.command()
+def up(
+    project: ProjectOption = FLIGHTS,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Go on in the background; stop with: millstream down.")
+    ] = False,
+) -> None:
+    """Start the embedded servers and the five services, and keep them running. Data stays for the next time.
+
+    Example:  millstream up --detach && millstream status
+    """
+    from millstream_cli.up import detached, foreground
+
+    found = _project(project)
+    with _interruptible():
+        if detach:
+            detached(project, ROOT / "up", Console())
+        else:
+            _run(foreground(found, ROOT / "up", Console()))
+
+
+@app.command()
+def down() -> None:
+    """Stop what `millstream up --detach` started."""
+    from millstream_cli.up import stop
+
+    with _interruptible():
+        stop(ROOT / "up", Console())
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Say how a running mill gets on: services, lag, loops and their champions."""
+    from millstream_cli.status import status as run
+
+    with _interruptible():
+        _run(run(ROOT / "up", Console(), as_json))
+
+
+@app.command()
+def replay(
+    project: ProjectOption = FLIGHTS,
+    until: UntilOption = None,
+    tick: TickOption = "1h",
+) -> None:
+    """Send a project's recording through a running mill, along a simulated clock.
+
+    Example:  millstream up --detach && millstream replay --until 2013-02-01
+    """
+    from millstream_cli.up import replay_into
+
+    found = _project(project)
+    with _interruptible():
+        _run(replay_into(found, ROOT / "up", tick=_tick(tick), until=_until(until), console=Console()))
+
+
+class _interruptible:
+    """Turns our own errors and Ctrl-C into a message and an exit status."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("millstream: stopped", file=sys.stderr)
+            raise typer.Exit(130) from error
+        if error is not None and _is_ours(error):
+            raise _fail(error) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    from millstream.testing.errors import EmbeddedError
+
+    return isinstance(error, MillstreamError | EmbeddedError)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,194 @@
+"""The whole mill on one machine: embedded servers, topics, and the five service processes, supervised."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+from millstream.testing.stack import EmbeddedStack
+
+from millstream.project import Project
+from millstream.runtime.topic_admin import ensure_topics
+from millstream.testing.ports import claim
+from millstream.testing.process import ManagedProcess
+from millstream_cli.errors import CommandFailed
+from millstream_cli.topics import topics_of
+
+SERVICES = ("ingest", "features", "serving", "drift", "trainer")
+PORTS = {"ingest": 8101, "features": 8102, "serving": 8103, "drift": 8104, "trainer": 8105}
+"""Where `millstream up` puts the services, unless told otherwise; `demo` takes free ports."""
+
+RESTARTS = 20
+"""A service that ended this often is broken, not unlucky; then the mill stops instead of hiding it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MillState:
+    """What other commands need to know of a running mill; lies in its folder as mill.json."""
+
+    pid: int
+    project: str
+    kafka: str
+    valkey: str
+    mlflow: str | None
+    services: dict[str, str]
+    lake: str
+    packages: str
+    registry: str
+    logs: str
+
+    @classmethod
+    def load(cls, root: Path) -> MillState:
+        """Raises CommandFailed when no mill runs in `root`."""
+        try:
+            state = cls(**json.loads((root / "mill.json").read_text()))
+            os.kill(state.pid, 0)
+        except (OSError, ValueError, TypeError) as error:
+            raise CommandFailed(f"no mill runs in {root}; start one with: millstream up") from error
+        return state
+
+
+class Mill:
+    """Starts everything, keeps the services running, stops everything. All files lie under `root`."""
+
+    def __init__(
+        self,
+        *,
+        project: Project,
+        root: Path,
+        fixed_ports: bool,
+        say: Callable[[str], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._project = project
+        self._root = root.resolve()
+        self._say = say
+        self._environment = dict(environment or {})
+        self._fixed = fixed_ports
+        self._stack = EmbeddedStack(self._root / "servers", with_mlflow=True, progress=say)
+        self.processes: dict[str, ManagedProcess] = {}
+        self._urls: dict[str, str] = {}
+        self.restarts: dict[str, int] = dict.fromkeys(SERVICES, 0)
+        self._stopping = False
+
+    async def start(self) -> MillState:
+        """Servers, topics, services; returns when every service is ready. Raises EmbeddedError, CommandFailed."""
+        await asyncio.to_thread(self._stack.start)
+        await ensure_topics(self._stack.kafka.bootstrap, topics_of(self._project, partitions=1))
+        self._say("starting the five services")
+        for name in SERVICES:
+            self.processes[name] = self._process(name)
+            self.processes[name].launch()
+        await asyncio.gather(*(asyncio.to_thread(self.processes[n].wait_ready) for n in SERVICES))
+        state = self.state()
+        (self._root / "mill.json").write_text(json.dumps(asdict(state), indent=2))
+        return state
+
+    def state(self) -> MillState:
+        return MillState(
+            pid=os.getpid(),
+            project=str(self._project.path.resolve()),
+            kafka=self._stack.kafka.bootstrap,
+            valkey=self._stack.valkey.url,
+            mlflow=self._stack.mlflow.url if self._stack.mlflow else None,
+            services=dict(self._urls),
+            lake=str(self._root / "lake"),
+            packages=str(self._root / "packages"),
+            registry=str(self._root / "cli" / "registry.db"),
+            logs=str(self._root / "logs"),
+        )
+
+    async def supervise(self) -> None:
+        """Start a service again when it ended. Raises CommandFailed for one that will not stay."""
+        while True:
+            await asyncio.sleep(0.25)
+            for name, process in self.processes.items():
+                if self._stopping or process.alive():
+                    continue
+                self.restarts[name] += 1
+                if self.restarts[name] > RESTARTS:
+                    raise CommandFailed(f"{name} ended {RESTARTS} times; see {process.log}\n{process.log_tail()}")
+                self._say(f"{name} ended with status {process.returncode}; starting it again")
+                process.launch()
+
+    def usage(self) -> dict[str, float]:
+        """Peak resident memory of each process, MiB."""
+        everyone = {**self.processes, **self._stack.processes()}
+        found = {name: process.usage() for name, process in everyone.items()}
+        return {name: round(u.peak_rss_bytes / 2**20, 1) for name, u in found.items() if u is not None}
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of each process so far."""
+        everyone = {**self.processes, **self._stack.processes()}
+        found = {name: process.usage() for name, process in everyone.items()}
+        return {name: round(u.cpu_seconds, 2) for name, u in found.items() if u is not None}
+
+    def stop(self) -> None:
+        """Stop the services, then the servers. Safe to call twice and at any moment of the start."""
+        self._stopping = True
+        for process in self.processes.values():
+            process.cont_signal()
+            process.signal(signal.SIGTERM)
+        for process in self.processes.values():
+            process.terminate(grace=25)
+        self._stack.stop()
+        (self._root / "mill.json").unlink(missing_ok=True)
+
+    def _process(self, name: str) -> ManagedProcess:
+        port = claim(PORTS[name] if self._fixed else None, f"--port-{name}")
+        url = f"http://127.0.0.1:{port}"
+        self._urls[name] = url
+        return ManagedProcess(
+            name,
+            [sys.executable, "-m", f"millstream_{name}"],
+            log=self._root / "logs" / f"{name}.log",
+            env=self._settings(name, port),
+            ready=lambda: _ready(url),
+            ready_within=120,
+        )
+
+    def _settings(self, name: str, port: int) -> dict[str, str]:
+        stack = self._stack
+        return {
+            "MILLSTREAM_KAFKA": stack.kafka.bootstrap,
+            "MILLSTREAM_VALKEY": stack.valkey.url,
+            "MILLSTREAM_MLFLOW": stack.mlflow.url if stack.mlflow else "",
+            "MILLSTREAM_PROJECT": str(self._project.path.resolve()),
+            "MILLSTREAM_LAKE": str(self._root / "lake"),
+            "MILLSTREAM_PACKAGES": str(self._root / "packages"),
+            "MILLSTREAM_DATA": str(self._root / "data" / name),
+            "MILLSTREAM_PORT": str(port),
+            "MILLSTREAM_INSTANCE": f"{name}-0",
+            # The replay is trusted to say when an event became known; strangers are not.
+            "MILLSTREAM_TRUST_KNOWN_AT": "true",
+            "PYTHONUNBUFFERED": "1",
+            **self._environment,
+        }
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for_exit(pid: int, within: float) -> bool:
+    """Whether process `pid` ended within so many seconds."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False

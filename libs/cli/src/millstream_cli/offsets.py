@@ -1,0 +1,108 @@
+"""How far everybody is: the ends of topics and what consumer groups have committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from millstream_cli.errors import Stuck
+
+T = TypeVar("T")
+
+POLL = 0.001
+"""Seconds between two looks. A look costs a round trip (0.5 ms), a hop of a tick takes 3 to 10 ms."""
+
+
+class Offsets:
+    """Reads positions over one connection. Kafka being away is waited out, up to `patience` seconds without progress."""
+
+    def __init__(self, bootstrap: str, *, patience: float = 180.0) -> None:
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+        self._patience = patience
+        self._coordinators: dict[str, int] = {}
+        self._partitions: dict[str, list[TopicPartition]] = {}
+
+    async def start(self) -> None:
+        await self._admin.start()
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def ends(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """The offset behind the last record of each partition."""
+        partitions = [p for topic in topics for p in await self._partitions_of(topic)]
+        found: dict[TopicPartition, int] = await self._patiently(lambda: self._consumer.end_offsets(partitions))
+        return found
+
+    async def committed(
+        self, group: str, partitions: Sequence[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
+        """What `group` has committed; partitions without a commit are missing."""
+
+        async def look() -> dict[TopicPartition, int]:
+            if group not in self._coordinators:
+                self._coordinators[group] = await self._admin.find_coordinator(group)
+            try:
+                found = await self._admin.list_consumer_group_offsets(
+                    group, self._coordinators[group], list(partitions) if partitions is not None else None
+                )
+            except (KafkaError, AttributeError):
+                # The client trips over its own error answer; the coordinator may have moved.
+                self._coordinators.pop(group, None)
+                raise
+            return {p: position.offset for p, position in found.items() if position.offset >= 0}
+
+        return await self._patiently(look)
+
+    async def heard(self, group: str) -> list[str]:
+        """Topics of a group; each of our subscribers commits where it starts, so a running group is known at once."""
+        return sorted({p.topic for p in await self.committed(group)})
+
+    async def topics(self) -> list[str]:
+        """Names of every topic."""
+        return sorted(await self._patiently(self._admin.list_topics))
+
+    async def reached(self, group: str, ends: dict[TopicPartition, int]) -> None:
+        """Wait until `group` has committed `ends`. Raises Stuck when it does not move for `patience` seconds."""
+        clock = asyncio.get_running_loop().time
+        moved, before = clock(), -1
+        targets = list(ends)
+        while True:
+            found = await self.committed(group, targets)
+            left = sum(max(0, end - found.get(p, 0)) for p, end in ends.items())
+            if left == 0:
+                return
+            if left != before:
+                moved, before = clock(), left
+            elif clock() - moved > self._patience:
+                topics = ", ".join(sorted({p.topic for p in targets}))
+                raise Stuck(f"{group} has {left} records of {topics} left and did not move for {self._patience:.0f} s")
+            await asyncio.sleep(POLL if clock() - moved < 1.0 else 0.05)
+
+    async def _partitions_of(self, topic: str) -> list[TopicPartition]:
+        if topic not in self._partitions:
+            description = await self._patiently(lambda: self._admin.describe_topics([topic]))
+            numbers = sorted(p["partition"] for p in description[0]["partitions"])
+            if not numbers:
+                raise Stuck(f"topic {topic} does not exist; start the services with: millstream up")
+            self._partitions[topic] = [TopicPartition(topic, n) for n in numbers]
+        return self._partitions[topic]
+
+    async def _patiently(self, look: Callable[[], Awaitable[T]]) -> T:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            try:
+                return await look()
+            except (KafkaError, AttributeError, OSError) as error:
+                if clock() - began > self._patience:
+                    raise Stuck(f"Kafka did not answer for {self._patience:.0f} s: {error!r}") from error
+                await asyncio.sleep(0.25)

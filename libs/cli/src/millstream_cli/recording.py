@@ -1,0 +1,41 @@
+"""A recording: events of the past with the time at which each became known. `recording.py` of a project makes one."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+import polars as pl
+
+from millstream.project import Project
+from millstream_cli.errors import CommandFailed
+
+Recording = Mapping[str, pl.DataFrame]
+"""Stream → its events; column `known_at` (int64 µs, UTC) says when each became known, the other columns are the event."""
+
+
+def load_recording(project: Project) -> Recording:
+    """Run the project's `recording.py` and check what it returns. Raises CommandFailed."""
+    path = project.path / "recording.py"
+    if not path.is_file():
+        raise CommandFailed(
+            f"{path}: not there. A replay needs a function recording() that returns "
+            "{stream: polars.DataFrame with a known_at column (int64 microseconds) and the event's fields}"
+        )
+    spec = importlib.util.spec_from_file_location("millstream_recording", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        found = module.recording()
+    except Exception as error:
+        raise CommandFailed(f"{path}: {type(error).__name__}: {error}") from error
+    for stream, events in found.items():
+        if stream not in project.streams:
+            raise CommandFailed(f"{path}: no stream {stream!r} in streams/; found: {', '.join(project.streams)}")
+        if events.schema.get("known_at") != pl.Int64:
+            raise CommandFailed(
+                f"{path}: {stream}: known_at must be Int64 microseconds, is {events.schema.get('known_at')}"
+            )
+    return {stream: events.sort("known_at", maintain_order=True) for stream, events in found.items()}

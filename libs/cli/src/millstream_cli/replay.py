@@ -1,0 +1,145 @@
+"""The exact replay: a recording sent along a simulated clock, so that the same inputs give the same decisions.
+
+Per tick: the questions, as known at its start, and a wait until they are answered; then the events, as known at its end,
+and a wait until features and drift have applied them and the trainer has decided on every verdict. No tick begins while a
+run is under way or serving has yet to learn of a new model. So no question knows what had not happened, at any speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+import polars as pl
+from aiokafka import TopicPartition
+
+from millstream.contracts.topics import PREDICTIONS
+from millstream.project import Project
+from millstream_cli.errors import Stuck
+from millstream_cli.ingest_client import IngestClient
+from millstream_cli.offsets import Offsets
+from millstream_cli.story import TOPICS, Story
+from millstream_cli.ticks import Tick, Ticks
+
+SERVING, TILES, DRIFT, TRAINER = "serving", "features-tiles", "drift", "trainer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where a running mill is reached."""
+
+    kafka: str
+    ingest: str
+    serving: str
+
+
+@dataclass
+class Spent:
+    """Seconds of the replay, by what was waited for."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, what: str, since: float) -> float:
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - since
+        return now
+
+
+class Replay:
+    """One run of a recording through a running mill."""
+
+    def __init__(
+        self, *, project: Project, ticks: Ticks, addresses: Addresses, story: Story, on_tick: Callable[[Tick], None]
+    ) -> None:
+        self._project = project
+        self._ticks = ticks
+        self._addresses = addresses
+        self._story = story
+        self._on_tick = on_tick
+        self._offsets = Offsets(addresses.kafka)
+        self._ingest = IngestClient(addresses.ingest)
+        self._http = httpx.AsyncClient(base_url=addresses.serving, timeout=10.0)
+        self._tiles_streams: list[str] = []
+        self._drift_topics = sorted({PREDICTIONS.name, *(loop.label.stream for loop in project.loops.values())})
+        self._known: dict[TopicPartition, int] = {}
+        """Ends of the control topics when they were last read."""
+        self._revisions: dict[str, int] = {}
+        self.spent = Spent()
+
+    async def run(self) -> None:
+        """Send everything. Raises CommandFailed (a refused event), Stuck (a service that does not get on)."""
+        await self._offsets.start()
+        try:
+            self._tiles_streams = await self._offsets.heard(TILES)
+            await self._settle_decisions()
+            for tick in self._ticks:
+                await self._step(tick)
+                self._on_tick(tick)
+        finally:
+            await self._offsets.stop()
+            await self._ingest.close()
+            await self._http.aclose()
+
+    async def _step(self, tick: Tick) -> None:
+        at = time.perf_counter()
+        if tick.questions:
+            await self._send(tick.questions, tick.start)
+            at = self.spent.add("ingest", at)
+            await self._reached(SERVING, list(tick.questions))
+            at = self.spent.add("serving", at)
+        if tick.events:
+            await self._send(tick.events, tick.end)
+            at = self.spent.add("ingest", at)
+            heard = [stream for stream in tick.events if stream in self._tiles_streams]
+            if heard:
+                await self._reached(TILES, heard)
+            at = self.spent.add("features", at)
+        ends = await self._offsets.ends(self._drift_topics)
+        await self._offsets.reached(DRIFT, ends)
+        at = self.spent.add("drift", at)
+        await self._settle_decisions()
+        self.spent.add("trainer", at)
+
+    async def _send(self, frames: dict[str, pl.DataFrame], known_at: int) -> None:
+        await asyncio.gather(*(self._ingest.send(stream, frame, known_at) for stream, frame in frames.items()))
+
+    async def _reached(self, group: str, topics: list[str]) -> None:
+        await self._offsets.reached(group, await self._offsets.ends(topics))
+
+    async def _settle_decisions(self) -> None:
+        """Wait until every verdict has its decision, every run its end, and serving the model that came of it."""
+        while True:
+            ends = await self._offsets.ends(TOPICS)
+            if ends == self._known:
+                return
+            asked = {p: end for p, end in ends.items() if p.topic in ("millstream-verdicts", "millstream-retrain")}
+            await self._offsets.reached(TRAINER, asked)
+            ends = await self._offsets.ends(TOPICS)
+            await self._story.catch_up(ends)
+            await self._story.until_runs_are_done()
+            await self._models_are_served()
+            self._known = ends
+
+    async def _models_are_served(self) -> None:
+        for name, state in self._story.models.items():
+            if self._revisions.get(name, 0) >= state.revision:
+                continue
+            await self._serves(name, state.revision)
+            self._revisions[name] = state.revision
+
+    async def _serves(self, loop: str, revision: int) -> None:
+        deadline = time.monotonic() + 120
+        seen = "nothing"
+        while time.monotonic() < deadline:
+            try:
+                response = await self._http.get(f"/v1/loops/{loop}")
+                seen = response.text[:200]
+                if response.status_code == 200 and (response.json().get("revision") or 0) >= revision:
+                    return
+            except (httpx.TransportError, ValueError) as error:
+                seen = repr(error)
+            await asyncio.sleep(0.02)
+        raise Stuck(f"serving did not take revision {revision} of {loop} within 120 s; it says: {seen}")

@@ -1,0 +1,83 @@
+"""A replay with its view: what `millstream replay` and `millstream demo` share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from millstream.project import Project
+from millstream_cli.meters import Meters
+from millstream_cli.mill import MillState
+from millstream_cli.replay import Addresses, Replay
+from millstream_cli.story import Story
+from millstream_cli.ticks import Ticks
+from millstream_cli.view import ReplayView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What is left of a replay besides the topics."""
+
+    story: Story
+    seconds: float
+    spent: dict[str, float]
+    """Seconds by what was waited for."""
+
+
+async def run_replay(
+    *,
+    project: Project,
+    ticks: Ticks,
+    state: MillState,
+    console: Console,
+    states: Callable[[], dict[str, str]],
+    beside: Callable[[], Awaitable[None]] | None = None,
+) -> Replayed:
+    """Send `ticks` through the mill at `state` while showing how it gets on. `beside` runs meanwhile (supervision); its
+    failure ends the replay. Raises CommandFailed, Stuck."""
+    meters = Meters(state.kafka, list(project.streams))
+    view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings)
+    story = Story(state.kafka, on_event=view.told)
+    replay = Replay(
+        project=project,
+        ticks=ticks,
+        addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
+        story=story,
+        on_tick=view.ticked,
+    )
+    began = time.perf_counter()
+    await story.start()
+    helpers = [asyncio.create_task(meters.run())]
+    if beside is not None:
+        helpers.append(asyncio.ensure_future(beside()))
+    try:
+        with view:
+            await _first_failure(asyncio.create_task(replay.run()), helpers)
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        for helper in helpers:
+            with suppress(asyncio.CancelledError, Exception):
+                await helper
+        await story.stop()
+    return Replayed(story=story, seconds=time.perf_counter() - began, spent=replay.spent.seconds)
+
+
+async def _first_failure(work: asyncio.Task[None], helpers: list[asyncio.Task[None]]) -> None:
+    """Wait for `work`; a helper that fails first takes it down."""
+    try:
+        done, _ = await asyncio.wait([work, *helpers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        if not work.done():
+            await work
+    finally:
+        if not work.done():
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work

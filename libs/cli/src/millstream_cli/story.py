@@ -1,0 +1,121 @@
+"""What the loops decided and did, read from their own topics: verdict → decision → run → model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from millstream.contracts.envelope import envelope_of
+from millstream.contracts.events import (
+    Decision,
+    Event,
+    LabelsMatured,
+    ModelState,
+    Outcome,
+    RetrainDecided,
+    TrainingFinished,
+    WindowJudged,
+    decode_event,
+)
+from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
+
+TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event of the story."""
+
+    id: str
+    caused_by: str | None
+    event: Event
+
+
+@dataclass
+class Story:
+    """Follows the control topics. A repeated id is told once."""
+
+    bootstrap: str
+    on_event: Callable[[Told], None] = lambda told: None
+    told: list[Told] = field(default_factory=list)
+    open_runs: dict[str, RetrainDecided] = field(default_factory=dict)
+    """Accepted and not finished, by run name."""
+    models: dict[str, ModelState] = field(default_factory=dict)
+    matured: dict[str, LabelsMatured] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+
+    async def start(self) -> None:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        await self._consumer.start()
+        self._partitions = []
+        for topic in TOPICS:
+            await self._consumer._client.add_topic(topic)
+            numbers = self._consumer.partitions_for_topic(topic) or {0}
+            self._partitions += [TopicPartition(topic, n) for n in sorted(numbers)]
+        self._consumer.assign(self._partitions)
+        await self._consumer.seek_to_beginning(*self._partitions)
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def catch_up(self, ends: dict[TopicPartition, int]) -> None:
+        """Read up to `ends` (partitions of other topics are ignored)."""
+        mine = {p: end for p, end in ends.items() if p in self._partitions}
+        while any([await self._consumer.position(p) < end for p, end in mine.items()]):
+            await self.read(timeout=0.2)
+
+    async def read(self, timeout: float) -> None:
+        """Read what comes within `timeout` seconds, or at once what is there."""
+        polled = await self._consumer.getmany(timeout_ms=int(timeout * 1000))
+        for records in polled.values():
+            for record in records:
+                self._tell(record)
+
+    async def until_runs_are_done(self) -> None:
+        while self.open_runs:
+            await self.read(timeout=0.5)
+            await asyncio.sleep(0)
+
+    def _tell(self, record: Any) -> None:
+        envelope = envelope_of(record.headers)
+        try:
+            event = decode_event(envelope.type, record.value or b"")
+        except msgspec.ValidationError:
+            return  # somebody else's record in our topic: the services dead-letter it
+        if event is None or envelope.id in self._seen:
+            return
+        self._seen.add(envelope.id)
+        told = Told(envelope.id, envelope.causation_id, event)
+        if isinstance(event, RetrainDecided):
+            if event.decision is Decision.ACCEPTED and event.run is not None:
+                self.open_runs[event.run] = event
+        elif isinstance(event, TrainingFinished):
+            self.open_runs.pop(event.run, None)
+        elif isinstance(event, ModelState):
+            self.models[event.loop] = event
+        elif isinstance(event, LabelsMatured):
+            self.matured[event.loop] = event
+        self.told.append(told)
+        self.on_event(told)
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(1 for t in self.told if isinstance(t.event, TrainingFinished) and t.event.outcome is outcome)
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Verdicts that led to something, decisions, runs and models, with their ids and causes; in stream time."""
+        causes = {t.event.request for t in self.told if isinstance(t.event, RetrainDecided)}
+        rows = []
+        for t in self.told:
+            event = t.event
+            if isinstance(event, WindowJudged | LabelsMatured) and t.id not in causes:
+                continue
+            body = msgspec.to_builtins(event)
+            rows.append({"id": t.id, "caused_by": t.caused_by, "type": event.type_name} | body)
+        return sorted(rows, key=lambda row: str(row.get("at", "")))

@@ -1,0 +1,168 @@
+"""What a replay did, counted from the topics, the lake and the stores; never from the sender's own counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from millstream.contracts.events import Decision, ModelState, Outcome, PredictionServed, RetrainDecided
+from millstream.contracts.times import from_datetime, from_rfc3339
+from millstream.project import Loop, Project
+from millstream.runtime.packages import PackageStore
+from millstream_cli.offsets import Offsets
+from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.scores import auc, log_loss
+from millstream_cli.skew import Skew, measure_skew, sample
+from millstream_cli.static_model import score_static
+from millstream_cli.story import Story
+from millstream_cli.ticks import Ticks
+
+SCORED_FROM = from_rfc3339("2013-03-01T05:00:00Z")
+"""The flights are scored from March (New York) on, so that the numbers stand beside those of plain retraining schedules."""
+SKEW_SAMPLE = 4_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the summary reads."""
+
+    kafka: str
+    lake: str
+    packages: str
+    registry: Path
+
+
+async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, places: Places) -> dict[str, Any]:
+    """The figures of `out/demo.json` that come from topics, lake and stores."""
+    offsets = Offsets(places.kafka)
+    await offsets.start()
+    try:
+        in_topics = sum((await offsets.ends(list(project.streams))).values())
+        dead = await _dead_letters(offsets, project)
+    finally:
+        await offsets.stop()
+    log = await read_predictions(places.kafka)
+    lake = _lake(project, ticks, places.lake)
+    labels = _labels(loop, places.lake)
+    figures: dict[str, Any] = {
+        "flights_sent": len(ticks.sent(loop.predict.on)),
+        "events_sent": ticks.events,
+        "events_in_topics": in_topics,
+        "events_in_lake": lake["rows"],
+        "events_lost": lake["lost"],
+        "duplicates": lake["duplicates"] + log.repeats,
+        "dead_letters": dead,
+        "questions": len(ticks.sent(loop.predict.on)),
+        "unanswered_no_model": log.unanswered,
+        "predictions": log.records - log.unanswered,
+        "predictions_effective": len(log.served),
+    }
+    figures |= _quality(loop, log, labels, story, places)
+    figures |= _decisions(story)
+    figures |= _skew(project, loop, log, places)
+    figures["timeline"] = story.timeline()
+    return figures
+
+
+async def _dead_letters(offsets: Offsets, project: Project) -> int:
+    names = await offsets.topics()
+    wanted = [name for name in names if name.endswith("-dlq")]
+    return sum((await offsets.ends(wanted)).values()) if wanted else 0
+
+
+def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
+    """Rows, ids that were sent and are not there, ids that are there twice."""
+    from millstream_tiles.lake import Lake
+
+    rows = lost = duplicates = 0
+    tables = Lake(lake)
+    for name, stream in project.streams.items():
+        sent = ticks.sent(name)
+        if stream.id is None or not len(sent):
+            continue
+        ids = tables.ids(name)
+        rows += len(ids)
+        unique = ids.unique()
+        duplicates += len(ids) - len(unique)
+        lost += len(sent) - int(sent[stream.id].is_in(unique.implode()).sum())
+    return {"rows": rows, "lost": lost, "duplicates": duplicates}
+
+
+def _labels(loop: Loop, lake: str) -> pl.DataFrame:
+    """key, truth (0 or 1) of every label event in the lake that carries one."""
+    from millstream_tiles.lake import Lake
+
+    fields = sorted({loop.label.by, *loop.label.value.fields})
+    rows = Lake(lake).read(loop.label.stream, fields)
+    truth = [loop.label.value(row) for row in rows.select(fields).iter_rows(named=True)]
+    found = pl.DataFrame(
+        {"key": rows[loop.label.by].cast(pl.String), "truth": [None if t is None else float(t) for t in truth]}
+    )
+    return found.drop_nulls().unique("key", keep="first", maintain_order=True)
+
+
+def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story, places: Places) -> dict[str, Any]:
+    answers = log.frame(loop.name).join(labels, on="key", how="inner").filter(pl.col("asked_at") >= SCORED_FROM)
+    answers = answers.sort("asked_at", "id")
+    truth, p = answers["truth"].to_numpy(), answers["probability"].to_numpy()
+    month = pl.from_epoch("asked_at", time_unit="us").dt.convert_time_zone("America/New_York").dt.strftime("%Y-%m")
+    by_month = {
+        str(name[0]): round(auc(part["truth"].to_numpy(), part["probability"].to_numpy()), 4)
+        for name, part in answers.with_columns(month=month).group_by("month", maintain_order=True)
+    }
+    static = _static(log, answers, story, places)
+    joined = log.frame(loop.name).join(labels, on="key", how="inner")
+    return {
+        "labels_joined": len(joined),
+        "scored": len(answers),
+        "scored_from": "2013-03-01 (New York)",
+        "log_loss": log_loss(truth, p),
+        "auc": auc(truth, p),
+        "auc_by_month": by_month,
+        "static_log_loss": log_loss(truth, static),
+        "static_auc": auc(truth, static),
+    }
+
+
+def _static(log: PredictionLog, answers: pl.DataFrame, story: Story, places: Places) -> np.ndarray:
+    first = next((t.event.champion for t in story.told if isinstance(t.event, ModelState) and t.event.champion), None)
+    if first is None or not len(answers):
+        return np.array([])
+    by_id: Mapping[str, PredictionServed] = {p.id: p for p in log.served}
+    rows: Sequence[PredictionServed] = [by_id[i] for i in answers["id"]]
+    return score_static(first, PackageStore(places.packages), rows)
+
+
+def _decisions(story: Story) -> dict[str, int]:
+    accepted = [
+        t.event for t in story.told if isinstance(t.event, RetrainDecided) and t.event.decision is Decision.ACCEPTED
+    ]
+    return {
+        "retrains": len(accepted),
+        "promotions": story.count(Outcome.PROMOTED),
+        "rejections": story.count(Outcome.REJECTED),
+        "failed_runs": story.count(Outcome.FAILED),
+    }
+
+
+def _skew(project: Project, loop: Loop, log: PredictionLog, places: Places) -> dict[str, Any]:
+    chosen = sample([p for p in log.served if p.loop == loop.name], SKEW_SAMPLE)
+    skew: Skew = measure_skew(
+        chosen,
+        repo=project.features_path,
+        registry=places.registry,
+        lake=places.lake,
+        feature_service=loop.predict.features,
+    )
+    return {
+        "skew_checked": skew.checked,
+        "skew_values": skew.values,
+        "skew_max": skew.largest,
+        "skew_worst": skew.worst,
+        "first_prediction_at": min((from_datetime(p.asked_at) for p in log.served), default=None),
+    }

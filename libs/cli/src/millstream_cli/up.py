@@ -1,0 +1,132 @@
+"""`millstream up`, `down` and `replay`: a mill that stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from millstream.project import Project
+from millstream_cli.errors import CommandFailed
+from millstream_cli.mill import Mill, MillState, wait_for_exit
+from millstream_cli.recording import load_recording
+from millstream_cli.running import run_replay
+from millstream_cli.ticks import Ticks
+
+READY_WITHIN = 300.0
+"""Seconds for a detached start: the first one fetches Kafka's jars."""
+
+
+async def foreground(project: Project, root: Path, console: Console) -> None:
+    """Start everything, print where it is, and keep it running until Ctrl-C or SIGTERM."""
+    root.mkdir(parents=True, exist_ok=True)
+    mill = Mill(project=project, root=root, fixed_ports=True, say=lambda text: console.print(f"[dim]{text}[/dim]"))
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        starting = asyncio.ensure_future(mill.start())
+        stop = asyncio.ensure_future(asked.wait())
+        await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        show(starting.result(), console)
+        supervising = asyncio.ensure_future(mill.supervise())
+        await asyncio.wait([supervising, stop], return_when=asyncio.FIRST_COMPLETED)
+        if supervising.done():
+            supervising.result()
+        supervising.cancel()
+    finally:
+        console.print("[dim]stopping[/dim]")
+        await asyncio.to_thread(mill.stop)
+
+
+def detached(project: Path, root: Path, console: Console) -> None:
+    """Start a mill in the background and return when it is ready. Raises CommandFailed with the end of its log."""
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        state = MillState.load(root)
+    except CommandFailed:
+        pass
+    else:
+        console.print(f"a mill runs already, as process {state.pid}")
+        show(state, console)
+        return
+    log = root / "up.log"
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "millstream_cli.main", "up", "--project", str(project)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    console.print(f"[dim]starting (log: {log})[/dim]")
+    deadline = time.monotonic() + READY_WITHIN
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise CommandFailed(f"it ended with status {child.returncode}:\n{log.read_text()[-2000:]}")
+        try:
+            state = MillState.load(root)
+        except CommandFailed:
+            time.sleep(0.2)
+            continue
+        if state.pid == child.pid:
+            show(state, console)
+            return
+        time.sleep(0.2)
+    child.terminate()
+    raise CommandFailed(f"not ready after {READY_WITHIN:.0f} s; see {log}")
+
+
+def stop(root: Path, console: Console) -> None:
+    """Stop a detached mill. Raises CommandFailed when none runs."""
+    state = MillState.load(root)
+    os.kill(state.pid, signal.SIGTERM)
+    if not wait_for_exit(state.pid, within=90):
+        raise CommandFailed(f"process {state.pid} did not end within 90 s; see {root / 'up.log'}")
+    console.print("stopped; data stays in " + str(root))
+
+
+async def replay_into(project: Project, root: Path, *, tick: int, until: int | None, console: Console) -> None:
+    """Replay the project's recording into the mill that runs in `root`."""
+    state = MillState.load(root)
+    ticks = Ticks(
+        load_recording(project), questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until
+    )
+    console.print(f"replaying {ticks.events:,} events in {len(ticks):,} ticks")
+    done = await run_replay(
+        project=project,
+        ticks=ticks,
+        state=state,
+        console=console,
+        states=lambda: dict.fromkeys(state.services, "running"),
+    )
+    console.print(f"{ticks.events:,} events in {done.seconds:.0f} s ({ticks.events / done.seconds:,.0f} events/s)")
+
+
+def show(state: MillState, console: Console) -> None:
+    """Where everything is, and what to type next."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, url in state.services.items():
+        table.add_row(name, url, f"{url}/docs")
+    table.add_row("Kafka", state.kafka)
+    table.add_row("Valkey", state.valkey)
+    if state.mlflow:
+        table.add_row("MLflow", state.mlflow)
+    table.add_row("logs", state.logs)
+    console.print(table)
+    console.print(
+        "\nmillstream replay --until 2013-02-01   send some flights"
+        "\nmillstream status                      how it gets on"
+        "\nmillstream down                        stop it (or Ctrl-C where it runs)"
+    )
