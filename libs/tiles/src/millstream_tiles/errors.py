@@ -26,3 +26,15 @@ class BadRepo(TilesError):
 
 class StoreUnavailable(TilesError):
     """The online store did not answer, or is not able to now. Nothing is known to be applied; try again later."""
+
+
+class LakeUnavailable(TilesError):
+    """The lake cannot be read or written now. Nothing was lost; call again, a repeated append adds nothing twice."""
+
+
+class LakeBehind(TilesError):
+    """The lake does not have all that was waited for; the message says up to which offsets it has and who writes it."""
+
+
+class LakeSchemaRefused(TilesError):
+    """Events have another type than the lake's column; the message names the column and says what to do."""

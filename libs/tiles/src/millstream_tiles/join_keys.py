@@ -52,4 +52,4 @@ def _text(rows: pl.DataFrame, name: str) -> pl.Expr:
         return pl.when(column.is_not_nan()).then(text).alias(name)
     if dtype.is_integer() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum):
         return column.cast(pl.String)
-    return pl.lit(None, dtype=pl.String).alias(name)
+    return pl.repeat(None, pl.len(), dtype=pl.String).alias(name)

@@ -1,0 +1,226 @@
+"""The lake: every event of every stream, kept for good in one Delta table a stream, appended exactly once.
+
+A commit carries the offsets it stands for (Delta application transactions), so rows and position move together or not at
+all: a batch that is repeated after a crash, or by a writer that lost its partition, adds nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
+
+from millstream_tiles.errors import LakeBehind, LakeSchemaRefused, LakeUnavailable
+
+ATTEMPTS = 8
+"""Commits of other writers that one append gives way to. Two writers of one partition is a rebalance: it is over soon."""
+
+POLL = 0.05
+"""Seconds between two looks at a table's log while waiting; a look costs under a millisecond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LakeBatch:
+    """Rows of one partition up to and including offset `end`. `rows` may be empty: dead letters leave holes."""
+
+    partition: int
+    end: int
+    rows: pa.Table
+    """Columns of `lake_schema.table_schema`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appended:
+    """What an append did."""
+
+    rows: int
+    repeated: int
+    """Rows that were in the lake before and were left out."""
+    positions: dict[int, int]
+    """Last offset in the lake of each partition that the append named."""
+
+
+class Lake:
+    """Delta tables at `<uri>/<stream>`, partitioned by event date (UTC). Every call blocks: use a thread in async code.
+
+    Safe for several threads, and for several processes on storage that can refuse a second commit of one version (local
+    files; S3 with conditional puts, which is delta-rs's default).
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+        self.uri = uri.rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._tables: dict[str, DeltaTable] = {}
+        self._lock = threading.Lock()
+
+    def append(self, stream: str, batches: Sequence[LakeBatch], *, group: str) -> Appended:
+        """Append what the lake does not have of `batches`, all of it in one commit.
+
+        Safe to call twice and from a writer that lost its partitions. Batches of one partition come in offset order.
+        Raises LakeUnavailable (nothing was added, or it will be found on the next call; call again) and
+        LakeSchemaRefused (a column changed its type; nothing was added, and calling again will not help).
+        """
+        with self._lock, _Unavailable(stream, "written"):
+            for _ in range(ATTEMPTS):
+                try:
+                    return self._append(stream, batches, group)
+                except CommitFailedError:
+                    # Another writer was first. Whatever it added for our partitions, the next look will leave out.
+                    self._tables.pop(stream, None)
+        raise LakeUnavailable(f"lake {stream}: {ATTEMPTS} commits of other writers came first; try again")
+
+    def position(self, stream: str, group: str, partition: int) -> int | None:
+        """The last offset of `partition` in the lake; None when there is none. Raises LakeUnavailable."""
+        return self.positions(stream, group, [partition]).get(partition)
+
+    def positions(self, stream: str, group: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The last offset of each partition that the lake has; the others are missing. Raises LakeUnavailable."""
+        with self._lock, _Unavailable(stream, "read"):
+            table = self._fresh(stream)
+            return {} if table is None else _positions(table, group, stream, partitions)
+
+    def wait_for(self, stream: str, group: str, offsets: Mapping[int, int], *, timeout: float) -> None:
+        """Return when the lake has each partition up to its offset. Raises LakeBehind after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = self.positions(stream, group, list(offsets))
+            missing = {p: wanted for p, wanted in offsets.items() if found.get(p, -1) < wanted}
+            if not missing:
+                return
+            if time.monotonic() >= deadline:
+                have = {p: found.get(p, -1) for p in missing}
+                raise LakeBehind(
+                    f"lake {stream}: after {timeout:g} s it has offsets {have} of {missing} (partition: offset); "
+                    f"is consumer group {group!r} of features running?"
+                )
+            time.sleep(POLL)
+
+    def table(self, stream: str) -> DeltaTable | None:
+        """The stream's table as of now; None when nothing was ever appended. Raises LakeUnavailable."""
+        with _Unavailable(stream, "read"):
+            return self._open(stream)
+
+    def compact(self, stream: str) -> int:
+        """Join small files of one date into large ones; returns how many were replaced. Rows and positions stay."""
+        with _Unavailable(stream, "compacted"):
+            table = self._open(stream)
+            return 0 if table is None else int(table.optimize.compact()["numFilesRemoved"])
+
+    def vacuum(self, stream: str, *, retention_hours: int = 168) -> list[str]:
+        """Delete files that no version of the last `retention_hours` uses; returns them.
+
+        A week, Delta's default: longer than any reader holds a version, and than any writer takes from file to commit.
+        """
+        with _Unavailable(stream, "vacuumed"):
+            table = self._open(stream)
+            return [] if table is None else table.vacuum(retention_hours=retention_hours, dry_run=False)
+
+    def _append(self, stream: str, batches: Sequence[LakeBatch], group: str) -> Appended:
+        partitions = sorted({batch.partition for batch in batches})
+        table = self._fresh(stream)
+        before = _positions(table, group, stream, partitions) if table else {}
+        after = dict(before)
+        parts: list[pa.Table] = []
+        for batch in batches:
+            position = after.get(batch.partition, -1)
+            if batch.end > position:
+                parts.append(batch.rows.filter(pc.greater(batch.rows["_offset"], position)))
+                after[batch.partition] = batch.end
+        asked = sum(len(batch.rows) for batch in batches)
+        if after == before:
+            return Appended(rows=0, repeated=asked, positions=after)
+
+        rows = pa.concat_tables(parts)
+        if table is None:
+            table = self._create(stream, rows.schema)
+        rows, grown = _fit(stream, rows, pa.schema(table.schema().to_arrow()))
+        moved = [Transaction(_app(group, stream, p), end) for p, end in after.items() if before.get(p) != end]
+        try:
+            write_deltalake(
+                table,
+                rows,
+                mode="append",
+                schema_mode="merge" if grown else None,
+                commit_properties=CommitProperties(app_transactions=moved),
+            )
+        except SchemaMismatchError as error:
+            raise LakeSchemaRefused(f"lake {stream}: {error}") from error
+        return Appended(rows=len(rows), repeated=asked - len(rows), positions=after)
+
+    def _fresh(self, stream: str) -> DeltaTable | None:
+        table = self._tables.get(stream)
+        if table is not None:
+            try:
+                table.update_incremental()
+            except DeltaError:
+                # The table was moved or made anew under us; what we knew of it is worth nothing.
+                table = None
+        if table is None:
+            table = self._open(stream)
+        if table is None:
+            self._tables.pop(stream, None)
+        else:
+            self._tables[stream] = table
+        return table
+
+    def _open(self, stream: str) -> DeltaTable | None:
+        try:
+            return DeltaTable(self._uri(stream), storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def _create(self, stream: str, schema: pa.Schema) -> DeltaTable:
+        self._tables[stream] = DeltaTable.create(
+            self._uri(stream),
+            schema=schema,
+            partition_by=["_date"],
+            mode="ignore",
+            storage_options=self.storage_options,
+        )
+        return self._tables[stream]
+
+    def _uri(self, stream: str) -> str:
+        return f"{self.uri}/{stream}"
+
+
+def _app(group: str, stream: str, partition: int) -> str:
+    return f"{group}:{stream}:{partition}"
+
+
+def _positions(table: DeltaTable, group: str, stream: str, partitions: Sequence[int]) -> dict[int, int]:
+    found = {p: table.transaction_version(_app(group, stream, p)) for p in partitions}
+    return {p: offset for p, offset in found.items() if offset is not None}
+
+
+def _fit(stream: str, rows: pa.Table, known: pa.Schema) -> tuple[pa.Table, bool]:
+    """`rows` with null columns for what they lack, and whether they bring columns that the table does not have."""
+    for field in known:
+        if field.name not in rows.schema.names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        elif rows.schema.field(field.name).type != field.type:
+            raise LakeSchemaRefused(
+                f"lake {stream}: {field.name!r} is {field.type} in the lake and "
+                f"{rows.schema.field(field.name).type} now; give the field a new name, or the events a new stream"
+            )
+    grown = any(name not in known.names for name in rows.schema.names)
+    return (rows, True) if grown else (rows.select(known.names), False)
+
+
+class _Unavailable:
+    """Turns what storage and Delta raise into LakeUnavailable; a lost race is caught before it gets here."""
+
+    def __init__(self, stream: str, done: str) -> None:
+        self._what = f"lake {stream} cannot be {done}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DeltaError | OSError):
+            raise LakeUnavailable(f"{self._what}: {error}") from error
