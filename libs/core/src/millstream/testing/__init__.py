@@ -1,0 +1,1 @@
+"""Real servers without installation: Kafka, Valkey and MLflow as child processes, for `millstream up` and for tests."""
