@@ -9,3 +9,4 @@ compile pyproject.toml --group dev -o locks/dev.txt
 for s in ingest features trainer serving drift; do
   compile "services/$s/pyproject.toml" -c locks/dev.txt -o "locks/$s.txt"
 done
+compile libs/cli/pyproject.toml -c locks/dev.txt -o locks/cli.txt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.table import Table
 from millstream.project import Project
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.recording import load_recording
+from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
 from millstream_cli.summary import Places, summarise
 from millstream_cli.ticks import Ticks
@@ -28,12 +28,17 @@ async def demo(
 
     Raises CommandFailed, EmbeddedError. Whatever happens, what was started is stopped.
     """
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     recording = load_recording(project)
     ticks = Ticks(recording, questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until)
-    mill = Mill(project=project, root=root, fixed_ports=False, say=lambda text: console.print(f"[dim]{text}[/dim]"))
+    mill = Mill(
+        project=project,
+        root=root,
+        fresh=True,
+        fixed_ports=False,
+        say=lambda text: console.print(f"[dim]{text}[/dim]"),
+    )
     try:
         state = await mill.start()
         started = time.perf_counter()
@@ -41,7 +46,7 @@ async def demo(
         replayed = await run_replay(
             project=project,
             ticks=ticks,
-            state=state,
+            addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
             console=console,
             states=lambda: {
                 name: ("running" if mill.processes[name].alive() else "restarting")
@@ -67,7 +72,7 @@ async def demo(
 
 def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: float) -> dict[str, Any]:
     usage = mill.usage()
-    usage["replay"] = round(_own_peak_mb(), 1)
+    memory = {name: round(used.peak_rss_bytes / 2**20, 1) for name, used in usage.items()}
     return {
         "wall_seconds": round(wall, 1),
         "startup_seconds": round(startup, 1),
@@ -75,8 +80,8 @@ def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: f
         "waited_for_seconds": {k: round(v, 1) for k, v in replayed.spent.items()},
         "events_per_second": round(ticks.events / replayed.seconds, 1),
         "ticks": len(ticks),
-        "peak_rss_mb": usage,
-        "cpu_seconds": mill.cpu(),
+        "peak_rss_mb": memory | {"replay": round(_own_peak_mb(), 1)},
+        "cpu_seconds": {name: round(used.cpu_seconds, 1) for name, used in usage.items()},
         "cores": os.cpu_count(),
     }
 

@@ -151,16 +151,38 @@ def replay(
     project: ProjectOption = FLIGHTS,
     until: UntilOption = None,
     tick: TickOption = "1h",
+    kafka: Annotated[str | None, typer.Option(help="Kafka of a mill elsewhere; with --ingest and --serving.")] = None,
+    ingest: Annotated[str | None, typer.Option(help="Address of its ingest, like http://ingest:8080.")] = None,
+    serving: Annotated[str | None, typer.Option(help="Address of its serving.")] = None,
 ) -> None:
     """Send a project's recording through a running mill, along a simulated clock.
 
     Example:  millstream up --detach && millstream replay --until 2013-02-01
     """
-    from millstream_cli.up import replay_into
+    from millstream_cli.up import replay_into, running_addresses
 
     found = _project(project)
     with _interruptible():
-        _run(replay_into(found, ROOT / "up", tick=_tick(tick), until=_until(until), console=Console()))
+        addresses = running_addresses(ROOT / "up", kafka=kafka, ingest=ingest, serving=serving)
+        _run(replay_into(found, addresses, tick=_tick(tick), until=_until(until), console=Console()))
+
+
+@app.command()
+def topics(
+    project: ProjectOption = FLIGHTS,
+    kafka: Annotated[str, typer.Option(help="Bootstrap servers.")] = "127.0.0.1:9092",
+) -> None:
+    """Create the topics that a project needs, where they are missing. Existing ones stay as they are.
+
+    Example:  millstream topics --project examples/flights --kafka localhost:9092
+    """
+    from millstream.runtime.topic_admin import ensure_topics
+    from millstream_cli.topics import topics_of
+
+    specs = topics_of(_project(project))
+    with _interruptible():
+        created = _run(ensure_topics(kafka, specs))
+    print(f"{len(created)} created, {len(specs) - len(created)} were there")
 
 
 class _interruptible:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from millstream.testing.stack import EmbeddedStack
-
 from millstream.project import Project
 from millstream.runtime.topic_admin import ensure_topics
 from millstream.testing.ports import claim
-from millstream.testing.process import ManagedProcess
+from millstream.testing.process import ManagedProcess, Usage
+from millstream.testing.stack import EmbeddedStack
 from millstream_cli.errors import CommandFailed
 from millstream_cli.topics import topics_of
 
@@ -64,16 +63,19 @@ class Mill:
         *,
         project: Project,
         root: Path,
+        fresh: bool,
         fixed_ports: bool,
         say: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Nothing is started yet. `fresh` forgets what an earlier run left in `root`."""
         self._project = project
         self._root = root.resolve()
         self._say = say
         self._environment = dict(environment or {})
+        self._fresh = fresh
         self._fixed = fixed_ports
-        self._stack = EmbeddedStack(self._root / "servers", with_mlflow=True, progress=say)
+        self.stack = EmbeddedStack(self._root / "servers", with_mlflow=True, progress=say, fresh=fresh)
         self.processes: dict[str, ManagedProcess] = {}
         self._urls: dict[str, str] = {}
         self.restarts: dict[str, int] = dict.fromkeys(SERVICES, 0)
@@ -81,8 +83,12 @@ class Mill:
 
     async def start(self) -> MillState:
         """Servers, topics, services; returns when every service is ready. Raises EmbeddedError, CommandFailed."""
-        await asyncio.to_thread(self._stack.start)
-        await ensure_topics(self._stack.kafka.bootstrap, topics_of(self._project, partitions=1))
+        # The stack refuses a folder that another mill uses, so it comes before anything is removed.
+        await asyncio.to_thread(self.stack.start)
+        if self._fresh:
+            for old in ("lake", "packages", "data", "logs", "cli"):
+                shutil.rmtree(self._root / old, ignore_errors=True)
+        await ensure_topics(self.stack.kafka.bootstrap, topics_of(self._project, partitions=1))
         self._say("starting the five services")
         for name in SERVICES:
             self.processes[name] = self._process(name)
@@ -96,9 +102,9 @@ class Mill:
         return MillState(
             pid=os.getpid(),
             project=str(self._project.path.resolve()),
-            kafka=self._stack.kafka.bootstrap,
-            valkey=self._stack.valkey.url,
-            mlflow=self._stack.mlflow.url if self._stack.mlflow else None,
+            kafka=self.stack.kafka.bootstrap,
+            valkey=self.stack.valkey.url,
+            mlflow=self.stack.mlflow.url if self.stack.mlflow else None,
             services=dict(self._urls),
             lake=str(self._root / "lake"),
             packages=str(self._root / "packages"),
@@ -119,27 +125,20 @@ class Mill:
                 self._say(f"{name} ended with status {process.returncode}; starting it again")
                 process.launch()
 
-    def usage(self) -> dict[str, float]:
-        """Peak resident memory of each process, MiB."""
-        everyone = {**self.processes, **self._stack.processes()}
-        found = {name: process.usage() for name, process in everyone.items()}
-        return {name: round(u.peak_rss_bytes / 2**20, 1) for name, u in found.items() if u is not None}
-
-    def cpu(self) -> dict[str, float]:
-        """CPU seconds of each process so far."""
-        everyone = {**self.processes, **self._stack.processes()}
-        found = {name: process.usage() for name, process in everyone.items()}
-        return {name: round(u.cpu_seconds, 2) for name, u in found.items() if u is not None}
+    def usage(self) -> dict[str, Usage]:
+        """Peak memory and CPU time of each process, by name."""
+        everyone = [*self.processes.values(), *self.stack.processes()]
+        found = {process.name: process.usage() for process in everyone}
+        return {name: usage for name, usage in found.items() if usage is not None}
 
     def stop(self) -> None:
         """Stop the services, then the servers. Safe to call twice and at any moment of the start."""
         self._stopping = True
         for process in self.processes.values():
-            process.cont_signal()
-            process.signal(signal.SIGTERM)
+            process.ask_to_end()
         for process in self.processes.values():
             process.terminate(grace=25)
-        self._stack.stop()
+        self.stack.stop()
         (self._root / "mill.json").unlink(missing_ok=True)
 
     def _process(self, name: str) -> ManagedProcess:
@@ -156,7 +155,7 @@ class Mill:
         )
 
     def _settings(self, name: str, port: int) -> dict[str, str]:
-        stack = self._stack
+        stack = self.stack
         return {
             "MILLSTREAM_KAFKA": stack.kafka.bootstrap,
             "MILLSTREAM_VALKEY": stack.valkey.url,

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from millstream.project import Project
 from millstream_cli.meters import Meters
-from millstream_cli.mill import MillState
 from millstream_cli.replay import Addresses, Replay
 from millstream_cli.story import Story
 from millstream_cli.ticks import Ticks
@@ -33,20 +32,20 @@ async def run_replay(
     *,
     project: Project,
     ticks: Ticks,
-    state: MillState,
+    addresses: Addresses,
     console: Console,
     states: Callable[[], dict[str, str]],
     beside: Callable[[], Awaitable[None]] | None = None,
 ) -> Replayed:
-    """Send `ticks` through the mill at `state` while showing how it gets on. `beside` runs meanwhile (supervision); its
+    """Send `ticks` through the mill at `addresses` while showing how it gets on. `beside` runs meanwhile (supervision); its
     failure ends the replay. Raises CommandFailed, Stuck."""
-    meters = Meters(state.kafka, list(project.streams))
+    meters = Meters(addresses.kafka, list(project.streams))
     view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings)
-    story = Story(state.kafka, on_event=view.told)
+    story = Story(addresses.kafka, on_event=view.told)
     replay = Replay(
         project=project,
         ticks=ticks,
-        addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
+        addresses=addresses,
         story=story,
         on_tick=view.ticked,
     )

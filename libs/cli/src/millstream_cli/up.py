@@ -15,8 +15,9 @@ from rich.table import Table
 
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
-from millstream_cli.mill import Mill, MillState, wait_for_exit
+from millstream_cli.mill import SERVICES, Mill, MillState, wait_for_exit
 from millstream_cli.recording import load_recording
+from millstream_cli.replay import Addresses
 from millstream_cli.running import run_replay
 from millstream_cli.ticks import Ticks
 
@@ -27,7 +28,13 @@ READY_WITHIN = 300.0
 async def foreground(project: Project, root: Path, console: Console) -> None:
     """Start everything, print where it is, and keep it running until Ctrl-C or SIGTERM."""
     root.mkdir(parents=True, exist_ok=True)
-    mill = Mill(project=project, root=root, fixed_ports=True, say=lambda text: console.print(f"[dim]{text}[/dim]"))
+    mill = Mill(
+        project=project,
+        root=root,
+        fresh=False,
+        fixed_ports=True,
+        say=lambda text: console.print(f"[dim]{text}[/dim]"),
+    )
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,9 +104,20 @@ def stop(root: Path, console: Console) -> None:
     console.print("stopped; data stays in " + str(root))
 
 
-async def replay_into(project: Project, root: Path, *, tick: int, until: int | None, console: Console) -> None:
-    """Replay the project's recording into the mill that runs in `root`."""
+def running_addresses(root: Path, *, kafka: str | None, ingest: str | None, serving: str | None) -> Addresses:
+    """Of the mill elsewhere that is named in full, else of the one that runs in `root`. Raises CommandFailed."""
+    if kafka and ingest and serving:
+        return Addresses(kafka=kafka, ingest=ingest, serving=serving)
+    if kafka or ingest or serving:
+        raise CommandFailed("name a mill elsewhere in full: --kafka, --ingest and --serving")
     state = MillState.load(root)
+    return Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"])
+
+
+async def replay_into(
+    project: Project, addresses: Addresses, *, tick: int, until: int | None, console: Console
+) -> None:
+    """Replay the project's recording into the mill at `addresses`."""
     ticks = Ticks(
         load_recording(project), questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until
     )
@@ -107,9 +125,9 @@ async def replay_into(project: Project, root: Path, *, tick: int, until: int | N
     done = await run_replay(
         project=project,
         ticks=ticks,
-        state=state,
+        addresses=addresses,
         console=console,
-        states=lambda: dict.fromkeys(state.services, "running"),
+        states=lambda: dict.fromkeys(SERVICES, "running"),
     )
     console.print(f"{ticks.events:,} events in {done.seconds:.0f} s ({ticks.events / done.seconds:,.0f} events/s)")
 
