@@ -22,6 +22,23 @@ def slice_of(batch: Batch, events: Sequence[UserEvent]) -> Slice:
     return Slice(stream=batch.topic, partition=batch.partition, start=batch.start, end=batch.end, events=events)
 
 
+def joined(slices: Sequence[Slice]) -> list[Slice]:
+    """One slice a partition: thousands of small batches would be thousands of small tables."""
+    by_partition: dict[int, list[Slice]] = {}
+    for part in slices:
+        by_partition.setdefault(part.partition, []).append(part)
+    return [
+        Slice(
+            stream=parts[0].stream,
+            partition=partition,
+            start=parts[0].start,
+            end=parts[-1].end,
+            events=[event for part in parts for event in part.events],
+        )
+        for partition, parts in by_partition.items()
+    ]
+
+
 class ApplyToTiles:
     """Keeps the online windows: one batch, one atomic step of the store."""
 
@@ -124,18 +141,14 @@ class KeepInLake:
         """Append everything in hand. Raises LakeUnavailable: it is still in hand then."""
         async with self._flushing:
             for stream in sorted(self._waiting):
-                slices = self._waiting[stream]
+                slices = list(self._waiting[stream])
                 with self._metrics.lake_seconds.labels(stream).time():
-                    await self._history.append(list(slices))
-                rows = sum(len(s.events) for s in slices)
-                self._metrics.lake_rows.labels(stream).inc(rows)
+                    await self._history.append(joined(slices))
+                self._metrics.lake_rows.labels(stream).inc(sum(len(s.events) for s in slices))
                 # What came while we appended stays in hand.
-                rest = self._waiting[stream][len(slices) :]
+                self._waiting[stream] = self._waiting[stream][len(slices) :]
                 self._count -= sum(s.end - s.start + 1 for s in slices)
-                self._waiting[stream] = rest
             self._waiting = {stream: rest for stream, rest in self._waiting.items() if rest}
-            if not self._waiting:
-                self._count = 0
             self._metrics.lake_waiting.set(self._count)
 
     async def keep_flushing(self) -> None:
