@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
 from millstream_tiles import (
     EventBatch,
     FeatureReader,
@@ -150,7 +150,9 @@ def test_two_repos_with_the_same_file_names_do_not_mix(repo: Path, tmp_path: Pat
     other = tmp_path / "other"
     other.mkdir()
     (other / "feature_store.yaml").write_text(FEATURE_STORE.replace("project: flights", "project: boats"))
-    (other / "definitions.py").write_text("from shared import x\nfrom feast import Entity\n" + "boat = Entity(name=x)\n")
+    (other / "definitions.py").write_text(
+        "from shared import x\nfrom feast import Entity\n" + "boat = Entity(name=x)\n"
+    )
     (other / "shared.py").write_text("x = 'boat'\n")
     assert set(describe(repo).views) == {"origin_delays", "route_delays"}
     assert describe(other).views == {}
@@ -164,6 +166,11 @@ def test_two_repos_with_the_same_file_names_do_not_mix(repo: Path, tmp_path: Pat
         ("slide_interval=TEN)", "slide_interval=timedelta(minutes=7))", "does not divide window 1:00:00; write for"),
         ('name="flights"', 'name="worst"', "two aggregations are called 'worst'; give one of them a name"),
         ("entities=[origin], source=departed", "source=departed", "it has no entity; write entities="),
+        (
+            "entities=[origin], source",
+            'entities=[Entity(name="tail")], source',
+            "entity 'tail' is in no variable; write tail =",
+        ),
         ('column="dep_delay", function="mean"', 'function="mean"', "no column; only count may go without"),
     ],
 )
@@ -275,5 +282,5 @@ async def test_every_row_may_ask_for_its_own_time(repo: Path, valkey_url: str) -
 
 
 def test_an_unknown_service_names_those_there_are(repo: Path) -> None:
-    with pytest.raises(BadRepo, match="no FeatureService 'delay_v9' .*; found: delay_v1, delay_v2"):
+    with pytest.raises(BadRepo, match=r"no FeatureService 'delay_v9' .*; found: delay_v1, delay_v2"):
         FeatureReader(open_store(repo), "delay_v9")

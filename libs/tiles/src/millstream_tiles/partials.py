@@ -184,8 +184,11 @@ def _numbers(values: list[Any]) -> Floats:
         numbers = np.array(clean, dtype=np.float64)
     except OverflowError:  # an int that no double can hold
         numbers = np.array([v if abs(v) <= LARGEST else np.nan for v in clean], dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        numbers[~(np.abs(numbers) <= LARGEST)] = np.nan
+    size = np.abs(numbers)
+    numbers[~(size <= LARGEST)] = np.nan
+    for i in np.flatnonzero(size == LARGEST).tolist():  # 2**53 + 1 is the same double, and one too many
+        if abs(clean[i]) > LARGEST:
+            numbers[i] = np.nan
     return numbers
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from feast import BatchFeatureView, Entity, FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
+from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.project import Project
 from feast.repo_operations import get_repo_files
 from feast.stream_feature_view import StreamFeatureView
@@ -27,7 +28,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from millstream_tiles.definition import View
-from millstream_tiles.errors import BadRepo, TilesError
+from millstream_tiles.errors import BadRepo, BadView, TilesError
 from millstream_tiles.feast_views import is_windowed, schema_of, views_of
 
 _KINDS = (
@@ -80,7 +81,9 @@ def open_store(
     if home is not None:
         weakref.finalize(store, shutil.rmtree, home, ignore_errors=True)
     objects = definitions(repo)
+    entities = {thing.name for thing in objects if isinstance(thing, Entity)}
     for thing in objects:
+        _check_entities(thing, entities)
         _complete(thing)
     try:
         with _quiet():
@@ -148,6 +151,15 @@ def _config(repo: Path, registry: Path, online: Mapping[str, Any], offline: Mapp
 def _section(value: Any) -> dict[str, Any]:
     """A store's section; Feast also takes a bare type there."""
     return {"type": value} if isinstance(value, str) else dict(value or {})
+
+
+def _check_entities(thing: Any, entities: set[str]) -> None:
+    """Feast finds an entity only by a variable of its own, and otherwise fails over something else."""
+    for name in thing.entities if isinstance(thing, FeatureView) else ():
+        if name not in entities and name != DUMMY_ENTITY_NAME:
+            raise BadView(
+                thing.name, f"entity {name!r} is in no variable; write {name} = Entity(...), entities=[{name}]"
+            )
 
 
 def _complete(thing: Any) -> None:
