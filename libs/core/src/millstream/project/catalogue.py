@@ -38,25 +38,22 @@ class DescribedView(Protocol):
     def aggregates(self) -> Sequence[DescribedAggregate]: ...
 
 
-class DescribedService(Protocol):
-    """One FeatureService."""
-
-    @property
-    def features(self) -> Sequence[str]:
-        """Features by their online names, `view__feature`."""
-        ...
-
-    @property
-    def join_keys(self) -> Sequence[str]:
-        """Everything that a question has to carry, over all views of the service."""
-        ...
-
-
 class FeatureCatalogue(Protocol):
-    """All services and views of one Feast repo, by name."""
+    """What a Feast repo offers, by name."""
 
     @property
-    def services(self) -> Mapping[str, DescribedService]: ...
+    def services(self) -> Mapping[str, Sequence[str]]:
+        """Each FeatureService with its features as `view__feature`."""
+        ...
 
     @property
-    def views(self) -> Mapping[str, DescribedView]: ...
+    def views(self) -> Mapping[str, DescribedView]:
+        """The windowed views; those that Feast serves by itself are not ours to judge."""
+        ...
+
+
+def join_keys(catalogue: FeatureCatalogue, service: str) -> list[str]:
+    """What a question has to carry so that every windowed view of `service` can be looked up."""
+    views = dict.fromkeys(feature.partition("__")[0] for feature in catalogue.services[service])
+    keys = [key for view in views if view in catalogue.views for key in catalogue.views[view].keys]
+    return list(dict.fromkeys(keys))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from millstream.project.catalogue import DescribedView, FeatureCatalogue
+from millstream.project.catalogue import DescribedView, FeatureCatalogue, join_keys
 from millstream.project.event_schema import NUMBERS, SCALARS
 from millstream.project.loop import Loop
 from millstream.project.problem import Problem, found, nearest
@@ -15,21 +16,33 @@ _KINDS = {"number": NUMBERS, "text": frozenset({"string"}), "truth": frozenset({
 """What a label expression needs of a field, in JSON's types; null is always allowed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """Streams whose files could not be read, so that nobody is told twice about one mistake."""
+
+    names: frozenset[str]
+    nameless: bool
+    """A broken file does not even tell which stream it declares: it may be any."""
+
+    def __contains__(self, name: str) -> bool:
+        return self.nameless or name in self.names
+
+
 def loop_problems(
     source: Source,
     loop: Loop,
     streams: Mapping[str, Stream],
-    broken: Collection[str],
+    unread: Unread,
     catalogue: FeatureCatalogue | None,
 ) -> Iterator[Problem]:
     """Mistakes of one loop against the streams and, where there is one, the catalogue.
 
-    `broken` names streams that are declared but could not be read: their problems are reported already.
+    A reference to a stream that is `unread` is not judged: what is wrong with that stream is reported already.
     """
     asked = streams.get(loop.predict.on)
     outcome = streams.get(loop.label.stream)
     for name, path in ((loop.predict.on, ("predict", "on")), (loop.label.stream, ("label", "from"))):
-        if name not in streams and name not in broken:
+        if name not in streams and name not in unread:
             yield source.problem(path, f"no stream {name!r} in streams/", nearest(name, streams))
     if asked is not None:
         yield from _question_problems(source, loop, asked)
@@ -102,15 +115,15 @@ def _feature_problems(
 ) -> Iterator[Problem]:
     """The FeatureService, its join keys, and the columns that drift is told to watch."""
     path, name = ("predict", "features"), loop.predict.features
-    service = catalogue.services.get(name)
-    if service is None:
+    features = catalogue.services.get(name)
+    if features is None:
         yield source.problem(path, f"no FeatureService {name!r} in features/", found(sorted(catalogue.services)))
         return
-    for key in service.join_keys if asked is not None else ():
-        if asked is not None and key not in _fields(asked):
+    for key in join_keys(catalogue, name):
+        if asked is not None and key not in (carried := _fields(asked)):
             message = f"FeatureService {name!r} is looked up by {key!r}, which stream {asked.name} does not carry"
-            yield source.problem(path, message, nearest(key, _fields(asked)))
-    columns = [*loop.predict.inputs, *service.features]
+            yield source.problem(path, message, nearest(key, carried))
+    columns = [*loop.predict.inputs, *features]
     for position, column in enumerate(loop.drift.columns or ()):
         if column not in columns:
             message = f"{column!r} is neither an input nor a feature"
@@ -118,7 +131,7 @@ def _feature_problems(
 
 
 def view_problems(
-    views: Mapping[str, DescribedView], streams: Mapping[str, Stream], broken: Collection[str]
+    views: Mapping[str, DescribedView], streams: Mapping[str, Stream], unread: Unread
 ) -> Iterator[Problem]:
     """Mistakes of the Feast views against the streams whose events they aggregate."""
 
@@ -128,7 +141,7 @@ def view_problems(
     for name, view in views.items():
         stream = streams.get(view.stream)
         if stream is None:
-            if view.stream not in broken:
+            if view.stream not in unread:
                 yield problem(name, f"no stream {view.stream!r} in streams/", nearest(view.stream, streams))
             continue
         for key in view.keys:

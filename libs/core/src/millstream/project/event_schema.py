@@ -100,7 +100,7 @@ def _walk(schema: Any, path: Path, depth: int) -> Iterator[Fault]:
         here = (*path, keyword)
         if keyword not in KEYWORDS and not keyword.startswith("x-"):
             yield Fault(path=here, message=f"unknown JSON Schema keyword {keyword!r}", remedy=_near_keyword(keyword))
-        elif keyword == "format" and value not in FORMATS:
+        elif keyword == "format" and not (isinstance(value, str) and value in FORMATS):
             yield Fault(path=here, message=f"unknown format {value!r}", remedy=nearest(str(value), FORMATS))
         elif keyword in _ONE:
             yield from _walk(value, here, depth + 1)

@@ -91,8 +91,9 @@ def compile_expression(text: object) -> Expression:
             warnings.simplefilter("error")
             tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
-        column = min(max(error.offset or 1, 1), len(text) + 1)
-        raise BadExpression(f"column {column}: cannot be read ({error.msg}); allowed are {_ALLOWED}") from error
+        # Python reports the end of the text as offset 0 or as another line, and words its messages anew each release.
+        column = min(error.offset, len(text) + 1) if error.offset and error.lineno == 1 else len(text) + 1
+        raise BadExpression(f"column {column}: cannot be read from here on; allowed are {_ALLOWED}") from error
     except (ValueError, RecursionError, MemoryError, Warning) as error:
         raise BadExpression(f"cannot be read ({error}); allowed are {_ALLOWED}") from error
     compiler = _Compiler(text)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from millstream.project.catalogue import FeatureCatalogue
-from millstream.project.crosscheck import loop_problems, view_problems
+from millstream.project.crosscheck import Unread, loop_problems, view_problems
 from millstream.project.loop import Loop
 from millstream.project.problem import BadProject, Problem
 from millstream.project.reading import read_model
@@ -42,13 +42,14 @@ class _Folder(Generic[M]):
         self.problems: list[Problem] = []
         self.read: dict[str, tuple[Source, M]] = {}
         """What could be read, by its name."""
-        self.broken: set[str] = set()
-        """Names that files claim which could not be read."""
         claimed: dict[str, Source] = {}
-        for file in self._files(project, project / name):
+        files = self._files(project, project / name)
+        nameless = bool(self.problems)
+        for file in files:
             source, problems = read_source(project, file)
             self.problems += problems
             if source is None:
+                nameless = True
                 continue
             declared = source.data.get(key)
             if isinstance(declared, str) and declared in claimed:
@@ -61,7 +62,9 @@ class _Folder(Generic[M]):
             self.problems += mistakes
             if item is not None and isinstance(declared, str):
                 self.read.setdefault(declared, (source, item))
-        self.broken = set(claimed) - set(self.read)
+            elif not isinstance(declared, str) or any(mistake.path == key for mistake in mistakes):
+                nameless = True
+        self.unread = Unread(names=frozenset(claimed) - frozenset(self.read), nameless=nameless)
 
     def _files(self, project: Path, folder: Path) -> list[Path]:
         try:
@@ -91,9 +94,9 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) ->
     problems = [*streams.problems, *loops.problems, *_missing(path, streams)]
     known = streams.models()
     for source, loop in loops.read.values():
-        problems += loop_problems(source, loop, known, streams.broken, catalogue)
+        problems += loop_problems(source, loop, known, streams.unread, catalogue)
     if catalogue is not None:
-        problems += view_problems(catalogue.views, known, streams.broken)
+        problems += view_problems(catalogue.views, known, streams.unread)
     if problems:
         raise BadProject(problems)
     return Project(

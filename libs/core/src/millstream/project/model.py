@@ -34,12 +34,17 @@ class Params(BaseModel):
     bagging_freq: Annotated[int, Field(ge=0, le=1000)] = 0
     """Draw rows anew every so many trees; 0: never."""
     lambda_l1: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Penalty on leaf values that drives small ones to zero."""
     lambda_l2: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Penalty on leaf values that shrinks them all."""
     min_gain_to_split: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """A split that gains less is not made."""
     max_bin: Annotated[int, Field(ge=2, le=65_535)] = 255
+    """Steps that a numeric column is cut into; fewer are faster and coarser."""
     cat_smooth: Annotated[float, Field(ge=0, le=1e6)] = 10.0
     """Shrinks rare categories towards the rest."""
     cat_l2: Annotated[float, Field(ge=0, le=1e6)] = 10.0
+    """Penalty on splits by category, on top of lambda_l2."""
 
     def booster(self) -> dict[str, int | float]:
         """What `lightgbm.train` takes as params; `rounds` is its num_boost_round."""

@@ -47,7 +47,8 @@ def _problems(source: Source, model: type[BaseModel], detail: ErrorDetails) -> I
         for fault in cause.faults:
             yield source.problem((*path, *fault.path), fault.message, fault.remedy)
     else:
-        yield source.problem(path, *_words(model, path, detail))
+        where = path[:-1] if detail["type"] == "missing" else path
+        yield source.problem(where, *_words(model, path, detail))
 
 
 def _words(model: type[BaseModel], path: Path, detail: ErrorDetails) -> tuple[str, str]:
@@ -67,7 +68,7 @@ def _words(model: type[BaseModel], path: Path, detail: ErrorDetails) -> tuple[st
         return f"{value!r:.60} is not {wanted}", remedy
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"{value!r:.60} is out of range", f"write {words} {context[bound]}"
+        return f"{value!r:.60} is out of range", f"write {words} {context[bound]:.15g}"
     if kind in ("too_short", "string_too_short"):
         return "is empty", "write at least one" if kind == "too_short" else "write something"
     if kind in ("too_long", "string_too_long"):

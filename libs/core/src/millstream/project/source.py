@@ -79,7 +79,10 @@ def read_source(folder: FilePath, file: FilePath) -> tuple[Source | None, list[P
     reader = _Reader()
     data = reader.value(node, ())
     source = Source(file=name, data=data if isinstance(data, dict) else {}, lines=reader.lines)
-    return source, [source.problem(*mistake) for mistake in reader.mistakes]
+    return source, [
+        Problem(file=name, line=line, path=dotted(path), message=message, remedy=remedy)
+        for line, path, message, remedy in reader.mistakes
+    ]
 
 
 class _Reader:
@@ -87,7 +90,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.lines: dict[Path, int] = {}
-        self.mistakes: list[tuple[Path, str, str]] = []
+        self.mistakes: list[tuple[int, Path, str, str]] = []
         self._values = 0
         self._stopped = False
 
@@ -99,7 +102,7 @@ class _Reader:
         if self._values > MOST or len(path) > DEEPEST:
             self._stopped = True
             message = f"nested deeper than {DEEPEST} levels" if len(path) > DEEPEST else f"more than {MOST} values"
-            self.mistakes.append((path, message, "write it flatter, with fewer aliases"))
+            self.mistakes.append((self.lines[path], path, message, "write it flatter, with fewer aliases"))
             return None
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
@@ -114,13 +117,12 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode) or str(key_node.tag).endswith(":merge"):
-                self.lines.setdefault((*path, "?"), line)
-                self.mistakes.append(((*path, "?"), "a key that is no plain text", "write a simple key"))
+                self.mistakes.append((line, (*path, "?"), "a key that is no plain text", "write a simple key"))
                 continue
             key = str(key_node.value)
             if key in seen:
                 self.mistakes.append(
-                    ((*path, key), f"{key!r} stands there twice", f"keep one, line {seen[key]} or {line}")
+                    (line, (*path, key), f"{key!r} stands there twice", f"keep one, line {seen[key]} or {line}")
                 )
                 continue
             seen[key] = line
@@ -145,7 +147,7 @@ class _Reader:
 
     def _foreign(self, node: Node, path: Path) -> None:
         message = f"tag {str(node.tag)[:60]!r} is not allowed"
-        self.mistakes.append((path, message, "write plain text, numbers, lists and keys"))
+        self.mistakes.append((self.lines[path], path, message, "write plain text, numbers, lists and keys"))
 
     def _number(self, text: str, path: Path, kind: type[int] | type[float]) -> int | float | None:
         try:
@@ -153,6 +155,8 @@ class _Reader:
             if number in (float("inf"), float("-inf")) or number != number:
                 raise ValueError
         except ValueError:
-            self.mistakes.append((path, f"{text[:60]!r} is no number we read", "write it in decimal digits"))
+            self.mistakes.append(
+                (self.lines[path], path, f"{text[:60]!r} is no number we read", "write it in decimal digits")
+            )
             return None
         return number

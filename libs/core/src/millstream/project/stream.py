@@ -84,7 +84,7 @@ class Stream(BaseModel):
         return compile_schema(self.event_schema)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Compiled validators neither pickle nor copy: the other side compiles its own."""
+        """Compiled validators do not pickle: the other side compiles its own."""
         state = super().__getstate__()
         return state | {"__dict__": {k: v for k, v in state["__dict__"].items() if k != "_validator"}}
 
