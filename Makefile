@@ -21,8 +21,11 @@ $(READY): locks/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) 
 demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less)
 	@$(BIN)/millstream demo --until $(UNTIL) --tick $(TICK)
 
-up: $(READY) ## start the embedded servers and the five services, and leave them running
-	@$(BIN)/millstream up
+up: $(READY) ## the same servers and services, left running in the background (make down stops them)
+	@$(BIN)/millstream up --detach
+
+down: $(READY) ## stop what `make up` started
+	@$(BIN)/millstream down
 
 test: $(READY) check ## everything CI runs: lint, types, unit, contracts, connected, end to end
 	@$(BIN)/pytest
@@ -52,4 +55,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up test unit check lint types fix generate locks clean
+.PHONY: help setup demo up down test unit check lint types fix generate locks clean
