@@ -14,6 +14,8 @@ from millstream.contracts.topics import Topic, dead_letter_topic, late_topic
 from millstream.errors import MillstreamError, RetryLater
 
 _EXISTS = 36
+MOST_COPIES = 3
+"""What survives the loss of one broker while another is being restarted. aiokafka cannot ask for the broker's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,19 @@ def stream_topics(name: str, partitions: int, retention: timedelta, groups: Sequ
     ]
 
 
-async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replication: int = -1) -> list[str]:
+async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replication: int | None = None) -> list[str]:
     """Create what is missing; names of what was created. Existing topics stay as they are.
 
+    Without `replication` there are three copies of each topic, or as many as there are brokers.
     Raises RetryLater when Kafka is not there, MillstreamError when it refuses a topic.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         async with asyncio.timeout(30):
             await admin.start()
+            copies = replication or min(MOST_COPIES, len((await admin.describe_cluster())["brokers"]))
             wanted = [
-                NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, topic_configs=s.config())
+                NewTopic(s.name, num_partitions=s.partitions, replication_factor=copies, topic_configs=s.config())
                 for s in specs
             ]
             response = await admin.create_topics(wanted)
