@@ -1,0 +1,1 @@
+"""What drift's ports are in reality: one file per technology."""

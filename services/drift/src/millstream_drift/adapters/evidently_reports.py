@@ -1,0 +1,155 @@
+"""Evidently reports: one process at a time draws them, a folder keeps the newest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from millstream_drift.adapters.evidently_child import DrawnJob
+from millstream_drift.metrics import DriftMetrics
+from millstream_drift.ports import ReportEntry, ReportJob, ReportState
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[0-9a-f]{32}")
+LARGEST = 16 * 1024 * 1024
+"""Bytes of a report that is kept: three times what Evidently writes for 40 columns."""
+
+
+class EvidentlyReports:
+    """The port `Reports`. The process starts when there is something to draw and ends with it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        metrics: DriftMetrics,
+        timeout: float,
+        keep: int,
+        command: Sequence[str] = (sys.executable, "-m", "millstream_drift.adapters.evidently_child"),
+    ) -> None:
+        self._folder = folder
+        self._metrics = metrics
+        self._timeout = timeout
+        self._keep = keep
+        self._command = tuple(command)
+        self._next: ReportJob | None = None
+        self._drawing: ReportJob | None = None
+        self._asked = asyncio.Event()
+
+    def ask(self, job: ReportJob) -> None:
+        if self.state(job.id) != "unknown":
+            return
+        if self._next is not None:
+            self._metrics.reports.labels("skipped").inc()
+            log.info("report skipped, a newer one came", extra={"report": self._next.id})
+        self._next = job
+        self._asked.set()
+
+    def state(self, id: str) -> ReportState:
+        if any(job is not None and job.id == id for job in (self._drawing, self._next)):
+            return "in_progress"
+        return "ready" if self._page(id) is not None else "unknown"
+
+    def html(self, id: str) -> bytes | None:
+        page = self._page(id)
+        try:
+            return page.read_bytes() if page is not None else None
+        except FileNotFoundError:
+            return None
+
+    def entries(self) -> list[ReportEntry]:
+        found = []
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                found.append(msgspec.json.decode(path.read_bytes(), type=ReportEntry))
+        return sorted(found, key=lambda entry: (entry.at, entry.id), reverse=True)
+
+    async def run(self) -> None:
+        """Draw what is asked for, until cancelled. A report that cannot be drawn is logged and counted, no more."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            if self._next is None:
+                continue
+            self._drawing, self._next = self._next, None
+            try:
+                await self._draw(self._drawing)
+                self._metrics.reports.labels("made").inc()
+            except (OSError, TimeoutError, ValueError) as error:
+                self._metrics.reports.labels("failed").inc()
+                log.error("no report: %s", error or "it took too long", extra={"report": self._drawing.id})
+            finally:
+                self._drawing = None
+
+    async def _draw(self, job: ReportJob) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".drawing-") as drawing:
+            handed, page = Path(drawing) / "job", Path(drawing) / "report.html"
+            raw = DrawnJob(types=job.types, current=job.current, reference=job.reference)
+            handed.write_bytes(msgspec.msgpack.encode(raw))
+            await self._run_child(handed, page)
+            size = page.stat().st_size
+            if size > LARGEST:
+                raise ValueError(f"the report has {size} bytes, {LARGEST} are kept")
+            verdict = job.verdict
+            entry = ReportEntry(
+                id=job.id,
+                loop=verdict.loop,
+                version=verdict.version,
+                index=verdict.index,
+                at=verdict.at.isoformat(),
+                reason=verdict.reason,
+                bytes=size,
+            )
+            os.replace(page, self._folder / f"{job.id}.html")
+            summary = Path(drawing) / "summary.json"
+            summary.write_bytes(msgspec.json.encode(entry))
+            os.replace(summary, self._folder / f"{job.id}.json")
+        self._sweep()
+
+    async def _run_child(self, job: Path, page: Path) -> None:
+        """Raises TimeoutError, ValueError with the last words of a child that failed."""
+        # Evidently reports its use over the network unless told not to.
+        environment = os.environ | {"DO_NOT_TRACK": "1"}
+        child = await asyncio.create_subprocess_exec(
+            *self._command,
+            str(job),
+            str(page),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, words = await child.communicate()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        if child.returncode != 0 or not page.exists():
+            last = words.decode(errors="replace").strip().rpartition("\n")[2]
+            raise ValueError(f"the report's process ended with {child.returncode}: {last[:300]}")
+
+    def _page(self, id: str) -> Path | None:
+        if _ID.fullmatch(id) is None:
+            return None
+        page = self._folder / f"{id}.html"
+        return page if page.is_file() else None
+
+    def _sweep(self) -> None:
+        """Beyond the newest `keep`, reports go: the oldest by when they were drawn."""
+        pages = sorted(self._folder.glob("*.html"), key=lambda page: page.stat().st_mtime_ns, reverse=True)
+        for page in pages[self._keep :]:
+            page.unlink(missing_ok=True)
+            page.with_suffix(".json").unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""Records of Kafka become questions and labels; what cannot be used is rejected with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from millstream.contracts.events import Event, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
+from millstream.contracts.topics import PREDICTIONS
+from millstream.errors import RejectEvent, RetryLater
+from millstream.project import Loop, Stream
+from millstream.runtime.delivery import Record
+from millstream.runtime.user_events import read_event
+from millstream_drift.domain.events import Heard, Label, Question
+from millstream_drift.errors import BAD_EVENT, KNOWN_IN_FUTURE, NO_PROBABILITY, NOT_JSON, NOT_OURS
+from millstream_drift.metrics import DriftMetrics
+from millstream_drift.ports import Models
+
+AHEAD = HOUR
+"""How far a known-at may be ahead of Kafka's own time: generous for clocks, and still no stream time from next year."""
+
+
+class KafkaEvents:
+    """The port `Reader` for `millstream-predictions` and the loops' label streams."""
+
+    def __init__(
+        self,
+        *,
+        loops: Mapping[str, Loop],
+        streams: Mapping[str, Stream],
+        models: Models,
+        metrics: DriftMetrics,
+        clock: Callable[[], float],
+        patience: float,
+    ) -> None:
+        self._loops = loops
+        self._streams = streams
+        self._models = models
+        self._metrics = metrics
+        self._clock = clock
+        self._patience = patience
+        self._labelled: dict[str, list[Loop]] = {}
+        for loop in loops.values():
+            self._labelled.setdefault(loop.label.stream, []).append(loop)
+        self._waiting: dict[tuple[str, str], float] = {}
+        """Versions that nobody announced, and since when we wait for them."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return [PREDICTIONS.name, *sorted(self._labelled)]
+
+    def read(self, record: Record) -> list[tuple[str, Heard]]:
+        if record.topic == PREDICTIONS.name:
+            return self._prediction(record)
+        return self._labels(record)
+
+    def _prediction(self, record: Record) -> list[tuple[str, Heard]]:
+        event = self._decode(record)
+        if not isinstance(event, PredictionServed | QuestionUnanswered):
+            self._metrics.unknown_type.inc()
+            return []
+        if event.loop not in self._loops:
+            self._metrics.unknown_loop.inc()
+            return []
+        if event.asked_at.tzinfo is None:
+            raise RejectEvent(BAD_EVENT, "asked_at has no UTC offset")
+        asked_at = self._possible(from_datetime(event.asked_at), record)
+        if isinstance(event, QuestionUnanswered):
+            return [(event.loop, Question(asked_at, event.id, event.key, None, 0.0, ()))]
+        probability = event.output.get("probability")
+        if probability is None or not 0.0 <= probability <= 1.0:
+            raise RejectEvent(NO_PROBABILITY, f"output.probability is {probability}; it is a number from 0 to 1")
+        baseline = None if self._is_lost(event, asked_at) else self._models.baseline(event.loop, event.version)
+        if baseline is None:
+            self._metrics.unjudged.labels(event.loop).inc()
+            return [(event.loop, Question(asked_at, event.id, event.key, None, probability, ()))]
+        row = baseline.row(event.inputs, event.features)
+        return [(event.loop, Question(asked_at, event.id, event.key, event.version, probability, row))]
+
+    def _decode(self, record: Record) -> Event | None:
+        kind = next((value for name, value in record.headers if name == "ce_type"), None)
+        if kind is None:
+            raise RejectEvent(NOT_OURS, f"no header ce_type; only serving writes to {record.topic}")
+        try:
+            return decode_event(kind.decode("ascii", "replace"), record.value or b"")
+        except msgspec.ValidationError as error:
+            raise RejectEvent(BAD_EVENT, str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RejectEvent(NOT_JSON, str(error) or "nested too deeply") from error
+
+    def _is_lost(self, event: PredictionServed, asked_at: int) -> bool:
+        """Whether nobody can judge this version. Raises RetryLater while its announcement may be on its way."""
+        name = event.loop, event.version
+        if self._models.baseline(*name) is not None:
+            self._waiting.pop(name, None)
+            return False
+        if self._models.is_lost(*name, asked_at):
+            return True
+        # Models and predictions are two topics: a prediction may be read first. But an answer by a version that was
+        # never announced must not stop everybody for ever.
+        since = self._waiting.setdefault(name, self._clock())
+        if self._clock() - since > self._patience:
+            return True
+        raise RetryLater(f"version {event.version} of {event.loop} answered, but is not announced yet")
+
+    def _labels(self, record: Record) -> list[tuple[str, Heard]]:
+        stream = self._streams[record.topic]
+        found = read_event(stream, record)
+        time = self._possible(found.known_at, record)
+        id = found.envelope.id or stream.id_of(found.event) or f"{record.topic}/{record.partition}/{record.offset}"
+        labels: list[tuple[str, Heard]] = []
+        for loop in self._labelled[record.topic]:
+            value = loop.label.value(found.event)
+            key = loop.label.key_of(found.event)
+            labels.append((loop.name, Label(time, id, key, None if value is None else bool(value))))
+        return labels
+
+    def _possible(self, time: int, record: Record) -> int:
+        if time > record.timestamp * 1000 + AHEAD:
+            kafka = to_rfc3339(record.timestamp * 1000)
+            raise RejectEvent(KNOWN_IN_FUTURE, f"known at {to_rfc3339(time)}, but Kafka got it at {kafka}")
+        return time

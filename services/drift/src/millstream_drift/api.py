@@ -1,0 +1,58 @@
+"""HTTP doorway of drift: last windows and reports, to look at; nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from millstream_drift.handlers import Judging
+from millstream_drift.ports import Reports
+
+PAGE_HEADERS = {
+    # The page is drawn from users' data, so it may run its own inline script in an origin of its own and nothing else:
+    # no request of any kind leaves it. It loads nothing: fonts and images are inside.
+    "Content-Security-Policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; connect-src 'none'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, max-age=86400",
+}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    return _json({"error": code, "message": message}, status)
+
+
+def routes(judging: Judging, reports: Reports) -> APIRouter:
+    """Everything drift answers, beside the probes."""
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/loops/{loop}/windows", tags=["drift"], summary="The last verdicts of a loop, newest first")
+    async def windows(loop: str) -> Response:
+        try:
+            return _json({"loop": loop, "windows": judging.recent(loop)})
+        except KeyError:
+            return _error(404, "unknown_loop", f"no loop {loop[:80]!r} in this project")
+
+    @router.get("/reports", tags=["drift"], summary="Reports that can be read, newest window first")
+    async def listing() -> Response:
+        return _json({"reports": reports.entries()})
+
+    @router.get("/reports/{id}", tags=["drift"], summary="An Evidently report as a page; 202 while it is drawn")
+    async def report(id: str) -> Response:
+        state = reports.state(id)
+        if state == "in_progress":
+            return _error(202, "in_progress", "the report is being drawn; ask again in some seconds")
+        page = reports.html(id)
+        if page is None:
+            return _error(404, "unknown_report", "no such report; it may be older than the newest that are kept")
+        return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+
+    return router

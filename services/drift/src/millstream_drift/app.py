@@ -1,0 +1,73 @@
+"""Front door of drift: picks the adapters and wires the doorways. Importing does nothing."""
+
+from __future__ import annotations
+
+import time
+
+from millstream.project import Loop, load_project
+from millstream.runtime.packages import PackageStore
+from millstream.runtime.service import Service
+from millstream_drift.adapters.evidently_reports import EvidentlyReports
+from millstream_drift.adapters.kafka_events import KafkaEvents
+from millstream_drift.adapters.package_models import PackageModels
+from millstream_drift.adapters.valkey_snapshots import ValkeySnapshots
+from millstream_drift.api import routes
+from millstream_drift.domain.judge import Rules
+from millstream_drift.handlers import Judging
+from millstream_drift.metrics import DriftMetrics
+from millstream_drift.settings import Settings
+from millstream_drift.subscribers import hear
+
+
+def rules_of(loop: Loop) -> Rules:
+    """What the loop's file says about drift, in the domain's words."""
+    drift = loop.drift
+    return Rules(
+        loop=loop.name,
+        window=drift.window,
+        columns=frozenset(drift.columns) if drift.columns is not None else None,
+        psi=drift.psi,
+        agree=drift.confirm.agree,
+        windows=drift.confirm.windows,
+        drop=drift.performance.drop,
+        within=loop.label.within,
+    )
+
+
+def create_app(settings: Settings) -> Service:
+    """One drift process. Raises BadProject, with every mistake, when the project cannot be read."""
+    project = load_project(settings.project)
+    service = Service("drift", settings, title="Millstream drift")
+    metrics = DriftMetrics(service.registry)
+    models = PackageModels(PackageStore(settings.packages))
+    snapshots = ValkeySnapshots(settings.valkey, settings.namespace)
+    reports = EvidentlyReports(
+        settings.data / "reports", metrics=metrics, timeout=settings.report_timeout, keep=settings.reports_kept
+    )
+    events = KafkaEvents(
+        loops=project.loops,
+        streams=project.streams,
+        models=models,
+        metrics=metrics,
+        clock=time.monotonic,
+        patience=settings.model_patience,
+    )
+    judging = Judging(
+        rules={name: rules_of(loop) for name, loop in project.loops.items()},
+        reader=events,
+        models=models,
+        snapshots=snapshots,
+        speaker=service.publisher,
+        reports=reports,
+        health=service.health,
+        metrics=metrics,
+    )
+    service.app.include_router(routes(judging, reports))
+    # Before the group is joined: a member that waits for Valkey while it takes partitions over would be thrown out.
+    service.before_hearing("valkey", snapshots.check)
+    hear(service, topics=events.topics, judging=judging, model=models.apply)
+    service.keeps("keeping snapshots", lambda: judging.keep_saving(settings.snapshot_every))
+    service.keeps("drawing reports", reports.run)
+    service.at_stop(judging.save)
+    service.at_stop(snapshots.close)
+    return service

@@ -1,0 +1,12 @@
+"""What goes wrong in drift alone: the reasons on its dead letters, a closed set."""
+
+from __future__ import annotations
+
+NOT_OURS = "not_our_event"
+"""No `ce_type` on a record of our own topic."""
+NOT_JSON = "not_json"
+BAD_EVENT = "bad_event"
+"""JSON, but not what the type says."""
+NO_PROBABILITY = "no_probability"
+KNOWN_IN_FUTURE = "known_in_future"
+"""Known later than Kafka got it: one such event would expire everything that waits."""

@@ -1,0 +1,279 @@
+"""What drift does: folds what it hears, publishes what follows, and keeps state and position together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from millstream.contracts.events import ModelRef, WindowJudged
+from millstream.contracts.topics import VERDICTS
+from millstream.errors import RejectEvent, RetryLater
+from millstream.runtime.delivery import Batch, Rejected, Rewind
+from millstream.runtime.health import Health
+from millstream.runtime.publisher import Outgoing
+from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.events import Heard
+from millstream_drift.domain.fold import Fold, FoldState, Said
+from millstream_drift.domain.judge import Rules
+from millstream_drift.domain.merge import Place
+from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from millstream_drift.metrics import DriftMetrics
+from millstream_drift.ports import Log, Models, Reader, ReportJob, Reports, Snapshots, Speaker
+
+log = logging.getLogger(__name__)
+
+RECENT = 20
+"""Verdicts per loop that are kept for whoever asks over HTTP."""
+ALL_PARTITIONS = "all partitions"
+
+
+class Judging:
+    """The handler behind drift's one subscription.
+
+    Kafka's committed offsets mean "applied in memory" (for lag and for whoever waits); the truth is the snapshot, where
+    state and position are one value. A start begins at the snapshot's position, so what memory lost is read again, folds
+    to the same verdicts, and publishes them with the same ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Mapping[str, Rules],
+        reader: Reader,
+        models: Models,
+        snapshots: Snapshots,
+        speaker: Speaker,
+        reports: Reports,
+        health: Health,
+        metrics: DriftMetrics,
+    ) -> None:
+        self._rules = rules
+        self._reader = reader
+        self._models = models
+        self._snapshots = snapshots
+        self._speaker = speaker
+        self._reports = reports
+        self._health = health
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        """A rebalance replaces the state; it waits for the batch in hand."""
+        self._fold = Fold(rules)
+        self._recent: dict[str, deque[WindowJudged]] = {name: deque(maxlen=RECENT) for name in rules}
+        self._split: str | None = None
+        """Why nothing is folded at the moment."""
+        self._unsaid: list[tuple[Said, Outgoing]] = []
+        self._bad: dict[Place, list[Rejected]] = {}
+        """Rejected records of a batch that is still being retried."""
+        self._burying = False
+        """The runtime is about to write dead letters of records that a snapshot must not yet cover."""
+        self._changed = False
+        self._gap: tuple[Place, int] | None = None
+        self._settled = 0
+        self.log: Log | None = None
+        """Set once the subscription exists."""
+
+    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+        """Fold one batch and publish what follows. Harmless when repeated: what was folded already is skipped."""
+        async with self._lock:
+            self._burying = False
+            if self._split is not None:
+                raise RetryLater(self._split)
+            place = batch.topic, batch.partition
+            self._take(place, batch)
+            await self._settle()
+            await self._say()
+            rejected = self._bad.pop(place, [])
+            self._burying = bool(rejected)
+            return rejected
+
+    async def assigned(self, places: Sequence[Place]) -> dict[Place, int]:
+        """New partitions: take state and position from the snapshot. Raises RetryLater while that cannot be read."""
+        async with self._lock:
+            bounds = await self._log.bounds()
+            missing = bounds.keys() - set(places)
+            self._metrics.partitions_missing.set(len(missing))
+            if missing:
+                # A label would wait here for a question that another replica hears.
+                self._split = (
+                    f"{len(missing)} of {len(bounds)} partitions are with another replica; run one replica of drift"
+                )
+                log.error("judging nothing: %s", self._split)
+                self._health.waiting_for(ALL_PARTITIONS, self._split)
+                return {}
+            await self._restore(bounds)
+            self._split = None
+            self._health.met(ALL_PARTITIONS)
+            return dict(self._fold.merge.next)
+
+    async def save(self) -> None:
+        """Keep a snapshot if something changed. Waits for the batch in hand; logs and counts when the store is away."""
+        async with self._lock:
+            if not self._changed or self._unsaid or self._bad or self._burying or self._split is not None:
+                return
+            with self._metrics.encode_seconds.time():
+                # Encoded before the lock is given back: state and position of one moment.
+                raw = encode_snapshot(self._snapshot())
+            self._changed = False
+        self._metrics.snapshot_bytes.set(len(raw))
+        try:
+            await self._snapshots.save(raw)
+        except RetryLater as error:
+            self._changed = True
+            self._metrics.snapshot_failures.inc()
+            log.warning("judging on without a new snapshot: %s", error)
+
+    async def keep_saving(self, every: float) -> None:
+        """Save every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(every)
+            await self.save()
+
+    def recent(self, loop: str) -> list[WindowJudged]:
+        """Last verdicts, newest first. Raises KeyError for a loop that is not in the project."""
+        return list(reversed(self._recent[loop]))
+
+    @property
+    def _log(self) -> Log:
+        if self.log is None:
+            raise RetryLater("the subscription is not there yet")
+        return self.log
+
+    def _take(self, place: Place, batch: Batch) -> None:
+        """Read the records that are new and fold them, all or none."""
+        following = self._fold.merge.next.get(place, 0)
+        if batch.end < following:
+            return
+        if batch.start > following:
+            self._reread(place, following, batch.start)
+        events: list[tuple[str, Heard]] = []
+        bad: list[Rejected] = []
+        for record in batch.records:
+            if record.offset < following:
+                continue
+            try:
+                events += self._reader.read(record)
+            except RejectEvent as error:
+                bad.append(Rejected(record, error))
+        newest = max((event.time for _, event in events), default=None)
+        self._fold.hear(place, batch.end + 1, events, newest)
+        self._changed = True
+        if bad:
+            self._bad[place] = bad
+
+    def _reread(self, place: Place, following: int, start: int) -> None:
+        """Records between position and batch are missing: a rebalance moved the position back, or Kafka deleted them."""
+        if self._gap != (place, following):
+            self._gap = place, following
+            raise Rewind(following)
+        self._metrics.lost.inc(start - following)
+        log.error("Kafka no longer has offsets %s to %s", following, start - 1, extra={"topic": place[0]})
+
+    async def _settle(self) -> None:
+        fold = self._fold
+        if fold.is_due():
+            if fold.merge.needs_ends():
+                bounds = await self._log.bounds()
+                fold.merge.ended({place: after for place, (_, after) in bounds.items()})
+            if fold.merge.settled() > self._settled:
+                self._settled = fold.merge.settled()
+                for said in fold.settle(self._baseline):
+                    event = said.event
+                    out = self._speaker.outgoing(
+                        VERDICTS.name, event, id=event.id, key=event.loop, caused_by=said.cause or None
+                    )
+                    self._unsaid.append((said, out))
+        self._observe()
+
+    async def _say(self) -> None:
+        """Publish before the commit; what Kafka did not confirm stays and is said again, with the same ids."""
+        if not self._unsaid:
+            return
+        await self._speaker.publish([out for _, out in self._unsaid])
+        saying, self._unsaid = self._unsaid, []
+        for said, _ in saying:
+            if isinstance(said.event, WindowJudged):
+                self._note(said, said.event)
+
+    def _note(self, said: Said, verdict: WindowJudged) -> None:
+        self._recent[verdict.loop].append(verdict)
+        self._metrics.judged.labels(verdict.loop, verdict.kind, verdict.finding).inc()
+        self._metrics.effect.labels(verdict.loop, verdict.kind).set(verdict.effect)
+        log.info("%s: %s", verdict.finding, verdict.reason, extra={"loop": verdict.loop, "version": verdict.version})
+        if said.window is not None and verdict.report is not None:
+            baseline = self._baseline(verdict.loop, verdict.version)
+            _, *columns = zip(*said.window.rows, strict=True)
+            types = {column.name: column.type for column in baseline.columns}
+            current = {name: list(cells) for name, cells in zip(types, columns, strict=True)}
+            self._reports.ask(
+                ReportJob(
+                    id=verdict.report,
+                    verdict=verdict,
+                    types=types,
+                    current=current,
+                    reference=baseline.reference.sample,
+                )
+            )
+
+    def _baseline(self, loop: str, version: str) -> Baseline:
+        found = self._models.baseline(loop, version)
+        if found is None:
+            raise LookupError(f"version {version} of {loop} has rows but no reference")
+        return found
+
+    def _observe(self) -> None:
+        for name, loop in self._fold.loops.items():
+            self._metrics.observe(name, loop.join.counts, loop.join.pending, loop.windows.dropped)
+        self._metrics.held.set(sum(loop.held for loop in self._fold.loops.values()))
+
+    def _snapshot(self) -> Snapshot:
+        models = [
+            (name, ref)
+            for name, loop in self._fold.loops.items()
+            for version in sorted(loop.versions)
+            if (ref := self._models.ref(name, version)) is not None
+        ]
+        return Snapshot(
+            fold=self._fold.state(), models=models, recent={name: list(found) for name, found in self._recent.items()}
+        )
+
+    def _decode(self, raw: bytes) -> Snapshot | None:
+        try:
+            return decode_snapshot(raw)
+        except ValueError as error:
+            log.error("the snapshot cannot be read, beginning from the start of the topics: %s", error)
+            return None
+
+    async def _restore(self, bounds: dict[Place, tuple[int, int]]) -> None:
+        raw = await self._snapshots.load()
+        snapshot = self._decode(raw) if raw is not None else None
+        if snapshot is not None and any(
+            offset > bounds[place][1] for place, offset in snapshot.fold.merge.next.items() if place in bounds
+        ):
+            log.error("the snapshot is ahead of Kafka: the topics were made anew; beginning from their start")
+            snapshot = None
+        fold = snapshot.fold if snapshot is not None else FoldState()
+        merge = fold.merge
+        merge.next = {place: max(first, merge.next.get(place, first)) for place, (first, _) in bounds.items()}
+        merge.frontier = {place: time for place, time in merge.frontier.items() if place in bounds}
+        merge.ended({})
+        merge.mark = 0
+        models: list[tuple[str, ModelRef]] = snapshot.models if snapshot is not None else []
+        for name, ref in models:
+            if name in self._rules:
+                await self._models.learn(name, ref)
+        self._fold = Fold(self._rules, fold)
+        for name, loop in self._fold.loops.items():
+            self._metrics.resume(name, loop.join.counts)
+            for version in sorted(loop.versions):
+                if self._models.baseline(name, version) is None:
+                    log.error(
+                        "version %s of %s has no reference any more: its rows are judged by nobody", version, name
+                    )
+                    loop.forget(version)
+            kept = snapshot.recent.get(name, []) if snapshot is not None else []
+            self._recent[name] = deque(kept, maxlen=RECENT)
+        self._unsaid, self._bad, self._gap, self._settled = [], {}, None, 0
+        self._observe()
+        log.info("state restored", extra={"from_snapshot": snapshot is not None})

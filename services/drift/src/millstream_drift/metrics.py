@@ -1,0 +1,90 @@
+"""Drift's own metrics. Labels are loops of the project and closed sets."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from millstream_drift.domain.join import Counts
+
+
+class DriftMetrics:
+    """Registered on the service's own registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def count(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"millstream_{name}", meaning, labels, registry=registry)
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(f"millstream_{name}", meaning, labels, registry=registry)
+
+        self._counts = {
+            "questions": count("drift_questions", "Questions heard, each once.", "loop"),
+            "matured": count("labels_matured", "Questions that found their label in time.", "loop"),
+            "expired": count(
+                "labels_expired", "Questions whose label never came. Rises: the label stream loses events.", "loop"
+            ),
+            "late": count(
+                "labels_late", "Labels after label.within. Rises: make it longer, or find the delay.", "loop"
+            ),
+            "orphaned": count(
+                "labels_orphaned", "Labels without a question. Rises: questions are lost, or label.by differs.", "loop"
+            ),
+            "duplicated": count("labels_duplicated", "Labels that came again; they count once.", "loop"),
+            "unlabelled": count("labels_null", "Events of the label stream whose label is null.", "loop"),
+            "repeated": count("drift_questions_repeated", "Answers that came again; they count once.", "loop"),
+            "evicted": count(
+                "drift_evicted",
+                "Questions and labels forgotten to bound memory. Any: label.within is too long.",
+                "loop",
+            ),
+        }
+        self._seen: dict[str, Counts] = {}
+        self.pending = gauge("labels_pending", "Questions still inside label.within.", "loop")
+        self.judged = count("windows_judged", "Verdicts by finding.", "loop", "kind", "finding")
+        self.effect = gauge(
+            "drift_effect", "Effect of the last window: weighted PSI, or loss increase.", "loop", "kind"
+        )
+        self.unknown_loop = count("drift_unknown_loop", "Predictions of loops that are not in the project; ignored.")
+        self.unknown_type = count("drift_unknown_type", "Events of a type that this release does not know; ignored.")
+        self.unjudged = count(
+            "drift_predictions_unjudged", "Predictions of versions without a readable reference: in no window.", "loop"
+        )
+        self.dropped = gauge("drift_rows_dropped", "Rows of forgotten versions whose window never got full.", "loop")
+        self.lost = count(
+            "drift_offsets_lost", "Records that Kafka deleted before drift read them. Any: lengthen the retention."
+        )
+        self.held = gauge("drift_held_events", "Events that wait until their stream time is settled.")
+        self.partitions_missing = gauge(
+            "drift_partitions_missing", "Partitions that another replica has. Above 0: run one replica of drift only."
+        )
+        self.snapshot_bytes = gauge("drift_snapshot_bytes", "Size of the last snapshot.")
+        self.snapshot_failures = count(
+            "drift_snapshot_failures",
+            "Snapshots that could not be kept. Rises: Valkey is away, a crash reads more again.",
+        )
+        self.encode_seconds = Histogram(
+            "millstream_drift_snapshot_seconds",
+            "Time that a snapshot stops the fold. Rises: shorter label.within or smaller windows.",
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+            registry=registry,
+        )
+        self.reports = count(
+            "drift_reports", "Evidently reports by outcome: made, skipped (a newer one came), failed.", "outcome"
+        )
+
+    def resume(self, loop: str, counts: Counts) -> None:
+        """Counters go on from a snapshot's counts: what was counted before the start is not counted again."""
+        self._seen[loop] = Counts(*self._values(counts))
+
+    def observe(self, loop: str, counts: Counts, pending: int, dropped: int) -> None:
+        before = self._seen.get(loop) or Counts()
+        values = zip(self._counts.values(), self._values(before), self._values(counts), strict=True)
+        for counter, then, now in values:
+            if now > then:
+                counter.labels(loop).inc(now - then)
+        self._seen[loop] = Counts(*self._values(counts))
+        self.pending.labels(loop).set(pending)
+        self.dropped.labels(loop).set(dropped)
+
+    def _values(self, counts: Counts) -> list[int]:
+        return [getattr(counts, name) for name in self._counts]

@@ -1,0 +1,28 @@
+"""Every knob of drift, with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from millstream.runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    valkey: str = "redis://127.0.0.1:6379/0"
+    """Where the state is kept: Redis 7 or newer, or Valkey."""
+    namespace: str = "millstream"
+    """Prefix of every key, so that several projects can share a server."""
+    packages: str = "packages"
+    """Folder of the model packages that trainer writes."""
+    data: Path = Path("data/drift")
+    """This replica's own folder: the reports."""
+
+    snapshot_every: float = 2.0
+    """Seconds between two snapshots, when something changed. A crash reads again what came since; encoding one takes
+    some 20 ms for 50,000 waiting questions."""
+    model_patience: float = 60.0
+    """Seconds to wait for the reference of a version that nobody has announced yet; then its rows are judged by nobody."""
+    report_timeout: float = 120.0
+    """Seconds for one Evidently report. 50,000 rows take 4 s on a free core, and it runs at the lowest priority."""
+    reports_kept: int = 200
+    """Newest reports that stay; each is about 5 MB, so 1 GB."""
