@@ -226,6 +226,27 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(self._retry.delay(attempt))
                 attempt += 1
 
+    async def bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(first offset, offset after the last) of every partition of the topics, as Kafka says now; assigned or not.
+
+        For handlers whose result depends on having read everything there is. Raises RetryLater.
+        """
+        consumer = self._subscriber.consumer if self._subscriber is not None else None
+        if consumer is None:
+            raise RetryLater("Kafka is not connected yet")
+        try:
+            async with asyncio.timeout(10):  # the client may wait for ever for a partition that has no leader
+                partitions = [
+                    TopicPartition(topic, partition)
+                    for topic in self.topics
+                    for partition in sorted(consumer.partitions_for_topic(topic) or ())
+                ]
+                first = await consumer.beginning_offsets(partitions)
+                after = await consumer.end_offsets(partitions)
+        except (KafkaError, TimeoutError) as error:
+            raise RetryLater(f"Kafka does not say where the topics end: {error or 'timeout'}") from error
+        return {(p.topic, p.partition): (first[p], after[p]) for p in partitions}
+
     async def drain(self, timeout: float) -> None:
         """Stop taking new polls. FastStream waits for the poll in hand (bounded) and leaves the group."""
         self._draining = True
