@@ -119,9 +119,10 @@ def _feature_problems(
     if features is None:
         yield source.problem(path, f"no FeatureService {name!r} in features/", found(sorted(catalogue.services)))
         return
+    carried = join_keys(catalogue, name) if asked is None else _fields(asked)
     for key in join_keys(catalogue, name):
-        if asked is not None and key not in (carried := _fields(asked)):
-            message = f"FeatureService {name!r} is looked up by {key!r}, which stream {asked.name} does not carry"
+        if key not in carried:
+            message = f"FeatureService {name!r} is looked up by {key!r}, which stream {loop.predict.on} does not carry"
             yield source.problem(path, message, nearest(key, carried))
     columns = [*loop.predict.inputs, *features]
     for position, column in enumerate(loop.drift.columns or ()):

@@ -61,7 +61,7 @@ class Label(BaseModel):
     value: ExpressionText
     """The label as an expression over the outcome's fields; null means that this event carries none."""
     within: PositiveDuration
-    """How long after the question's event time the outcome may come. What is later is counted, not learned."""
+    """How long after the question was known its outcome may be known. What is later is counted, not learned."""
 
     def key_of(self, event: Mapping[str, Any]) -> str:
         """What joins a question with its outcome; for events of either stream. Raises RejectEvent(`missing_field`)."""
