@@ -1,0 +1,1 @@
+"""One file per technology. Importing this package imports none of them."""

@@ -1,0 +1,122 @@
+"""The dataset of a run: questions and labels of the lake, features by Feast as they were known when each was asked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from millstream.project import Loop, Project
+from millstream_tiles.digest import digest
+from millstream_tiles.errors import TilesError
+from millstream_tiles.feast_views import views_of
+from millstream_tiles.lake import Lake
+from millstream_tiles.registry import open_store
+from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for
+from millstream_trainer.adapters.workplace import Workplace
+from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.run import RunSpec
+from millstream_trainer.domain.table import Column, Table, category_column, number_column
+from millstream_trainer.errors import RunFailed
+
+ROW = "_row"
+"""Travels through Feast with each question, since a store may return rows in any order."""
+
+
+class FeastHistory:
+    """See `ports.History`."""
+
+    def __init__(self, *, project: Project, place: Workplace) -> None:
+        self._project = project
+        self._place = place
+        self._lake = Lake(place.lake)
+
+    def read(self, spec: RunSpec) -> Dataset:
+        loop = self._project.loops[spec.loop]
+        wait_for(self._lake, spec, self._place.lake_patience)
+        with self._store() as store:
+            try:
+                service = store.get_feature_service(loop.predict.features)
+                views = views_of(store)
+            except Exception as error:  # Feast has no common base for its errors
+                raise RunFailed(f"feature service {loop.predict.features}: {error}") from error
+            used = {p.name_to_use(): p.name for p in service.feature_view_projections}
+            names = [f"{p.name_to_use()}__{f.name}" for p in service.feature_view_projections for f in p.features]
+            keys = sorted({key for name in used.values() for key in _keys(store, views, name)})
+            rows, left_out = self._rows(loop, spec, [*loop.predict.inputs, *keys])
+            features = self._features(store, service, rows, keys, names)
+            hashes = {name: digest(views[name]) for name in used.values() if name in views}
+        columns = [
+            *(number_column(name, "feature", features[name]) for name in names),
+            *(_input(name, rows[name]) for name in loop.predict.inputs),
+        ]
+        return Dataset(table=_table(rows, columns), views=hashes, left_out=left_out)
+
+    def _rows(self, loop: Loop, spec: RunSpec, fields: list[str]) -> tuple[pl.DataFrame, dict[str, int]]:
+        asked = questions(self._lake, loop, spec, fields)
+        known, without = labels(self._lake, loop, spec)
+        rows, outside = joined(asked, known, loop.label.within)
+        if rows.is_empty():
+            raise RunFailed(
+                f"no question of {loop.predict.on} has its label from {loop.label.stream} by {spec.at:%Y-%m-%d %H:%M}: "
+                f"{len(asked)} questions, {len(known)} labels"
+            )
+        return rows, {**without, **outside}
+
+    def _features(
+        self, store: Any, service: Any, rows: pl.DataFrame, keys: list[str], names: list[str]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Each feature for each row, in the rows' order."""
+        entities = rows.select(*keys, event_timestamp=pl.col("_known_at"), **{ROW: pl.int_range(pl.len())}).to_pandas()
+        try:
+            job = store.get_historical_features(entity_df=entities, features=service, full_feature_names=True)
+            found = job.to_df()
+        except TilesError as error:
+            raise RunFailed(f"features cannot be computed: {error}") from error
+        if len(found) != len(rows) or not np.array_equal(np.sort(found[ROW].to_numpy()), np.arange(len(rows))):
+            raise RunFailed(f"Feast returned {len(found)} rows for {len(rows)} questions; each must come back once")
+        order = np.argsort(found[ROW].to_numpy(), kind="stable")
+        return {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan)[order] for name in names}
+
+    @contextmanager
+    def _store(self) -> Iterator[Any]:
+        """A store with a registry of this run's own: two processes writing one registry file lose definitions."""
+        folder = Path(self._place.data)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as home:
+            try:
+                yield open_store(
+                    self._project.features_path,
+                    registry=Path(home) / "registry.db",
+                    offline={"lake": self._place.lake},
+                )
+            except TilesError as error:
+                raise RunFailed(str(error)) from error
+
+
+def _keys(store: Any, views: dict[str, Any], name: str) -> list[str]:
+    if name in views:
+        return list(views[name].keys)
+    return [column.name for column in store.get_feature_view(name).entity_columns]
+
+
+def _input(name: str, values: pl.Series) -> Column:
+    if values.dtype == pl.String:
+        return category_column(name, "input", values.to_list())
+    return number_column(name, "input", values.cast(pl.Float64).fill_null(float("nan")).to_numpy())
+
+
+def _table(rows: pl.DataFrame, columns: list[Column]) -> Table:
+    ids = np.empty(len(rows), dtype=object)
+    ids[:] = rows["_question"].to_list()
+    return Table(
+        questions=ids,
+        known_at=rows["_known_at"].dt.epoch("us").to_numpy().astype(np.int64),
+        labels=rows["_label"].to_numpy().astype(np.int8),
+        columns=tuple(columns),
+    ).sorted()

@@ -1,0 +1,117 @@
+"""Questions and labels out of the lake: who asked what when, and what turned out to be true, as known at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from millstream.errors import RejectEvent
+from millstream.project import Loop
+from millstream_tiles.errors import TilesError
+from millstream_tiles.lake import Lake
+from millstream_trainer.domain.run import RunSpec
+from millstream_trainer.errors import RunFailed
+
+LAKE_GROUP = "features-lake"
+"""Consumer group that fills the lake; its offsets are what a run waits for."""
+
+_ORDER = ["_known_at", "_partition", "_offset"]
+"""Of two records of one id the first known counts, as it did online."""
+
+
+def wait_for(lake: Lake, spec: RunSpec, patience: float) -> None:
+    """Until the lake holds what the streams held when the run began. Raises RunFailed."""
+    for stream, positions in sorted(spec.positions.items()):
+        wanted = {partition: offset for partition, offset in positions.items() if offset >= 0}
+        try:
+            lake.wait_for(stream, LAKE_GROUP, wanted, timeout=patience)
+        except TilesError as error:
+            raise RunFailed(str(error)) from error
+
+
+def questions(lake: Lake, loop: Loop, spec: RunSpec, fields: Sequence[str]) -> pl.DataFrame:
+    """Each question once: `_question`, `_key` (text of `label.by`), `_known_at`, and `fields` of the asking event."""
+    predict = loop.predict
+    assert predict.id is not None, "load_project fills predict.id in"
+    columns = [predict.id, loop.label.by, *fields]
+    frame = _rows(lake, predict.on, spec, columns, since=loop.train.history)
+    frame = frame.with_columns(_question=as_text(frame[predict.id]), _key=as_text(frame[loop.label.by]))
+    frame = frame.drop_nulls(["_question", "_key"]).sort(_ORDER).unique("_question", keep="first", maintain_order=True)
+    return frame.select("_question", "_key", "_known_at", *dict.fromkeys(fields))
+
+
+def labels(lake: Lake, loop: Loop, spec: RunSpec) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """The first label of each key: `_key`, `_label` (Int8), `_label_known_at`; and how many events carried none."""
+    label = loop.label
+    frame = _rows(lake, label.stream, spec, [label.by, *label.value.fields], since=loop.train.history)
+    frame = frame.with_columns(_key=as_text(frame[label.by]))
+    values, invalid = _evaluate(loop, frame)
+    frame = frame.with_columns(_label=pl.Series(values, dtype=pl.Int8))
+    left_out = {"label_null": frame["_label"].null_count() - invalid, "label_invalid": invalid}
+    frame = frame.drop_nulls(["_key", "_label"]).sort(_ORDER).unique("_key", keep="first", maintain_order=True)
+    return frame.select("_key", "_label", pl.col("_known_at").alias("_label_known_at")), left_out
+
+
+def joined(asked: pl.DataFrame, known: pl.DataFrame, within: int) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """Questions with their label, sorted by (known-at, question); labels later than `within` microseconds do not count."""
+    both = asked.join(known, on="_key", how="inner", validate="m:1")
+    delay = pl.col("_label_known_at") - pl.col("_known_at")
+    counted = both.filter((delay >= pl.duration()) & (delay <= pl.lit(timedelta(microseconds=within))))
+    left_out = {"without_label": len(asked) - len(both), "label_outside_within": len(both) - len(counted)}
+    return counted.sort("_known_at", "_question"), left_out
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Ids and keys as text, as `millstream.project.fields.text_of` reads them: 5 and 5.0 are "5", "" is none."""
+    if values.dtype == pl.String:
+        return values.replace({"": None})
+    if values.dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        return whole.set(whole.cast(pl.Float64) != values, None).cast(pl.String)
+    if values.dtype.is_integer():
+        return values.cast(pl.String)
+    return pl.Series(values.name, [None] * len(values), dtype=pl.String)
+
+
+def _rows(lake: Lake, stream: str, spec: RunSpec, fields: Sequence[str], since: int | None) -> pl.DataFrame:
+    """Rows of `stream` known by `spec.at`, and not longer before it than `since` (microseconds)."""
+    try:
+        table = lake.table(stream)
+    except TilesError as error:
+        raise RunFailed(str(error)) from error
+    if table is None:
+        raise RunFailed(f"the lake has nothing of stream {stream} yet")
+    columns = list(dict.fromkeys([*_ORDER, *fields]))
+    missing = sorted(set(columns) - {field.name for field in table.schema().fields})
+    if missing:
+        raise RunFailed(f"lake {stream}: no column {', '.join(missing)}; the stream's schema does not declare it")
+    bounds: list[tuple[str, str, datetime]] = [("_known_at", "<=", spec.at)]
+    if since is not None:
+        bounds.append(("_known_at", ">=", spec.at - timedelta(microseconds=since)))
+    frame = pl.from_arrow(table.to_pyarrow_table(columns=columns, filters=bounds))
+    assert isinstance(frame, pl.DataFrame)
+    ends = spec.positions.get(stream)
+    if ends:
+        # What arrived later belongs to the next run: a repeat of this one then reads the same rows.
+        limits = pl.DataFrame({"_partition": list(ends), "_end": list(ends.values())}).cast(
+            {"_partition": frame.schema["_partition"], "_end": pl.Int64}
+        )
+        frame = frame.join(limits, on="_partition", how="inner").filter(pl.col("_offset") <= pl.col("_end"))
+    return frame.select(columns)
+
+
+def _evaluate(loop: Loop, frame: pl.DataFrame) -> tuple[list[int | None], int]:
+    """The label of every row; None where the expression says null or cannot be computed (counted)."""
+    expression, names = loop.label.value, loop.label.value.fields
+    values: list[int | None] = []
+    invalid = 0
+    for row in zip(*(frame[name].to_list() for name in names), strict=True):
+        try:
+            value = expression(dict(zip(names, row, strict=True)))
+        except RejectEvent:
+            invalid += 1
+            value = None
+        values.append(None if value is None else int(bool(value)))
+    return values, invalid

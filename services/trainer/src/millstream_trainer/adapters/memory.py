@@ -1,0 +1,86 @@
+"""The trainer's ports in memory, for tests: what was said, what is to come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from millstream.contracts.events import Event, ModelRef
+from millstream.contracts.package import BadPackage, Manifest
+from millstream.errors import RetryLater
+from millstream_trainer.domain.run import Positions, RunResult, RunSpec
+from millstream_trainer.errors import RunFailed
+
+E = TypeVar("E", bound=Event)
+
+
+class MemoryAnnouncer:
+    """Keeps what was said, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[Event] = []
+        self.causes: dict[str, str] = {}
+        self.away = 0
+        """How many more calls find Kafka away."""
+
+    async def announce(self, event: Event, *, caused_by: str) -> None:
+        await asyncio.sleep(0)
+        if self.away > 0:
+            self.away -= 1
+            raise RetryLater("Kafka is away")
+        self.said.append(event)
+        self.causes[str(getattr(event, "id"))] = caused_by  # noqa: B009
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.said if isinstance(event, kind)]
+
+
+class MemoryEnds:
+    def __init__(self, ends: Positions | None = None) -> None:
+        self._ends = ends or {}
+
+    async def ends(self, streams: Sequence[str]) -> Positions:
+        return {stream: self._ends.get(stream, {}) for stream in streams}
+
+
+class MemoryExecutor:
+    """Runs end as `outcome` says: a result, or a reason for having failed. They wait while `hold` is set."""
+
+    def __init__(self, outcome: Callable[[RunSpec], RunResult | str]) -> None:
+        self.specs: list[RunSpec] = []
+        self.under_way = 0
+        self.most_under_way = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._outcome = outcome
+
+    async def prepare(self) -> None:
+        """Always ready."""
+
+    async def run(self, spec: RunSpec) -> RunResult:
+        self.specs.append(spec)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self.gate.wait()
+            outcome = self._outcome(spec)
+        finally:
+            self.under_way -= 1
+        if isinstance(outcome, str):
+            raise RunFailed(outcome)
+        return outcome
+
+    async def close(self) -> None:
+        self.gate.set()
+
+
+class MemoryPackages:
+    def __init__(self) -> None:
+        self.manifests: dict[str, Manifest] = {}
+
+    def manifest(self, ref: ModelRef) -> Manifest:
+        try:
+            return self.manifests[ref.uri]
+        except KeyError as error:
+            raise BadPackage(f"no package at {ref.uri}") from error

@@ -1,0 +1,151 @@
+"""Writes runs down in MLflow: parameters, metrics, the gate, the package, and who is champion.
+
+A call costs 20 to 50 ms, so there are few: everything of a kind goes in one batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.errors import RunFailed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHAMPION = "champion"
+PACKAGE = "package"
+"""Folder of a run's artifacts that holds the model package."""
+RETRIES = 5
+
+
+class NoTracker:
+    """See `ports.Tracker`: MILLSTREAM_MLFLOW is empty, nothing is tracked."""
+
+    def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
+        return None
+
+    def finish(
+        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        """Nothing to write down."""
+
+    def fail(self, reason: str) -> None:
+        """Nothing to write down."""
+
+
+class MlflowTracker:
+    """See `ports.Tracker`. One experiment and one registered model per loop."""
+
+    def __init__(self, uri: str, patience: float) -> None:
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(RETRIES)
+        # urllib3 waits factor * (2 + 4 + 8 + 16) seconds over five retries.
+        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = str(max(0.01, patience / 30))
+        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] = "0"
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "30"
+        from mlflow.tracking import MlflowClient
+
+        self._uri = uri
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._run: Any = None
+        self._spec: RunSpec | None = None
+
+    def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
+        return self._asked(lambda: self._begin(spec, params))
+
+    def _begin(self, spec: RunSpec, params: Mapping[str, str]) -> str:
+        from mlflow.entities import Param
+
+        experiment = self._client.get_experiment_by_name(spec.loop)
+        found = experiment.experiment_id if experiment is not None else self._client.create_experiment(spec.loop)
+        tags = {
+            "millstream.loop": spec.loop,
+            "millstream.run": spec.run,
+            "millstream.attempt": str(spec.attempt),
+            "millstream.version": spec.version,
+            "millstream.cause": spec.cause.value,
+            "millstream.request": spec.request,
+            "millstream.at": spec.at.isoformat(),
+        }
+        run = self._client.create_run(found, run_name=spec.run, tags=tags)
+        self._run, self._spec = run, spec
+        self._client.log_batch(run.info.run_id, params=[Param(k, v[:500]) for k, v in params.items()])
+        return str(run.info.run_id)
+
+    def finish(
+        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        self._asked(lambda: self._finish(result, files, metrics, tags))
+
+    def _finish(
+        self, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        assert self._spec is not None, "begin comes first"
+        client, run, spec = self._client, self._run.info, self._spec
+        now = int(time.time() * 1000)
+        outcome = "promoted" if result.passed else "rejected"
+        every = {**tags, "millstream.outcome": outcome, "millstream.reason": result.reason}
+        client.log_batch(
+            run.run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+            tags=[RunTag(name, value[:5000]) for name, value in every.items()],
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            for name, raw in files.items():
+                (Path(folder) / name).write_bytes(raw)
+            (Path(folder) / "gate.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.gate)))
+            client.log_artifacts(run.run_id, folder, PACKAGE)
+        version = self._register(spec, run, outcome, result)
+        if result.passed:
+            client.set_registered_model_alias(spec.loop, CHAMPION, version)
+        client.set_terminated(run.run_id, "FINISHED")
+
+    def _register(self, spec: RunSpec, run: Any, outcome: str, result: RunResult) -> str:
+        from mlflow.exceptions import MlflowException
+
+        source = f"{run.artifact_uri}/{PACKAGE}"
+        tags = {
+            "millstream.run": spec.run,
+            "millstream.version": spec.version,
+            "millstream.outcome": outcome,
+            "millstream.sha256": result.model.sha256,
+        }
+        try:
+            found = self._client.create_model_version(spec.loop, source, run_id=run.run_id, tags=tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._client.create_registered_model(spec.loop)
+            found = self._client.create_model_version(spec.loop, source, run_id=run.run_id, tags=tags)
+        return str(found.version)
+
+    def fail(self, reason: str) -> None:
+        if self._run is None:
+            return
+        with contextlib.suppress(RunFailed):
+            self._asked(lambda: self._failed(reason))
+
+    def _failed(self, reason: str) -> None:
+        self._client.set_tag(self._run.info.run_id, "millstream.reason", reason[:5000])
+        self._client.set_terminated(self._run.info.run_id, "FAILED")
+
+    def _asked(self, work: Callable[[], T]) -> T:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return work()
+        except (MlflowException, OSError) as error:
+            log.warning("MLflow: %s", error)
+            raise RunFailed(f"MLflow at {self._uri} does not take the run: {str(error)[:500]}") from error

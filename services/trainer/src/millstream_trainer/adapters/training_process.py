@@ -1,0 +1,62 @@
+"""Inside a training process: does one run, says how it ended, and ends with its trainer."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection, wait
+
+import msgspec
+
+from millstream.errors import MillstreamError
+from millstream.runtime.logs import configure_logs
+from millstream_trainer.adapters.workplace import Workplace
+from millstream_trainer.domain.run import RunResult, RunSpec
+
+log = logging.getLogger(__name__)
+
+LONGEST_REASON = 2000
+"""Characters of a failure's reason: it travels in an event, and the log has the rest."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process says at its end."""
+
+    result: RunResult | None = None
+    failed: str | None = None
+
+
+def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
+    """Target of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer ends us in its own order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    spec = msgspec.json.decode(spec_json, type=RunSpec)
+    place = msgspec.json.decode(place_json, type=Workplace)
+    configure_logs("trainer", place.log_level)
+    sender.send_bytes(msgspec.json.encode(answer(spec, place)))
+    sender.close()
+
+
+def answer(spec: RunSpec, place: Workplace) -> Answer:
+    """Train; whatever goes wrong becomes a reason."""
+    try:
+        # Imported here: this module is also imported by the dispatcher, which stays light.
+        from millstream_trainer.adapters.run import run
+
+        return Answer(result=run(spec, place))
+    except MillstreamError as error:
+        log.error("run failed: %s", error, extra={"loop": spec.loop, "run": spec.run})
+        return Answer(failed=str(error)[:LONGEST_REASON])
+    except Exception as error:
+        log.error("run failed", exc_info=error, extra={"loop": spec.loop, "run": spec.run})
+        return Answer(failed=f"{type(error).__name__}: {error}"[:LONGEST_REASON])
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(3)

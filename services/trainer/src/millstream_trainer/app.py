@@ -1,0 +1,74 @@
+"""Front door of the trainer: picks the adapters and wires the doorways. Importing does nothing.
+
+The dispatcher stays light: Feast, MLflow and LightGBM are imported by the training processes alone.
+"""
+
+from __future__ import annotations
+
+from millstream.contracts.events import Cause
+from millstream.project import Loop, load_project
+from millstream.runtime.packages import PackageStore
+from millstream.runtime.service import Service
+from millstream_trainer.adapters.kafka_announcer import KafkaAnnouncer
+from millstream_trainer.adapters.kafka_ends import KafkaEnds
+from millstream_trainer.adapters.process_executor import ProcessExecutor
+from millstream_trainer.adapters.workplace import Workplace
+from millstream_trainer.api import add_routes
+from millstream_trainer.domain.policy import Rules
+from millstream_trainer.handlers import Trainer
+from millstream_trainer.metrics import TrainerMetrics
+from millstream_trainer.ports import Executor, StreamEnds
+from millstream_trainer.settings import Settings
+from millstream_trainer.subscribers import hear
+
+
+def create_app(settings: Settings, *, executor: Executor | None = None, ends: StreamEnds | None = None) -> Service:
+    """The trainer service; `executor` and `ends` replace the real ones in tests.
+
+    Raises BadProject: the message names every mistake with file and line.
+    """
+    project = load_project(settings.project)
+    service = Service("trainer", settings, title="Millstream trainer")
+    executor = executor or ProcessExecutor(place=_workplace(settings), timeout=settings.run_timeout)
+    announcer = KafkaAnnouncer(service.publisher)
+    trainer = Trainer(
+        rules={name: rules_of(loop) for name, loop in project.loops.items()},
+        streams=project.streams,
+        announcer=announcer,
+        ends=ends or KafkaEnds(settings.kafka),
+        executor=executor,
+        packages=PackageStore(settings.packages),
+        metrics=TrainerMetrics(service.registry),
+    )
+    if settings.warm:
+        service.keeps("fork server", executor.prepare)
+    hear(service, trainer)
+    add_routes(service.app, trainer, announcer)
+    service.at_stop(executor.close)
+    return service
+
+
+def rules_of(loop: Loop) -> Rules:
+    """What the policy needs of a loop's file."""
+    return Rules(
+        first_rows=loop.train.first_after.rows,
+        schedule=loop.train.schedule,
+        cooldown=loop.retrain.cooldown,
+        budget_runs=loop.retrain.budget.runs,
+        budget_period=loop.retrain.budget.period,
+        causes=frozenset(Cause(name) for name in loop.retrain.on),
+    )
+
+
+def _workplace(settings: Settings) -> Workplace:
+    return Workplace(
+        project=str(settings.project),
+        lake=settings.lake,
+        packages=settings.packages,
+        mlflow=settings.mlflow,
+        data=str(settings.data),
+        threads=settings.train_threads,
+        lake_patience=settings.lake_patience,
+        mlflow_patience=settings.mlflow_patience,
+        log_level=settings.log_level,
+    )

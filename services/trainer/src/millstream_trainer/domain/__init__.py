@@ -1,0 +1,1 @@
+"""Nouns and maths of the trainer: no I/O, no clock."""

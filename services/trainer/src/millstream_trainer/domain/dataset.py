@@ -1,0 +1,19 @@
+"""What a run learns from: the table, and where its features come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from millstream_trainer.domain.table import Table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Rows for training and holdout together."""
+
+    table: Table
+    views: Mapping[str, str]
+    """Feature view → hash of its definition: a model is pinned to what it was trained on."""
+    left_out: Mapping[str, int]
+    """Rows that were not learned from, by reason."""

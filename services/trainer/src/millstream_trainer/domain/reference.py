@@ -1,0 +1,86 @@
+"""What the training rows looked like, column by column: drift compares its windows with this, and never recomputes it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream.contracts.events import Scalar
+from millstream.contracts.package import ColumnReference, Reference
+from millstream_trainer.domain.metrics import losses
+from millstream_trainer.domain.table import CATEGORY, NUMBER, Column, Table
+
+BINS = 10
+"""Deciles: enough to see a shift, and ten bins of 5,000 rows have a PSI noise of 0.002."""
+CATEGORIES = 50
+"""Known categories kept; the tail is one share, since a rare category's share is mostly noise."""
+SAMPLE = 2_000
+"""Rows for Evidently's report: more makes it slower, not clearer."""
+
+
+def reference_of(
+    train: Table, *, importance: Mapping[str, float], labels: NDArray[Any], probabilities: NDArray[Any], seed: int
+) -> Reference:
+    """Reference of `train`; `labels` and `probabilities` are the holdout's. `importance` is the share of gain by column."""
+    row_losses = losses(labels, probabilities)
+    return Reference(
+        columns=[column_reference(column, importance.get(column.name, 0.0)) for column in train.columns],
+        prediction=column_reference(
+            Column(name="probability", source="output", type=NUMBER, values=probabilities.astype(np.float32)), 0.0
+        ),
+        holdout_loss=float(row_losses.mean()),
+        holdout_loss_std=float(row_losses.std(ddof=1)) if len(row_losses) > 1 else 0.0,
+        holdout_rows=len(row_losses),
+        sample=_sample(train, seed),
+    )
+
+
+def column_reference(column: Column, importance: float) -> ColumnReference:
+    """Deciles or categories of the non-null rows, with their shares."""
+    missing = column.missing
+    present = column.values[~missing]
+    share_missing = float(missing.mean()) if len(missing) else 0.0
+    if column.type == CATEGORY:
+        ranked = sorted(Counter(present).items(), key=lambda pair: (-pair[1], pair[0]))
+        kept, others = ranked[:CATEGORIES], sum(count for _, count in ranked[CATEGORIES:])
+        total = max(1, len(present))
+        return ColumnReference(
+            name=column.name,
+            type=column.type,
+            importance=importance,
+            missing=share_missing,
+            categories=[name for name, _ in kept],
+            shares=[count / total for _, count in kept] + [others / total],
+        )
+    edges, shares = _bins(present)
+    return ColumnReference(
+        name=column.name, type=column.type, importance=importance, missing=share_missing, edges=edges, shares=shares
+    )
+
+
+def _bins(values: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Inner edges, distinct, and the share of each bin (edges[i-1] < x <= edges[i])."""
+    if not len(values):
+        return [], [0.0]
+    # One of the values themselves, never between two: a column of few values then has clean bins.
+    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf").astype(np.float64))
+    edges = edges[edges < values.max()]
+    counts = np.bincount(np.searchsorted(edges, values.astype(np.float64), side="left"), minlength=len(edges) + 1)
+    return [float(edge) for edge in edges], [float(count) / len(values) for count in counts]
+
+
+def _sample(train: Table, seed: int) -> dict[str, list[Scalar]]:
+    rows = np.arange(len(train))
+    if len(rows) > SAMPLE:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, SAMPLE, replace=False))
+    return {column.name: _scalars(column.values[rows], column.is_number) for column in train.columns}
+
+
+def _scalars(values: NDArray[Any], number: bool) -> list[Scalar]:
+    if number:
+        return [None if value != value else float(value) for value in values]
+    return [value or None for value in values]

@@ -1,0 +1,43 @@
+"""A training run from the outside: what it is told, and what it says at its end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from millstream.contracts.events import Cause, GateCheck, ModelRef
+
+Positions = dict[str, dict[int, int]]
+"""Last offset per stream and partition; -1 where a partition is empty."""
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides a run's result, together with the project and the lake."""
+
+    loop: str
+    run: str
+    attempt: int
+    version: str
+    """The version that its model gets, if it makes one."""
+    at: datetime
+    """Stream time: the run knows nothing that became known later."""
+    cause: Cause
+    request: str
+    positions: Positions
+    """What the lake must hold before history is read."""
+    champion: ModelRef | None
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that came to its end: a model was made and judged."""
+
+    passed: bool
+    """Whether every check of the gate passed."""
+    reason: str
+    model: ModelRef
+    rows: int
+    """Training rows, without the holdout."""
+    metrics: dict[str, float]
+    gate: list[GateCheck]
+    mlflow_run: str | None

@@ -1,0 +1,16 @@
+"""What can go wrong with training, and what happens next."""
+
+from __future__ import annotations
+
+from millstream.errors import MillstreamError
+
+
+class RunFailed(MillstreamError):
+    """The run made no model. TrainingFinished says `failed` with this reason; the champion goes on answering."""
+
+
+class UnknownLoop(MillstreamError):
+    """Nobody declared this loop in the project."""
+
+    def __init__(self, loop: str, known: list[str]) -> None:
+        super().__init__(f"no loop {loop!r}; the project has {', '.join(known) or 'none'}")

@@ -1,0 +1,49 @@
+"""Metrics of the trainer: kind, meaning, and what to do when it rises."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+RUN_SECONDS = (1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
+
+
+class TrainerMetrics:
+    """Labels are loops of the project and closed sets."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decisions = Counter(
+            "millstream_retrains_decided",
+            "Decisions on retrain requests. Many declined: read the reasons at /v1/loops or in millstream-training.",
+            ["loop", "cause", "decision"],
+            registry=registry,
+        )
+        self.runs = Counter(
+            "millstream_training_finished",
+            "Runs that ended, by outcome. `failed` rises: the reason is in TrainingFinished; three `rejected` stop the loop.",
+            ["loop", "outcome"],
+            registry=registry,
+        )
+        self.run_seconds = Histogram(
+            "millstream_training_seconds",
+            "Wall seconds of a run from start to end. Rises: history grows, or the machine is shared.",
+            ["loop"],
+            buckets=RUN_SECONDS,
+            registry=registry,
+        )
+        self.running = Gauge(
+            "millstream_training_running",
+            "1 while a run of the loop is under way.",
+            ["loop"],
+            registry=registry,
+        )
+        self.champion_age = Gauge(
+            "millstream_champion_age_seconds",
+            "Stream time since the data of the champion ended. Rises without end: nothing is promoted; look at decisions.",
+            ["loop"],
+            registry=registry,
+        )
+        self.announce_retries = Counter(
+            "millstream_training_announce_retries",
+            "Times that a run's news waited for Kafka. Rises: Kafka is away; the run's result is kept and told later.",
+            registry=registry,
+        )

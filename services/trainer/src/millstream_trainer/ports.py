@@ -1,0 +1,76 @@
+"""What the trainer needs from outside, each with its duties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from millstream.contracts.events import Event, ModelRef
+from millstream.contracts.package import Manifest
+from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.run import Positions, RunResult, RunSpec
+
+
+class Announcer(Protocol):
+    """Where the trainer speaks. Called from the event loop by handlers and runs at once."""
+
+    async def announce(self, event: Event, *, caused_by: str) -> None:
+        """Put `event` on its topic and wait until it is safe there; `caused_by` is the id of what led to it.
+
+        Safe to call twice: ids are derived, readers count an id once. Raises RetryLater (it may or may not be there).
+        """
+
+
+class StreamEnds(Protocol):
+    """How far the streams are."""
+
+    async def ends(self, streams: Sequence[str]) -> Positions:
+        """Last offset of every partition now, -1 where it is empty. Raises RetryLater."""
+
+
+class Executor(Protocol):
+    """Where training runs happen. Never blocks the event loop; runs of several loops may be under way at once."""
+
+    async def prepare(self) -> None:
+        """Get ready in the background, so that the first run starts warm. Optional to call."""
+
+    async def run(self, spec: RunSpec) -> RunResult:
+        """Train to the end, in a bounded time. Cancelling it ends the training.
+
+        The same spec gives the same model. Raises RunFailed with a reason for a person.
+        """
+
+    async def close(self) -> None:
+        """End what still runs; nothing is left behind."""
+
+
+class Packages(Protocol):
+    """Where finished models are (`millstream.runtime.packages.PackageStore`). May block for a small file."""
+
+    def manifest(self, ref: ModelRef) -> Manifest:
+        """The manifest that `ref` names. Raises BadPackage, RetryLater."""
+
+
+class History(Protocol):
+    """What a training process learns from. Blocks; called once per run."""
+
+    def read(self, spec: RunSpec) -> Dataset:
+        """Every question that has its label by `spec.at`, with its inputs and features as they were known when it was asked.
+
+        Sorted, each question once; the same spec gives the same rows. Raises RunFailed.
+        """
+
+
+class Tracker(Protocol):
+    """Where runs are written down for people. Blocks; retries within its own bound, then raises RunFailed."""
+
+    def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
+        """Open a run, before anything expensive; its id, or None when nothing is tracked."""
+
+    def finish(
+        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        """Log the outcome and the package, register the model, and move the champion alias when it passed."""
+
+    def fail(self, reason: str) -> None:
+        """Close the run as failed. Never raises: the reason travels on without it."""

@@ -1,0 +1,296 @@
+"""The policy says why: one decision per request, by stream time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millstream.contracts.events import (
+    Cause,
+    Decision,
+    Finding,
+    ModelRef,
+    Outcome,
+    RetrainDecided,
+    RetrainRequested,
+    TrainingFinished,
+)
+from millstream.contracts.times import DAY, from_datetime
+from millstream_trainer.domain.policy import Rules, asked_by, decide, heard
+from millstream_trainer.domain.rollout import promoted
+from millstream_trainer.domain.state import LoopState
+
+PROMOTED, REJECTED, FAILED = Outcome.PROMOTED, Outcome.REJECTED, Outcome.FAILED
+
+
+class Desk:
+    """Hears events one after the other, as the dispatcher does, and ends runs when told to."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.state = LoopState(loop="tides")
+        self.decisions: list[RetrainDecided] = []
+
+    def hears(self, event: Any) -> RetrainDecided | None:
+        if not isinstance(event, RetrainRequested):
+            self.state = heard(self.state, event)
+        ask = asked_by(self.state, event, self.rules)
+        decided = None if ask is None else decide(self.state, ask, self.rules)
+        if decided is not None:
+            self.state = self.state.apply(decided)
+            self.decisions.append(decided)
+        return decided
+
+    def ends(self, outcome: Outcome) -> None:
+        run = self.state.running
+        assert run is not None
+        at = from_datetime(self.decisions[-1].at)
+        if outcome is PROMOTED:
+            ref = ModelRef(version=run.version, run=run.name, uri="file:///m", sha256="0", at=self.decisions[-1].at)
+            self.state = self.state.apply(
+                promoted(self.state.models, loop="tides", challenger=ref, reason="better", at=at)
+            )
+        self.state = self.state.apply(
+            TrainingFinished(
+                id=f"finished-{run.name}",
+                loop="tides",
+                run=run.name,
+                attempt=1,
+                outcome=outcome,
+                reason="",
+                at=self.decisions[-1].at,
+                version=run.version,
+                rows=1,
+                seconds=1,
+                metrics={},
+                gate=[],
+                mlflow_run=None,
+            )
+        )
+
+
+@pytest.fixture
+def desk(tides: Any) -> Desk:
+    return Desk(tides.rules)
+
+
+@pytest.fixture
+def served(desk: Desk, tides: Any) -> Desk:
+    """The desk of a loop whose first model was promoted on day 10."""
+    desk.hears(tides.matured(10))
+    desk.ends(PROMOTED)
+    return desk
+
+
+def test_the_first_model_waits_for_enough_labels(desk: Desk, tides: Any) -> None:
+    assert desk.hears(tides.matured(8, matured=999)) is None
+    decided = desk.hears(tides.matured(9, matured=1000))
+    assert decided is not None
+    assert (decided.decision, decided.cause, decided.run) == (Decision.ACCEPTED, Cause.FIRST_MODEL, decided.run)
+    assert decided.reason == "1000 labels have matured, the first model needs 1000"
+    assert decided.numbers["matured"] == 1000
+
+
+def test_while_the_first_model_is_trained_the_clock_asks_nothing(desk: Desk, tides: Any) -> None:
+    desk.hears(tides.matured(9))
+    assert desk.hears(tides.matured(10)) is None
+
+
+def test_a_first_model_that_failed_is_tried_again_after_the_cooldown(desk: Desk, tides: Any) -> None:
+    desk.hears(tides.matured(9))
+    desk.ends(FAILED)
+    assert desk.hears(tides.matured(11)) is None
+    again = desk.hears(tides.matured(12))
+    assert again is not None
+    assert again.decision is Decision.ACCEPTED
+
+
+def test_the_schedule_asks_thirty_days_after_the_last_run(served: Desk, tides: Any) -> None:
+    assert served.hears(tides.matured(39)) is None
+    decided = served.hears(tides.matured(40))
+    assert decided is not None
+    assert (decided.cause, decided.decision) == (Cause.SCHEDULE, Decision.ACCEPTED)
+    assert decided.numbers["days_since_last_run"] == 30
+
+
+def test_healthy_suspected_and_cleared_windows_ask_nothing(served: Desk, tides: Any) -> None:
+    for finding in (Finding.HEALTHY, Finding.SUSPECTED, Finding.CLEARED):
+        assert served.hears(tides.judged(20, finding)) is None
+
+
+def test_drift_and_a_performance_drop_ask_with_their_own_cause(served: Desk, tides: Any) -> None:
+    drift = served.hears(tides.judged(20))
+    assert drift is not None
+    assert (drift.cause, drift.decision) == (Cause.DRIFT, Decision.ACCEPTED)
+    served.ends(REJECTED)
+    drop = served.hears(tides.judged(30, Finding.PERFORMANCE_DROP))
+    assert drop is not None
+    assert (drop.cause, drop.decision) == (Cause.PERFORMANCE, Decision.ACCEPTED)
+
+
+def test_a_second_verdict_joins_the_run_that_is_under_way(served: Desk, tides: Any) -> None:
+    first = served.hears(tides.judged(20))
+    second = served.hears(tides.judged(20.5, Finding.PERFORMANCE_DROP))
+    assert first is not None
+    assert second is not None
+    assert second.decision is Decision.COALESCED
+    assert first.run is not None
+    assert first.run in second.reason
+
+
+def test_two_verdicts_of_one_moment_are_one_run_however_fast_it_was(served: Desk, tides: Any) -> None:
+    served.hears(tides.judged(20))
+    served.ends(REJECTED)
+    second = served.hears(tides.judged(20, Finding.PERFORMANCE_DROP))
+    assert second is not None
+    assert second.decision is Decision.COALESCED
+
+
+def test_a_verdict_within_the_cooldown_is_declined_with_its_days(served: Desk, tides: Any) -> None:
+    decided = served.hears(tides.judged(12))
+    assert decided is not None
+    assert decided.decision is Decision.DECLINED
+    assert decided.reason == "2.0 days since the last run, the cooldown is 3.0 days"
+
+
+def test_a_person_may_ask_within_the_cooldown_but_not_past_the_budget(served: Desk, tides: Any) -> None:
+    for day in (11, 11.5, 12):
+        decided = served.hears(tides.wish(f"wish-{day}", day))
+        assert decided is not None
+        assert decided.decision is Decision.ACCEPTED
+        served.ends(PROMOTED)
+    last = served.hears(tides.wish("one-more", 13))
+    assert last is not None
+    assert last.decision is Decision.DECLINED
+    assert last.reason == "4 runs within 30.0 days, the budget is 4"
+
+
+def test_broken_data_blocks_until_a_later_window_is_healthy(served: Desk, tides: Any) -> None:
+    broken = served.hears(tides.judged(20, Finding.BROKEN_DATA))
+    assert broken is not None
+    assert broken.decision is Decision.DECLINED
+    assert broken.reason.startswith("broken data")
+    for event in (tides.judged(21), tides.judged(22, Finding.PERFORMANCE_DROP), tides.matured(41)):
+        decided = served.hears(event)
+        assert decided is not None
+        assert decided.decision is Decision.DECLINED
+        assert "broken since 2013-01-21" in decided.reason
+    served.hears(tides.judged(42, Finding.HEALTHY))
+    after = served.hears(tides.judged(43))
+    assert after is not None
+    assert after.decision is Decision.ACCEPTED
+
+
+def test_a_person_may_ask_although_data_is_broken(served: Desk, tides: Any) -> None:
+    served.hears(tides.judged(20, Finding.BROKEN_DATA))
+    decided = served.hears(tides.wish("fixed-it", 21))
+    assert decided is not None
+    assert decided.decision is Decision.ACCEPTED
+
+
+def test_three_rejections_in_a_row_stop_the_loop_until_a_person_asks(served: Desk, tides: Any) -> None:
+    for day in (20, 35, 50):
+        served.hears(tides.judged(day))
+        served.ends(REJECTED)
+    stopped = served.hears(tides.judged(65))
+    assert stopped is not None
+    assert stopped.decision is Decision.DECLINED
+    assert "3 challengers in a row" in stopped.reason
+    served.hears(tides.wish("look", 66))
+    served.ends(REJECTED)
+    again = served.hears(tides.judged(80))
+    assert again is not None
+    assert again.decision is Decision.ACCEPTED
+
+
+def test_a_verdict_on_a_version_that_no_longer_answers_is_declined(served: Desk, tides: Any) -> None:
+    served.hears(tides.judged(20))
+    served.ends(PROMOTED)
+    late = served.hears(tides.judged(25, version="1"))
+    assert late is not None
+    assert late.decision is Decision.DECLINED
+    assert late.reason == "the verdict is about version 1, version 2 answers now"
+
+
+def test_a_cause_that_retrain_on_does_not_list_is_declined(served: Desk, tides: Any) -> None:
+    served.rules = replace(served.rules, causes=frozenset({Cause.SCHEDULE}))
+    decided = served.hears(tides.judged(20))
+    assert decided is not None
+    assert decided.decision is Decision.DECLINED
+    assert decided.reason.startswith("retrain.on does not list drift")
+
+
+def test_a_wish_before_anything_was_heard_is_declined(desk: Desk, tides: Any) -> None:
+    decided = desk.hears(tides.wish("too-early"))
+    assert decided is not None
+    assert decided.decision is Decision.DECLINED
+    assert "no stream time" in decided.reason
+
+
+def test_a_wish_without_a_time_trains_at_the_loops_own_stream_time(served: Desk, tides: Any) -> None:
+    served.hears(tides.judged(17, Finding.HEALTHY))
+    decided = served.hears(tides.wish("now"))
+    assert decided is not None
+    assert decided.at == tides.day(17)
+
+
+def test_a_request_that_comes_twice_is_decided_once(served: Desk, tides: Any) -> None:
+    assert served.hears(tides.judged(20)) is not None
+    assert served.hears(tides.judged(20)) is None
+
+
+@st.composite
+def _year(draw: st.DrawFn) -> list[tuple[str, float, str]]:
+    """A year of verdicts, wishes, daily clocks and ends of runs, some of them delivered twice or out of order."""
+    steps = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["clock", "drift", "drop", "broken", "healthy", "wish", "promote", "reject", "fail"]),
+                st.floats(0, 120, allow_nan=False).map(lambda day: round(day, 1)),
+                st.sampled_from(["a", "b"]),
+            ),
+            max_size=60,
+        )
+    )
+    return steps if draw(st.booleans()) else sorted(steps, key=lambda step: step[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=_year())
+def test_one_run_at_a_time_never_past_the_budget_each_request_once(
+    tides: Any, steps: list[tuple[str, float, str]]
+) -> None:
+    desk = Desk(tides.rules)
+    ends = {"promote": PROMOTED, "reject": REJECTED, "fail": FAILED}
+    for what, day, tag in steps:
+        if what in ends:
+            if desk.state.running is not None:
+                desk.ends(ends[what])
+            continue
+        version = desk.state.champion.version if desk.state.champion else "1"
+        event = {
+            "clock": lambda day=day: tides.matured(day),
+            "drift": lambda day=day, tag=tag, v=version: tides.judged(day, version=v, id=f"drift-{day}-{tag}"),
+            "drop": lambda day=day, v=version: tides.judged(day, Finding.PERFORMANCE_DROP, version=v),
+            "broken": lambda day=day: tides.judged(day, Finding.BROKEN_DATA),
+            "healthy": lambda day=day: tides.judged(day, Finding.HEALTHY),
+            "wish": lambda day=day, tag=tag: tides.wish(f"wish-{day}-{tag}", day),
+        }[what]()
+        before = desk.state
+        decided = desk.hears(event)
+        if decided is not None and decided.decision is Decision.ACCEPTED:
+            assert before.running is None
+    requests = [decision.request for decision in desk.decisions]
+    assert len(requests) == len(set(requests))
+    accepted = [from_datetime(d.at) for d in desk.decisions if d.decision is Decision.ACCEPTED]
+    for at in accepted:
+        assert sum(at - 30 * DAY < other <= at for other in accepted) <= tides.rules.budget_runs
+    assert all(decision.reason for decision in desk.decisions)
+    refolded = LoopState(loop="tides")
+    for decision in [*desk.decisions, *desk.decisions]:
+        refolded = refolded.apply(decision)
+    assert [run.name for run in refolded.runs] == [run.name for run in desk.state.runs]
