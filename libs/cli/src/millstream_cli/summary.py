@@ -78,6 +78,7 @@ async def _dead_letters(offsets: Offsets, project: Project) -> int:
 def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
     """Rows, ids that were sent and are not there, ids that are there twice."""
     from millstream_tiles.lake import Lake
+    from millstream_tiles.lake_reader import read_events
 
     rows = lost = duplicates = 0
     tables = Lake(lake)
@@ -85,7 +86,7 @@ def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
         sent = ticks.sent(name)
         if stream.id is None or not len(sent):
             continue
-        ids = tables.ids(name)
+        ids = read_events(tables, name, ["_id"])["_id"]
         rows += len(ids)
         unique = ids.unique()
         duplicates += len(ids) - len(unique)
@@ -96,9 +97,10 @@ def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
 def _labels(loop: Loop, lake: str) -> pl.DataFrame:
     """key, truth (0 or 1) of every label event in the lake that carries one."""
     from millstream_tiles.lake import Lake
+    from millstream_tiles.lake_reader import read_events
 
     fields = sorted({loop.label.by, *loop.label.value.fields})
-    rows = Lake(lake).read(loop.label.stream, fields)
+    rows = read_events(Lake(lake), loop.label.stream, fields)
     truth = [loop.label.value(row) for row in rows.select(fields).iter_rows(named=True)]
     found = pl.DataFrame(
         {"key": rows[loop.label.by].cast(pl.String), "truth": [None if t is None else float(t) for t in truth]}

@@ -1,0 +1,52 @@
+"""Tiles and history in memory, for unit tests: held to the same duties as the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.runtime.user_events import UserEvent
+from millstream_features.errors import LakeUnavailable
+from millstream_features.ports import Applied, Slice
+
+
+class MemoryTiles:
+    """Keeps every event it was given once, by the fence."""
+
+    def __init__(self) -> None:
+        self.fences: dict[tuple[str, int], int] = {}
+        self.events: list[UserEvent] = []
+
+    async def apply(self, batch: Slice) -> Applied:
+        partition = (batch.stream, batch.partition)
+        fence = self.fences.get(partition, -1)
+        if fence >= batch.end:
+            return Applied(repeated=True, behind_at=None)
+        if fence + 1 < batch.start:
+            return Applied(repeated=False, behind_at=fence + 1)
+        self.events += [e for e in batch.events if e.record.offset > fence]
+        self.fences[partition] = batch.end
+        return Applied(repeated=False, behind_at=None)
+
+
+class MemoryHistory:
+    """Keeps rows by stream; `away` makes it unavailable."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[UserEvent]] = {}
+        self.ends: dict[tuple[str, int], int] = {}
+        self.commits = 0
+        self.away = False
+
+    async def append(self, slices: Sequence[Slice]) -> None:
+        if self.away:
+            raise LakeUnavailable("the lake is away")
+        for part in slices:
+            end = self.ends.get((part.stream, part.partition), -1)
+            self.rows.setdefault(part.stream, []).extend(e for e in part.events if e.record.offset > end)
+            self.ends[part.stream, part.partition] = max(end, part.end)
+        self.commits += 1
+
+    async def positions(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
+        if self.away:
+            raise LakeUnavailable("the lake is away")
+        return {p: self.ends[stream, p] for p in partitions if (stream, p) in self.ends}

@@ -1,0 +1,171 @@
+"""What features does with a batch, told with memory adapters."""
+
+from __future__ import annotations
+
+import pytest
+
+from millstream.runtime.delivery import Rewind
+from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
+from millstream_features.errors import LakeUnavailable
+from millstream_features.handlers import ApplyToTiles, KeepInLake
+
+from .features_story import DEPARTED, HOUR, MINUTE, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def applying(tiles: MemoryTiles, outbox: Outbox | None = None) -> ApplyToTiles:
+    return ApplyToTiles(streams=STREAMS, tiles=tiles, publisher=outbox or Outbox(), metrics=metrics())  # type: ignore[arg-type]
+
+
+def keeping(history: MemoryHistory, clock: Clock, *, rows: int = 100, buffer_rows: int = 1000) -> KeepInLake:
+    return KeepInLake(
+        streams=STREAMS,
+        history=history,
+        metrics=metrics(),
+        rows=rows,
+        age=10.0,
+        quiet=0.25,
+        buffer_rows=buffer_rows,
+        clock=clock,
+    )
+
+
+async def test_a_departure_is_applied_once_however_often_it_is_delivered() -> None:
+    tiles = MemoryTiles()
+    handle = applying(tiles)
+    for _ in range(3):
+        assert not await handle(batch(departure(0), departure(1)))
+    assert [e.event["flight_id"] for e in tiles.events] == ["F0", "F1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"\xff\xfe", "not_json"),
+        (b'{"flight_id": "F1"', "not_json"),
+        (b"[" * 100_000, "not_json"),
+        (None, "not_json"),
+        (b'{"flight_id": 7, "departed_at": "2013-06-01T12:00:00Z", "tailnum": "N1"}', "schema"),
+        (b'{"flight_id": "F1", "departed_at": "yesterday", "tailnum": "N1"}', "schema"),
+        (b'{"flight_id": "F1", "departed_at": "2013-06-01T13:00:00Z", "tailnum": "N1"}', "too_early"),
+    ],
+)
+async def test_what_a_stranger_wrote_is_dead_lettered_and_its_neighbours_are_applied(
+    value: bytes | None, reason: str
+) -> None:
+    tiles = MemoryTiles()
+    rejected = await applying(tiles)(batch(departure(0), FakeRecord(value, 1), departure(2)))
+    assert [(r.record.offset, r.error.reason) for r in rejected] == [(1, reason)]
+    assert [e.record.offset for e in tiles.events] == [0, 2]
+
+
+async def test_a_header_that_is_not_text_is_dead_lettered() -> None:
+    strange = FakeRecord(departure(0).value, 0, headers=[("ce_id", b"\xff")])
+    rejected = await applying(MemoryTiles())(batch(strange))
+    assert [r.error.reason for r in rejected] == ["bad_headers"]
+
+
+async def test_a_departure_known_two_hours_later_is_reported_late_as_it_came() -> None:
+    outbox = Outbox()
+    late = departure(0, known=NOON + 2 * HOUR)
+    await applying(MemoryTiles(), outbox)(batch(late, departure(1, known=NOON + HOUR)))
+    assert [(o.topic, o.value) for o in outbox.sent] == [("flights-departed-late", late.value)]
+
+
+async def test_a_store_that_lost_its_data_is_fed_again_from_its_own_position() -> None:
+    tiles = MemoryTiles()
+    handle = applying(tiles)
+    await handle(batch(departure(0), departure(1)))
+    tiles.fences.clear()
+    with pytest.raises(Rewind) as back:
+        await handle(batch(departure(2)))
+    assert back.value.offset == 0
+
+
+async def test_rows_wait_until_the_input_goes_quiet() -> None:
+    history, clock = MemoryHistory(), Clock()
+    keep = keeping(history, clock)
+    await keep(batch(departure(0)))
+    assert not keep.due()
+    clock.now += 0.3
+    assert keep.due()
+    await keep.flush()
+    assert [e.event["flight_id"] for e in history.rows[DEPARTED.name]] == ["F0"]
+    assert not keep.due()
+
+
+async def test_a_busy_stream_is_appended_by_age_and_by_size() -> None:
+    history, clock = MemoryHistory(), Clock()
+    keep = keeping(history, clock, rows=3)
+    await keep(batch(departure(0)))
+    for offset in range(1, 51):
+        clock.now += 0.2
+        if offset > 2:
+            break
+        await keep(batch(departure(offset)))
+    assert keep.due()
+    await keep.flush()
+    await keep(batch(departure(3)))
+    for _ in range(60):
+        clock.now += 0.2
+        keep._newest = clock.now  # something else keeps arriving
+    assert keep.due()
+
+
+async def test_many_ticks_become_one_commit() -> None:
+    history, clock = MemoryHistory(), Clock()
+    keep = keeping(history, clock)
+    for offset in range(20):
+        await keep(batch(departure(offset)))
+    await keep.flush()
+    assert history.commits == 1
+    assert len(history.rows[DEPARTED.name]) == 20
+
+
+async def test_a_lake_that_is_away_keeps_the_rows_in_hand_and_then_stops_the_reading() -> None:
+    history, clock = MemoryHistory(), Clock()
+    keep = keeping(history, clock, buffer_rows=2)
+    await keep(batch(departure(0), departure(1)))
+    history.away = True
+    with pytest.raises(LakeUnavailable):
+        await keep(batch(departure(2)))
+    history.away = False
+    await keep(batch(departure(2)))
+    await keep.flush()
+    assert [e.record.offset for e in history.rows[DEPARTED.name]] == [0, 1, 2]
+
+
+async def test_a_new_owner_starts_behind_what_the_lake_has() -> None:
+    history, clock = MemoryHistory(), Clock()
+    first = keeping(history, clock)
+    await first(batch(departure(0), departure(1)))
+    await first.flush()
+    await first(batch(departure(2)))  # in hand when its process dies
+    second = keeping(history, clock)
+    assert await second.assigned([(DEPARTED.name, 0), (DEPARTED.name, 1)]) == {
+        (DEPARTED.name, 0): 2,
+        (DEPARTED.name, 1): 0,
+    }
+
+
+async def test_a_zombie_that_flushes_late_adds_nothing() -> None:
+    history, clock = MemoryHistory(), Clock()
+    zombie, owner = keeping(history, clock), keeping(history, clock)
+    await zombie(batch(departure(0)))
+    await owner(batch(departure(0), departure(1)))
+    await owner.flush()
+    await zombie.flush()
+    assert [e.record.offset for e in history.rows[DEPARTED.name]] == [0, 1]
+
+
+async def test_an_event_known_before_it_happened_is_known_when_it_happened() -> None:
+    tiles = MemoryTiles()
+    await applying(tiles)(batch(departure(0, known=NOON - 3 * MINUTE)))
+    assert tiles.events[0].known_at == NOON
