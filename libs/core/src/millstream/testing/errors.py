@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from millstream.errors import MillstreamError
 
-class EmbeddedError(Exception):
+
+class EmbeddedError(MillstreamError):
     """A server, its tools or its folder is not usable; the message says what to do."""
 
 
