@@ -67,6 +67,13 @@ def test_definitions_that_cannot_be_imported_are_told(flights: Path, capsys: pyt
     assert "nothing_of_that_name" in problem["message"]
 
 
+def test_a_store_class_that_does_not_exist_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = flights / "features" / "feature_store.yaml"
+    store.write_text(store.read_text().replace("MillstreamOfflineStore", "MillstreamOflineStore"))
+    assert check(flights) == 1
+    assert "MillstreamOflineStore" in capsys.readouterr().out
+
+
 def test_a_broken_stream_is_told_once_although_the_features_read_it_too(
     flights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

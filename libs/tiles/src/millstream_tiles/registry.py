@@ -18,6 +18,7 @@ from typing import Any
 
 from feast import BatchFeatureView, Entity, FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
+from feast.errors import FeastError
 from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.project import Project
 from feast.repo_operations import get_repo_files
@@ -144,7 +145,7 @@ def _config(repo: Path, registry: Path, online: Mapping[str, Any], offline: Mapp
     try:
         with _quiet():
             return RepoConfig(**spec, repo_path=repo)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, FeastError) as error:
         raise BadRepo(f"{path}: {error}") from error
 
 
