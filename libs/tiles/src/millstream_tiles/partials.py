@@ -20,6 +20,7 @@ from millstream_tiles.layout import Floats, Ints, Layout, layout_of
 
 HOUR = 3_600_000_000
 
+
 def slack_of(view: View) -> int:
     """How far (microseconds) a question's as-of may lag behind the newest stream time and still find every tile.
 

@@ -34,7 +34,9 @@ class ValkeyTileStore:
         keys, args = self.call(batch, group)
         reply: list[Any] = await self._run(keys, args)
         outcome = Outcome(reply[0].decode())
-        seen = frozenset(i.decode("utf-8", "surrogatepass") for i in reply[2]) if outcome is Outcome.SEEN else frozenset()
+        seen = (
+            frozenset(i.decode("utf-8", "surrogatepass") for i in reply[2]) if outcome is Outcome.SEEN else frozenset()
+        )
         return Applied(outcome=outcome, fence=int(reply[1]), seen=seen)
 
     def call(self, batch: TileBatch, group: str) -> tuple[list[bytes], list[bytes | int]]:
