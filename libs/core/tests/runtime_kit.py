@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +25,12 @@ HASTY = Retry(first=0.01, ceiling=0.05, patience=0.2)
 
 def service(bootstrap: str, **settings: Any) -> Service:
     """A service without doorways. Its session is as short as Kafka allows, so that rebalances are quick."""
-    chosen = {"kafka": bootstrap, "instance": "test", "session_timeout_ms": 6000, "publish_timeout": 5.0} | settings
+    chosen: dict[str, Any] = {
+        "kafka": bootstrap,
+        "instance": "test",
+        "session_timeout_ms": 6000,
+        "publish_timeout": 5.0,
+    } | settings
     return Service("test", ServiceSettings(**chosen), title="test")
 
 
@@ -116,7 +122,7 @@ class Ledger:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.records: list[Record] = []
-        self.on: dict[bytes, Callable[[Record], Any]] = {}
+        self.on: dict[bytes, Callable[[Record], object]] = {}
         """Value → what to do with that record; may raise, or return an awaitable, or a Rejected."""
 
     @property
@@ -128,8 +134,9 @@ class Ledger:
         self.batches.append(batch)
         rejected: list[Rejected] = []
         for record in batch.records:
-            said = self.on.get(record.value or b"", lambda _: None)(record)
-            if asyncio.iscoroutine(said):
+            asked = self.on.get(record.value or b"")
+            said = asked(record) if asked else None
+            if inspect.isawaitable(said):
                 said = await said
             if isinstance(said, Rejected):
                 rejected.append(said)

@@ -42,7 +42,8 @@ async def tower(kafka: Any, ledger: Ledger, **more: Any) -> tuple[Service, str]:
 
 
 async def test_a_commit_is_explicit_and_comes_after_the_handling(kafka: Any) -> None:
-    ledger, seen = Ledger(), []
+    ledger = Ledger()
+    seen: list[int] = []
     made, topic = await tower(kafka, ledger)
 
     async def look(_: Record) -> None:
@@ -132,7 +133,8 @@ async def test_headers_that_are_no_utf8_reach_the_handler(kafka: Any) -> None:
 
 async def test_a_dependency_that_is_away_is_waited_for_and_nothing_is_lost(kafka: Any) -> None:
     """Three failures in a row, then it is back: the same batch again, in order, and the next ones behind it."""
-    ledger, failures = Ledger(), []
+    ledger = Ledger()
+    failures: list[int] = []
     made, topic = await tower(kafka, ledger)
 
     def away(_: Record) -> None:
@@ -174,7 +176,8 @@ async def test_after_its_patience_a_batch_is_given_back_and_read_again(kafka: An
 
 async def test_a_store_that_lost_its_data_gets_it_again(kafka: Any) -> None:
     """The store's fence went back to offset 1: the handler asks for it, and records 1 and 2 come once more."""
-    ledger, asked = Ledger(), []
+    ledger = Ledger()
+    asked: list[object] = []
     made, topic = await tower(kafka, ledger)
 
     def lost(_: Record) -> None:
@@ -206,6 +209,61 @@ async def test_the_store_may_say_where_to_start(kafka: Any) -> None:
         await until(lambda: ledger.records)
 
     assert ledger.values == [b'{"flight": 2}']
+
+
+async def test_no_record_comes_before_the_store_has_said_where_to_start(kafka: Any) -> None:
+    """Kafka hands out records at once; the store needs four tries to answer. What it has already is not handled again."""
+    ledger = Ledger()
+    asked: list[object] = []
+
+    async def slow_fence(partitions: Any) -> dict[tuple[str, int], int]:
+        asked.append(partitions)
+        if len(asked) < 4:
+            raise RetryLater("the tile store is away")
+        return {(topic, partition): 2 for topic, partition in partitions if partition == 0}
+
+    made, topic = await tower(kafka, ledger, partitions=2, assigned=slow_fence)
+    for partition in (0, 1):
+        await produce(kafka.bootstrap, topic, flight(0), flight(1), flight(2), partition=partition)
+    async with running(made):
+        await until(lambda: len(ledger.records) == 4)
+        await produce(kafka.bootstrap, topic, flight(3))
+        await until(lambda: len(ledger.records) == 5)
+
+    assert [r.offset for r in ledger.records if r.partition == 0] == [2, 3]
+    assert [r.offset for r in ledger.records if r.partition == 1] == [0, 1, 2]
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_never_says_where_to_start(kafka: Any) -> None:
+    ledger, asked = Ledger(), asyncio.Event()
+
+    async def away(_: Any) -> dict[tuple[str, int], int]:
+        asked.set()
+        raise RetryLater("the tile store is away")
+
+    made, topic = await tower(kafka, ledger, assigned=away)
+    await produce(kafka.bootstrap, topic, flight(0))
+    async with asyncio.timeout(10), running(made):
+        await asked.wait()
+        await until(lambda: "the tile store is away" in made.health.not_ready().values())
+
+    assert ledger.records == []
+    assert await committed(kafka.bootstrap, GROUP, topic) == 0
+
+
+async def test_a_store_with_a_bug_stops_the_process_before_the_first_record(kafka: Any) -> None:
+    ledger, stopped = Ledger(), asyncio.Event()
+
+    async def bug(_: Any) -> dict[tuple[str, int], int]:
+        raise ZeroDivisionError("a bug")
+
+    made, topic = await tower(kafka, ledger, assigned=bug)
+    made.on_fatal = stopped.set
+    await produce(kafka.bootstrap, topic, flight(0))
+    async with running(made):
+        await until(stopped.is_set)
+
+    assert ledger.records == []
 
 
 async def test_an_error_nobody_expected_stops_the_process_and_commits_nothing(kafka: Any) -> None:

@@ -9,75 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from itertools import chain
+from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
-from millstream.contracts.envelope import Envelope, envelope_of
-from millstream.contracts.topics import dead_letter_topic
-from millstream.errors import DeliveryUnknown, RejectEvent, RetryLater
+from millstream.errors import RetryLater
 from millstream.runtime.health import Health, Progress
 from millstream.runtime.metrics import RuntimeMetrics
-from millstream.runtime.publisher import Outgoing, Publisher
+from millstream.runtime.publisher import Publisher
+from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope, known_at
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.tracing import span
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-class Record(Protocol):
-    """A Kafka record as it lies in the topic (aiokafka's ConsumerRecord fits)."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    """Kafka's own time, milliseconds."""
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-def envelope(record: Record) -> Envelope:
-    """The record's envelope. Raises RejectEvent("bad_headers")."""
-    try:
-        return envelope_of(record.headers)
-    except ValueError as error:
-        raise RejectEvent("bad_headers", str(error)) from error
-
-
-def known_at(record: Record, found: Envelope) -> int:
-    """When the event could first have been known (microseconds): `ce_knownat`, else Kafka's time."""
-    return found.known_at if found.known_at is not None else record.timestamp * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Consecutive records of one partition."""
-
-    topic: str
-    partition: int
-    start: int
-    """First offset covered; below `records[0].offset` where the log has a gap (transactions, compaction)."""
-    end: int
-    """Last offset covered."""
-    records: Sequence[Record]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that the handler could not use: it goes to the dead letters, the others of its batch are done."""
-
-    record: Record
-    error: RejectEvent
 
 
 class Rewind(Exception):
@@ -113,22 +65,6 @@ class Retry:
 PATIENT = Retry()
 
 
-def dead_letter(rejected: Rejected, group: str) -> Outgoing:
-    """The record as it came, with what was wrong with it in headers of its own."""
-    record, error = rejected.record, rejected.error
-    headers = [
-        *record.headers,
-        ("millstream-dlq-reason", error.reason.encode()),
-        ("millstream-dlq-detail", error.detail[:2000].encode()),
-        ("millstream-dlq-group", group.encode()),
-        ("millstream-dlq-topic", record.topic.encode()),
-        ("millstream-dlq-partition", str(record.partition).encode()),
-        ("millstream-dlq-offset", str(record.offset).encode()),
-        ("millstream-dlq-timestamp", str(record.timestamp).encode()),
-    ]
-    return Outgoing(dead_letter_topic(record.topic, group), record.key, record.value or b"", headers)
-
-
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     """One consumer of one group. FastStream polls; what happens with a poll is decided here."""
 
@@ -157,6 +93,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._next: dict[TopicPartition, int] = {}
         """Where the next batch of each partition begins."""
         self._draining = False
+        self._settled = asyncio.Event()
+        """The store has said where the assigned partitions start."""
+        self._sought: set[TopicPartition] = set()
+        """Partitions whose start the store has moved, in the present assignment."""
+        if assigned is None:
+            self._settled.set()
         self._starting: asyncio.Task[None] | None = None
         self._progress = Progress(f"{group} on {', '.join(self.topics)}")
         self._condition = f"partitions of {', '.join(self.topics)}"
@@ -173,7 +115,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             max_records=settings.fetch_max_records,
-            batch_timeout_ms=200,
             # A long poll that is under way delays other partitions of the same consumer: keep it short.
             fetch_max_wait_ms=100,
             session_timeout_ms=settings.session_timeout_ms,
@@ -184,22 +125,55 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             listener=self,
         )
         self._subscriber(self._poll)
+        # The library's own poll, having waited 200 ms in vain, sleeps for as long again; records lie there meanwhile.
+        self._subscriber.get_msg = partial(_wait_for_records, most=settings.fetch_max_records)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        for partition in revoked:
-            self._next.pop(partition, None)
+        self._forget(revoked)
         self._progress.revoked()
+        if self._assigned is not None:
+            self._settled.clear()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        if self._assigned is not None and assigned:
-            starts = await self._patiently(lambda: self._starts(assigned))
-            consumer = self._subscriber.consumer
-            for (topic, partition), offset in starts.items():
-                log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
-                consumer.seek(TopicPartition(topic, partition), offset)
-        if assigned:
+        # A batch that was in hand while its partition moved has written down an end of its own: it is void here.
+        self._forget(assigned)
+        try:
+            if self._assigned is not None:
+                await self._settle(assigned)
+        except Exception as error:  # the client itself would read on from where Kafka thinks
+            log.critical("stopping: no start for new partitions", exc_info=error, extra={"group": self.group})
+            self._stop_process(error)
+            return
+        if assigned and not self._draining:
             self._starting = asyncio.create_task(self._commit_start(sorted(assigned)))
         self._health.met(self._condition)
+
+    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._next.pop(partition, None)
+
+    async def _settle(self, assigned: set[TopicPartition]) -> None:
+        """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
+        assert self._assigned is not None
+        attempt = 0
+        while assigned:
+            try:
+                starts = await self._assigned(sorted((p.topic, p.partition) for p in assigned))
+                break
+            except RetryLater as error:
+                if self._draining:
+                    return
+                self._health.waiting_for(self._condition, str(error))
+                log.warning("waiting before the first record: %s", error, extra={"group": self.group})
+                await asyncio.sleep(self._retry.delay(attempt))
+                attempt += 1
+        else:
+            starts = {}
+        self._sought = {TopicPartition(*partition) for partition in starts}
+        for (topic, partition), offset in starts.items():
+            log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
+            self._subscriber.consumer.seek(TopicPartition(topic, partition), offset)
+        self._settled.set()
 
     async def _commit_start(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit where a new group begins: a group that never committed looks to KEDA as if it had all or nothing to do."""
@@ -209,22 +183,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             starts = {p: await consumer.position(p) for p in missing}
             # A batch that was handled meanwhile has committed more; never go back behind it.
             await self._commit(consumer, {p: self._next.get(p, start) for p, start in starts.items()})
-        except (KafkaError, IllegalStateError) as error:
+        except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
-
-    async def _starts(self, assigned: set[TopicPartition]) -> dict[tuple[str, int], int]:
-        assert self._assigned is not None
-        return await self._assigned(sorted((p.topic, p.partition) for p in assigned))
-
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        attempt = 0
-        while True:
-            try:
-                return await work()
-            except RetryLater as error:
-                log.warning("waiting before the first record: %s", error, extra={"group": self.group})
-                await asyncio.sleep(self._retry.delay(attempt))
-                attempt += 1
 
     async def bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
         """(first offset, offset after the last) of every partition of the topics, as Kafka says now; assigned or not.
@@ -250,6 +210,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def drain(self, timeout: float) -> None:
         """Stop taking new polls. FastStream waits for the poll in hand (bounded) and leaves the group."""
         self._draining = True
+        self._settled.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def _poll(self, message: KafkaMessage) -> None:
         if self._draining or self._health.fatal is not None:
@@ -259,6 +222,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         grouped: dict[TopicPartition, list[Record]] = {}
         for record in records:
             grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+        if not self._settled.is_set():
+            # The client hands out records before the store has said where to start: read them again then.
+            await self._settled.wait()
+            for partition in grouped.keys() - self._sought:
+                self._seek(message.consumer, partition, grouped[partition][0].offset)
+            return
         done: dict[TopicPartition, int] = {}
         try:
             for partition, found in grouped.items():
@@ -348,6 +317,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics.lag.labels(partition.topic, str(partition.partition), self.group).set(lag)
 
 
+async def _wait_for_records(consumer: Any, *, most: int) -> tuple[Record, ...]:
+    """One poll: records of any partitions, as soon as there are some; empty after a second, to see whether to stop."""
+    found = await consumer.getmany(timeout_ms=1000, max_records=most)
+    return tuple(chain.from_iterable(found.values()))
+
+
 async def _raw_parser(message: Any, original: Any) -> KafkaMessage:
     """Leave the records as they are: the library's parser decodes headers as UTF-8 and trips over strangers' bytes."""
     parser = original.__self__
@@ -363,7 +338,6 @@ __all__ = [
     "PATIENT",
     "Assigned",
     "Batch",
-    "DeliveryUnknown",
     "Handler",
     "Record",
     "Rejected",
