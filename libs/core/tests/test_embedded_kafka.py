@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from millstream.testing.errors import PortTaken, ServerDidNotStart
+from millstream.testing.jvm import ClassArchive
 from millstream.testing.kafka import BrokerPorts, EmbeddedKafka
 from millstream.testing.kafka_probe import brokers_in_metadata
 from millstream.testing.ports import HOST
@@ -110,7 +111,7 @@ def test_a_taken_port_is_refused_before_anything_starts(broker: EmbeddedKafka, t
     assert second.processes == []
 
 
-def test_a_broker_with_a_broken_data_folder_says_why(tmp_path: Path) -> None:
+def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path, heap="1m")  # no JVM can run Kafka in that
     with pytest.raises(ServerDidNotStart, match=r"kafka did not start: it ended with status 1(?s:.*)last lines"):
         kafka.start()
@@ -120,3 +121,18 @@ def test_a_broker_with_a_broken_data_folder_says_why(tmp_path: Path) -> None:
 def test_as_many_ports_as_brokers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 brokers need as many pairs of ports, got 1"):
         EmbeddedKafka(tmp_path, ports=[BrokerPorts()], brokers=3)
+
+
+def test_a_class_archive_is_published_only_by_an_orderly_end(tmp_path: Path) -> None:
+    archive = ClassArchive(tmp_path / "classes.jsa")
+    (write, *_) = archive.flags("half")
+    assert write == f"-XX:ArchiveClassesAtExit={tmp_path / 'classes.half'}"
+    (tmp_path / "classes.half").write_bytes(b"torn")
+    archive.keep(orderly=False)
+    assert list(tmp_path.iterdir()) == []
+
+    archive.flags("whole")
+    (tmp_path / "classes.whole").write_bytes(b"classes")
+    archive.keep(orderly=True)
+    assert archive.flags("unused")[0] == f"-XX:SharedArchiveFile={tmp_path / 'classes.jsa'}"
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"classes"]

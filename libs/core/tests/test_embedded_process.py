@@ -108,13 +108,13 @@ def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
 
 def test_one_that_is_never_ready_is_killed_and_named(tmp_path: Path) -> None:
     dreamer = ManagedProcess("dreamer", SLEEPER, log=tmp_path / "d.log", ready=lambda: False, ready_within=0.2)
-    with pytest.raises(ServerDidNotStart, match="waited 0.2 s for dreamer to be ready"):
+    with pytest.raises(ServerDidNotStart, match=r"waited 0\.2 s for dreamer to be ready"):
         dreamer.start()
     assert not dreamer.alive()
 
 
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ServerDidNotStart, match="nowhere did not start.*no-such-program"):
+    with pytest.raises(ServerDidNotStart, match=r"nowhere did not start.*no-such-program"):
         ManagedProcess("nowhere", ["no-such-program"], log=tmp_path / "n.log").start()
 
 

@@ -8,9 +8,11 @@ import pytest
 import redis
 
 from millstream.testing.errors import FolderUnusable, PortTaken, StackAlreadyRunning
+from millstream.testing.folder import FolderLock
 from millstream.testing.kafka_probe import brokers_in_metadata
 from millstream.testing.process import ManagedProcess
 from millstream.testing.stack import EmbeddedStack, StackPorts
+from millstream.testing.valkey import EmbeddedValkey
 
 
 @pytest.mark.connected
@@ -34,20 +36,34 @@ def test_it_starts_serves_keeps_its_data_and_refuses_a_second_one(tmp_path: Path
     with again, redis.Redis.from_url(again.addresses().valkey) as store:
         assert store.get("kept") == b"yes"
 
-    fresh = EmbeddedStack(tmp_path, with_mlflow=False, fresh=True)
-    with fresh, redis.Redis.from_url(fresh.addresses().valkey) as store:
-        assert store.get("kept") is None
+
+@pytest.mark.connected
+def test_one_that_cannot_start_takes_the_others_down(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "cluster.id").write_text("of an earlier run")
+    taken = int(valkey.url.rpartition(":")[2].removesuffix("/0"))
+    stack = EmbeddedStack(tmp_path, with_mlflow=False, fresh=True, ports=StackPorts(valkey=taken))
+    with pytest.raises(PortTaken, match=f"port {taken} .* the port of valkey"):
+        stack.start()
+    assert not any(process.alive() for process in stack.processes())
+    earlier = tmp_path / "kafka" / "cluster.id"
+    assert not earlier.exists() or earlier.read_text() != "of an earlier run", "a fresh start keeps nothing"
+    assert valkey.processes[0].alive()
 
 
 @pytest.mark.connected
-def test_one_that_cannot_start_takes_the_others_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with EmbeddedStack(tmp_path / "first", with_mlflow=False) as first:
-        taken = int(first.addresses().kafka.rpartition(":")[2])
-        second = EmbeddedStack(tmp_path / "second", with_mlflow=False, ports=StackPorts(kafka=taken))
-        with pytest.raises(PortTaken, match=str(taken)):
-            second.start()
-        assert not any(process.alive() for process in second.processes())
-        assert all(process.alive() for process in first.processes())
+def test_ctrl_c_while_servers_start_leaves_none_of_them(tmp_path: Path) -> None:
+    def impatient(line: str) -> None:
+        if line.startswith("Valkey is ready"):
+            raise KeyboardInterrupt
+
+    stack = EmbeddedStack(tmp_path, with_mlflow=False, progress=impatient)
+    with pytest.raises(KeyboardInterrupt):
+        stack.start()
+    assert not any(process.alive() for process in stack.processes())
+    lock = FolderLock(tmp_path)
+    lock.take()  # the folder is free again
+    lock.release()
 
 
 def test_a_full_disk_is_refused_with_both_numbers(tmp_path: Path) -> None:
@@ -59,7 +75,7 @@ def test_a_full_disk_is_refused_with_both_numbers(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(FolderUnusable, match="is not writable .*: choose another data folder"):
+    with pytest.raises(FolderUnusable, match=r"is not writable .*: choose another data folder"):
         EmbeddedStack(tmp_path / "taken").start()
 
 
@@ -87,6 +103,6 @@ def test_a_holder_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
     with pytest.raises(StackAlreadyRunning, match=f"process {holder.pid}"):
         stack.start()
     holder.kill9()
-    lock = stack._lock
+    lock = FolderLock(tmp_path)
     lock.take()
     lock.release()

@@ -27,9 +27,9 @@ class Usage:
 class ManagedProcess:
     """One program in a session and process group of its own, its output appended to a log file.
 
-    Used from one thread at a time. `start` may follow a stop or a kill: same log, a new process, and the same
-    arguments unless `args` was changed.
-    When this Python process dies in any way the group is killed, unless `outlives_us`.
+    Used from one thread at a time, but `kill9` may come from any. `start` may follow a stop or a kill: same log, a new
+    process, and the same arguments unless `args` was changed. When this Python process dies in any way the group is
+    killed, unless `outlives_us`.
     """
 
     def __init__(
