@@ -14,7 +14,7 @@ from millstream.project import Project
 from millstream_cli.meters import Meters
 from millstream_cli.replay import Addresses, Replay
 from millstream_cli.story import Story
-from millstream_cli.ticks import Ticks
+from millstream_cli.ticks import Tick, Ticks
 from millstream_cli.view import ReplayView
 
 
@@ -36,18 +36,24 @@ async def run_replay(
     console: Console,
     states: Callable[[], dict[str, str]],
     beside: Callable[[], Awaitable[None]] | None = None,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
 ) -> Replayed:
     """Send `ticks` through the mill at `addresses` while showing how it gets on. `beside` runs meanwhile (supervision); its
     failure ends the replay. Raises CommandFailed, Stuck."""
     meters = Meters(addresses.kafka, list(project.streams))
     view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings)
     story = Story(addresses.kafka, on_event=view.told)
+
+    def ticked(tick: Tick) -> None:
+        view.ticked(tick)
+        on_tick(tick)
+
     replay = Replay(
         project=project,
         ticks=ticks,
         addresses=addresses,
         story=story,
-        on_tick=view.ticked,
+        on_tick=ticked,
     )
     began = time.perf_counter()
     await story.start()

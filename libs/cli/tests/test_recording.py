@@ -1,0 +1,61 @@
+"""A recording is checked before anything is started."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from millstream.project import load_project
+from millstream_cli.errors import CommandFailed
+from millstream_cli.recording import load_recording
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for part in ("streams", "features", "loops"):
+        shutil.copytree(FLIGHTS / part, tmp_path / part)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "A replay needs a function recording()"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("x = 1", "AttributeError"),
+        (
+            "import polars as pl\ndef recording(): return {'trains': pl.DataFrame({'known_at': [1]})}",
+            "no stream 'trains' in streams/; found: flights-departed, flights-landed, flights-scheduled",
+        ),
+        (
+            "import polars as pl\ndef recording(): return {'flights-landed': pl.DataFrame({'known_at': ['noon']})}",
+            "flights-landed: known_at must be Int64 microseconds, is String",
+        ),
+    ],
+)
+def test_a_recording_that_cannot_be_sent_says_why(project: Path, code: str | None, message: str) -> None:
+    if code is not None:
+        (project / "recording.py").write_text(code)
+    with pytest.raises(CommandFailed) as refused:
+        load_recording(load_project(project))
+    assert message in str(refused.value)
+
+
+def test_the_flights_are_all_there_and_fit_their_streams() -> None:
+    project = load_project(FLIGHTS)
+    found = load_recording(project)
+    assert {name: len(events) for name, events in found.items()} == {
+        "flights-scheduled": 336_776,
+        "flights-departed": 328_521,
+        "flights-landed": 327_346,
+    }
+    for name, events in found.items():
+        stream = project.streams[name]
+        for row in events.drop("known_at").gather_every(997).iter_rows(named=True):
+            stream.validator().validate(row)
+        assert stream.id is not None
+        assert events[stream.id].is_unique().all()

@@ -1,0 +1,116 @@
+"""The story of a loop, told by its own events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from millstream.contracts.envelope import Envelope, Headers
+from millstream.contracts.events import (
+    Cause,
+    Decision,
+    Event,
+    Finding,
+    Outcome,
+    RetrainDecided,
+    TrainingFinished,
+    WindowJudged,
+    WindowKind,
+)
+from millstream.contracts.times import to_datetime
+from millstream_cli.story import Story, Told
+from millstream_cli.view import line_of
+
+AT = to_datetime(1_370_000_000_000_000)
+
+
+@dataclass
+class FakeRecord:
+    value: bytes
+    headers: Headers
+
+
+def record(event: Event, id: str, caused_by: str | None = None) -> FakeRecord:
+    envelope = Envelope(id=id, type=event.type_name, source="test", causation_id=caused_by)
+    return FakeRecord(event.encode(), envelope.headers())
+
+
+def judged(id: str, finding: Finding) -> WindowJudged:
+    return WindowJudged(
+        id=id,
+        loop="flight-delay",
+        version="1",
+        kind=WindowKind.INPUTS,
+        index=0,
+        finding=finding,
+        reason="effect 0.31",
+        at=AT,
+        start=AT,
+        end=AT,
+        rows=500,
+        effect=0.31,
+    )
+
+
+def decided(id: str, request: str, decision: Decision, run: str | None = None) -> RetrainDecided:
+    return RetrainDecided(
+        id=id, loop="flight-delay", request=request, cause=Cause.DRIFT, decision=decision, reason="why", at=AT, run=run
+    )
+
+
+def finished(id: str, run: str, outcome: Outcome) -> TrainingFinished:
+    return TrainingFinished(
+        id=id,
+        loop="flight-delay",
+        run=run,
+        attempt=1,
+        outcome=outcome,
+        reason="better",
+        at=AT,
+        version="2",
+        rows=10,
+        seconds=1.0,
+        metrics={},
+        gate=[],
+        mlflow_run=None,
+    )
+
+
+def told(*records: FakeRecord) -> Story:
+    story = Story("nowhere:0")
+    for one in records:
+        story._tell(one)
+    return story
+
+
+def test_a_run_is_open_from_its_decision_to_its_end() -> None:
+    story = told(record(decided("d1", "v1", Decision.ACCEPTED, run="r1"), "d1", "v1"))
+    assert list(story.open_runs) == ["r1"]
+    story._tell(record(finished("f1", "r1", Outcome.PROMOTED), "f1", "d1"))
+    assert not story.open_runs
+    assert story.count(Outcome.PROMOTED) == 1
+
+
+def test_a_repeated_event_is_told_once() -> None:
+    end = record(finished("f1", "r1", Outcome.REJECTED), "f1", "d1")
+    assert told(end, end).count(Outcome.REJECTED) == 1
+
+
+def test_the_timeline_keeps_verdicts_that_led_to_something() -> None:
+    story = told(
+        record(judged("v0", Finding.HEALTHY), "v0"),
+        record(judged("v1", Finding.DETECTED), "v1"),
+        record(decided("d1", "v1", Decision.ACCEPTED, run="r1"), "d1", "v1"),
+    )
+    assert [(row["id"], row["caused_by"]) for row in story.timeline()] == [("v1", None), ("d1", "v1")]
+
+
+def test_a_record_that_is_not_ours_is_passed_over() -> None:
+    strange = FakeRecord(b"{}", Envelope(id="x", type="millstream.model.state.v1", source="stranger").headers())
+    assert told(strange).told == []
+
+
+def test_news_is_what_somebody_would_want_to_be_told() -> None:
+    assert line_of(Told("v0", None, judged("v0", Finding.HEALTHY))) is None
+    line = line_of(Told("v1", None, judged("v1", Finding.DETECTED)))
+    assert line is not None
+    assert "detected: effect 0.31" in line

@@ -1,0 +1,45 @@
+"""The simulated clock: questions at a tick's start, events at its end, empty ticks not at all."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from millstream.contracts.times import HOUR
+from millstream_cli.ticks import Ticks
+
+
+def frame(*hours: float) -> pl.DataFrame:
+    return pl.DataFrame({"known_at": [int(h * HOUR) for h in hours], "name": [f"at {h}" for h in hours]})
+
+
+def test_what_became_known_within_an_hour_is_one_tick() -> None:
+    ticks = Ticks({"asked": frame(1.0, 1.9, 2.0), "landed": frame(1.5)}, questions={"asked"}, tick=HOUR, until=None)
+    first, second = list(ticks)
+    assert (first.start, first.end) == (HOUR, 2 * HOUR)
+    assert first.questions["asked"]["name"].to_list() == ["at 1.0", "at 1.9"]
+    assert first.events["landed"]["name"].to_list() == ["at 1.5"]
+    assert second.questions["asked"]["name"].to_list() == ["at 2.0"]
+    assert not second.events
+
+
+def test_quiet_nights_cost_no_tick() -> None:
+    assert len(Ticks({"landed": frame(1.0, 50.0)}, questions=set(), tick=HOUR, until=None)) == 2
+
+
+def test_until_is_excluded_and_counts_what_is_sent() -> None:
+    ticks = Ticks({"landed": frame(1.0, 2.0, 3.0)}, questions=set(), tick=HOUR, until=3 * HOUR)
+    assert ticks.events == 2
+    assert sum(tick.size for tick in ticks) == 2
+
+
+def test_every_event_is_in_exactly_one_tick() -> None:
+    recording = {"asked": frame(*(i * 0.37 for i in range(200))), "landed": frame(*(i * 0.11 for i in range(500)))}
+    ticks = Ticks(recording, questions={"asked"}, tick=HOUR, until=None)
+    sent = [n for t in ticks for f in (*t.questions.values(), *t.events.values()) for n in f["name"]]
+    assert len(sent) == 700
+    assert [t.start for t in ticks] == sorted(t.start for t in ticks)
+
+
+def test_known_at_stays_with_the_clock_and_is_not_sent() -> None:
+    (tick,) = Ticks({"landed": frame(1.0)}, questions=set(), tick=HOUR, until=None)
+    assert tick.events["landed"].columns == ["name"]

@@ -1,0 +1,108 @@
+"""The five real processes on real servers, with a project small enough for a test: two weeks of flights, quick decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from millstream.contracts.times import HOUR, from_rfc3339
+from millstream.project import Project, load_project
+from millstream_cli.mill import Mill
+from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.recording import load_recording
+from millstream_cli.replay import Addresses
+from millstream_cli.running import Replayed, run_replay
+from millstream_cli.summary import Places, summarise
+from millstream_cli.ticks import Tick, Ticks
+
+FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
+
+
+def small_project(folder: Path, *, partitions: int) -> Project:
+    """The flights with a first model after 2,000 labels, windows of 500, and a retrain every four days."""
+    shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    yaml = YAML()
+    for file in (folder / "streams").glob("*.yaml"):
+        stream = yaml.load(file)
+        stream["partitions"] = partitions
+        yaml.dump(stream, file)
+    file = folder / "loops" / "flight-delay.yaml"
+    loop = yaml.load(file)
+    loop["model"]["params"]["rounds"] = 30
+    loop["train"] |= {"holdout": "1d", "schedule": "4d", "first_after": {"rows": 2000}}
+    loop["drift"]["window"] = 500
+    loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
+    yaml.dump(loop, file)
+    return load_project(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one run left behind."""
+
+    figures: dict[str, Any]
+    log: PredictionLog
+    replayed: Replayed
+    output: str
+
+    def answers(self) -> pl.DataFrame:
+        """Every effective answer: question, version, probability."""
+        return self.log.frame("flight-delay").select("question", "asked_at", "version", "probability")
+
+    def decisions(self) -> list[tuple[Any, ...]]:
+        """Every decision and outcome, without what differs between machines (seconds, hosts)."""
+        wanted = ("type", "id", "at", "decision", "cause", "run", "outcome", "version", "revision")
+        return [tuple(row.get(name) for name in wanted) for row in self.replayed.story.timeline()]
+
+
+async def run_small(
+    project: Project, root: Path, *, until: str, on_tick: Callable[[Mill, int, Tick], None] = lambda mill, n, tick: None
+) -> Outcome:
+    """Start a mill, replay until `until`, count, stop. `on_tick` may do harm after the n-th tick."""
+    recording = load_recording(project)
+    ticks = Ticks(recording, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(until))
+    screen = StringIO()
+    console = Console(file=screen, width=160)
+    mill = Mill(
+        project=project,
+        root=root,
+        fresh=True,
+        fixed_ports=False,
+        say=console.print,
+        # The smallest that Kafka allows: a killed consumer's partitions move after six seconds.
+        environment={"MILLSTREAM_SESSION_TIMEOUT_MS": "6000"},
+    )
+    done = 0
+
+    def ticked(tick: Tick) -> None:
+        nonlocal done
+        done += 1
+        on_tick(mill, done, tick)
+
+    try:
+        state = await mill.start()
+        replayed = await run_replay(
+            project=project,
+            ticks=ticks,
+            addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
+            console=console,
+            states=lambda: {},
+            beside=mill.supervise,
+            on_tick=ticked,
+        )
+        places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
+        loop = project.loops["flight-delay"]
+        figures = await summarise(project, loop, ticks, replayed.story, places)
+        log = await read_predictions(state.kafka)
+    finally:
+        await asyncio.to_thread(mill.stop)
+    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue())
