@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from millstream_tiles.definition import Function, View
-from millstream_tiles.join import windowed_values
-from millstream_tiles.join_events import columns_of
+from millstream_tiles.join import values_of
+from millstream_tiles.join_events import columns_of, on_time_once
 from millstream_tiles.join_forest import Floats, Ints
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
@@ -41,25 +41,33 @@ def history(lake: Lake, asked: Sequence[Asked], t: Ints, *, chunk: int = CHUNK) 
     for first in range(0, len(order), chunk):
         rows = order[first : first + chunk]
         times = t[rows]
-        for stream in dict.fromkeys(one.view.stream for one in asked):
-            mine = [i for i, one in enumerate(asked) if one.view.stream == stream]
-            events = _events(lake, stream, [asked[i].view for i in mine], int(times[0]), int(times[-1]))
-            for i in mine:
-                keys = asked[i].keys[rows]
-                for name, values in windowed_values(asked[i].view, events, keys, times).items():
+        for alike in _alike(asked):
+            events = _events(lake, [asked[i].view for i in alike], int(times[0]), int(times[-1]))
+            for i in alike:
+                for name, values in values_of(asked[i].view, events, asked[i].keys[rows], times).items():
                     answers[i][name][rows] = values
     return answers
 
 
-def _events(lake: Lake, stream: str, views: Sequence[View], earliest: int, latest: int) -> pl.DataFrame:
-    """All that questions between `earliest` and `latest` may see, and the copies of it that must not count twice."""
+def _alike(asked: Sequence[Asked]) -> list[list[int]]:
+    """The views for which the same events count, by their places in `asked`."""
+    groups: dict[tuple[str, int, bool], list[int]] = {}
+    for i, one in enumerate(asked):
+        groups.setdefault((one.view.stream, one.view.lateness, one.view.event_id is not None), []).append(i)
+    return list(groups.values())
+
+
+def _events(lake: Lake, views: Sequence[View], earliest: int, latest: int) -> pl.DataFrame:
+    """The countable events that questions between `earliest` and `latest` may see; all `views` are alike."""
     columns = list(dict.fromkeys(column for view in views for column in columns_of(view)))
-    copies = max(view.dedupe_span if view.event_id else 0 for view in views)
+    by_id = views[0].event_id is not None
+    # An event in no window may still be the first copy of one that is.
+    copies = views[0].dedupe_span if by_id else 0
     window = max(a.window for view in views for a in view.aggregates)
     slide = max(a.slide for view in views for a in view.aggregates)
-    return read_events(
-        lake, stream, columns, since=earliest - window - copies, until=latest + slide + copies, known_by=latest
-    )
+    since, until = earliest - window - copies, latest + slide + copies
+    events = read_events(lake, views[0].stream, columns, since=since, until=until, known_by=latest)
+    return on_time_once(events, lateness=views[0].lateness, by_id=by_id)
 
 
 def _empty(view: View, n: int) -> dict[str, Floats | Ints]:

@@ -37,10 +37,14 @@ def windowed_values(view: View, events: pl.DataFrame, keys: pl.DataFrame, t: Int
 
     Counts are int64, everything else float64 with NaN for null. Raises KeyError naming a column that is missing.
     """
+    return values_of(view, countable(view, events), keys, t)
+
+
+def values_of(view: View, usable: pl.DataFrame, keys: pl.DataFrame, t: Ints) -> dict[str, Floats | Ints]:
+    """`windowed_values` over events that are `countable` for the view already (it may share them with other views)."""
     t = np.ascontiguousarray(t, dtype=np.int64)
     if view.keys and len(keys) != len(t):
         raise ValueError(f"{view.name}: {len(keys)} keys but {len(t)} times; each question needs both")
-    usable = countable(view, events)
     if view.keys:
         event_codes, question_codes = key_codes(view, usable, keys)
     else:

@@ -23,17 +23,24 @@ def columns_of(view: View) -> list[str]:
 
 
 def countable(view: View, events: pl.DataFrame) -> pl.DataFrame:
-    """The events on time, one of each id (the first by known-at, partition, offset); times as int64 microseconds.
+    """The events that may enter the view's windows, with the columns that it needs.
 
-    Copies are found however far apart they are; the online store promises it within `View.dedupe_span` of event time.
     Raises KeyError naming the first column that the view needs and `events` does not have.
     """
     for column in columns_of(view):
         if column not in events.columns:
             raise KeyError(f"view {view.name}: events of stream {view.stream} have no column {column!r}")
-    events = events.select(columns_of(view)).with_columns(micros(EVENT_TIME), micros(KNOWN_AT))
-    events = events.filter(pl.col(KNOWN_AT) - pl.col(EVENT_TIME) <= view.lateness)
-    if not view.event_id:
+    return on_time_once(events.select(columns_of(view)), lateness=view.lateness, by_id=view.event_id is not None)
+
+
+def on_time_once(events: pl.DataFrame, *, lateness: int, by_id: bool) -> pl.DataFrame:
+    """The events on time, of each id the first by (known-at, partition, offset); times as int64 microseconds.
+
+    Copies are found however far apart they are; the online store promises it within `View.dedupe_span` of event time.
+    """
+    events = events.with_columns(micros(EVENT_TIME), micros(KNOWN_AT))
+    events = events.filter(pl.col(KNOWN_AT) - pl.col(EVENT_TIME) <= lateness)
+    if not by_id:
         return events
     repeated = events[ID].is_duplicated() & events[ID].is_not_null()
     if not repeated.any():
