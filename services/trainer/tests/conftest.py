@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from millstream.contracts.events import Cause, Finding, LabelsMatured, RetrainRequested, WindowJudged, WindowKind
 from millstream.contracts.times import DAY
+from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.policy import Rules
+from millstream_trainer.domain.table import Table, category_column, number_column
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -81,6 +85,141 @@ class Tides:
 @pytest.fixture(scope="session")
 def tides() -> Tides:
     return Tides()
+
+
+class Ships:
+    """Ships that will be late: long ones, those bound for the north pier, and all of them on foggy days."""
+
+    def __init__(self, count: int = 3000, days: int = 60) -> None:
+        rng = np.random.default_rng(5)
+        self.days = days
+        self.expected = np.sort(rng.uniform(0, days, count))
+        self.length = np.round(rng.normal(120, 40, count), 1)
+        self.length[rng.random(count) < 0.03] = np.nan
+        self.pier = rng.choice(["north", "east", "west", None], count, p=[0.4, 0.3, 0.28, 0.02])
+        self.fog = np.repeat(rng.normal(0, 12, days + 1), 1)[self.expected.astype(int)]
+        drift = np.where(self.pier == "north", 6.0, -4.0) + np.nan_to_num(self.length - 120) * 0.1 + self.fog
+        self.delay = np.round(drift + rng.normal(0, 6, count), 0)
+
+    def dataset(self) -> Dataset:
+        """The table that a history would give, without a lake."""
+        ids = np.empty(len(self.delay), dtype=object)
+        ids[:] = [f"visit-{i}" for i in range(len(ids))]
+        known = (np.array([START.timestamp()]) * 1e6 + self.expected * DAY).astype(np.int64)
+        table = Table(
+            questions=ids,
+            known_at=known,
+            labels=(self.delay >= 10).astype(np.int8),
+            columns=(
+                number_column("pier_arrivals__mean_delay_6h", "feature", self.fog),
+                number_column("length", "input", self.length),
+                category_column("pier", "input", list(self.pier)),
+            ),
+        )
+        return Dataset(table=table.sorted(), views={"pier_arrivals": "abc"}, left_out={"without_label": 3})
+
+
+@pytest.fixture(scope="session")
+def ships() -> Ships:
+    return Ships()
+
+
+@pytest.fixture(scope="session")
+def harbour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder: will a ship that is expected come ten minutes late or more?"""
+    home = tmp_path_factory.mktemp("harbour")
+    for name, text in HARBOUR.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(text)
+    return home
+
+
+HARBOUR = {
+    "streams/ships-expected.yaml": """
+stream: ships-expected
+description: A ship announced itself.
+key: visit
+id: visit
+time: announced_at
+schema:
+  type: object
+  required: [visit, announced_at]
+  properties:
+    visit: {type: string}
+    announced_at: {type: string, format: date-time}
+    pier: {type: [string, "null"]}
+    length: {type: [number, "null"]}
+""",
+    "streams/ships-arrived.yaml": """
+stream: ships-arrived
+description: A ship made fast.
+key: visit
+id: visit
+time: arrived_at
+schema:
+  type: object
+  required: [visit, arrived_at, delay]
+  properties:
+    visit: {type: string}
+    arrived_at: {type: string, format: date-time}
+    pier: {type: [string, "null"]}
+    delay: {type: [number, "null"]}
+""",
+    "loops/tides.yaml": """
+loop: tides
+predict: {on: ships-expected, features: pier_v1, inputs: [length, pier]}
+label: {from: ships-arrived, by: visit, value: delay >= 10, within: 24h}
+model: {params: {rounds: 40, min_data_in_leaf: 40}}
+train: {first_after: {rows: 1000}, holdout: 14d, schedule: 30d}
+""",
+    "features/feature_store.yaml": """
+project: harbour
+provider: local
+registry: data/registry.db
+entity_key_serialization_version: 3
+online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}
+offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
+""",
+    "features/definitions.py": """
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureService, ValueType
+from feast.aggregation import Aggregation
+from feast.stream_feature_view import StreamFeatureView
+
+from millstream_tiles import schema_of, stream_source
+
+arrived = stream_source(Path(__file__).parent.parent / "streams" / "ships-arrived.yaml")
+pier = Entity(name="pier", join_keys=["pier"], value_type=ValueType.STRING)
+aggregations = [
+    Aggregation(
+        column="delay",
+        function="mean",
+        time_window=timedelta(hours=6),
+        slide_interval=timedelta(minutes=30),
+        name="mean_delay_6h",
+    ),
+    Aggregation(
+        column="delay",
+        function="count",
+        time_window=timedelta(hours=6),
+        slide_interval=timedelta(minutes=30),
+        name="ships_6h",
+    ),
+]
+pier_arrivals = StreamFeatureView(
+    name="pier_arrivals",
+    source=arrived,
+    entities=[pier],
+    aggregations=aggregations,
+    schema=schema_of(aggregations),
+    timestamp_field="arrived_at",
+    ttl=timedelta(days=1),
+)
+pier_v1 = FeatureService(name="pier_v1", features=[pier_arrivals])
+""",
+}
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ The dispatcher stays light: Feast, MLflow and LightGBM are imported by the train
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from millstream.contracts.events import Cause
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
@@ -61,12 +63,14 @@ def rules_of(loop: Loop) -> Rules:
 
 
 def _workplace(settings: Settings) -> Workplace:
+    # Absolute: Feast reads a relative lake from where its feature_store.yaml lies, we from where we were started.
+    lake = settings.lake if "://" in settings.lake else str(Path(settings.lake).absolute())
     return Workplace(
-        project=str(settings.project),
-        lake=settings.lake,
+        project=str(settings.project.absolute()),
+        lake=lake,
         packages=settings.packages,
         mlflow=settings.mlflow,
-        data=str(settings.data),
+        data=str(settings.data.absolute()),
         threads=settings.train_threads,
         lake_patience=settings.lake_patience,
         mlflow_patience=settings.mlflow_patience,

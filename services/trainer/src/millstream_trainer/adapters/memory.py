@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from millstream.contracts.events import Event, ModelRef
 from millstream.contracts.package import BadPackage, Manifest
 from millstream.errors import RetryLater
+from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import Positions, RunResult, RunSpec
 from millstream_trainer.errors import RunFailed
 
@@ -73,6 +74,45 @@ class MemoryExecutor:
 
     async def close(self) -> None:
         self.gate.set()
+
+
+class MemoryHistory:
+    """Gives every run the same rows."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def read(self, spec: RunSpec) -> Dataset:
+        return self._dataset
+
+
+class MemoryTracker:
+    """Keeps what a run wrote down; `away` makes one of its calls fail."""
+
+    def __init__(self, away: str | None = None) -> None:
+        self.params: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        self.files: dict[str, bytes] = {}
+        self.failed: str | None = None
+        self._away = away
+
+    def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
+        self._answer("begin")
+        self.params = dict(params)
+        return f"tracked-{spec.run}"
+
+    def finish(
+        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
+        self._answer("finish")
+        self.metrics, self.files = dict(metrics), dict(files)
+
+    def fail(self, reason: str) -> None:
+        self.failed = reason
+
+    def _answer(self, call: str) -> None:
+        if self._away == call:
+            raise RunFailed("the tracking server is away")
 
 
 class MemoryPackages:

@@ -87,12 +87,13 @@ def _trees(fitted: Fitted, columns: int) -> Any:
     return next(node for node in model.graph.node if node.op_type == "TreeEnsembleClassifier")
 
 
-def score(graph: bytes, inputs: Sequence[InputColumn], table: Table, threads: int) -> NDArray[np.float32]:
+def score(graph: bytes, inputs: Sequence[InputColumn], table: Table) -> NDArray[np.float32]:
     """Ask a graph about every row. Raises KeyError naming an input that `table` has no column for."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # Several threads add up the trees of a batch in another order, and the gate's numbers would differ in the last bits.
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     feeds = {}

@@ -1,9 +1,10 @@
 """Imported once by the fork server, so that a training process starts with its libraries there and is mostly its fit.
 
-Forking is safe only while no library has started threads that the child would miss. Checked by a test: importing these
-starts none but jemalloc's (which handles forks itself). Left out for that reason: onnxruntime and polars, which start
-threads when imported; a child imports them in under a second. OpenBLAS is held to one thread, since it starts its pool
-at import.
+Forking is safe only while no library has started threads whose work the child would miss. A test names the threads that
+these imports leave: jemalloc's, which handle forks themselves, and Polars' cleaner of spilled files (nothing spills
+here); the pools of Polars, Arrow and OpenMP start with their first work, which is in the child. Left out is onnxruntime:
+it starts a thread when imported, and a child imports it in a tenth of a second. OpenBLAS is held to one thread, since it
+starts its pool at import. All of it is about 400 MB once, shared with the children.
 """
 
 import os
@@ -11,11 +12,14 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("FEAST_USAGE", "False")
 
-import deltalake  # noqa: F401
-import feast
-import feast.infra.offline_stores.offline_store  # noqa: F401
 import lightgbm  # noqa: F401
+import mlflow.tracking  # noqa: F401
 import onnx  # noqa: F401
 import onnxmltools  # noqa: F401
-import pandas  # noqa: F401
-import sklearn.metrics  # noqa: F401
+import skl2onnx  # noqa: F401
+
+import millstream.project
+import millstream.runtime.packages  # noqa: F401
+import millstream_tiles.offline_store
+import millstream_tiles.online_store
+import millstream_tiles.registry  # noqa: F401

@@ -32,6 +32,11 @@ class ProcessExecutor:
         self._context.set_forkserver_preload([PRELOAD])
         self._processes: set[ForkServerProcess] = set()
 
+    @property
+    def pids(self) -> list[int]:
+        """Processes that are under way."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
     async def prepare(self) -> None:
         """Start the fork server; it imports in its own time."""
         await asyncio.to_thread(forkserver.ensure_running)

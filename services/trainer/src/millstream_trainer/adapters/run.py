@@ -113,8 +113,8 @@ def _train(
         graph = onnx_graph.export(fitted, train)
     with phases.phase("score"):
         inputs = [column.declared() for column in train.columns]
-        answers = onnx_graph.score(graph, inputs, holdout, threads)
-        champion, champion_error = _champion(spec, packages, holdout, threads)
+        answers = onnx_graph.score(graph, inputs, holdout)
+        champion, champion_error = _champion(spec, packages, holdout)
         evidence = Evidence(
             labels=holdout.labels,
             challenger=answers,
@@ -155,16 +155,14 @@ def _check(train: Table, holdout: Table) -> None:
         )
 
 
-def _champion(
-    spec: RunSpec, packages: PackageStore, holdout: Table, threads: int
-) -> tuple[NDArray[Any] | None, str | None]:
+def _champion(spec: RunSpec, packages: PackageStore, holdout: Table) -> tuple[NDArray[Any] | None, str | None]:
     """The champion's answers on the holdout, or why there are none (the gate then stays closed)."""
     if spec.champion is None:
         return None, None
     try:
         manifest = packages.manifest(spec.champion)
         graph = packages.file(spec.champion, manifest, MODEL_FILE)
-        return onnx_graph.score(graph, manifest.inputs, holdout, threads), None
+        return onnx_graph.score(graph, manifest.inputs, holdout), None
     except (BadPackage, RetryLater, KeyError) as error:
         return None, f"{type(error).__name__}: {error}"
 

@@ -36,6 +36,8 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
     spec = msgspec.json.decode(spec_json, type=RunSpec)
     place = msgspec.json.decode(place_json, type=Workplace)
     configure_logs("trainer", place.log_level)
+    for chatty in ("feast", "mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     sender.send_bytes(msgspec.json.encode(answer(spec, place)))
     sender.close()
 

@@ -1,0 +1,197 @@
+"""One run, from rows to a judged package, with history and tracking in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from millstream.contracts.events import Cause, ModelRef
+from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, Reference
+from millstream.project import Loop, load_project
+from millstream.runtime.packages import PackageStore
+from millstream_trainer.adapters.memory import MemoryHistory, MemoryTracker
+from millstream_trainer.adapters.onnx_graph import score
+from millstream_trainer.adapters.run import Phases, train
+from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.domain.table import category_column, number_column
+from millstream_trainer.errors import RunFailed
+
+SPEC = RunSpec(
+    loop="tides",
+    run="r1",
+    attempt=1,
+    version="1",
+    at=datetime(2013, 3, 2, tzinfo=UTC),
+    cause=Cause.FIRST_MODEL,
+    request="labels-60",
+    positions={"ships-expected": {0: 2999}},
+    champion=None,
+)
+
+
+@pytest.fixture(scope="session")
+def tides_loop(harbour: Path) -> Loop:
+    return load_project(harbour).loops["tides"]
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> PackageStore:
+    return PackageStore(str(tmp_path / "packages"))
+
+
+def trained(
+    loop: Loop,
+    data: Dataset,
+    packages: PackageStore,
+    spec: RunSpec = SPEC,
+    tracker: MemoryTracker | None = None,
+    threads: int = 1,
+) -> RunResult:
+    return train(
+        spec,
+        loop,
+        history=MemoryHistory(data),
+        tracker=tracker or MemoryTracker(),
+        packages=packages,
+        threads=threads,
+        phases=Phases(),
+    )
+
+
+def test_a_first_model_beats_the_base_rate_and_is_packed(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    result = trained(tides_loop, ships.dataset(), packages)
+    assert result.passed, result.reason
+    assert [check.name for check in result.gate][-1] == "better_than_base_rate"
+    manifest = packages.manifest(result.model)
+    assert [(i.name, i.source, i.type) for i in manifest.inputs] == [
+        ("pier_arrivals__mean_delay_6h", "feature", "number"),
+        ("length", "input", "number"),
+        ("pier", "input", "category"),
+    ]
+    assert manifest.lineage.train_rows + manifest.lineage.holdout_rows == 3000
+    assert manifest.views == {"pier_arrivals": "abc"}
+    assert result.metrics["auc"] > 0.8
+    assert result.metrics["onnx_max_difference"] < 1e-6
+
+
+def test_the_same_rows_give_the_same_package_with_any_number_of_threads(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    first = trained(tides_loop, ships.dataset(), packages, threads=1)
+    again = trained(tides_loop, ships.dataset(), packages, threads=2)
+    assert again.model.sha256 == first.model.sha256
+
+
+def test_nothing_asked_in_the_holdout_is_learned(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    result = trained(tides_loop, ships.dataset(), packages)
+    data = ships.dataset()
+    late = data.table.known_at >= (SPEC.at.timestamp() - 14 * 86400) * 1e6
+    flipped = replace(data, table=replace(data.table, labels=np.where(late, 1 - data.table.labels, data.table.labels)))
+    other = trained(tides_loop, flipped, packages, msgspec.structs.replace(SPEC, run="r2"))
+    graphs = [packages.file(r.model, packages.manifest(r.model), MODEL_FILE) for r in (result, other)]
+    assert graphs[0] == graphs[1]
+    assert not other.passed
+
+
+def test_a_challenger_that_is_the_champion_again_is_rejected(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    champion = trained(tides_loop, ships.dataset(), packages).model
+    spec = msgspec.structs.replace(SPEC, run="r2", version="2", champion=champion)
+    result = trained(tides_loop, ships.dataset(), packages, spec)
+    assert not result.passed
+    assert "+0.00000 ± 0.00000 a row" in result.reason
+    assert result.metrics["champion_log_loss"] == pytest.approx(result.metrics["log_loss"])
+
+
+def test_a_challenger_that_knows_more_wins(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    data = ships.dataset()
+    blind = replace(data.table.columns[0], values=np.full(3000, np.nan, dtype=np.float32))
+    champion = trained(
+        tides_loop, replace(data, table=replace(data.table, columns=(blind, *data.table.columns[1:]))), packages
+    ).model
+    spec = msgspec.structs.replace(SPEC, run="r2", version="2", champion=champion)
+    result = trained(tides_loop, data, packages, spec)
+    assert result.passed, result.reason
+
+
+def test_a_champion_that_cannot_be_read_keeps_the_gate_closed(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    lost = ModelRef(version="1", run="r0", uri="file:///nowhere", sha256="0", at=SPEC.at)
+    result = trained(tides_loop, ships.dataset(), packages, msgspec.structs.replace(SPEC, champion=lost))
+    assert not result.passed
+    assert "the champion could not be scored" in result.reason
+
+
+def test_the_graph_takes_nulls_and_categories_it_never_saw(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    result = trained(tides_loop, ships.dataset(), packages)
+    manifest = packages.manifest(result.model)
+    graph = packages.file(result.model, manifest, MODEL_FILE)
+    one = ships.dataset().table.take(np.arange(2))
+    strange = replace(
+        one,
+        columns=(
+            number_column("pier_arrivals__mean_delay_6h", "feature", np.array([np.nan, np.nan])),
+            number_column("length", "input", np.array([np.nan, 90])),
+            category_column("pier", "input", [None, "south"]),
+        ),
+    )
+    answers = score(graph, manifest.inputs, strange)
+    assert answers.shape == (2,)
+    assert np.all((answers > 0) & (answers < 1))
+
+
+def test_the_reference_describes_the_training_rows(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    result = trained(tides_loop, ships.dataset(), packages)
+    manifest = packages.manifest(result.model)
+    reference = msgspec.json.decode(packages.file(result.model, manifest, REFERENCE_FILE), type=Reference)
+    by_name = {column.name: column for column in reference.columns}
+    assert set(by_name["pier"].categories) == {"north", "east", "west"}
+    assert sum(by_name["pier"].shares) == pytest.approx(1)
+    assert by_name["pier"].missing == pytest.approx(0.02, abs=0.01)
+    assert len(by_name["length"].edges) == 9
+    assert sum(column.importance for column in reference.columns) == pytest.approx(1)
+    assert reference.holdout_loss == pytest.approx(result.metrics["log_loss"])
+    assert {len(values) for values in reference.sample.values()} == {2000}
+
+
+def test_tracking_gets_parameters_metrics_and_the_package(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    tracker = MemoryTracker()
+    result = trained(tides_loop, ships.dataset(), packages, tracker=tracker)
+    assert result.mlflow_run == "tracked-r1"
+    assert tracker.params["rounds"] == "40"
+    assert tracker.metrics["auc"] == result.metrics["auc"]
+    assert set(tracker.files) == {"model.onnx", "manifest.json", "reference.json"}
+
+
+def test_a_tracking_server_that_is_away_fails_the_run_before_it_costs_anything(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    with pytest.raises(RunFailed, match="tracking server is away"):
+        trained(tides_loop, ships.dataset(), packages, tracker=MemoryTracker(away="begin"))
+
+
+def test_a_holdout_too_small_to_judge_on_fails_the_run(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    tracker = MemoryTracker()
+    spec = msgspec.structs.replace(SPEC, at=datetime(2013, 3, 15, tzinfo=UTC))
+    with pytest.raises(RunFailed, match="in the holdout; each needs 200"):
+        trained(tides_loop, ships.dataset(), packages, spec, tracker)
+    assert tracker.failed is not None
+    assert "holdout" in tracker.failed
+
+
+def test_rows_of_one_label_only_fail_the_run(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    data = ships.dataset()
+    always = replace(data, table=replace(data.table, labels=np.ones(3000, dtype=np.int8)))
+    with pytest.raises(RunFailed, match="nothing to tell apart"):
+        trained(tides_loop, always, packages)
