@@ -1,0 +1,103 @@
+"""Online features through the Feast plug-in: definitions from the project's repo, values from Valkey, one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream.contracts.events import Scalar
+from millstream.errors import MillstreamError
+from millstream_serving.domain.columns import FeatureValues
+from millstream_serving.errors import FeaturesUnavailable, ModelRefused
+
+
+class FeastFeatures:
+    """`ports.Features` on a FeatureReader."""
+
+    def __init__(self, reader: Any, views: Mapping[str, str]) -> None:
+        self._reader = reader
+        self.views = views
+
+    @property
+    def join_keys(self) -> Sequence[str]:
+        keys: tuple[str, ...] = self._reader.entity_columns
+        return keys
+
+    @property
+    def names(self) -> Sequence[str]:
+        names: tuple[str, ...] = self._reader.names
+        return names
+
+    async def read(self, entities: Mapping[str, Sequence[Scalar]], as_of: NDArray[np.int64]) -> FeatureValues:
+        from millstream_tiles.errors import StoreUnavailable
+
+        try:
+            found = await self._reader.read_async(entities, as_of)
+        except StoreUnavailable as error:
+            raise FeaturesUnavailable(str(error)) from error
+        return {name: _numbers(values) for name, values in found.items()}
+
+    async def close(self) -> None:
+        await self._reader.aclose()
+
+
+class FeastStore:
+    """`ports.FeatureStore` on the project's repo. Importing Feast takes seconds, so that happens in a thread, once."""
+
+    def __init__(self, *, repo: Path, registry: Path, url: str, namespace: str) -> None:
+        self._repo = repo
+        self._registry = registry
+        self._online = {"url": url, "namespace": namespace}
+        self._store: Any = None
+        self._opened: dict[str, FeastFeatures] = {}
+        self._opening = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Read the repo. Raises MillstreamError for one that cannot be read: the process ends, the message says why."""
+        async with self._opening:
+            if self._store is None:
+                self._store = await asyncio.to_thread(self._open_store)
+
+    async def open(self, service: str) -> FeastFeatures:
+        await self.prepare()
+        async with self._opening:
+            if service not in self._opened:
+                self._opened[service] = await asyncio.to_thread(self._open, service)
+            return self._opened[service]
+
+    async def close(self) -> None:
+        opened, self._opened = self._opened, {}
+        for features in opened.values():
+            await features.close()
+
+    def _open_store(self) -> Any:
+        from millstream_tiles.errors import TilesError
+        from millstream_tiles.registry import open_store
+
+        try:
+            return open_store(self._repo, registry=self._registry, online=self._online)
+        except TilesError as error:
+            raise MillstreamError(str(error)) from error
+
+    def _open(self, service: str) -> FeastFeatures:
+        from millstream_tiles.digest import digest
+        from millstream_tiles.errors import BadRepo
+        from millstream_tiles.feature_reader import FeatureReader
+
+        try:
+            reader = FeatureReader(self._store, service)
+        except BadRepo as error:
+            raise ModelRefused("features", str(error)) from error
+        return FeastFeatures(reader, {name: digest(view) for name, view in reader.views.items()})
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[np.float64] | NDArray[np.int64]:
+    """Windowed features come as numbers; those of ordinary Feast views may be objects, where text counts as null."""
+    if values.dtype.kind in "fi":
+        return values
+    return np.array([float(v) if isinstance(v, (int, float)) else np.nan for v in values.tolist()], dtype=np.float64)

@@ -1,0 +1,294 @@
+"""HTTP doorway of serving: ask a loop, see who answers; and the one table from errors to status codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from millstream.contracts.events import PredictionServed, QuestionUnanswered
+from millstream.contracts.times import to_rfc3339
+from millstream.errors import DeliveryUnknown, MillstreamError, RejectEvent, RetryLater
+from millstream.project.loop import Loop
+from millstream.project.stream import Stream
+from millstream.runtime.publisher import Publisher
+from millstream.runtime.user_events import MAX_AHEAD
+from millstream_serving.domain.roster import Roster, Standing
+from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
+from millstream_serving.handlers import Champion, Predictor, ask
+from millstream_serving.subscribers import on_record
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes. A question is a few hundred; Kafka's own limit for one is the same."""
+
+
+class BadBody(MillstreamError):
+    """The body is no JSON object {"event": {...}}."""
+
+
+class BodyTooLarge(MillstreamError):
+    """More than LARGEST_BODY."""
+
+
+class BadQuestion(MillstreamError):
+    """The event does not fit its stream; each fault points into the body (RFC 6901)."""
+
+    def __init__(self, faults: list[dict[str, str]]) -> None:
+        super().__init__("; ".join(f"{fault['pointer']}: {fault['message']}" for fault in faults))
+        self.faults = faults
+
+
+ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
+    (BadBody, 400, "bad_body"),
+    (ClientDisconnect, 400, "client_gone"),
+    (UnknownLoop, 404, "unknown_loop"),
+    (BodyTooLarge, 413, "body_too_large"),
+    (BadQuestion, 422, "bad_question"),
+    (RejectEvent, 422, "bad_question"),
+    (NoModel, 503, "no_model"),
+    (ModelFailed, 503, "model_failed"),
+    (DeliveryUnknown, 503, "not_logged"),
+    (RetryLater, 503, "unavailable"),
+)
+"""The first that fits holds."""
+
+_FLIGHT = {
+    "flight_id": "2013-06-01-B6-23-JFK",
+    "announced_at": "2013-06-01T10:30:00Z",
+    "scheduled_at": "2013-06-01T12:30:00Z",
+    "origin": "JFK",
+    "dest": "LAX",
+    "carrier": "B6",
+    "tailnum": "N708JB",
+    "distance": 2475,
+    "scheduled_minute": 510,
+    "weekday": 5,
+}
+_ANSWER = {
+    "prediction_id": "9f3b6c0d5e7a4f1188c2d6a0b1e2f3a4",
+    "loop": "flight-delay",
+    "question": "2013-06-01-B6-23-JFK",
+    "probability": 0.2871,
+    "version": "3",
+    "variant": "champion",
+    "asked_at": "2013-06-01T11:30:00Z",
+    "entities": {"origin": "JFK", "carrier": "B6"},
+    "inputs": {"distance": 2475, "carrier": "B6"},
+    "features": {"origin_departures__mean_delay_3h": 12.25, "aircraft_landings__mean_delay_24h": None},
+    "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
+}
+PREDICT_DOCS: dict[str, Any] = {
+    "responses": {
+        200: {"description": "The answer, already on record", "content": {"application/json": {"example": _ANSWER}}},
+        400: {"description": 'The body is not the JSON object {"event": {…}}'},
+        404: {"description": "No such loop; the answer names those there are"},
+        413: {"description": f"The body has more than {LARGEST_BODY} bytes"},
+        422: {"description": "The event does not fit its stream; `faults` point at what is wrong"},
+        503: {"description": "no_model, model_failed, not_logged or unavailable: `message` says what it waits for"},
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["event"],
+                        "properties": {"event": {"type": "object", "description": "One event of `predict.on`"}},
+                    },
+                    "example": {"event": _FLIGHT},
+                }
+            },
+        }
+    },
+}
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    event: dict[str, Any]
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def refusal(error: Exception) -> Response:
+    """The answer that the table gives to `error`; an error that is not in it is ours, and the frame says 500."""
+    for kind, status, code in ERRORS:
+        if isinstance(error, kind):
+            body: dict[str, Any] = {"error": code, "message": str(error)}
+            if isinstance(error, BadQuestion):
+                body["faults"] = error.faults
+            return answer(status, body, {"retry-after": "1"} if status == 503 else None)
+    raise error
+
+
+class Doorway:
+    """The routes, with what they need at hand."""
+
+    def __init__(
+        self,
+        *,
+        loops: Mapping[str, Loop],
+        streams: Mapping[str, Stream],
+        roster: Roster[Champion],
+        predictor: Predictor,
+        publisher: Publisher,
+        known: asyncio.Event,
+        clock: Callable[[], int],
+    ) -> None:
+        self._loops = loops
+        self._streams = streams
+        self._roster = roster
+        self._predictor = predictor
+        self._publisher = publisher
+        self._known = known
+        self._clock = clock
+        self.router = APIRouter(prefix="/v1/loops", tags=["loops"])
+        self.router.add_api_route("", self.list_loops, methods=["GET"], summary="Who answers for each loop")
+        self.router.add_api_route("/{loop}", self.show_loop, methods=["GET"], summary="Who answers for one loop")
+        self.router.add_api_route(
+            "/{loop}/predict", self.predict, methods=["POST"], summary="Ask one question", **PREDICT_DOCS
+        )
+
+    async def list_loops(self) -> Response:
+        """Every loop of the project, as `GET /v1/loops/{loop}` shows it."""
+        return answer(200, {"loops": [self._shown(loop) for loop in self._loops.values()]})
+
+    async def show_loop(self, loop: str) -> Response:
+        """Champion, revision obeyed, and what was refused. `heard` above `revision` means: see `refused`."""
+        try:
+            return answer(200, self._shown(self._loop(loop)))
+        except UnknownLoop as error:
+            return refusal(error)
+
+    async def predict(self, loop: str, request: Request) -> Response:
+        """Ask one question as of now. A 200 means that the answer is in `millstream-predictions` too (acks=all)."""
+        try:
+            return answer(200, await self._predict(self._loop(loop), request))
+        except (MillstreamError, ClientDisconnect) as error:
+            return refusal(error)
+
+    async def _predict(self, loop: Loop, request: Request) -> dict[str, Any]:
+        event = _event(await _body(request))
+        now = self._clock()
+        time = self._check(self._streams[loop.predict.on], event, now)
+        if not self._known.is_set():
+            raise ModelsUnknown("the models are still being read; /readyz says what is missing")
+        question = ask(loop, event, asked_at=max(now, time), transport="http")
+        (found,) = await self._predictor.predict([question])
+        if isinstance(found, RejectEvent):
+            raise found
+        if isinstance(found, QuestionUnanswered):
+            raise self._why_not(loop, found)
+        await self._publisher.publish([on_record(self._publisher, question, found)])
+        return _said(found)
+
+    def _loop(self, name: str) -> Loop:
+        loop = self._loops.get(name)
+        if loop is None:
+            raise UnknownLoop(f"no loop {name[:100]!r}; known: {', '.join(sorted(self._loops)) or 'none'}")
+        return loop
+
+    def _check(self, stream: Stream, event: dict[str, Any], now: int) -> int:
+        """Event time of a good event. Raises BadQuestion, RejectEvent: the same rules as over Kafka."""
+        try:
+            found = list(stream.validator().iter_errors(event))
+        except (ValueError, RecursionError) as error:
+            raise BadQuestion([{"pointer": "/event", "message": f"nested too deeply to check: {error}"}]) from error
+        if found:
+            raise BadQuestion([{"pointer": _pointer(fault), "message": fault.message[:500]} for fault in found[:20]])
+        time = stream.time_of(event)
+        if time > now + MAX_AHEAD:
+            ahead = f"{to_rfc3339(time)} is more than 5 minutes ahead of {to_rfc3339(now)}, the time here"
+            raise BadQuestion([{"pointer": f"/event/{stream.time}", "message": ahead}])
+        return time
+
+    def _why_not(self, loop: Loop, unanswered: QuestionUnanswered) -> MillstreamError:
+        standing, see = self._roster.standing(loop.name), f"see GET /v1/loops/{loop.name}"
+        if unanswered.reason != "no_model":
+            if standing.champion is None and standing.refusal is not None:
+                return ModelFailed(f"{loop.name} has no model that can be served: {standing.refusal.reason}; {see}")
+            return ModelFailed(f"{loop.name}: the model has no probability for this question; {see}")
+        rows = f"{loop.train.first_after.rows:,}"
+        return NoModel(f"{loop.name} has no model yet: the first is trained once {rows} labels have matured; {see}")
+
+    def _shown(self, loop: Loop) -> dict[str, Any]:
+        standing: Standing[Champion] = self._roster.standing(loop.name)
+        state, champion, refused = standing.state, standing.champion, standing.refusal
+        return {
+            "loop": loop.name,
+            "description": loop.description,
+            "on": loop.predict.on,
+            "first_after_labels": loop.train.first_after.rows,
+            "revision": standing.revision,
+            "heard": standing.heard,
+            "step": state.step if state else None,
+            "since": state.at if state else None,
+            "reason": state.reason if state else None,
+            "champion": None
+            if champion is None
+            else {
+                "version": champion.ref.version,
+                "run": champion.ref.run,
+                "trained_at": champion.ref.at,
+                "feature_service": champion.manifest.feature_service,
+                "inputs": champion.manifest.inputs,
+                "metrics": champion.manifest.metrics,
+            },
+            "refused": None
+            if refused is None
+            else {"revision": refused.state.revision, "reason": refused.reason, "at": refused.state.at},
+        }
+
+
+def _said(served: PredictionServed) -> dict[str, Any]:
+    return {
+        "prediction_id": served.id,
+        "loop": served.loop,
+        "question": served.question,
+        "probability": served.output["probability"],
+        "version": served.version,
+        "variant": served.variant,
+        "asked_at": served.asked_at,
+        "entities": served.entities,
+        "inputs": served.inputs,
+        "features": served.features,
+        "timings_ms": served.timings_ms,
+    }
+
+
+def _pointer(fault: Any) -> str:
+    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in fault.instance_path]
+    return "/".join(["/event", *parts])
+
+
+def _event(raw: bytes) -> dict[str, Any]:
+    try:
+        return _decode(raw).event
+    except RecursionError as error:
+        raise BadBody("nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadBody(f'send {{"event": {{…}}}} as JSON in UTF-8: {error}') from error
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, counted while it streams in: a chunked one does not say its size beforehand."""
+    too_large = BodyTooLarge(f"the body has more than {LARGEST_BODY} bytes")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > LARGEST_BODY:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > LARGEST_BODY:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,79 @@
+"""Front door of serving: picks the adapters and wires the two doorways to the one predict path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from millstream.contracts.times import now
+from millstream.project import load_project
+from millstream.runtime.packages import PackageStore
+from millstream.runtime.service import Service
+from millstream_serving.adapters.feast_features import FeastStore
+from millstream_serving.api import Doorway
+from millstream_serving.domain.roster import Roster
+from millstream_serving.handlers import Champion, ModelKeeper, Predictor
+from millstream_serving.metrics import ServingMetrics
+from millstream_serving.ports import FeatureStore, ModelRuntime, Packages
+from millstream_serving.settings import Settings
+from millstream_serving.subscribers import hear_models, hear_questions
+
+
+def create_app(
+    settings: Settings,
+    *,
+    store: FeatureStore | None = None,
+    runtime: ModelRuntime | None = None,
+    packages: Packages | None = None,
+    clock: Callable[[], int] = now,
+) -> Service:
+    """The service, ready to run. Raises BadProject for a project that does not hold together, before anything starts."""
+    project = load_project(settings.project)
+    service = Service("serving", settings, title="Millstream serving")
+    metrics = ServingMetrics(service.registry)
+    roster: Roster[Champion] = Roster(project.loops)
+    store = store or FeastStore(
+        repo=project.features_path,
+        registry=settings.data / "registry.db",
+        url=settings.valkey,
+        namespace=settings.namespace,
+    )
+    keeper = ModelKeeper(
+        roster=roster,
+        loops=project.loops,
+        streams=project.streams,
+        packages=packages or PackageStore(settings.packages),
+        runtime=runtime or _onnx(settings),
+        store=store,
+        health=service.health,
+        metrics=metrics,
+    )
+    predictor = Predictor(roster=roster, metrics=metrics)
+    service.before_hearing("features", store.prepare)
+    hear_models(service, keeper)
+    hear_questions(
+        service,
+        loops=project.loops,
+        streams=project.streams,
+        predictor=predictor,
+        known=keeper.known,
+        patience=settings.models_timeout,
+    )
+    service.at_stop(store.close)
+    doorway = Doorway(
+        loops=project.loops,
+        streams=project.streams,
+        roster=roster,
+        predictor=predictor,
+        publisher=service.publisher,
+        known=keeper.known,
+        clock=clock,
+    )
+    service.app.include_router(doorway.router)
+    return service
+
+
+def _onnx(settings: Settings) -> ModelRuntime:
+    # Imported here: onnxruntime costs 0.3 s and 40 MB that a test of the doorways need not pay.
+    from millstream_serving.adapters.onnx_model import OnnxRuntime
+
+    return OnnxRuntime(settings.model_threads)

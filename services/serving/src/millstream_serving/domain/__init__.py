@@ -1,0 +1,1 @@
+"""Questions, columns, answers, and who answers: no I/O, no clock."""

@@ -1,0 +1,34 @@
+"""What can go wrong in serving, each error saying what happens next."""
+
+from __future__ import annotations
+
+from millstream.errors import MillstreamError, RetryLater
+
+
+class FeaturesUnavailable(RetryLater):
+    """The online store does not answer: Kafka's questions wait, HTTP's get 503."""
+
+
+class ModelsUnknown(RetryLater):
+    """`millstream-models` has not been read to its end yet, so nobody knows what to answer with."""
+
+
+class UnknownLoop(MillstreamError):
+    """No such loop in the project."""
+
+
+class NoModel(MillstreamError):
+    """The loop has no champion yet: the message says what it waits for."""
+
+
+class ModelFailed(MillstreamError):
+    """The graph raised, or its answer is no probability. The question goes unanswered and is recorded as such."""
+
+
+class ModelRefused(MillstreamError):
+    """This package cannot be served; the one before it stays."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `unexpected`."""

@@ -1,0 +1,51 @@
+"""What serving measures: kind, meaning, what to do when it rises."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+STAGE_SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.25, 1.0)
+
+
+class ServingMetrics:
+    """Registered on the service's own registry. Loops are a closed set: the project's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.served = Counter(
+            "millstream_predictions_served",
+            "Questions that a model answered. Flat while questions come: see unanswered, and /readyz.",
+            ["loop", "variant", "transport"],
+            registry=registry,
+        )
+        self.unanswered = Counter(
+            "millstream_questions_unanswered",
+            "Questions without an answer. `no_model` before the first model is normal; `model_failed` never is.",
+            ["loop", "reason", "transport"],
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "millstream_predict_stage_seconds",
+            "Time of one batch in each stage. `features` rises: the online store; `model` rises: the model or the batch.",
+            ["stage"],
+            buckets=STAGE_SECONDS,
+            registry=registry,
+        )
+        self.revision = Gauge(
+            "millstream_model_revision",
+            "Revision of the model state that this replica obeys. Replicas that differ for long: see refused.",
+            ["loop"],
+            registry=registry,
+        )
+        self.load_seconds = Histogram(
+            "millstream_model_load_seconds",
+            "Time from hearing of a model to serving it. Rises: package storage is slow, or the model is large.",
+            ["loop"],
+            buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+            registry=registry,
+        )
+        self.refused = Counter(
+            "millstream_models_refused",
+            "Model states that could not be obeyed; the model before stays. Ever above zero: GET /v1/loops says why.",
+            ["loop", "reason"],
+            registry=registry,
+        )

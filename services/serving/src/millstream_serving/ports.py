@@ -1,0 +1,81 @@
+"""What serving needs from outside, and the duties of whoever provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream.contracts.events import ModelRef, Scalar
+from millstream.contracts.package import InputColumn, Manifest
+from millstream_serving.domain.columns import Columns, FeatureValues
+
+
+class Model(Protocol):
+    """A loaded graph. Called from the event loop and from threads, several at once."""
+
+    def run(self, columns: Columns) -> NDArray[np.float32]:
+        """One number a row, shape (n,), whatever it is. Blocks for about 20 µs a row, never on I/O.
+
+        A row's answer depends on that row alone, not on its neighbours. Raises ModelFailed.
+        """
+
+
+class ModelRuntime(Protocol):
+    """Turns the bytes of a package into a model. Called by one loader at a time, in a thread."""
+
+    def load(self, raw: bytes, inputs: Sequence[InputColumn], output: str) -> Model:
+        """The model, its graph's inputs and output being those named. Raises ModelRefused("graph")."""
+
+
+class Features(Protocol):
+    """Online features of one Feast service. Called by many requests at once; never blocks the loop."""
+
+    @property
+    def join_keys(self) -> Sequence[str]:
+        """Fields of the asking event that name its entities."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What `read` answers: `view__feature`."""
+
+    @property
+    def views(self) -> Mapping[str, str]:
+        """View → hash of its definition here and now."""
+
+    async def read(self, entities: Mapping[str, Sequence[Scalar]], as_of: NDArray[np.int64]) -> FeatureValues:
+        """For each name one value a row, as known at `as_of[row]` (microseconds): int64, or float64 with NaN for null.
+
+        A null entity has empty windows. Reads only. Raises FeaturesUnavailable.
+        """
+
+
+class FeatureStore(Protocol):
+    """The project's Feast repo on the online store."""
+
+    async def prepare(self) -> None:
+        """Read the definitions; called once before the first question. May take seconds, off the loop.
+
+        Raises MillstreamError for a repo that cannot be read: the process ends.
+        """
+
+    async def open(self, service: str) -> Features:
+        """The features of one service; the same object on a repeat. May take seconds the first time, off the loop.
+
+        Raises ModelRefused("features") where there is no such service.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
+
+class Packages(Protocol):
+    """Where model packages are (`millstream.runtime.packages.PackageStore`). Blocks: call it in a thread."""
+
+    def manifest(self, ref: ModelRef) -> Manifest:
+        """Hash checked. Raises BadPackage, RetryLater."""
+
+    def file(self, ref: ModelRef, manifest: Manifest, name: str) -> bytes:
+        """One file of it, hash checked. Raises BadPackage, RetryLater."""

@@ -1,0 +1,27 @@
+"""Every knob of serving, with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from millstream.runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    valkey: str = "redis://127.0.0.1:6379/0"
+    """Online store that features writes: Redis 7 or newer, or Valkey."""
+    namespace: str = "millstream"
+    """Prefix of every key in it, so that several projects can share a server."""
+    packages: str = "packages"
+    """Folder of the model packages. Only what lies under it is ever loaded, whatever a record says."""
+    data: Path = Path("data/serving")
+    """This replica's own folder: the compiled Feast registry."""
+
+    model_threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads of one model run. With more than one, onnxruntime may add up a lone row's trees in another order than a
+    batch's, and the same question could get another last digit; scale with replicas first."""
+    models_timeout: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds that a batch waits for the models at start before it is given back and read again."""

@@ -1,0 +1,144 @@
+"""Kafka doorway of serving: hears the streams that ask, answers each batch whole; and hears which model is to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from millstream.contracts.events import ModelState, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.topics import MODELS, PREDICTIONS
+from millstream.errors import RejectEvent
+from millstream.project.loop import Loop
+from millstream.project.stream import Stream
+from millstream.runtime.delivery import Batch, Record, Rejected, envelope
+from millstream.runtime.publisher import MAX_REQUEST_BYTES, Outgoing, Publisher
+from millstream.runtime.service import Service
+from millstream.runtime.table import TopicReader
+from millstream.runtime.user_events import read_batch
+from millstream_serving.domain.question import Question
+from millstream_serving.errors import ModelsUnknown
+from millstream_serving.handlers import ModelKeeper, Predictor, ask
+
+log = logging.getLogger(__name__)
+
+GROUP = "serving"
+LARGEST_ANSWER = MAX_REQUEST_BYTES - 8192
+"""A question of almost Kafka's limit would make an answer beyond it. What the publisher refuses must not stop the stream."""
+
+
+class AnswerStream:
+    """Answers the questions of one stream, for every loop that hears it."""
+
+    def __init__(
+        self,
+        *,
+        stream: Stream,
+        loops: Sequence[Loop],
+        predictor: Predictor,
+        publisher: Publisher,
+        known: asyncio.Event,
+        patience: float,
+    ) -> None:
+        self._stream = stream
+        self._loops = loops
+        self._predictor = predictor
+        self._publisher = publisher
+        self._known = known
+        self._patience = patience
+
+    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+        await self._models_known()
+        events, rejected = read_batch(self._stream, batch)
+        questions: list[Question] = []
+        records: list[Record] = []
+        refused: dict[int, Rejected] = {}
+        """By offset: a record is a dead letter once, however many loops refuse it."""
+        for event in events:
+            for loop in self._loops:
+                try:
+                    question = ask(
+                        loop, event.event, asked_at=event.known_at, transport="kafka", cause=event.envelope.id
+                    )
+                except RejectEvent as error:
+                    refused.setdefault(event.record.offset, Rejected(event.record, error))
+                    continue
+                questions.append(question)
+                records.append(event.record)
+        outgoing: list[Outgoing] = []
+        for question, record, answer in zip(questions, records, await self._predictor.predict(questions), strict=True):
+            if isinstance(answer, RejectEvent):
+                refused.setdefault(record.offset, Rejected(record, answer))
+                continue
+            one = on_record(self._publisher, question, answer)
+            if len(one.value) + len(one.key or b"") > LARGEST_ANSWER:
+                too_large = RejectEvent("too_large", f"its answer has {len(one.value)} bytes, more than Kafka takes")
+                refused.setdefault(record.offset, Rejected(record, too_large))
+            else:
+                outgoing.append(one)
+        await self._publisher.publish(outgoing)
+        return [*rejected, *refused.values()]
+
+    async def _models_known(self) -> None:
+        if self._known.is_set():
+            return
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._known.wait()
+        except TimeoutError as error:
+            raise ModelsUnknown("the models are not known yet, so the questions wait") from error
+
+
+def on_record(publisher: Publisher, question: Question, answer: PredictionServed | QuestionUnanswered) -> Outgoing:
+    """The answer as it goes to `millstream-predictions`, beside its label's key."""
+    return publisher.outgoing(PREDICTIONS.name, answer, id=answer.id, key=question.key, caused_by=question.cause)
+
+
+def hear_questions(
+    service: Service,
+    *,
+    loops: Mapping[str, Loop],
+    streams: Mapping[str, Stream],
+    predictor: Predictor,
+    known: asyncio.Event,
+    patience: float,
+) -> None:
+    """One consumer a stream, so that a busy one delays no other; a stream that several loops share is read once."""
+    asked: dict[str, list[Loop]] = {}
+    for loop in loops.values():
+        asked.setdefault(loop.predict.on, []).append(loop)
+    for name, sharing in sorted(asked.items()):
+        handler = AnswerStream(
+            stream=streams[name],
+            loops=sharing,
+            predictor=predictor,
+            publisher=service.publisher,
+            known=known,
+            patience=patience,
+        )
+        service.hears([name], group=GROUP, handler=handler)
+
+
+def hear_models(service: Service, keeper: ModelKeeper) -> None:
+    """Every replica reads the whole topic for itself: no group, so each learns every state."""
+
+    async def apply(record: Record) -> None:
+        state = model_state(record)
+        if state is not None:
+            keeper.hear(state)
+
+    reader = TopicReader(bootstrap=service.settings.kafka, topics=[MODELS.name], apply=apply)
+    service.keeps("reading models", reader.run)
+    service.keeps("loading models", lambda: keeper.run(reader.caught_up))
+
+
+def model_state(record: Record) -> ModelState | None:
+    """The state in a record; None for what is none: a tombstone, a type of a newer release, or something broken."""
+    if record.value is None:
+        return None
+    try:
+        event = decode_event(envelope(record).type, record.value)
+    except (RejectEvent, ValueError) as error:
+        log.error("a model record cannot be read: %s", error, extra={"offset": record.offset})
+        return None
+    return event if isinstance(event, ModelState) else None

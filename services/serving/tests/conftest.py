@@ -1,0 +1,210 @@
+"""Two airlines, two airports, one loop: the smallest project that asks something, and helpers to answer it in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from millstream.contracts.events import Cause, ModelRef, ModelState, Step
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn, Lineage, Manifest
+from millstream.contracts.times import from_rfc3339, to_datetime
+from millstream.project import Project, load_project
+from millstream.runtime.health import Health
+from millstream.runtime.packages import PackageStore
+from millstream_serving.adapters.memory import (
+    MemoryFeatures,
+    MemoryFeatureStore,
+    MemoryPublisher,
+    MemoryRuntime,
+    Score,
+)
+from millstream_serving.domain.roster import Roster
+from millstream_serving.handlers import Champion, ModelKeeper, Predictor
+from millstream_serving.metrics import ServingMetrics
+
+NOON = from_rfc3339("2013-06-01T12:00:00Z")
+
+STREAM = """
+stream: flights-scheduled
+description: The question.
+key: flight_id
+id: flight_id
+time: announced_at
+partitions: 1
+schema:
+  type: object
+  required: [flight_id, announced_at, origin, carrier, distance]
+  properties:
+    flight_id: { type: string }
+    announced_at: { type: string, format: date-time }
+    origin: { type: [string, "null"] }
+    carrier: { type: string }
+    distance: { type: [number, string, "null"] }
+"""
+LANDED = """
+stream: flights-landed
+description: The answer.
+key: flight_id
+id: flight_id
+time: landed_at
+schema:
+  type: object
+  required: [flight_id, landed_at]
+  properties:
+    flight_id: { type: string }
+    landed_at: { type: string, format: date-time }
+    arr_delay: { type: number }
+"""
+LOOP = """
+loop: flight-delay
+predict: { on: flights-scheduled, features: delay_v1, inputs: [distance, carrier] }
+label: { from: flights-landed, by: flight_id, value: "arr_delay >= 15", within: 24h }
+"""
+
+INPUTS = [
+    InputColumn(name="distance", source="input", type="number"),
+    InputColumn(name="carrier", source="input", type="category"),
+    InputColumn(name="origin_delays__mean", source="feature", type="number"),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    root = tmp_path / "project"
+    for file, text in {
+        "streams/flights-scheduled.yaml": STREAM,
+        "streams/flights-landed.yaml": LANDED,
+        "loops/flight-delay.yaml": LOOP,
+        "features/feature_store.yaml": "project: flights\n",
+    }.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(text)
+    return load_project(root)
+
+
+def flight(number: int = 23, **changes: Any) -> dict[str, Any]:
+    """A B6 flight from JFK, announced at ten."""
+    return {
+        "flight_id": f"B6-{number}",
+        "announced_at": "2013-06-01T10:00:00Z",
+        "origin": "JFK",
+        "carrier": "B6",
+        "distance": 2475,
+    } | changes
+
+
+@pytest.fixture(name="flight")
+def _flight() -> Callable[..., dict[str, Any]]:
+    return flight
+
+
+@dataclass
+class Stage:
+    """Everything that serving needs, in memory, with a trainer's hand to put models on it."""
+
+    project: Project
+    root: Path
+    runtime: MemoryRuntime = field(default_factory=MemoryRuntime)
+    publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
+    health: Health = field(default_factory=lambda: Health(60.0))
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
+        self.features.values["origin", "JFK"] = 12.1
+        self.packages = PackageStore(str(self.root / "packages"))
+        self.roster: Roster[Champion] = Roster(self.project.loops)
+        metrics = ServingMetrics(self.registry)
+        self.predictor = Predictor(roster=self.roster, metrics=metrics)
+        self.keeper = ModelKeeper(
+            roster=self.roster,
+            loops=self.project.loops,
+            streams=self.project.streams,
+            packages=self.packages,
+            runtime=self.runtime,
+            store=MemoryFeatureStore({"delay_v1": self.features}),
+            health=self.health,
+            metrics=metrics,
+        )
+
+    def package(self, version: str, score: Score, **manifest: Any) -> ModelRef:
+        """A package as trainer writes it; its graph is a Python function."""
+        graph = f"graph of {version}".encode()
+        self.runtime.graphs[graph] = score
+        said = msgspec.structs.replace(_manifest(version, {MODEL_FILE: hashlib.sha256(graph).hexdigest()}), **manifest)
+        files = {MODEL_FILE: graph, MANIFEST_FILE: msgspec.json.encode(said)}
+        uri, sha256 = self.packages.save(f"flight-delay/{version}", files)
+        return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
+
+    def promote(self, revision: int, champion: ModelRef | None) -> None:
+        """The record that trainer would write."""
+        state = ModelState(
+            id=f"state-{revision}",
+            loop="flight-delay",
+            revision=revision,
+            step=Step.CHAMPION,
+            champion=champion,
+            challenger=None,
+            previous=None,
+            reason="passed the gate",
+            at=to_datetime(NOON),
+        )
+        self.keeper.hear(state)
+
+    async def heard(self, revision: int) -> None:
+        """Until `revision` was obeyed or refused."""
+        async with asyncio.timeout(10):
+            await self.keeper.idle.wait()
+        assert self.roster.standing("flight-delay").heard == revision
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def _manifest(version: str, files: Mapping[str, str]) -> Manifest:
+    return Manifest(
+        format=1,
+        loop="flight-delay",
+        version=version,
+        run=f"run-{version}",
+        task="binary",
+        inputs=INPUTS,
+        output="probability",
+        feature_service="delay_v1",
+        views={"origin_delays": "v1"},
+        label="arr_delay >= 15",
+        metrics={"log_loss": 0.47},
+        lineage=Lineage(
+            cause=Cause.FIRST_MODEL,
+            request="labels-1",
+            at=to_datetime(NOON),
+            positions={},
+            train_rows=20_000,
+            holdout_rows=5_000,
+            content_sha256="0" * 64,
+            code_version="test",
+            libraries={},
+        ),
+        files=dict(files),
+    )
+
+
+@pytest.fixture
+async def stage(project: Project, tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage(project=project, root=tmp_path)
+    stage.caught_up.set()
+    keeping = asyncio.create_task(stage.keeper.run(stage.caught_up))
+    yield stage
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping

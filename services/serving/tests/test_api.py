@@ -1,0 +1,200 @@
+"""The HTTP doorway: one question asked as of now, and why there is no answer where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from millstream.contracts.envelope import envelope_of
+from millstream.contracts.events import PredictionServed, decode_event
+from millstream_serving.api import LARGEST_BODY, Doorway
+
+from .conftest import NOON, Stage
+
+Flight = Callable[..., dict[str, Any]]
+PREDICT = "/v1/loops/flight-delay/predict"
+
+
+@pytest.fixture
+async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    doorway = Doorway(
+        loops=stage.project.loops,
+        streams=stage.project.streams,
+        roster=stage.roster,
+        predictor=stage.predictor,
+        publisher=stage.publisher,
+        known=stage.keeper.known,
+        clock=lambda: NOON,
+    )
+    app.include_router(doorway.router)
+    await stage.keeper.known.wait()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
+        yield client
+
+
+async def promote(stage: Stage, revision: int, probability: float) -> None:
+    stage.promote(revision, stage.package(str(revision), lambda row: probability))
+    await stage.heard(revision)
+
+
+async def test_a_question_is_answered_as_of_now_and_put_on_record(
+    stage: Stage, http: httpx.AsyncClient, flight: Flight
+) -> None:
+    await promote(stage, 1, 0.25)
+    response = await http.post(PREDICT, json={"event": flight()})
+    assert response.status_code == 200
+    said = response.json()
+    assert (said["probability"], said["version"], said["asked_at"]) == (0.25, "1", "2013-06-01T12:00:00Z")
+    assert said["features"] == {"origin_delays__mean": 12.1}
+    (record,) = stage.publisher.sent
+    logged = decode_event(envelope_of(record.headers).type, record.value)
+    assert isinstance(logged, PredictionServed)
+    assert (logged.id, logged.transport) == (said["prediction_id"], "http")
+    assert logged.output["probability"] == said["probability"]
+
+
+async def test_without_a_model_the_answer_says_what_it_waits_for(http: httpx.AsyncClient, flight: Flight) -> None:
+    response = await http.post(PREDICT, json={"event": flight()})
+    assert response.status_code == 503
+    assert response.json() == {
+        "error": "no_model",
+        "message": "flight-delay has no model yet: the first is trained once 20,000 labels have matured; "
+        "see GET /v1/loops/flight-delay",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        (b"{", 400, "bad_body"),
+        (b'{"event": {"flight_id": "\xff"}}', 400, "bad_body"),
+        (b'{"event": []}', 400, "bad_body"),
+        (b'{"event": {}, "as_of": "yesterday"}', 400, "bad_body"),
+        (b'{"event":' * 5000, 400, "bad_body"),
+        (b'{"event": {}}', 422, "bad_question"),
+        (b" " * (LARGEST_BODY + 1), 413, "body_too_large"),
+    ],
+    ids=["torn", "no UTF-8", "a list", "unknown field", "deep", "no fields", "too large"],
+)
+async def test_a_bad_body_is_refused_by_the_table(
+    http: httpx.AsyncClient, body: bytes, status: int, error: str
+) -> None:
+    response = await http.post(PREDICT, content=body)
+    assert (response.status_code, response.json()["error"]) == (status, error)
+
+
+async def test_a_body_that_does_not_say_its_size_is_counted_as_it_comes(http: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 64 * LARGEST_BODY:
+            sent += 65536
+            yield b" " * 65536
+
+    response = await http.post(PREDICT, content=endless())
+    assert response.status_code == 413
+
+
+async def test_faults_point_into_the_body(http: httpx.AsyncClient, flight: Flight) -> None:
+    response = await http.post(PREDICT, json={"event": flight(distance=[1], carrier=7)})
+    assert response.status_code == 422
+    assert [fault["pointer"] for fault in response.json()["faults"]] == ["/event/carrier", "/event/distance"]
+
+
+async def test_a_distance_in_words_is_a_bad_question(stage: Stage, http: httpx.AsyncClient, flight: Flight) -> None:
+    await promote(stage, 1, 0.25)
+    response = await http.post(PREDICT, json={"event": flight(distance="far")})
+    assert (response.status_code, response.json()["error"]) == (422, "bad_question")
+    assert "/distance" in response.json()["message"]
+
+
+async def test_a_question_from_the_future_is_refused(http: httpx.AsyncClient, flight: Flight) -> None:
+    response = await http.post(PREDICT, json={"event": flight(announced_at="2013-06-01T13:00:00Z")})
+    assert response.status_code == 422
+    assert response.json()["faults"][0]["pointer"] == "/event/announced_at"
+
+
+async def test_an_unknown_loop_is_404_and_names_the_known_ones(http: httpx.AsyncClient, flight: Flight) -> None:
+    for response in (
+        await http.post("/v1/loops/bike-demand/predict", json={"event": flight()}),
+        await http.get("/v1/loops/bike-demand"),
+    ):
+        assert response.status_code == 404
+        assert "flight-delay" in response.json()["message"]
+
+
+async def test_an_answer_that_is_not_on_record_is_not_given(
+    stage: Stage, http: httpx.AsyncClient, flight: Flight
+) -> None:
+    await promote(stage, 1, 0.25)
+    stage.publisher.away = True
+    response = await http.post(PREDICT, json={"event": flight()})
+    assert (response.status_code, response.json()["error"]) == (503, "not_logged")
+    assert "probability" not in response.json()
+
+
+async def test_with_the_store_away_the_answer_is_503(stage: Stage, http: httpx.AsyncClient, flight: Flight) -> None:
+    await promote(stage, 1, 0.25)
+    stage.features.away = True
+    response = await http.post(PREDICT, json={"event": flight()})
+    assert (response.status_code, response.json()["error"]) == (503, "unavailable")
+    assert response.headers["retry-after"] == "1"
+
+
+async def test_who_answers_is_shown_with_its_revision(stage: Stage, http: httpx.AsyncClient) -> None:
+    nobody = (await http.get("/v1/loops/flight-delay")).json()
+    assert (nobody["revision"], nobody["champion"]) == (0, None)
+    await promote(stage, 4, 0.25)
+    (shown,) = (await http.get("/v1/loops")).json()["loops"]
+    assert (shown["revision"], shown["step"], shown["since"]) == (4, "champion", "2013-06-01T12:00:00Z")
+    assert shown["champion"]["version"] == "4"
+    assert shown["champion"]["feature_service"] == "delay_v1"
+    assert [column["name"] for column in shown["champion"]["inputs"]] == ["distance", "carrier", "origin_delays__mean"]
+    stage.promote(5, stage.package("5", lambda row: float("nan")))
+    await stage.heard(5)
+    shown = (await http.get("/v1/loops/flight-delay")).json()
+    assert (shown["revision"], shown["heard"], shown["refused"]["revision"]) == (4, 5, 5)
+    assert "nan" in shown["refused"]["reason"]
+
+
+async def test_models_swap_under_load_without_a_failed_request(
+    stage: Stage, http: httpx.AsyncClient, flight: Flight
+) -> None:
+    """Eight callers ask on and on while models are promoted; every third package is broken."""
+    await promote(stage, 1, 0.01)
+    done = asyncio.Event()
+    answers: list[tuple[int, str, float]] = []
+    news = asyncio.Condition()
+
+    async def caller(number: int) -> None:
+        while not done.is_set():
+            response = await http.post(PREDICT, json={"event": flight(number)})
+            said = response.json()
+            answers.append((response.status_code, said.get("version", ""), said.get("probability", -1.0)))
+            async with news:
+                news.notify_all()
+            await asyncio.sleep(0)  # nothing in memory ever waits, and the others want their turn
+
+    callers = [asyncio.create_task(caller(number)) for number in range(8)]
+    good = 1
+    for revision in range(2, 12):
+        if revision % 3 == 0:
+            await promote(stage, revision, float("nan"))
+        else:
+            await promote(stage, revision, revision / 100)
+            good = revision
+        before = len(answers)
+        async with asyncio.timeout(30), news:
+            await news.wait_for(lambda now=before + 8: len(answers) > now)  # type: ignore[misc]
+        assert answers[-1][1] == str(good)
+    done.set()
+    await asyncio.gather(*callers)
+    assert {status for status, _, _ in answers} == {200}
+    assert all(probability == pytest.approx(int(version) / 100) for _, version, probability in answers)
