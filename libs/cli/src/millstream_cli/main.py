@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Coroutine
@@ -206,7 +205,9 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    import uvloop
+
+    return uvloop.run(work)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ class Settings(ServiceSettings):
     """Append when this many rows wait: about 40 MB in memory, one Parquet file that is worth opening."""
     lake_age: float = 10.0
     """Append rows that waited this many seconds, so that history is never older than that."""
-    lake_quiet: float = 0.25
-    """Append when nothing came for this many seconds: what waits for the lake (a training run) need not wait for more."""
+    lake_quiet: float = 0.35
+    """Append when nothing came for this many seconds: what waits for the lake (a training run) need not wait for more.
+    Longer than a poll of the lake's waits for records (0.2 s), or every poll would be an append."""
     lake_buffer_rows: int = 100_000
     """Stop reading while this many rows wait: bounds memory when the lake's storage is slow."""

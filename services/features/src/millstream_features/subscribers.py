@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
 from millstream_features.handlers import ApplyToTiles, KeepInLake
 
 TILES = "features-tiles"
 LAKE = "features-lake"
+
+GATHER = Gulp(min_bytes=256 * 1024, wait_ms=200)
+"""The lake appends thousands of rows at once: it need not see each small batch the moment it comes."""
 
 
 def hear(
@@ -23,6 +27,6 @@ def hear(
     so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway."""
     for name in tiles_streams:
         service.hears([name], group=TILES, handler=tiles)
-    service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned)
+    service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
     service.keeps("appending to the lake", lake.keep_flushing)
     service.at_stop(lake.flush)

@@ -65,6 +65,18 @@ class Retry:
 PATIENT = Retry()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gulp:
+    """How much a poll waits for. Larger gulps are fewer polls and commits, and later by up to `wait_ms`."""
+
+    min_bytes: int = 1
+    wait_ms: int = 100
+    """A long poll that is under way delays other partitions of the same consumer: keep it short."""
+
+
+AT_ONCE = Gulp()
+
+
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     """One consumer of one group. FastStream polls; what happens with a poll is decided here."""
 
@@ -80,6 +92,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         stop_process: Callable[[BaseException], None],
         retry: Retry = PATIENT,
         assigned: Assigned | None = None,
+        gulp: Gulp = AT_ONCE,
     ) -> None:
         self.topics = tuple(topics)
         self.group = group
@@ -90,6 +103,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stop_process = stop_process
         self._retry = retry
         self._assigned = assigned
+        self._gulp = gulp
         self._next: dict[TopicPartition, int] = {}
         """Where the next batch of each partition begins."""
         self._draining = False
@@ -115,8 +129,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             max_records=settings.fetch_max_records,
-            # A long poll that is under way delays other partitions of the same consumer: keep it short.
-            fetch_max_wait_ms=100,
+            fetch_min_bytes=self._gulp.min_bytes,
+            fetch_max_wait_ms=self._gulp.wait_ms,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(500, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=60_000,
