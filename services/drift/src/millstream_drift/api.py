@@ -42,11 +42,11 @@ def routes(judging: Judging, reports: Reports) -> APIRouter:
             return _error(404, "unknown_loop", f"no loop {loop[:80]!r} in this project")
 
     @router.get("/reports", tags=["drift"], summary="Reports that can be read, newest window first")
-    async def listing() -> Response:
+    def listing() -> Response:
         return _json({"reports": reports.entries()})
 
     @router.get("/reports/{id}", tags=["drift"], summary="An Evidently report as a page; 202 while it is drawn")
-    async def report(id: str) -> Response:
+    def report(id: str) -> Response:
         state = reports.state(id)
         if state == "in_progress":
             return _error(202, "in_progress", "the report is being drawn; ask again in some seconds")

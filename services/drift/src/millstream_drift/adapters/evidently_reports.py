@@ -137,7 +137,7 @@ class EvidentlyReports:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-        if child.returncode != 0 or not page.exists():
+        if child.returncode != 0:
             last = words.decode(errors="replace").strip().rpartition("\n")[2]
             raise ValueError(f"the report's process ended with {child.returncode}: {last[:300]}")
 

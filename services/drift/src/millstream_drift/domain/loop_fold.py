@@ -40,6 +40,7 @@ class LoopState(msgspec.Struct, array_like=True):
     newest: int = 0
     """Largest stream time heard, settled or not."""
     cause: str = ""
+    """Id of the last settled event."""
     held: list[Heard] = []
     """Heard and not settled yet, in any order."""
 
@@ -97,8 +98,10 @@ class LoopFold:
         """Hold an event until its time is settled."""
         self._held.append(event)
         self._newest = max(self._newest, event.time)
-        if not self._boundary:
-            self._boundary = _next_day(event.time)
+        if not self._boundary or not self._cause:
+            # Nothing is settled yet, so an earlier event may still come and begin the loop on an earlier day.
+            first = _next_day(event.time)
+            self._boundary = min(self._boundary, first) if self._boundary else first
         if isinstance(event, Label):
             self._held_labels += 1
         elif event.version is not None:

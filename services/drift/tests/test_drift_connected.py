@@ -1,0 +1,122 @@
+"""Drift as a process on a real Kafka and a real Valkey: killed in the middle, it misses nothing and judges nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from millstream.contracts.envelope import Envelope
+from millstream.contracts.events import Event, WindowJudged, WindowKind
+from millstream.contracts.times import HOUR
+from millstream.contracts.topics import PREDICTIONS
+
+from .drift_kit import JUNE, Desk, Topics, World
+from .drift_process import Verdicts, announce, announcement, drift, make_topics, save_package, send, write_project
+
+pytestmark = pytest.mark.connected
+
+
+def records(said: list[tuple[str, Any, int]], loop: str) -> list[tuple[str, str, bytes, Envelope]]:
+    """The kit's flights as another loop's records, so that tests on one Kafka do not meet."""
+    found = []
+    for _, event, known_at in said:
+        if isinstance(event, Event):
+            renamed = msgspec.structs.replace(event, loop=loop)
+            envelope = Envelope(id=renamed.id, type=renamed.type_name, source="test")
+            found.append((PREDICTIONS.name, renamed.key, renamed.encode(), envelope))
+        else:
+            key = event["flight_id"]
+            envelope = Envelope(id=f"landing-{key}", type="landed", source="test", known_at=known_at)
+            found.append((f"{loop}-landed", key, msgspec.json.encode(event), envelope))
+    return found
+
+
+def told(event: Event) -> dict[str, Any]:
+    """An event without what names the loop."""
+    fields = msgspec.to_builtins(event)
+    return {name: value for name, value in fields.items() if name not in ("id", "loop", "report")}
+
+
+async def test_killed_in_the_middle_it_says_exactly_what_it_would_have_said(
+    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    loop = unique_name("delay")
+    write_project(tmp_path / "project", loop)
+    await make_topics(kafka.bootstrap, loop)
+    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1")))
+    world = World().hours(JUNE, 40)
+    half = len(world.said)
+    world.stretch = 3.0
+    world.hours(JUNE + 40 * HOUR, 20)
+    expected = (await (await Desk(Topics().add(world.said)).start()).read_all()).speaker.said
+    halfway = (await (await Desk(Topics().add(world.said[:half])).start()).read_all()).speaker.said
+    settings = {
+        "kafka": kafka.bootstrap,
+        "valkey": valkey_url,
+        "namespace": loop,
+        "project": tmp_path / "project",
+        "packages": tmp_path / "packages",
+        "data": tmp_path / "data",
+        "snapshot_every": 0.2,
+    }
+    verdicts = Verdicts(kafka.bootstrap, loop)
+    async with drift(**settings) as first:
+        await send(kafka.bootstrap, records(world.said[:half], loop))
+        await first.ready()
+        await verdicts.until(len(halfway))
+        await first.kill()
+    await send(kafka.bootstrap, records(world.said[half:], loop))
+    async with drift(**settings) as second:
+        await verdicts.until(len(expected))
+        last = next(event for event in reversed(verdicts.all) if isinstance(event, WindowJudged))
+        await second.shows(f"/v1/loops/{loop}/windows", last.id)
+        assert await second.metric("millstream_windows_judged_total") > 0
+        assert await second.metric("millstream_drift_partitions_missing") == 0
+        assert await second.stop() == 0
+    found = list(verdicts.effective.values())
+    assert [told(event) for event in found] == [told(event) for event in expected]
+    judged = [event for event in found if isinstance(event, WindowJudged) and event.kind is WindowKind.INPUTS]
+    assert [event.index for event in judged] == list(range(len(judged)))
+    assert len({event.id for event in judged}) == len(judged)
+
+    # A stop in peace keeps everything: nothing is said again.
+    said = len(verdicts.all)
+    async with drift(**settings) as third:
+        await third.ready()
+        more = World(flights=50_000).hours(JUNE + 90 * HOUR, 1)
+        await send(kafka.bootstrap, records(more.said, loop))
+        await verdicts.until(len(expected) + 1)
+    repeated = len(verdicts.all) - len(verdicts.effective)
+    assert repeated == said - len(expected)
+
+
+async def test_valkey_away_at_the_start_is_named_and_waited_for(
+    kafka: Any, valkey: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    loop = unique_name("delay")
+    write_project(tmp_path / "project", loop)
+    await make_topics(kafka.bootstrap, loop)
+    settings = {
+        "kafka": kafka.bootstrap,
+        "valkey": valkey_url,
+        "namespace": loop,
+        "project": tmp_path / "project",
+        "packages": tmp_path / "packages",
+        "data": tmp_path / "data",
+    }
+    valkey.stop()
+    started = False
+    try:
+        async with drift(**settings) as process:
+            await process.shows("/readyz", "Valkey does not answer, check MILLSTREAM_VALKEY")
+            valkey.start()
+            started = True
+            await process.ready()
+            assert await process.stop() == 0
+    finally:
+        if not started:
+            valkey.start()

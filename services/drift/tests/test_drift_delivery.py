@@ -1,0 +1,310 @@
+"""Whatever Kafka, Valkey and the kernel do to drift: the same events give the same verdicts, each prediction in one window."""
+
+from __future__ import annotations
+
+import pytest
+
+from millstream.contracts.events import ModelRef, WindowKind
+from millstream.contracts.times import HOUR, to_datetime
+from millstream.contracts.topics import PREDICTIONS
+from millstream.errors import RetryLater
+from millstream.runtime.delivery import Rewind
+from millstream_drift.adapters.memory import MemorySnapshots
+
+from .drift_kit import JUNE, LANDED, LOOP, Desk, KafkaRecord, Topics, World, day, landing, prediction
+
+
+def year() -> Topics:
+    """Five days with a storm and answers that get worse."""
+    world = World().hours(JUNE, 40)
+    world.stretch = 3.0
+    world.hours(JUNE + 40 * HOUR, 40)
+    world.stretch, world.skill = 1.0, -1.0
+    world.hours(JUNE + 80 * HOUR, 40)
+    return Topics().add(world.said)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_batches_and_interleavings_change_nothing(seed: int) -> None:
+    topics = year()
+    whole = await (await Desk(topics).start()).read_all()
+    bits = await (await Desk(topics).start()).read_all(most=400, seed=seed)
+    assert whole.speaker.said
+    assert bits.speaker.said == whole.speaker.said
+
+
+async def test_reading_along_says_the_same_as_reading_it_all_later() -> None:
+    world = World().hours(JUNE, 50)
+    later = await (await Desk(Topics().add(world.said)).start()).read_all()
+    along = await Desk(Topics()).start()
+    for said in sorted(world.said, key=lambda one: one[2]):
+        along.topics.add([said])
+        await along.read_all()
+    assert along.speaker.said == later.speaker.said
+
+
+async def test_a_window_is_judged_in_the_tick_that_closes_it() -> None:
+    """A replay waits for the commit of a tick's last record; by then the verdict has to be out."""
+    topics = Topics()
+    desk = await Desk(topics).start()
+    world = World()
+    said_after = []
+    for tick in range(12):
+        known = len(world.said)
+        world.hours(JUNE + tick * HOUR, 1, labels=False)
+        topics.add(world.said[known:])
+        await desk.read_all()
+        said_after.append(len(desk.verdicts))
+    # 40 an hour: full with the fifth tick's rows, closed by the sixth's.
+    assert said_after == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
+
+
+async def test_each_prediction_is_in_exactly_one_inputs_window() -> None:
+    topics = year()
+    desk = await (await Desk(topics).start()).read_all(most=300, seed=3)
+    asked = sum(len(log) for (topic, _), log in topics.records.items() if topic == PREDICTIONS.name)
+    judged = sum(v.rows for v in desk.verdicts if v.kind is WindowKind.INPUTS)
+    waiting = desk.judging._fold.loops[LOOP].windows.rows("1", WindowKind.INPUTS) + sum(
+        one.order[1] == 0 for one in desk.judging._fold.loops[LOOP]._held
+    )
+    assert judged + waiting == asked
+    indexes = [v.index for v in desk.verdicts if v.kind is WindowKind.INPUTS]
+    assert indexes == list(range(len(indexes)))
+
+
+async def test_a_restart_from_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
+    topics = year()
+    whole = await (await Desk(topics).start()).read_all(most=250)
+    store = MemorySnapshots()
+    first = await Desk(topics, store).start()
+    for place in sorted(topics.records):
+        await first.read(place, 700)
+    await first.judging.save()
+    second = await (await Desk(topics, store).start()).read_all(most=250)
+    assert second.next == whole.next
+    assert first.speaker.said + second.speaker.said == whole.speaker.said
+    assert second.judging.recent(LOOP) == whole.judging.recent(LOOP)
+
+
+async def test_a_kill_between_publish_and_snapshot_says_the_same_again() -> None:
+    topics = year()
+    store = MemorySnapshots()
+    first = await Desk(topics, store).start()
+    for place in sorted(topics.records):
+        await first.read(place, 300)
+    await first.judging.save()
+    before = len(first.speaker.said)
+    await first.read_all()
+    # kill -9 here: everything since the snapshot was said, nothing of it kept
+    second = await (await Desk(topics, store).start()).read_all(most=170, seed=1)
+    assert second.speaker.said == first.speaker.said[before:]
+
+
+async def test_kafka_not_confirming_repeats_ids_and_folds_nothing_twice() -> None:
+    topics = year()
+    whole = await (await Desk(topics).start()).read_all()
+    desk = await Desk(topics).start()
+    desk.speaker.away = True
+    places = sorted(topics.records)
+    for place in places:
+        try:
+            await desk.read(place)
+        except RetryLater:
+            with pytest.raises(RetryLater):
+                await desk.read(place)
+            desk.speaker.away = False
+            await desk.read(place)
+    assert desk.speaker.said == whole.speaker.said
+    assert desk.judging._fold.loops[LOOP].join.counts == whole.judging._fold.loops[LOOP].join.counts
+
+
+async def test_no_snapshot_while_something_is_unsaid_or_unburied() -> None:
+    topics = year()
+    desk = await Desk(topics).start()
+    await desk.judging.save()
+    desk.speaker.away = True
+    with pytest.raises(RetryLater):
+        await desk.read_all()
+    await desk.judging.save()
+    assert desk.snapshots.kept is None
+    desk.speaker.away = False
+    await desk.read_all()
+    topics.raw(LANDED, "junk", b"{", [])
+    await desk.read_all()
+    await desk.judging.save()
+    assert desk.snapshots.kept is None, "the dead letter is not confirmed before the next batch comes"
+    topics.add([(PREDICTIONS.name, prediction("next", day(9)), 0)])
+    await desk.read_all()
+    await desk.judging.save()
+    assert desk.snapshots.kept is not None
+
+
+async def test_valkey_away_keeps_judging_and_saves_later() -> None:
+    desk = await Desk(year()).start()
+    desk.snapshots.away = True
+    await desk.read_all()
+    assert desk.verdicts
+    await desk.judging.save()
+    assert desk.metrics.snapshot_failures._value.get() == 1
+    desk.snapshots.away = False
+    await desk.judging.save()
+    assert desk.snapshots.kept is not None
+
+
+async def test_valkey_away_at_the_start_is_waited_for() -> None:
+    desk = Desk(year())
+    desk.snapshots.away = True
+    with pytest.raises(RetryLater):
+        await desk.start()
+
+
+async def test_a_prediction_that_overtook_its_models_announcement_waits_and_changes_nothing() -> None:
+    topics = Topics().add(World(version="2").hours(JUNE, 6).said)
+    desk = await Desk(topics).start()
+    place = PREDICTIONS.name, 0
+    with pytest.raises(RetryLater, match="version 2 of flight-delay answered, but is not announced yet"):
+        await desk.read(place)
+    assert desk.judging._fold.loops[LOOP].held == 0
+    desk.models.known[LOOP, "2"] = desk.models.known[LOOP, "1"]
+    await desk.read_all()
+    assert [v.rows for v in desk.verdicts if v.kind is WindowKind.INPUTS] == [200]
+
+
+async def test_a_version_nobody_ever_announces_stops_nobody_for_ever() -> None:
+    desk = await Desk(Topics().add(World(version="ghost").hours(JUNE, 30).said)).start()
+    with pytest.raises(RetryLater):
+        await desk.read_all()
+    desk.clock = 61.0
+    await desk.read_all()
+    assert not desk.verdicts
+    assert desk.matured[-1].matured > 0, "its questions still have labels"
+
+
+async def test_waiting_rows_of_a_version_without_reference_after_a_restart_are_dropped_not_fatal() -> None:
+    topics = Topics().add(World().hours(JUNE, 30).said)
+    store = MemorySnapshots()
+    first = await (await Desk(topics, store).start()).read_all()
+    await first.judging.save()
+    second = Desk(topics, store)
+    second.models.known.clear()
+    second.models.lost.add((LOOP, "1"))
+    await second.start()
+    topics.add(World(flights=10_000).hours(JUNE + 40 * HOUR, 30).said)
+    await second.read_all()
+    assert not second.verdicts
+    assert second.matured
+
+
+async def test_snapshots_remember_where_the_packages_of_waiting_versions_are() -> None:
+    topics = Topics().add(World().hours(JUNE, 3).said)
+    store = MemorySnapshots()
+    first = await Desk(topics, store).start()
+    ref = ModelRef(version="1", run="r", uri="file:///p", sha256="0", at=to_datetime(JUNE))
+    first.models.refs[LOOP, "1"] = ref
+    await first.read_all()
+    await first.judging.save()
+    second = await Desk(topics, store).start()
+    assert second.models.refs == {(LOOP, "1"): ref}
+
+
+async def test_a_replica_with_some_of_the_partitions_judges_nothing_and_says_why() -> None:
+    topics = year()
+    desk = Desk(topics)
+    await desk.judging.assigned(sorted(topics.records)[:4])
+    assert "run one replica" in desk.health.not_ready()["all partitions"]
+    desk.next = dict.fromkeys(topics.records, 0)
+    with pytest.raises(RetryLater, match="2 of 6 partitions"):
+        await desk.read_all()
+    await desk.start()
+    await desk.read_all()
+    assert desk.verdicts
+    assert desk.health.not_ready() == {}
+
+
+async def test_topics_made_anew_are_read_from_their_start() -> None:
+    store = MemorySnapshots()
+    old = await (await Desk(year(), store).start()).read_all()
+    await old.judging.save()
+    young = Topics().add(World().hours(JUNE, 10).said)
+    desk = await (await Desk(young, store).start()).read_all()
+    fresh = await (await Desk(young).start()).read_all()
+    assert desk.speaker.said == fresh.speaker.said
+
+
+async def test_a_snapshot_of_another_release_begins_from_the_topics() -> None:
+    store = MemorySnapshots()
+    store.kept = b"drift9 something else"
+    desk = await (await Desk(year(), store).start()).read_all()
+    assert desk.verdicts
+
+
+async def test_a_batch_beyond_the_position_is_read_again_and_only_then_given_up() -> None:
+    topics = Topics().add(World().hours(JUNE, 10).said)
+    desk = await Desk(topics).start()
+    place = PREDICTIONS.name, 0
+    desk.next[place] = 5
+    with pytest.raises(Rewind) as back:
+        await desk.read(place)
+    assert back.value.offset == 0
+    await desk.read(place)  # Kafka has nothing below 5 any more: the same batch comes again
+    assert desk.metrics.lost._value.get() == 5
+
+
+async def test_junk_goes_to_the_dead_letters_with_its_reason_and_its_neighbours_are_judged() -> None:
+    topics = Topics().add(World().hours(JUNE, 6).said)
+    kind = [("ce_type", b"millstream.prediction.served.v1")]
+    good = prediction("x", JUNE).encode()
+
+    def junk(value: bytes, headers: list[tuple[str, bytes]] = kind, topic: str = PREDICTIONS.name) -> KafkaRecord:
+        return topics.raw(topic, "junk", value, headers)
+
+    junk(good, [])
+    junk(b"{broken")
+    junk(b"\xff\xfe")
+    junk(b"[" * 100_000)
+    junk(b'{"id": 5}')
+    junk(good.replace(b"probability", b"score"))
+    junk(good.replace(b"Z", b""))
+    future = topics.raw(PREDICTIONS.name, "junk", prediction("y", JUNE + 200_000 * HOUR).encode(), kind)
+    future.timestamp = JUNE // 1000
+    junk(b"{broken", [], LANDED)
+    junk(b"{}", [], LANDED)
+    junk(b"[]", [("ce_knownat", b"yesterday")], LANDED)
+    topics.raw(PREDICTIONS.name, "other", prediction("z", JUNE, loop="another-loop").encode(), kind)
+    topics.raw(PREDICTIONS.name, "other", b"{}", [("ce_type", b"millstream.prediction.served.v9")])
+    desk = await Desk(topics).start()
+    bad = [one.error.reason for place in sorted(topics.records) for one in await desk.read(place)]
+    assert sorted(bad) == sorted(
+        ["not_our_event", "not_json", "not_json", "bad_event", "bad_event", "no_probability", "bad_event"]
+        + ["known_in_future", "not_json", "schema", "bad_headers"]
+    )
+    assert desk.metrics.unknown_loop._value.get() == 1
+    assert desk.metrics.unknown_type._value.get() == 1
+    assert [v.rows for v in desk.verdicts if v.kind is WindowKind.INPUTS] == [200]
+
+
+async def test_a_label_that_is_read_before_its_question_still_finds_it() -> None:
+    topics = Topics().add(
+        [
+            (LANDED, landing("swift", day(1) + HOUR), day(1) + HOUR),
+            (PREDICTIONS.name, prediction("swift", day(1)), 0),
+            (PREDICTIONS.name, prediction("next", day(2)), 0),
+        ]
+    )
+    desk = await Desk(topics).start()
+    for place in sorted(topics.records, reverse=True):
+        await desk.read(place)
+    assert [clock.matured for clock in desk.matured] == [1]
+
+
+async def test_a_question_answered_a_day_late_still_meets_its_held_label() -> None:
+    """Serving was down while flights landed: its answers come with yesterday's time."""
+    topics = Topics()
+    desk = await Desk(topics).start()
+    topics.add([(LANDED, landing("patient", day(1) + 23 * HOUR), day(1) + 23 * HOUR)])
+    topics.add([(LANDED, landing("other", day(2) + HOUR), day(2) + HOUR)])
+    await desk.read_all()
+    topics.add([(PREDICTIONS.name, prediction("patient", day(1) + 20 * HOUR), 0)])
+    topics.add([(LANDED, landing("last", day(3)), day(3))])
+    await desk.read_all()
+    assert [clock.matured for clock in desk.matured] == [0, 1]

@@ -1,0 +1,77 @@
+"""Questions and labels against a recount that keeps everything and looks at all pairs."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millstream_drift.domain.events import Label, Question
+from millstream_drift.domain.join import Join, JoinState
+
+WITHIN = 10
+
+
+def question(time: int, key: str, id: str) -> Question:
+    return Question(time, id, key, "1", 0.5, ())
+
+
+events = st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.sampled_from("abcde")), max_size=40)
+
+
+@given(events)
+def test_every_question_matures_or_expires_and_every_label_is_counted(drawn: list[tuple[bool, int, str]]) -> None:
+    ordered = sorted((time, not ask, key, n) for n, (ask, time, key) in enumerate(drawn))
+    join = Join(WITHIN)
+    matured = asked = labels = 0
+    for time, is_label, key, n in ordered:
+        join.advance(time)
+        if is_label:
+            labels += 1
+            matured += len(join.tell(Label(time, f"l{n}", key, True)))
+        else:
+            asked += 1
+            assert join.ask(question(time, key, f"q{n}")) == (True, None)
+    join.advance(1_000)
+    counts = join.counts
+    assert (counts.matured, counts.matured + counts.expired, join.pending) == (matured, asked, 0)
+    # Naive: a question matures when any label of its key is known within its time.
+    expected = sum(
+        any(t <= at <= t + WITHIN and k == key for at, label, k, _ in ordered if label)
+        for t, label, key, _ in ordered
+        if not label
+    )
+    assert counts.matured == expected
+    used = labels - counts.late - counts.orphaned - counts.duplicated
+    assert 0 <= used <= counts.matured
+    assert not join._asked
+    assert not join._told
+    assert join.state() == JoinState(join.clock, counts)
+
+
+@given(events, st.integers(0, 40))
+def test_a_restart_anywhere_changes_nothing(drawn: list[tuple[bool, int, str]], cut: int) -> None:
+    ordered = sorted((time, not ask, key, n) for n, (ask, time, key) in enumerate(drawn))
+
+    def run(restart: int | None) -> JoinState:
+        join = Join(WITHIN)
+        for step, (time, is_label, key, n) in enumerate(ordered):
+            if step == restart:
+                join = Join(WITHIN, join.state())
+            join.advance(time)
+            if is_label:
+                join.tell(Label(time, f"l{n}", key, True))
+            else:
+                join.ask(question(time, key, f"q{n}"))
+        return join.state()
+
+    assert run(cut) == run(None)
+
+
+def test_memory_is_bounded_and_what_is_forgotten_is_counted() -> None:
+    join = Join(WITHIN, capacity=100)
+    for n in range(500):
+        join.ask(question(0, f"key-{n}", f"q{n}"))
+    assert (join.pending, join.counts.evicted) == (100, 400)
+    for n in range(500):
+        join.tell(Label(1, f"l{n}", f"stranger-{n}", True))
+    assert len(join.state().waiting) + len(join.state().told) == 100

@@ -1,0 +1,193 @@
+"""What drift says about the weather at one airport: one story for each finding."""
+
+from __future__ import annotations
+
+from millstream.contracts.events import Finding, WindowKind
+from millstream.contracts.times import HOUR, from_datetime
+
+from .drift_kit import JUNE, LOOP, Desk, Topics, World, baseline, day, landing, prediction, unanswered
+
+
+async def told(world: World, **drift: object) -> Desk:
+    desk = await Desk(Topics().add(world.said), **drift).start()
+    return await desk.read_all()
+
+
+def findings(desk: Desk, kind: WindowKind) -> list[Finding]:
+    return [verdict.finding for verdict in desk.verdicts if verdict.kind is kind]
+
+
+async def test_a_month_like_training_is_healthy() -> None:
+    desk = await told(World().hours(JUNE, 30))
+    assert set(findings(desk, WindowKind.INPUTS)) == {Finding.HEALTHY}
+    assert [verdict.rows for verdict in desk.verdicts if verdict.kind is WindowKind.INPUTS] == [200] * 6
+
+
+async def test_a_storm_is_suspected_then_detected_and_cleared_when_it_is_over() -> None:
+    world = World().hours(JUNE, 5)
+    world.stretch = 3.0
+    world.hours(JUNE + 5 * HOUR, 15)
+    world.stretch = 1.0
+    world.hours(JUNE + 20 * HOUR, 11)
+    desk = await told(world)
+    assert findings(desk, WindowKind.INPUTS) == [
+        Finding.HEALTHY,
+        Finding.SUSPECTED,
+        Finding.DETECTED,
+        Finding.DETECTED,
+        Finding.CLEARED,
+        Finding.HEALTHY,
+    ]
+    detected = next(v for v in desk.verdicts if v.finding is Finding.DETECTED)
+    assert "≥ 0.20 in 2 of 3 windows; most: origin__mean_1h" in detected.reason
+    assert detected.effect > 0.2
+    worst = max(detected.columns, key=lambda column: column.psi)
+    assert worst.column == "origin__mean_1h"
+
+
+async def test_one_odd_window_is_weather() -> None:
+    world = World().hours(JUNE, 5)
+    world.stretch = 3.0
+    world.hours(JUNE + 5 * HOUR, 5)
+    world.stretch = 1.0
+    world.hours(JUNE + 10 * HOUR, 11)
+    found = findings(await told(world), WindowKind.INPUTS)
+    assert found == [Finding.HEALTHY, Finding.SUSPECTED, Finding.HEALTHY, Finding.HEALTHY]
+
+
+async def test_a_report_is_asked_for_once_per_incident() -> None:
+    world = World(stretch=3.0).hours(JUNE, 21)
+    desk = await told(world)
+    assert len(desk.verdicts) >= 4
+    (job,) = desk.reports.asked
+    first = desk.verdicts[0]
+    assert job.id == first.report
+    assert all(verdict.report is None for verdict in desk.verdicts[1:])
+    assert len(job.current["origin__mean_1h"]) == first.rows
+    assert set(job.types) == {"distance", "carrier", "origin__mean_1h"}
+
+
+async def test_a_sensor_that_fell_silent_is_broken_data_and_no_drift() -> None:
+    desk = await told(World(nulls=0.9).hours(JUNE, 12))
+    assert set(findings(desk, WindowKind.INPUTS)) == {Finding.BROKEN_DATA}
+    assert desk.verdicts[0].reason.startswith("origin__mean_1h: 88% missing")
+    assert "10% in training" in desk.verdicts[0].reason
+
+
+async def test_a_producer_that_always_says_united_is_broken() -> None:
+    desk = await told(World(carrier="UA").hours(JUNE, 12))
+    assert desk.verdicts[0].finding is Finding.BROKEN_DATA
+    assert "carrier: constant" in desk.verdicts[0].reason
+
+
+async def test_carriers_nobody_trained_on_are_broken_data() -> None:
+    world = World(carrier="ZZ").hours(JUNE, 3)
+    world.carrier = None
+    world.hours(JUNE + 3 * HOUR, 3)
+    desk = await told(world)
+    assert desk.verdicts[0].finding is Finding.BROKEN_DATA
+    assert "carrier: 60% unknown categories, 0% in training" in desk.verdicts[0].reason
+
+
+async def test_only_watched_columns_count() -> None:
+    desk = await told(World(stretch=3.0).hours(JUNE, 12), columns=["distance", "carrier"])
+    assert set(findings(desk, WindowKind.INPUTS)) == {Finding.HEALTHY}
+
+
+async def test_answers_that_became_wrong_are_a_performance_drop() -> None:
+    desk = await told(World(skill=-1.0).hours(JUNE, 26))
+    found = findings(desk, WindowKind.PERFORMANCE)
+    assert found[:2] == [Finding.SUSPECTED, Finding.PERFORMANCE_DROP]
+    dropped = next(v for v in desk.verdicts if v.finding is Finding.PERFORMANCE_DROP)
+    assert "on the holdout" in dropped.reason
+    assert "2 of 2 windows" in dropped.reason
+    assert {"log_loss", "auc", "brier", "base_rate", "mean_prediction", "loss_increase", "standard_error"} == set(
+        dropped.metrics
+    )
+    assert dropped.effect > 0.05
+
+
+async def test_answers_that_are_as_good_as_promised_are_healthy() -> None:
+    desk = await told(World().hours(JUNE, 26))
+    assert set(findings(desk, WindowKind.PERFORMANCE)) == {Finding.HEALTHY}
+
+
+async def test_a_retrain_that_cured_the_drift_clears_the_old_models_incident() -> None:
+    world = World(stretch=3.0).hours(JUNE, 11)
+    world.version, world.stretch = "2", 1.0
+    world.hours(JUNE + 11 * HOUR, 6)
+    desk = Desk(Topics().add(world.said))
+    desk.models.known[LOOP, "2"] = baseline("2")
+    await (await desk.start()).read_all()
+    last = [v for v in desk.verdicts if v.kind is WindowKind.INPUTS][-1]
+    assert (last.version, last.index, last.finding) == ("2", 0, Finding.CLEARED)
+
+
+async def test_labels_mature_before_there_is_any_model() -> None:
+    said = []
+    for flight in range(10):
+        said += [("millstream-predictions", unanswered(f"f{flight}", day(1) + HOUR), day(1) + HOUR)]
+        said += [("flights-landed", landing(f"f{flight}", day(1) + 5 * HOUR), day(1) + 5 * HOUR)]
+    said += [("millstream-predictions", unanswered("next", day(2)), day(2))]
+    desk = await Desk(Topics().add(said)).start()
+    await desk.read_all()
+    (clock,) = desk.matured
+    assert (clock.matured, clock.pending, from_datetime(clock.at)) == (10, 0, day(2))
+    assert not desk.verdicts
+
+
+async def test_the_day_is_published_when_its_first_later_event_is_read_and_counts_what_was_known_before() -> None:
+    topics = Topics().add(
+        [
+            ("millstream-predictions", prediction("early", day(1) + 20 * HOUR), 0),
+            ("flights-landed", landing("early", day(1) + 23 * HOUR), day(1) + 23 * HOUR),
+            ("millstream-predictions", prediction("evening", day(1) + 22 * HOUR), 0),
+        ]
+    )
+    desk = await Desk(topics).start()
+    await desk.read_all()
+    assert not desk.matured
+    topics.add([("flights-landed", landing("evening", day(2)), day(2))])
+    await desk.read_all()
+    (clock,) = desk.matured
+    assert (clock.matured, clock.pending) == (1, 1)
+
+
+async def test_each_silent_day_is_published_but_a_dead_month_only_once() -> None:
+    topics = Topics().add([("millstream-predictions", prediction("a", day(1)), 0)])
+    topics.add([("millstream-predictions", prediction("b", day(5)), 0)])
+    desk = await (await Desk(topics).start()).read_all()
+    assert [from_datetime(clock.at) for clock in desk.matured] == [day(2), day(3), day(4), day(5)]
+    topics.add([("millstream-predictions", prediction("c", day(60) + HOUR), 0)])
+    await desk.read_all()
+    assert [from_datetime(clock.at) for clock in desk.matured[4:]] == [day(60)]
+    assert desk.matured[-1].expired == 2
+
+
+async def test_late_orphaned_duplicated_cancelled_and_diverted_flights_are_each_counted() -> None:
+    hours = HOUR
+    said = [
+        ("millstream-predictions", prediction("twice", day(1)), 0),
+        ("flights-landed", landing("twice", day(1) + hours), day(1) + hours),
+        ("flights-landed", landing("twice", day(1) + 2 * hours, late=False), day(1) + 2 * hours),
+        ("millstream-predictions", prediction("late", day(1)), 0),
+        ("flights-landed", landing("late", day(2) + hours), day(2) + hours),
+        ("millstream-predictions", prediction("just-in-time", day(1)), 0),
+        ("flights-landed", landing("just-in-time", day(2)), day(2)),
+        ("millstream-predictions", prediction("cancelled", day(1)), 0),
+        ("millstream-predictions", prediction("diverted", day(1)), 0),
+        ("flights-landed", landing("diverted", day(1) + hours, late=None), day(1) + hours),
+        ("flights-landed", landing("never-asked", day(1) + hours), day(1) + hours),
+        ("millstream-predictions", prediction("later", day(4)), 0),
+    ]
+    desk = await (await Desk(Topics().add(said)).start()).read_all()
+    last = desk.matured[-1]
+    assert (last.matured, last.expired, last.late, last.orphaned, last.duplicated, last.pending) == (2, 3, 1, 1, 1, 0)
+
+
+async def test_an_answer_that_is_delivered_twice_counts_once() -> None:
+    world = World().hours(JUNE, 30)
+    once = await told(world)
+    world.said += world.said[:300]
+    again = await told(world)
+    assert again.verdicts == once.verdicts
