@@ -1,0 +1,84 @@
+"""The onnxruntime adapter: what it refuses, and that a row's answer does not depend on its neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from millstream.contracts.package import InputColumn
+from millstream_serving.adapters.onnx_model import OnnxRuntime
+from millstream_serving.domain.columns import Columns, empty_columns
+from millstream_serving.errors import ModelFailed, ModelRefused
+
+from .trees import boosted
+
+INPUTS = [
+    InputColumn(name="distance", source="input", type="number"),
+    InputColumn(name="carrier", source="input", type="category"),
+    *(InputColumn(name=f"view__delay_{i}", source="feature", type="number") for i in range(16)),
+]
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    return boosted(INPUTS)
+
+
+def flights(rows: int) -> Columns:
+    numbers = np.random.default_rng(7)
+    columns: Columns = {}
+    for column in INPUTS:
+        if column.type == "number":
+            values = numbers.uniform(-10, 60, rows).astype(np.float32)
+            values[numbers.random(rows) < 0.1] = np.nan
+            columns[column.name] = values.reshape(-1, 1)
+        else:
+            columns[column.name] = numbers.choice(np.array(["B6", "UA", "", "ZZ"], dtype=object), (rows, 1))
+    return columns
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 45, 128, 500])
+def test_a_row_is_answered_alike_in_any_batch(graph: bytes, size: int) -> None:
+    """Bit by bit: delivery cuts batches as it likes, and the answers must not show where."""
+    model = OnnxRuntime(threads=1).load(graph, INPUTS, "probability")
+    columns = flights(500)
+    whole = model.run(columns)
+    pieces = [
+        model.run({name: values[start : start + size] for name, values in columns.items()})
+        for start in range(0, 500, size)
+    ]
+    assert np.concatenate(pieces).tobytes() == whole.tobytes()
+    assert len(set(whole.tolist())) > 400
+
+
+def test_nulls_and_strangers_get_a_probability(graph: bytes) -> None:
+    found = OnnxRuntime(threads=1).load(graph, INPUTS, "probability").run(empty_columns(INPUTS))
+    assert found.shape == (2,)
+    assert ((found > 0) & (found < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "said"),
+    [
+        (INPUTS[1:], "probability", "17 inputs in the manifest, 18 in the graph"),
+        ([INPUTS[1], INPUTS[0], *INPUTS[2:]], "probability", "'carrier'"),
+        (INPUTS, "score", "no float output 'score'"),
+    ],
+)
+def test_a_graph_that_is_not_as_its_manifest_says_is_refused(
+    graph: bytes, inputs: list[InputColumn], output: str, said: str
+) -> None:
+    with pytest.raises(ModelRefused, match=said):
+        OnnxRuntime(threads=1).load(graph, inputs, output)
+
+
+def test_bytes_that_are_no_graph_are_refused() -> None:
+    with pytest.raises(ModelRefused, match="cannot read the graph"):
+        OnnxRuntime(threads=1).load(b"MZ\x90", INPUTS, "probability")
+
+
+def test_a_run_that_fails_says_so(graph: bytes) -> None:
+    model = OnnxRuntime(threads=1).load(graph, INPUTS, "probability")
+    columns = flights(3) | {"distance": np.zeros((2, 1), dtype=np.float32)}
+    with pytest.raises(ModelFailed):
+        model.run(columns)
