@@ -18,6 +18,7 @@ from .runtime_kit import (
     DAY,
     HASTY,
     Ledger,
+    Sent,
     committed,
     flight,
     length,
@@ -117,6 +118,32 @@ async def test_a_dead_letter_is_confirmed_before_the_commit(kafka: Any) -> None:
 
     assert dead.value == b"poison"
     assert await committed(kafka.bootstrap, GROUP, topic) == 3
+
+
+@pytest.mark.parametrize("fat", ["value", "headers", "key"])
+async def test_a_poison_record_that_just_fits_into_kafka_is_cut_and_buried(kafka: Any, fat: str) -> None:
+    """With what we add to it the whole record would be too large: it must not stop the process for ever."""
+    ledger = Ledger()
+    made, topic = await tower(kafka, ledger)
+    much = b"x" * (1024 * 1024 - 500)
+    poison: Sent = {
+        "value": (b"N2", much, [("ce_id", b"2")]),
+        "headers": (b"N2", b"poison", [("note", much)]),
+        "key": (much, b"poison", []),
+    }[fat]
+    ledger.on[poison[1]] = lambda record: Rejected(record, RejectEvent("bad_json", "not JSON"))
+
+    await produce(kafka.bootstrap, topic, poison, flight(3))
+    async with running(made):
+        [dead] = await read(kafka.bootstrap, dead_letter_topic(topic, GROUP), 1)
+        await until(lambda: len(ledger.records) == 2)
+
+    headers = dict(dead.headers)
+    assert int(headers["millstream-dlq-cut"]) > 1024 * 1024 - 500
+    assert (headers["millstream-dlq-reason"], headers["millstream-dlq-offset"]) == (b"bad_json", b"0")
+    assert poison[1].startswith(dead.value)
+    assert made.health.fatal is None
+    assert await committed(kafka.bootstrap, GROUP, topic) == 2
 
 
 async def test_headers_that_are_no_utf8_reach_the_handler(kafka: Any) -> None:

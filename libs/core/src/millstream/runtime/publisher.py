@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1024 * 1024
 """Kafka's own default limit for a record batch."""
+MAX_RECORD_BYTES = MAX_REQUEST_BYTES - 4096
+"""What is left of it for one record, as `Outgoing.size` counts; the request and the batch around it need some, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Outgoing:
     key: bytes | None
     value: bytes
     headers: Headers
+
+    @property
+    def size(self) -> int:
+        """Bytes in a batch, at most: key, value and headers with their lengths."""
+        return len(self.value) + len(self.key or b"") + sum(len(n) + len(v) + 10 for n, v in self.headers) + 40
 
 
 class Publisher:
@@ -102,9 +109,8 @@ class Publisher:
         if producer is None:
             raise DeliveryUnknown("Kafka is not connected yet")
         for record in records:
-            size = len(record.value) + len(record.key or b"")
-            if size > MAX_REQUEST_BYTES - 4096:
-                raise RejectEvent("too_large", f"a record of {size} bytes; Kafka takes {MAX_REQUEST_BYTES - 4096}")
+            if record.size > MAX_RECORD_BYTES:
+                raise RejectEvent("too_large", f"a record of {record.size} bytes; Kafka takes {MAX_RECORD_BYTES}")
         try:
             async with asyncio.timeout(self._timeout):
                 await self._send(producer, records)

@@ -9,7 +9,10 @@ from typing import Protocol
 from millstream.contracts.envelope import Envelope, envelope_of
 from millstream.contracts.topics import dead_letter_topic
 from millstream.errors import RejectEvent
-from millstream.runtime.publisher import Outgoing
+from millstream.runtime.publisher import MAX_RECORD_BYTES, Outgoing
+
+KEPT = MAX_RECORD_BYTES // 3
+"""Bytes of a value, and of key and headers together, that a cut dead letter keeps."""
 
 
 class Record(Protocol):
@@ -60,16 +63,27 @@ class Rejected:
 
 
 def dead_letter(rejected: Rejected, group: str) -> Outgoing:
-    """The record as it came, with what was wrong with it in headers of its own."""
+    """The record as it came, with what was wrong with it in headers of its own.
+
+    One that was almost too large for Kafka leaves no room for them: it is cut, and the header `millstream-dlq-cut` says
+    so; the whole one lies at the topic, partition and offset that the other headers name.
+    """
     record, error = rejected.record, rejected.error
-    headers = [
-        *record.headers,
+    topic = dead_letter_topic(record.topic, group)
+    why = [
         ("millstream-dlq-reason", error.reason.encode()),
-        ("millstream-dlq-detail", error.detail[:2000].encode()),
+        ("millstream-dlq-detail", error.detail[:2000].encode("utf-8", "replace")),
         ("millstream-dlq-group", group.encode()),
         ("millstream-dlq-topic", record.topic.encode()),
         ("millstream-dlq-partition", str(record.partition).encode()),
         ("millstream-dlq-offset", str(record.offset).encode()),
         ("millstream-dlq-timestamp", str(record.timestamp).encode()),
     ]
-    return Outgoing(dead_letter_topic(record.topic, group), record.key, record.value or b"", headers)
+    whole = Outgoing(topic, record.key, record.value or b"", [*record.headers, *why])
+    if whole.size <= MAX_RECORD_BYTES:
+        return whole
+    why.append(("millstream-dlq-cut", str(whole.size).encode()))
+    beside = whole.size - len(whole.value)
+    if beside <= KEPT:
+        return Outgoing(topic, whole.key, whole.value[:KEPT], [*record.headers, *why])
+    return Outgoing(topic, None, whole.value[:KEPT], why)

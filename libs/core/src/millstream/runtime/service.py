@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import random
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -265,9 +264,6 @@ def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: 
     service.on_fatal = stop
     host, port = listener.getsockname()[:2]
     log.info("listening", extra={"address": f"http://{host}:{port}"})
-    # When uvicorn is done it raises the signal that stopped it once more. As a KeyboardInterrupt that ends here; by default
-    # SIGTERM would kill the process, and a clean stop would look like a crash to whoever reads the exit code.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 1 if service.health.fatal is not None else 0
