@@ -50,7 +50,7 @@ class MlflowTracker:
     def __init__(self, uri: str, patience: float) -> None:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(RETRIES)
         # urllib3 waits factor * (2 + 4 + 8 + 16) seconds over five retries.
-        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = str(max(0.01, patience / 30))
+        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = str(max(1, round(patience / 30)))  # MLflow takes whole seconds only
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] = "0"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "30"
         from mlflow.tracking import MlflowClient
