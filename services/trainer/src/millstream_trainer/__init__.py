@@ -1,0 +1,1 @@
+"""trainer learns, carefully: it decides what is retrained, trains it, and writes what is served."""
