@@ -34,7 +34,7 @@ from millstream_serving.metrics import ServingMetrics
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
 
 STREAM = """
-stream: flights-scheduled
+stream: {stream}
 description: The question.
 key: flight_id
 id: flight_id
@@ -44,11 +44,11 @@ schema:
   type: object
   required: [flight_id, announced_at, origin, carrier, distance]
   properties:
-    flight_id: { type: string }
-    announced_at: { type: string, format: date-time }
-    origin: { type: [string, "null"] }
-    carrier: { type: string }
-    distance: { type: [number, string, "null"] }
+    flight_id: {{ type: string }}
+    announced_at: {{ type: string, format: date-time }}
+    origin: {{ type: [string, "null"] }}
+    carrier: {{ type: string }}
+    distance: {{ type: [number, string, "null"] }}
 """
 LANDED = """
 stream: flights-landed
@@ -65,9 +65,9 @@ schema:
     arr_delay: { type: number }
 """
 LOOP = """
-loop: flight-delay
-predict: { on: flights-scheduled, features: delay_v1, inputs: [distance, carrier] }
-label: { from: flights-landed, by: flight_id, value: "arr_delay >= 15", within: 24h }
+loop: {loop}
+predict: {{ on: {stream}, features: delay_v1, inputs: [distance, carrier] }}
+label: {{ from: flights-landed, by: flight_id, value: "arr_delay >= 15", within: 24h }}
 """
 
 INPUTS = [
@@ -77,18 +77,21 @@ INPUTS = [
 ]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    root = tmp_path / "project"
+def write_project(root: Path, *, loop: str = "flight-delay", stream: str = "flights-scheduled") -> Path:
     for file, text in {
-        "streams/flights-scheduled.yaml": STREAM,
-        "streams/flights-landed.yaml": LANDED,
-        "loops/flight-delay.yaml": LOOP,
+        "streams/question.yaml": STREAM.format(stream=stream),
+        "streams/landed.yaml": LANDED,
+        "loops/loop.yaml": LOOP.format(loop=loop, stream=stream),
         "features/feature_store.yaml": "project: flights\n",
     }.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text)
-    return load_project(root)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return load_project(write_project(tmp_path / "project"))
 
 
 def flight(number: int = 23, **changes: Any) -> dict[str, Any]:
@@ -138,28 +141,11 @@ class Stage:
         )
 
     def package(self, version: str, score: Score, **manifest: Any) -> ModelRef:
-        """A package as trainer writes it; its graph is a Python function."""
-        graph = f"graph of {version}".encode()
-        self.runtime.graphs[graph] = score
-        said = msgspec.structs.replace(_manifest(version, {MODEL_FILE: hashlib.sha256(graph).hexdigest()}), **manifest)
-        files = {MODEL_FILE: graph, MANIFEST_FILE: msgspec.json.encode(said)}
-        uri, sha256 = self.packages.save(f"flight-delay/{version}", files)
-        return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
+        return save_package(self.packages, self.runtime, version, score, **manifest)
 
     def promote(self, revision: int, champion: ModelRef | None) -> None:
         """The record that trainer would write."""
-        state = ModelState(
-            id=f"state-{revision}",
-            loop="flight-delay",
-            revision=revision,
-            step=Step.CHAMPION,
-            champion=champion,
-            challenger=None,
-            previous=None,
-            reason="passed the gate",
-            at=to_datetime(NOON),
-        )
-        self.keeper.hear(state)
+        self.keeper.hear(state_of(revision, champion))
 
     async def heard(self, revision: int) -> None:
         """Until `revision` was obeyed or refused."""
@@ -169,6 +155,32 @@ class Stage:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def save_package(
+    packages: PackageStore, runtime: MemoryRuntime, version: str, score: Score, **manifest: Any
+) -> ModelRef:
+    """A package as trainer writes it; its graph is a Python function."""
+    graph = f"graph of {version}".encode()
+    runtime.graphs[graph] = score
+    said = msgspec.structs.replace(_manifest(version, {MODEL_FILE: hashlib.sha256(graph).hexdigest()}), **manifest)
+    files = {MODEL_FILE: graph, MANIFEST_FILE: msgspec.json.encode(said)}
+    uri, sha256 = packages.save(f"flight-delay/{version}", files)
+    return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
+
+
+def state_of(revision: int, champion: ModelRef | None, *, loop: str = "flight-delay") -> ModelState:
+    return ModelState(
+        id=f"state-{loop}-{revision}",
+        loop=loop,
+        revision=revision,
+        step=Step.CHAMPION,
+        champion=champion,
+        challenger=None,
+        previous=None,
+        reason="passed the gate",
+        at=to_datetime(NOON),
+    )
 
 
 def _manifest(version: str, files: Mapping[str, str]) -> Manifest:

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from millstream.contracts.events import ModelRef
+from millstream.errors import RetryLater
 from millstream.project import Project
 
-from .conftest import INPUTS, Stage
+from .conftest import INPUTS, Stage, state_of
 
 
 def steady(row: Any) -> float:
@@ -192,8 +193,6 @@ async def test_a_fresh_replica_loads_only_the_newest_and_is_known_only_then(proj
 
 
 async def test_storage_that_is_away_is_waited_for(stage: Stage) -> None:
-    from millstream.errors import RetryLater
-
     ref = stage.package("1", steady)
     manifest, tries = stage.packages.manifest, []
 
@@ -211,25 +210,5 @@ async def test_storage_that_is_away_is_waited_for(stage: Stage) -> None:
 
 
 async def test_a_model_for_a_stranger_is_not_ours_to_load(stage: Stage) -> None:
-    ref = stage.package("1", steady)
-    state = msgspec.structs.replace(_state(stage, ref), loop="bike-demand")
-    stage.keeper.hear(state)
+    stage.keeper.hear(state_of(1, stage.package("1", steady), loop="bike-demand"))
     await stage.heard(0)
-
-
-def _state(stage: Stage, ref: ModelRef) -> Any:
-    from datetime import UTC, datetime
-
-    from millstream.contracts.events import ModelState, Step
-
-    return ModelState(
-        id="s",
-        loop="flight-delay",
-        revision=1,
-        step=Step.CHAMPION,
-        champion=ref,
-        challenger=None,
-        previous=None,
-        reason="",
-        at=datetime(2013, 6, 1, tzinfo=UTC),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from onnx import TensorProto, helper
 
@@ -88,7 +89,7 @@ class _Ensemble:
                 self.nodes.append((tree, node, "LEAF", 0, 0.0, 0, 0))
                 self.weights.append((tree, node, chance.gauss(0, 0.05)))
 
-    def attributes(self) -> dict[str, list[object]]:
+    def attributes(self) -> dict[str, Any]:
         trees, ids, modes, features, values, low, high = (list(column) for column in zip(*self.nodes, strict=True))
         of_tree, of_node, weights = (list(column) for column in zip(*self.weights, strict=True))
         return {

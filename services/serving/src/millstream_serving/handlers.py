@@ -8,11 +8,11 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from millstream.contracts.events import ModelRef, ModelState, PredictionServed, QuestionUnanswered
+from millstream.contracts.events import ModelRef, ModelState, PredictionServed, QuestionUnanswered, Scalar
 from millstream.contracts.package import MODEL_FILE, BadPackage, Manifest
 from millstream.errors import RejectEvent, RetryLater
 from millstream.project.loop import Loop
@@ -35,6 +35,8 @@ from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import Features, FeatureStore, Model, ModelRuntime, Packages
 
 log = logging.getLogger(__name__)
+
+V = TypeVar("V")
 
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
@@ -122,7 +124,7 @@ class Predictor:
         self._metrics.stage_seconds.labels("model").observe(ran - read)
         share = 1000.0 / len(questions)
         timings = {"features": (read - began) * share, "model": (ran - read) * share, "total": (ran - began) * share}
-        answers = self._record(champion, questions, features, probabilities, timings)
+        answers = self._record(champion, questions, entities, features, probabilities, timings)
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers
@@ -131,17 +133,17 @@ class Predictor:
         self,
         champion: Champion,
         questions: Sequence[Question],
+        entities: Mapping[str, Sequence[Scalar]],
         features: FeatureValues,
         probabilities: Sequence[float | None],
         timings: dict[str, float],
     ) -> list[Answer]:
-        names = list(features)
-        rows = list(zip(*(nullable(values) for values in features.values()), strict=True)) or [()] * len(questions)
         inputs = [column.name for column in champion.manifest.inputs if column.source == "input"]
-        keys = champion.features.join_keys
+        asked = _rows(entities, len(questions))
+        read = _rows({name: nullable(values) for name, values in features.items()}, len(questions))
         timings = {stage: round(ms, 4) for stage, ms in timings.items()}
         answers: list[Answer] = []
-        for question, row, probability in zip(questions, rows, probabilities, strict=True):
+        for question, named, found, probability in zip(questions, asked, read, probabilities, strict=True):
             if probability is None:
                 answers.append(unanswered(question, "model_failed"))
                 continue
@@ -150,9 +152,9 @@ class Predictor:
                 served(
                     question,
                     version=champion.ref.version,
-                    entities={key: scalar(event.get(key)) for key in keys},
+                    entities=named,
                     inputs={name: scalar(event.get(name)) for name in inputs},
-                    features=dict(zip(names, row, strict=True)),
+                    features=found,
                     probability=probability,
                     timings_ms=timings,
                 )
@@ -173,6 +175,14 @@ class Predictor:
         for (metric, *labels), count in counts.items():
             counter = self._metrics.served if metric == "served" else self._metrics.unanswered
             counter.labels(*labels).inc(count)
+
+
+def _rows(columns: Mapping[str, Sequence[V]], rows: int) -> list[dict[str, V]]:
+    """Columns as one mapping a row."""
+    names = list(columns)
+    if not names:
+        return [{} for _ in range(rows)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 async def _probabilities(model: Model, columns: Columns, rows: int) -> list[float | None]:

@@ -17,6 +17,7 @@ Columns = dict[str, NDArray[Any]]
 FeatureValues = Mapping[str, NDArray[np.float64] | NDArray[np.int64]]
 """`view__feature` → one value a row."""
 Events = Sequence[Mapping[str, Any]]
+_SCALARS = frozenset({str, int, float, bool})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def entities_of(join_keys: Sequence[str], events: Events) -> dict[str, list[Scal
 
 def scalar(value: Any) -> Scalar:
     """`value` as it may be logged: lists and objects name no entity, so they are null."""
-    return value if value is None or isinstance(value, (str, int, float, bool)) else None
+    return value if type(value) in _SCALARS else None
 
 
 def nullable(values: NDArray[np.float64] | NDArray[np.int64]) -> list[float | int | None]:

@@ -1,0 +1,216 @@
+"""Serving on a real Kafka: questions in, answers out, models heard; and what is left of a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from millstream.contracts.envelope import Envelope, envelope_of
+from millstream.contracts.events import Event, ModelRef, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.times import from_rfc3339
+from millstream.contracts.topics import MODELS, PREDICTIONS, dead_letter_topic
+from millstream.runtime.packages import PackageStore
+from millstream.runtime.service import Service
+from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
+from millstream.testing.kafka import EmbeddedKafka
+from millstream_serving.adapters.memory import MemoryRuntime
+from millstream_serving.settings import Settings
+
+from .conftest import flight, save_package, state_of, write_project
+from .serving_process import in_memory, steady
+
+ELEVEN = from_rfc3339("2013-06-01T11:00:00Z")
+
+
+@dataclass
+class Town:
+    """One loop with its own stream on the session's Kafka, and the folder of its trainer."""
+
+    bootstrap: str
+    loop: str
+    stream: str
+    settings: Settings
+    packages: PackageStore
+    runtime: MemoryRuntime
+    producer: AIOKafkaProducer
+
+    def package(self, version: str, score: Callable[[Any], float] = steady) -> ModelRef:
+        return save_package(self.packages, self.runtime, version, score, loop=self.loop)
+
+    async def promote(self, revision: int, ref: ModelRef) -> None:
+        state = state_of(revision, ref, loop=self.loop)
+        headers = Envelope(id=state.id, type=state.type_name, source="trainer").headers()
+        await self.producer.send_and_wait(MODELS.name, state.encode(), key=self.loop.encode(), headers=headers)
+
+    async def ask(self, *events: dict[str, Any] | bytes) -> None:
+        for event in events:
+            value = event if isinstance(event, bytes) else json.dumps(event).encode()
+            headers = Envelope(id="cause", type="flight", source="test", known_at=ELEVEN).headers()
+            await self.producer.send_and_wait(self.stream, value, headers=headers)
+
+    async def answers(self, count: int) -> list[PredictionServed | QuestionUnanswered]:
+        """The first `count` answers of this loop, in the order of their topic."""
+        found: list[PredictionServed | QuestionUnanswered] = []
+        async with self._reading(PREDICTIONS.name) as records, asyncio.timeout(60):
+            async for record in records:
+                event: Event | None = decode_event(envelope_of(record.headers).type, record.value)
+                if isinstance(event, (PredictionServed, QuestionUnanswered)) and event.loop == self.loop:
+                    found.append(event)
+                if len(found) == count:
+                    return found
+        raise AssertionError("the topic ended")
+
+    async def dead_letter(self) -> dict[str, bytes]:
+        async with self._reading(dead_letter_topic(self.stream, "serving")) as records, asyncio.timeout(60):
+            return dict((await anext(records)).headers)
+
+    async def committed(self) -> int | None:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id="serving", enable_auto_commit=False)
+        await consumer.start()
+        try:
+            offset: int | None = await consumer.committed(TopicPartition(self.stream, 0))
+            return offset
+        finally:
+            await consumer.stop()
+
+    @asynccontextmanager
+    async def _reading(self, topic: str) -> AsyncIterator[AsyncIterator[Any]]:
+        consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            yield aiter(consumer)
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture
+async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str], str]) -> AsyncIterator[Town]:
+    loop, stream = unique_name("flight-delay"), unique_name("flights-scheduled")
+    await ensure_topics(
+        kafka.bootstrap,
+        [*our_topics([MODELS, PREDICTIONS], partitions=1), *stream_topics(stream, 1, timedelta(days=1), ["serving"])],
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+    yield Town(
+        bootstrap=kafka.bootstrap,
+        loop=loop,
+        stream=stream,
+        settings=Settings(
+            kafka=kafka.bootstrap,
+            project=write_project(tmp_path / "project", loop=loop, stream=stream),
+            packages=str(tmp_path / "packages"),
+            session_timeout_ms=6_000,
+            drain_timeout=5.0,
+        ),
+        packages=PackageStore(str(tmp_path / "packages")),
+        runtime=MemoryRuntime(),
+        producer=producer,
+    )
+    await producer.stop()
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """The service with its Kafka, spoken to over HTTP without a socket."""
+    async with (
+        service.app.router.lifespan_context(service.app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=service.app), base_url="http://serving") as http,
+    ):
+        yield http
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again every 50 ms: what is waited for happens in another process."""
+    async with asyncio.timeout(60):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def until(http: httpx.AsyncClient, path: str, holds: Callable[[Any], bool]) -> None:
+    async def asked() -> bool:
+        return holds((await http.get(path)).json())
+
+    await eventually(asked)
+
+
+async def test_questions_become_answers_and_a_new_model_takes_over_without_a_restart(town: Town) -> None:
+    async with running(in_memory(town.settings, town.runtime)) as http:
+        await until(http, "/readyz", lambda said: said["ready"])
+        await town.ask(flight(1))
+        (early,) = await town.answers(1)
+        assert isinstance(early, QuestionUnanswered)
+        assert early.reason == "no_model"
+
+        await town.promote(1, town.package("1"))
+        await until(http, f"/v1/loops/{town.loop}", lambda said: said["revision"] == 1)
+        await town.ask(flight(2), b"\xff no json", flight(3))
+        asked_over_http = await http.post(f"/v1/loops/{town.loop}/predict", json={"event": flight(2)})
+        found = await town.answers(4)
+        second = [a for a in found if a.question == "B6-2"]
+        assert {a.id for a in second} == {asked_over_http.json()["prediction_id"]}, "one question, one id, both ways"
+        assert {a.transport for a in second if isinstance(a, PredictionServed)} == {"kafka", "http"}
+        assert (await town.dead_letter())["millstream-dlq-reason"] == b"not_json"
+
+        await town.promote(2, town.package("2", lambda row: 0.75))
+        await until(http, f"/v1/loops/{town.loop}", lambda said: said["revision"] == 2)
+        await town.ask(flight(4))
+        last = (await town.answers(5))[-1]
+        assert isinstance(last, PredictionServed)
+        assert (last.version, last.output) == ("2", {"probability": 0.75})
+        assert last.asked_at.timestamp() * 1_000_000 == ELEVEN
+
+
+async def test_a_fresh_replica_knows_the_newest_model_before_its_first_question(town: Town) -> None:
+    for revision in (1, 2, 3):
+        await town.promote(revision, town.package(str(revision)))
+    await town.ask(flight(1))
+    async with running(in_memory(town.settings, town.runtime)):
+        (found,) = await town.answers(1)
+    assert isinstance(found, PredictionServed)
+    assert found.version == "3"
+
+
+async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_nothing_else(town: Town) -> None:
+    await town.promote(1, town.package("1"))
+    town.runtime.graphs[b"graph of 1"] = steady
+    await town.ask(flight(1), flight(2))
+    dies = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        f"import runpy; runpy.run_path({str(Path(__file__).with_name('serving_process.py'))!r}, run_name='__main__')",
+        env={
+            **os.environ,
+            "SERVING_DIES": "1",
+            "MILLSTREAM_KAFKA": town.bootstrap,
+            "MILLSTREAM_PROJECT": str(town.settings.project),
+            "MILLSTREAM_PACKAGES": town.settings.packages,
+            "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
+        },
+    )
+    async with asyncio.timeout(60):
+        assert await dies.wait() == -9
+    assert await town.committed() in (None, 0)
+    async with running(in_memory(town.settings, town.runtime)):
+        await eventually(lambda: _is_two(town))
+        await town.ask(flight(3))
+        found = await town.answers(5)
+    assert [answer.question for answer in found] == ["B6-1", "B6-2", "B6-1", "B6-2", "B6-3"]
+    assert [answer.id for answer in found[:2]] == [answer.id for answer in found[2:4]]
+    assert {answer.output["probability"] for answer in found if isinstance(answer, PredictionServed)} == {0.25}
+
+
+async def _is_two(town: Town) -> bool:
+    return await town.committed() == 2
