@@ -221,6 +221,20 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             raise RetryLater(f"Kafka does not say where the topics end: {error or 'timeout'}") from error
         return {(p.topic, p.partition): (first[p], after[p]) for p in partitions}
 
+    async def positions(self) -> dict[tuple[str, int], int]:
+        """Where each assigned partition is read on, a poll in hand included. Raises RetryLater.
+
+        Ahead of the last record's offset where transaction markers follow it: those are never handed over.
+        """
+        consumer = self._subscriber.consumer if self._subscriber is not None else None
+        if consumer is None:
+            raise RetryLater("Kafka is not connected yet")
+        try:
+            async with asyncio.timeout(10):
+                return {(p.topic, p.partition): await consumer.position(p) for p in consumer.assignment()}
+        except (KafkaError, TimeoutError) as error:
+            raise RetryLater(f"the partitions are moving: {error or 'timeout'}") from error
+
     async def drain(self, timeout: float) -> None:
         """Stop taking new polls. FastStream waits for the poll in hand (bounded) and leaves the group."""
         self._draining = True
