@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from millstream.contracts.times import HOUR
-from millstream_cli.ticks import Ticks
+from millstream_cli.ticks import ENCODED_AT_ONCE, Ticks
 
 
 def frame(*hours: float) -> pl.DataFrame:
@@ -16,9 +16,9 @@ def test_what_became_known_within_an_hour_is_one_tick() -> None:
     ticks = Ticks({"asked": frame(1.0, 1.9, 2.0), "landed": frame(1.5)}, questions={"asked"}, tick=HOUR, until=None)
     first, second = list(ticks)
     assert (first.start, first.end) == (HOUR, 2 * HOUR)
-    assert first.questions["asked"]["name"].to_list() == ["at 1.0", "at 1.9"]
-    assert first.events["landed"]["name"].to_list() == ["at 1.5"]
-    assert second.questions["asked"]["name"].to_list() == ["at 2.0"]
+    assert first.questions["asked"] == [b'{"name":"at 1.0"}', b'{"name":"at 1.9"}']
+    assert first.events["landed"] == [b'{"name":"at 1.5"}']
+    assert second.questions["asked"] == [b'{"name":"at 2.0"}']
     assert not second.events
 
 
@@ -35,11 +35,18 @@ def test_until_is_excluded_and_counts_what_is_sent() -> None:
 def test_every_event_is_in_exactly_one_tick() -> None:
     recording = {"asked": frame(*(i * 0.37 for i in range(200))), "landed": frame(*(i * 0.11 for i in range(500)))}
     ticks = Ticks(recording, questions={"asked"}, tick=HOUR, until=None)
-    sent = [n for t in ticks for f in (*t.questions.values(), *t.events.values()) for n in f["name"]]
+    sent = [n for t in ticks for f in (*t.questions.values(), *t.events.values()) for n in f]
     assert len(sent) == 700
     assert [t.start for t in ticks] == sorted(t.start for t in ticks)
 
 
 def test_known_at_stays_with_the_clock_and_is_not_sent() -> None:
     (tick,) = Ticks({"landed": frame(1.0)}, questions=set(), tick=HOUR, until=None)
-    assert tick.events["landed"].columns == ["name"]
+    assert b"known_at" not in tick.events["landed"][0]
+
+
+def test_rows_are_the_same_however_they_were_encoded() -> None:
+    hours = [i / 7 for i in range(ENCODED_AT_ONCE + 500)]
+    ticks = Ticks({"landed": frame(*hours)}, questions=set(), tick=9 * HOUR, until=None)
+    sent = [line for tick in ticks for line in tick.events["landed"]]
+    assert sent == [f'{{"name":"at {hour}"}}'.encode() for hour in hours]

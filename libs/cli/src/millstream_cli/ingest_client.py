@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
+from collections.abc import Sequence
 
-import httpx
-import polars as pl
+import aiohttp
 
 from millstream.contracts.times import to_rfc3339
 from millstream_cli.errors import CommandFailed, Stuck
@@ -16,40 +15,45 @@ LARGEST = 5_000
 
 
 class IngestClient:
-    """One connection to ingest. Use as an async context manager."""
+    """One connection to ingest. `start` before the first send, `close` at the end."""
 
     def __init__(self, url: str, *, patience: float = 180.0) -> None:
         self._url = url
         self._patience = patience
-        self._http = httpx.AsyncClient(base_url=url, timeout=30.0)
+        self._http: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        self._http = aiohttp.ClientSession(self._url, timeout=aiohttp.ClientTimeout(total=30.0))
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.close()
 
-    async def send(self, stream: str, events: pl.DataFrame, known_at: int) -> None:
-        """Send and return when all are in Kafka. Raises CommandFailed (refused), Stuck (ingest or Kafka away too long)."""
-        for part in events.iter_slices(LARGEST):
-            buffer = io.BytesIO()
-            part.write_ndjson(buffer)
-            await self._post(stream, buffer.getvalue(), known_at)
+    async def send(self, stream: str, lines: Sequence[bytes], known_at: int) -> None:
+        """Send events (JSON, one each) and return when all are in Kafka.
+
+        Raises CommandFailed (ingest refused one), Stuck (ingest or Kafka were away for too long).
+        """
+        for first in range(0, len(lines), LARGEST):
+            await self._post(stream, b"\n".join(lines[first : first + LARGEST]), known_at)
 
     async def _post(self, stream: str, body: bytes, known_at: int) -> None:
+        assert self._http is not None, "start() comes first"
         headers = {"content-type": "application/x-ndjson", "ce-knownat": to_rfc3339(known_at)}
         clock = asyncio.get_running_loop().time
         began = clock()
         while True:
             try:
-                response = await self._http.post(f"/v1/streams/{stream}/batch", content=body, headers=headers)
-            except httpx.TransportError as error:
+                async with self._http.post(f"/v1/streams/{stream}/batch", data=body, headers=headers) as response:
+                    if response.status == 202:
+                        return
+                    text = await response.text()
+            except (aiohttp.ClientError, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"
             else:
-                if response.status_code == 202:
-                    return
-                if response.status_code != 503:
-                    raise CommandFailed(
-                        f"ingest refused events of {stream}: {response.status_code} {response.text[:600]}"
-                    )
-                why = response.text[:300]
+                if response.status != 503:
+                    raise CommandFailed(f"ingest refused events of {stream}: {response.status} {text[:600]}")
+                why = text[:300]
             if clock() - began > self._patience:
                 raise Stuck(f"ingest at {self._url} took no events for {self._patience:.0f} s: {why}")
             await asyncio.sleep(0.5)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
-import polars as pl
 from aiokafka import TopicPartition
 
 from millstream.contracts.topics import PREDICTIONS
@@ -72,6 +71,7 @@ class Replay:
     async def run(self) -> None:
         """Send everything. Raises CommandFailed (a refused event), Stuck (a service that does not get on)."""
         await self._offsets.start()
+        await self._ingest.start()
         try:
             self._tiles_streams = await self._offsets.heard(TILES)
             await self._settle_decisions()
@@ -103,8 +103,8 @@ class Replay:
         await self._settle_decisions()
         self.spent.add("trainer", at)
 
-    async def _send(self, frames: dict[str, pl.DataFrame], known_at: int) -> None:
-        await asyncio.gather(*(self._ingest.send(stream, frame, known_at) for stream, frame in frames.items()))
+    async def _send(self, found: dict[str, list[bytes]], known_at: int) -> None:
+        await asyncio.gather(*(self._ingest.send(stream, lines, known_at) for stream, lines in found.items()))
 
     async def _reached(self, group: str, topics: list[str]) -> None:
         await self._offsets.reached(group, await self._offsets.ends(topics))

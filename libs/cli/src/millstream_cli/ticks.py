@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from millstream_cli.recording import Recording
+
+ENCODED_AT_ONCE = 20_000
+"""Rows turned into JSON in one go: most of the cost is per call, and 20,000 rows are 6 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +21,33 @@ class Tick:
 
     start: int
     end: int
-    questions: dict[str, pl.DataFrame] = field(default_factory=dict)
-    events: dict[str, pl.DataFrame] = field(default_factory=dict)
+    questions: dict[str, list[bytes]] = field(default_factory=dict)
+    """Stream → its events, each one JSON object."""
+    events: dict[str, list[bytes]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        return sum(len(f) for f in (*self.questions.values(), *self.events.values()))
+        return sum(len(lines) for lines in (*self.questions.values(), *self.events.values()))
+
+
+class _Lines:
+    """The rows of one stream as JSON, encoded a block at a time. Read forwards."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+        self._first = 0
+        self._block: list[bytes] = []
+
+    def between(self, first: int, last: int) -> list[bytes]:
+        lines: list[bytes] = []
+        while first < last:
+            if not self._first <= first < self._first + len(self._block):
+                self._first = first
+                self._block = self._frame.slice(first, ENCODED_AT_ONCE).write_ndjson().encode().splitlines()
+            part = self._block[first - self._first : last - self._first]
+            lines += part
+            first += len(part)
+        return lines
 
 
 class Ticks:
@@ -33,19 +58,18 @@ class Ticks:
         self._tick = tick
         self._questions = set(questions)
         self._frames: dict[str, pl.DataFrame] = {}
-        self._bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        indices = []
+        self._numbers: dict[str, NDArray[np.int64]] = {}
+        """Of each stream, the tick of each row."""
         for stream, frame in recording.items():
             known = frame["known_at"].to_numpy()
             count = len(known) if until is None else int(np.searchsorted(known, until, side="left"))
-            index = known[:count] // tick
-            indices.append(np.unique(index))
-            self._bounds[stream] = (index, known[:count])
+            self._numbers[stream] = known[:count] // tick
             self._frames[stream] = frame.head(count).drop("known_at")
-        self.indices: np.ndarray = np.unique(np.concatenate(indices)) if indices else np.array([], dtype=np.int64)
+        found = [np.unique(numbers) for numbers in self._numbers.values()]
+        self._ticks: NDArray[np.int64] = np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self._ticks)
 
     @property
     def events(self) -> int:
@@ -57,14 +81,18 @@ class Ticks:
         return self._frames[stream]
 
     def __iter__(self) -> Iterator[Tick]:
-        for index in self.indices:
-            questions: dict[str, pl.DataFrame] = {}
-            events: dict[str, pl.DataFrame] = {}
-            for stream, frame in self._frames.items():
-                of, _ = self._bounds[stream]
-                first, last = np.searchsorted(of, [index, index + 1], side="left")
+        lines = {stream: _Lines(frame) for stream, frame in self._frames.items()}
+        bounds = {
+            stream: (np.searchsorted(n, self._ticks, side="left"), np.searchsorted(n, self._ticks, side="right"))
+            for stream, n in self._numbers.items()
+        }
+        for index, number in enumerate(self._ticks):
+            questions: dict[str, list[bytes]] = {}
+            events: dict[str, list[bytes]] = {}
+            for stream, (firsts, lasts) in bounds.items():
+                first, last = int(firsts[index]), int(lasts[index])
                 if first < last:
                     side = questions if stream in self._questions else events
-                    side[stream] = frame.slice(int(first), int(last - first))
-            start = int(index) * self._tick
+                    side[stream] = lines[stream].between(first, last)
+            start = int(number) * self._tick
             yield Tick(start=start, end=start + self._tick, questions=questions, events=events)
