@@ -88,26 +88,22 @@ class Replay:
         if tick.questions:
             await self._send(tick.questions, tick.start)
             at = self.spent.add("ingest", at)
-            await self._reached(SERVING, list(tick.questions))
+            await self._offsets.reached(SERVING, await self._offsets.ends(list(tick.questions)))
             at = self.spent.add("serving", at)
         if tick.events:
             await self._send(tick.events, tick.end)
             at = self.spent.add("ingest", at)
-            heard = [stream for stream in tick.events if stream in self._tiles_streams]
-            if heard:
-                await self._reached(TILES, heard)
-            at = self.spent.add("features", at)
-        ends = await self._offsets.ends(self._drift_topics)
-        await self._offsets.reached(DRIFT, ends)
+        ends = await self._offsets.ends(sorted({*tick.events, *self._drift_topics}))
+        if heard := {p: end for p, end in ends.items() if p.topic in self._tiles_streams and p.topic in tick.events}:
+            await self._offsets.reached(TILES, heard)
+        at = self.spent.add("features", at)
+        await self._offsets.reached(DRIFT, {p: end for p, end in ends.items() if p.topic in self._drift_topics})
         at = self.spent.add("drift", at)
         await self._settle_decisions()
         self.spent.add("trainer", at)
 
     async def _send(self, found: dict[str, list[bytes]], known_at: int) -> None:
         await asyncio.gather(*(self._ingest.send(stream, lines, known_at) for stream, lines in found.items()))
-
-    async def _reached(self, group: str, topics: list[str]) -> None:
-        await self._offsets.reached(group, await self._offsets.ends(topics))
 
     async def _settle_decisions(self) -> None:
         """Wait until every verdict has its decision, every run its end, and serving the model that came of it."""
