@@ -1,4 +1,5 @@
-# `make` alone prints this menu. The first real target sets everything up; nothing is installed outside this folder.
+# `make` alone prints this menu. The first real target sets everything up inside this folder; only Kafka's jars are kept outside, in
+# ~/.cache/millstream (MILLSTREAM_CACHE says otherwise).
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
