@@ -25,6 +25,9 @@ from millstream_serving.subscribers import on_record
 LARGEST_BODY = 1024 * 1024
 """Bytes. A question is a few hundred; Kafka's own limit for one is the same."""
 
+BODY_SECONDS = 10.0
+"""For the whole body: a megabyte over a bad line. A client that trickles would hold memory for as long as it likes."""
+
 
 class BadBody(MillstreamError):
     """The body is no JSON object {"event": {...}}."""
@@ -32,6 +35,10 @@ class BadBody(MillstreamError):
 
 class BodyTooLarge(MillstreamError):
     """More than LARGEST_BODY."""
+
+
+class BodyTimeout(MillstreamError):
+    """The body did not arrive within BODY_SECONDS."""
 
 
 class BadQuestion(MillstreamError):
@@ -46,6 +53,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (BadBody, 400, "bad_body"),
     (ClientDisconnect, 400, "client_gone"),
     (UnknownLoop, 404, "unknown_loop"),
+    (BodyTimeout, 408, "body_timeout"),
     (BodyTooLarge, 413, "body_too_large"),
     (BadQuestion, 422, "bad_question"),
     (RejectEvent, 422, "bad_question"),
@@ -86,6 +94,7 @@ PREDICT_DOCS: dict[str, Any] = {
         200: {"description": "The answer, already on record", "content": {"application/json": {"example": _ANSWER}}},
         400: {"description": 'The body is not the JSON object {"event": {…}}'},
         404: {"description": "No such loop; the answer names those there are"},
+        408: {"description": f"The body did not arrive within {BODY_SECONDS:.0f} s"},
         413: {"description": f"The body has more than {LARGEST_BODY} bytes"},
         422: {"description": "The event does not fit its stream; `faults` point at what is wrong"},
         503: {"description": "no_model, model_failed, not_logged or unavailable: `message` says what it waits for"},
@@ -286,9 +295,13 @@ async def _body(request: Request) -> bytes:
     if announced.isdecimal() and int(announced) > LARGEST_BODY:
         raise too_large
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > LARGEST_BODY:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BodyTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} s") from error
     return b"".join(chunks)
