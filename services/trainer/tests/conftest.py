@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from millstream.contracts.events import Cause, Finding, LabelsMatured, RetrainRequested, WindowJudged, WindowKind
-from millstream.contracts.times import DAY
+from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
+from millstream.project import load_project
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.policy import Rules
 from millstream_trainer.domain.table import Table, category_column, number_column
@@ -96,7 +97,8 @@ class Ships:
         self.expected = np.sort(rng.uniform(0, days, count))
         self.length = np.round(rng.normal(120, 40, count), 1)
         self.length[rng.random(count) < 0.03] = np.nan
-        self.pier = rng.choice(["north", "east", "west", None], count, p=[0.4, 0.3, 0.28, 0.02])
+        piers: list[str | None] = ["north", "east", "west", None]
+        self.pier = np.array(piers, dtype=object)[rng.choice(4, count, p=[0.4, 0.3, 0.28, 0.02])]
         self.fog = np.repeat(rng.normal(0, 12, days + 1), 1)[self.expected.astype(int)]
         drift = np.where(self.pier == "north", 6.0, -4.0) + np.nan_to_num(self.length - 120) * 0.1 + self.fog
         self.delay = np.round(drift + rng.normal(0, 6, count), 0)
@@ -233,3 +235,58 @@ def until() -> Callable[[Callable[[], bool]], object]:
                 await asyncio.sleep(0.01)
 
     return wait
+
+
+def fill(lake: str, harbour: Path, ships: Ships) -> dict[str, dict[int, int]]:
+    """Every ship is expected, known at once, and arrives five hours later; one in twenty never does. Some come twice."""
+    from millstream_tiles.lake import Lake, LakeBatch
+    from millstream_tiles.lake_schema import events_table, table_schema
+
+    streams = load_project(harbour).streams
+    asked = from_datetime(START) + (ships.expected * DAY).astype(np.int64)
+    arrives = asked + 5 * HOUR
+    expected = [
+        {
+            "visit": f"visit-{i}",
+            "announced_at": to_rfc3339(int(asked[i])),
+            "pier": ships.pier[i],
+            "length": None if np.isnan(ships.length[i]) else float(ships.length[i]),
+        }
+        for i in range(len(asked))
+    ]
+    came = [i for i in range(len(asked)) if i % 20]
+    arrived = [
+        {
+            "visit": f"visit-{i}",
+            "arrived_at": to_rfc3339(int(arrives[i])),
+            "pier": ships.pier[i],
+            "delay": None if i % 50 == 1 else float(ships.delay[i]),
+        }
+        for i in came
+    ]
+    twice = [*expected, *expected[:10]]
+    times = [*map(int, asked), *map(int, asked[:10])]
+    store = Lake(lake)
+    positions = {}
+    for name, events, at in (
+        ("ships-expected", twice, times),
+        ("ships-arrived", arrived, [int(arrives[i]) for i in came]),
+    ):
+        rows = events_table(
+            table_schema(streams[name].event_schema),
+            partition=0,
+            offsets=list(range(len(events))),
+            event_times=at,
+            known_at=at,
+            ids=[event["visit"] for event in events],
+            events=events,
+        )
+        store.append(name, [LakeBatch(partition=0, end=len(events) - 1, rows=rows)], group="features-lake")
+        positions[name] = {0: len(events) - 1}
+    return positions
+
+
+@pytest.fixture(scope="session")
+def fill_lake() -> Callable[[str, Path, Ships], dict[str, dict[int, int]]]:
+    """Put the ships into a lake; returns the positions that it then holds."""
+    return fill

@@ -259,6 +259,20 @@ def _year(draw: st.DrawFn) -> list[tuple[str, float, str]]:
     return steps if draw(st.booleans()) else sorted(steps, key=lambda step: step[1])
 
 
+def _event(tides: Any, what: str, day: float, tag: str, version: str) -> Any:
+    match what:
+        case "clock":
+            return tides.matured(day)
+        case "wish":
+            return tides.wish(f"wish-{day}-{tag}", day)
+        case "drift":
+            return tides.judged(day, version=version, id=f"drift-{day}-{tag}")
+        case "drop":
+            return tides.judged(day, Finding.PERFORMANCE_DROP, version=version)
+        case _:
+            return tides.judged(day, Finding.BROKEN_DATA if what == "broken" else Finding.HEALTHY)
+
+
 @settings(max_examples=200, deadline=None)
 @given(steps=_year())
 def test_one_run_at_a_time_never_past_the_budget_each_request_once(
@@ -272,14 +286,7 @@ def test_one_run_at_a_time_never_past_the_budget_each_request_once(
                 desk.ends(ends[what])
             continue
         version = desk.state.champion.version if desk.state.champion else "1"
-        event = {
-            "clock": lambda day=day: tides.matured(day),
-            "drift": lambda day=day, tag=tag, v=version: tides.judged(day, version=v, id=f"drift-{day}-{tag}"),
-            "drop": lambda day=day, v=version: tides.judged(day, Finding.PERFORMANCE_DROP, version=v),
-            "broken": lambda day=day: tides.judged(day, Finding.BROKEN_DATA),
-            "healthy": lambda day=day: tides.judged(day, Finding.HEALTHY),
-            "wish": lambda day=day, tag=tag: tides.wish(f"wish-{day}-{tag}", day),
-        }[what]()
+        event = _event(tides, what, day, tag, version)
         before = desk.state
         decided = desk.hears(event)
         if decided is not None and decided.decision is Decision.ACCEPTED:

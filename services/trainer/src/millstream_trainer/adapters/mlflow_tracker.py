@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import time
@@ -26,7 +27,6 @@ T = TypeVar("T")
 CHAMPION = "champion"
 PACKAGE = "package"
 """Folder of a run's artifacts that holds the model package."""
-RETRIES = 5
 
 
 class NoTracker:
@@ -48,9 +48,9 @@ class MlflowTracker:
     """See `ports.Tracker`. One experiment and one registered model per loop."""
 
     def __init__(self, uri: str, patience: float) -> None:
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(RETRIES)
-        # urllib3 waits factor * (2 + 4 + 8 + 16) seconds over five retries.
-        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = str(max(1, round(patience / 30)))  # MLflow takes whole seconds only
+        # urllib3 waits 2, 4, 8… seconds between retries, the first one at once: n retries are 2**n - 2 seconds.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(int(math.log2(patience + 2)))
+        os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "1"
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] = "0"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "30"
         from mlflow.tracking import MlflowClient

@@ -1,0 +1,96 @@
+"""HTTP doorway: what a loop is at, and a person's word."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from millstream.contracts.events import Cause, Decision, RetrainDecided, RetrainRequested
+from millstream_trainer.adapters.memory import MemoryAnnouncer, MemoryEnds, MemoryExecutor, MemoryPackages
+from millstream_trainer.api import add_routes
+from millstream_trainer.handlers import Trainer
+from millstream_trainer.metrics import TrainerMetrics
+
+
+@pytest.fixture
+def announcer() -> MemoryAnnouncer:
+    return MemoryAnnouncer()
+
+
+@pytest.fixture
+def trainer(tides: Any, announcer: MemoryAnnouncer) -> Trainer:
+    return Trainer(
+        rules={"tides": tides.rules},
+        streams=[],
+        announcer=announcer,
+        ends=MemoryEnds(),
+        executor=MemoryExecutor(lambda spec: "not here"),
+        packages=MemoryPackages(),
+        metrics=TrainerMetrics(CollectorRegistry()),
+    )
+
+
+@pytest.fixture
+async def client(trainer: Trainer, announcer: MemoryAnnouncer) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    add_routes(app, trainer, announcer)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as found:
+        yield found
+
+
+async def test_a_loop_without_a_model_says_so(client: httpx.AsyncClient) -> None:
+    (loop,) = (await client.get("/v1/loops")).json()["loops"]
+    assert loop["loop"] == "tides"
+    assert (loop["champion"], loop["running"], loop["last_decision"], loop["next_schedule"]) == (None, None, None, None)
+
+
+async def test_a_run_under_way_shows_with_its_decision_and_the_next_schedule(
+    client: httpx.AsyncClient, trainer: Trainer, tides: Any
+) -> None:
+    trainer.remember(
+        RetrainDecided(
+            id="d1",
+            loop="tides",
+            request="labels-10",
+            cause=Cause.FIRST_MODEL,
+            decision=Decision.ACCEPTED,
+            reason="5000 labels have matured",
+            at=tides.day(10),
+            run="r1",
+        )
+    )
+    (loop,) = (await client.get("/v1/loops")).json()["loops"]
+    assert loop["running"] == {"run": "r1", "cause": "first_model", "attempt": 0, "at": "2013-01-11T00:00:00Z"}
+    assert loop["last_decision"]["reason"] == "5000 labels have matured"
+    assert loop["next_schedule"] == "2013-02-10T00:00:00Z"
+
+
+async def test_ada_asks_for_a_retrain_and_her_word_is_in_the_topic(
+    client: httpx.AsyncClient, announcer: MemoryAnnouncer
+) -> None:
+    answer = await client.post("/v1/loops/tides/retrain", json={"by": "Ada", "reason": "the harbour was rebuilt"})
+    assert answer.status_code == 202
+    (request,) = announcer.of(RetrainRequested)
+    assert (request.id, request.by, request.cause) == (answer.json()["request"], "Ada", Cause.MANUAL)
+
+
+async def test_an_unknown_loop_is_404_and_names_the_known_ones(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/loops/winds/retrain", json={"by": "Ada", "reason": "x"})
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "no loop 'winds'; the project has tides"
+
+
+async def test_a_wish_without_a_reason_is_422(client: httpx.AsyncClient, announcer: MemoryAnnouncer) -> None:
+    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada"})).status_code == 422
+    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada", "reason": ""})).status_code == 422
+    assert not announcer.said
+
+
+async def test_kafka_away_is_503(client: httpx.AsyncClient, announcer: MemoryAnnouncer) -> None:
+    announcer.away = 1
+    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada", "reason": "x"})).status_code == 503

@@ -1,0 +1,196 @@
+"""The whole trainer on a real Kafka and a real MLflow: verdicts in, a promoted model out, and the same after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.contracts.envelope import Envelope
+from millstream.contracts.events import (
+    Event,
+    ModelRef,
+    ModelState,
+    Outcome,
+    RetrainDecided,
+    TrainingFinished,
+    TrainingStarted,
+    decode_event,
+)
+from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS, dead_letter_topic
+from millstream.runtime.publisher import Outgoing
+from millstream.runtime.service import Service
+from millstream.runtime.topic_admin import TopicSpec, ensure_topics, our_topics
+from millstream_trainer.adapters.memory import MemoryEnds, MemoryExecutor
+from millstream_trainer.app import create_app
+from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.ports import Executor
+from millstream_trainer.settings import Settings
+from millstream_trainer.subscribers import GROUP
+
+Until = Callable[..., Any]
+
+
+def passes(spec: RunSpec) -> RunResult:
+    model = ModelRef(version=spec.version, run=spec.run, uri="file:///m", sha256="0", at=spec.at)
+    return RunResult(passed=True, reason="better", model=model, rows=1, metrics={}, gate=[], mlflow_run=None)
+
+
+@pytest.fixture
+async def settings(kafka: Any, harbour: Path, tmp_path: Path) -> Settings:
+    """A trainer on topics emptied of other tests: each test has its own Kafka topics by deleting what was there."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    ours = [TRAINING, MODELS, VERDICTS, RETRAIN]
+    dead = [dead_letter_topic(topic.name, GROUP) for topic in (VERDICTS, RETRAIN)]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        there = set(await admin.list_topics()) & {topic.name for topic in ours}
+        if there:
+            await admin.delete_topics(sorted(there))
+            async with asyncio.timeout(30):
+                while there & set(await admin.list_topics()):  # noqa: ASYNC110  deletion is asynchronous in Kafka
+                    await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+    specs = [*our_topics(ours), *(TopicSpec(name=name, partitions=1, retention=None) for name in dead)]
+    await ensure_topics(kafka.bootstrap, specs)
+    return Settings(
+        kafka=kafka.bootstrap,
+        project=harbour,
+        lake=str(tmp_path / "lake"),
+        packages=str(tmp_path / "packages"),
+        data=tmp_path / "data",
+        train_threads=1,
+        lake_patience=5,
+        warm=False,
+        session_timeout_ms=6000,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings, executor: Executor | None) -> AsyncIterator[Service]:
+    service = create_app(settings, executor=executor, ends=MemoryEnds())
+    async with service.app.router.lifespan_context(service.app):
+        yield service
+
+
+async def say(service: Service, topic: str, event: Event) -> None:
+    id = str(getattr(event, "id"))  # noqa: B009
+    await service.publisher.publish([service.publisher.outgoing(topic, event, id=id, key="tides")])
+
+
+async def said(settings: Settings, *topics: str) -> list[Event]:
+    """Everything that lies in `topics`, in order."""
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        found: list[Event] = []
+        for topic in topics:
+            partition = TopicPartition(topic, 0)
+            consumer.assign([partition])
+            await consumer.seek_to_beginning(partition)
+            end = (await consumer.end_offsets([partition]))[partition]
+            while await consumer.position(partition) < end:
+                record = await consumer.getone()
+                headers = {name: value.decode() for name, value in record.headers}
+                event = decode_event(headers["ce_type"], record.value)
+                assert event is not None
+                found.append(event)
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def finished(settings: Settings, runs: int) -> list[TrainingFinished]:
+    async with asyncio.timeout(90):
+        while True:
+            ended = [e for e in await said(settings, TRAINING.name) if isinstance(e, TrainingFinished)]
+            if len(ended) >= runs:
+                return ended
+            await asyncio.sleep(0.2)
+
+
+async def ready(service: Service, until: Until) -> None:
+    await until(lambda: not service.health.not_ready())
+
+
+async def test_a_verdict_becomes_a_decision_a_run_and_a_champion_and_a_restart_repeats_none(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await say(service, VERDICTS.name, tides.judged(20))
+        await finished(settings, 1)
+    executor = MemoryExecutor(passes)
+    async with running(settings, executor) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.judged(30, version="1", id="new"))
+        await until(lambda: executor.specs != [])
+        await finished(settings, 2)
+    journal = await said(settings, TRAINING.name)
+    decided = [event for event in journal if isinstance(event, RetrainDecided)]
+    assert [event.request for event in decided] == ["labels-10", "detected-20", "new"]
+    assert len([event for event in journal if isinstance(event, TrainingStarted)]) == 2
+    states = [event for event in await said(settings, MODELS.name) if isinstance(event, ModelState)]
+    assert [state.revision for state in states] == [1, 2]
+
+
+async def test_a_trainer_that_ends_in_the_middle_of_a_run_takes_it_up_again(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    stuck = MemoryExecutor(passes)
+    stuck.gate.clear()
+    async with running(settings, stuck) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await until(lambda: stuck.under_way == 1)
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        (ended,) = await finished(settings, 1)
+    assert (ended.outcome, ended.attempt, ended.version) == (Outcome.PROMOTED, 2, "1")
+
+
+async def test_strangers_records_go_to_the_dead_letters_and_the_rest_is_heard(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        headers = Envelope(id="x", type="millstream.window.judged.v1", source="stranger").headers()
+        await service.publisher.publish([Outgoing(VERDICTS.name, b"tides", b"{not json", headers)])
+        await say(service, VERDICTS.name, tides.matured(10))
+        (ended,) = await finished(settings, 1)
+    assert ended.outcome is Outcome.PROMOTED
+    reasons = service.metrics.dead_letters.labels(VERDICTS.name, GROUP, "invalid_event")
+    assert reasons._value.get() >= 1
+
+
+async def test_a_real_run_is_tracked_registered_and_promoted(
+    settings: Settings, tides: Any, until: Until, mlflow_server: Any, harbour: Path, ships: Any, fill_lake: Any
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    fill_lake(settings.lake, harbour, ships)
+    tracked = settings.model_copy(update={"mlflow": mlflow_server.url})
+    async with running(tracked, None) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.matured(61, matured=2790))
+        (ended,) = await finished(settings, 1)
+    assert ended.outcome is Outcome.PROMOTED, ended.reason
+    assert ended.rows > 2000
+    client = MlflowClient(tracking_uri=mlflow_server.url, registry_uri=mlflow_server.url)
+    champion = client.get_model_version_by_alias("tides", "champion")
+    assert champion.tags["millstream.run"] == ended.run
+    run = client.get_run(ended.mlflow_run)
+    assert run.data.metrics["auc"] == pytest.approx(ended.metrics["auc"])
+    assert run.data.params["rounds"] == "40"
+    names = {artifact.path for artifact in client.list_artifacts(ended.mlflow_run, "package")}
+    assert names == {f"package/{file}" for file in ("gate.json", "manifest.json", "model.onnx", "reference.json")}
