@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
+from millstream_serving import api
 from millstream_serving.api import LARGEST_BODY, Doorway
 
 from .conftest import NOON, Stage
@@ -100,6 +101,17 @@ async def test_a_body_that_does_not_say_its_size_is_counted_as_it_comes(http: ht
 
     response = await http.post(PREDICT, content=endless())
     assert response.status_code == 413
+
+
+async def test_a_body_that_trickles_is_given_up(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "BODY_SECONDS", 0.01)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b'{"event":'
+        await asyncio.Event().wait()
+
+    response = await http.post(PREDICT, content=trickle())
+    assert (response.status_code, response.json()["error"]) == (408, "body_timeout")
 
 
 async def test_faults_point_into_the_body(http: httpx.AsyncClient, flight: Flight) -> None:
