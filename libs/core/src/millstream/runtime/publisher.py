@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -122,8 +123,8 @@ class Publisher:
             raise DeliveryUnknown(
                 f"Kafka did not confirm {len(records)} records within {self._timeout:.0f} s: {error or 'timeout'}"
             ) from error
-        for record in records:
-            self._metrics.published.labels(record.topic).inc()
+        for topic, count in Counter(record.topic for record in records).items():
+            self._metrics.published.labels(topic).inc(count)
 
     async def _send(self, producer: AIOKafkaProducer, records: Iterable[Outgoing]) -> None:
         # Batches by partition cost a quarter of the same records sent one by one: most of `send` is per call.
