@@ -140,7 +140,7 @@ class KafkaRecord:
     topic: str
     partition: int
     offset: int
-    value: bytes
+    value: bytes | None
     headers: Sequence[tuple[str, bytes]]
     timestamp: int = 1_800_000_000_000
     key: bytes | None = None
@@ -190,7 +190,9 @@ class World:
         self.said.append((PREDICTIONS.name, event, asked_at))
         if labels:
             chance = probability if self.skill > 0 else 1 - probability
-            self.said.append((LANDED, landing(id, asked_at + 3 * HOUR, late=rng.random() < chance), asked_at + 3 * HOUR))
+            self.said.append(
+                (LANDED, landing(id, asked_at + 3 * HOUR, late=rng.random() < chance), asked_at + 3 * HOUR)
+            )
 
 
 def prediction(id: str, asked_at: int, **more: Any) -> PredictionServed:

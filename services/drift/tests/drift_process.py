@@ -104,16 +104,22 @@ async def make_topics(bootstrap: str, name: str) -> None:
     await ensure_topics(bootstrap, specs)
 
 
-async def send(bootstrap: str, records: Iterable[tuple[str, str, bytes, Envelope]]) -> None:
-    """(topic, key, value, envelope), in order."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5)
+async def send(
+    bootstrap: str, records: Iterable[tuple[str, str, bytes, Envelope]], transaction: str | None = None
+) -> None:
+    """(topic, key, value, envelope), in order; in one transaction of that id, if there is one."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5, transactional_id=transaction)
     await producer.start()
     try:
+        if transaction is not None:
+            await producer.begin_transaction()
         waiting = [
             await producer.send(topic, value, key=key.encode(), headers=envelope.headers())
             for topic, key, value, envelope in records
         ]
         await asyncio.gather(*waiting)
+        if transaction is not None:
+            await producer.commit_transaction()
     finally:
         await producer.stop()
 

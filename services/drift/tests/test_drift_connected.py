@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Event, WindowJudged, WindowKind
+from millstream.contracts.events import Event, PredictionServed, WindowJudged, WindowKind
 from millstream.contracts.times import HOUR
 from millstream.contracts.topics import PREDICTIONS
 
@@ -24,7 +24,7 @@ def records(said: list[tuple[str, Any, int]], loop: str) -> list[tuple[str, str,
     """The kit's flights as another loop's records, so that tests on one Kafka do not meet."""
     found = []
     for _, event, known_at in said:
-        if isinstance(event, Event):
+        if isinstance(event, PredictionServed):
             renamed = msgspec.structs.replace(event, loop=loop)
             envelope = Envelope(id=renamed.id, type=renamed.type_name, source="test")
             found.append((PREDICTIONS.name, renamed.key, renamed.encode(), envelope))
@@ -92,6 +92,33 @@ async def test_killed_in_the_middle_it_says_exactly_what_it_would_have_said(
         await verdicts.until(len(expected) + 1)
     repeated = len(verdicts.all) - len(verdicts.effective)
     assert repeated == said - len(expected)
+
+
+async def test_labels_of_a_transactional_producer_hold_no_verdict_back(
+    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    """Each partition of the label stream ends with a commit marker, hours before the last prediction."""
+    loop = unique_name("delay")
+    write_project(tmp_path / "project", loop)
+    await make_topics(kafka.bootstrap, loop)
+    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1")))
+    world = World().hours(JUNE, 10).hours(JUNE + 10 * HOUR, 20, labels=False)
+    expected = (await (await Desk(Topics().add(world.said)).start()).read_all()).speaker.said
+    sent = records(world.said, loop)
+    await send(kafka.bootstrap, [one for one in sent if one[0] == PREDICTIONS.name])
+    await send(kafka.bootstrap, [one for one in sent if one[0] != PREDICTIONS.name], transaction=loop)
+    settings = {
+        "kafka": kafka.bootstrap,
+        "valkey": valkey_url,
+        "namespace": loop,
+        "project": tmp_path / "project",
+        "packages": tmp_path / "packages",
+        "data": tmp_path / "data",
+    }
+    verdicts = Verdicts(kafka.bootstrap, loop)
+    async with drift(**settings):
+        await verdicts.until(len(expected))
+    assert [told(event) for event in verdicts.all] == [told(event) for event in expected]
 
 
 async def test_valkey_away_at_the_start_is_named_and_waited_for(

@@ -54,7 +54,8 @@ def test_a_value_on_an_edge_is_in_the_bin_below() -> None:
 def test_nulls_are_a_bin_of_their_own() -> None:
     column = ColumnReference(name="x", type="number", importance=1, missing=0.5, edges=[1.0], shares=[0.5, 0.5])
     same = shift(column, [0.0, 2.0, None, None])
-    assert (same.psi, same.missing) == (pytest.approx(0), 0.5)
+    assert same.psi == pytest.approx(0)
+    assert same.missing == 0.5
     assert shift(column, [None, None]).missing == 1.0
     assert shift(column, [0.0, 2.0]).psi > 1
 
@@ -64,7 +65,8 @@ def test_categories_count_known_others_and_nulls() -> None:
         name="x", type="category", importance=1, missing=0.0, categories=["a", "b"], shares=[0.5, 0.25, 0.25]
     )
     found = shift(column, ["a", "a", "b", "z"])
-    assert (found.psi, found.unknown, found.reference_unknown) == (pytest.approx(0), 0.25, 0.25)
+    assert found.psi == pytest.approx(0)
+    assert (found.unknown, found.reference_unknown) == (0.25, 0.25)
 
 
 def test_a_column_that_hardly_varied_may_be_constant() -> None:
@@ -78,7 +80,8 @@ def test_scores_by_hand() -> None:
     found = score(np.array([0.8, 0.4]), np.array([1.0, 0.0]))
     assert found.log_loss == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
     assert found.brier == pytest.approx((0.04 + 0.16) / 2)
-    assert (found.auc, found.base_rate, found.mean_prediction) == (1.0, 0.5, pytest.approx(0.6))
+    assert (found.auc, found.base_rate) == (1.0, 0.5)
+    assert found.mean_prediction == pytest.approx(0.6)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=60))
@@ -128,9 +131,7 @@ def test_a_reference_that_does_not_hold_together_is_refused(change: dict[str, ob
 
 
 def test_cells_are_numbers_texts_or_null() -> None:
-    row = baseline_of(manifest("1"), reference()).row(
-        {"distance": 5, "carrier": ""}, {"origin__mean_1h": float("nan")}
-    )
+    row = baseline_of(manifest("1"), reference()).row({"distance": 5, "carrier": ""}, {"origin__mean_1h": float("nan")})
     assert row == (5.0, None, None)
     row = baseline_of(manifest("1"), reference()).row({"distance": "far", "carrier": 7.0}, {})
     assert row == (None, "7", None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from millstream.contracts.events import Finding, WindowKind
 from millstream.contracts.times import HOUR, from_datetime
 
 from .drift_kit import JUNE, LOOP, Desk, Topics, World, baseline, day, landing, prediction, unanswered
 
 
-async def told(world: World, **drift: object) -> Desk:
+async def told(world: World, **drift: Any) -> Desk:
     desk = await Desk(Topics().add(world.said), **drift).start()
     return await desk.read_all()
 
@@ -124,7 +126,7 @@ async def test_a_retrain_that_cured_the_drift_clears_the_old_models_incident() -
 
 
 async def test_labels_mature_before_there_is_any_model() -> None:
-    said = []
+    said: list[tuple[str, Any, int]] = []
     for flight in range(10):
         said += [("millstream-predictions", unanswered(f"f{flight}", day(1) + HOUR), day(1) + HOUR)]
         said += [("flights-landed", landing(f"f{flight}", day(1) + 5 * HOUR), day(1) + 5 * HOUR)]
@@ -166,7 +168,7 @@ async def test_each_silent_day_is_published_but_a_dead_month_only_once() -> None
 
 async def test_late_orphaned_duplicated_cancelled_and_diverted_flights_are_each_counted() -> None:
     hours = HOUR
-    said = [
+    said: list[tuple[str, Any, int]] = [
         ("millstream-predictions", prediction("twice", day(1)), 0),
         ("flights-landed", landing("twice", day(1) + hours), day(1) + hours),
         ("flights-landed", landing("twice", day(1) + 2 * hours, late=False), day(1) + 2 * hours),

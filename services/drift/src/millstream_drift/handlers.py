@@ -71,6 +71,8 @@ class Judging:
         self._changed = False
         self._gap: tuple[Place, int] | None = None
         self._settled = 0
+        self._quiet = False
+        """Nothing was handed over since somebody last looked."""
         self.log: Log | None = None
         """Set once the subscription exists."""
 
@@ -78,6 +80,7 @@ class Judging:
         """Fold one batch and publish what follows. Harmless when repeated: what was folded already is skipped."""
         async with self._lock:
             self._burying = False
+            self._quiet = False
             if self._split is not None:
                 raise RetryLater(self._split)
             place = batch.topic, batch.partition
@@ -129,6 +132,34 @@ class Judging:
         while True:
             await asyncio.sleep(every)
             await self.save()
+
+    async def settle_when_quiet(self) -> None:
+        """Called every second or so. Kafka's ends count transaction markers, which never come as records: a partition that
+        ends with one would look unread for ever, and hold every verdict back. When nothing comes and the client has read
+        past the marker, it is read."""
+        async with self._lock:
+            quiet, self._quiet = self._quiet, True
+            if not quiet or self._split is not None or not self._fold.is_due():
+                return
+            try:
+                bounds, positions = await self._log.bounds(), await self._log.positions()
+                merge = self._fold.merge
+                merge.ended(
+                    {
+                        place: merge.next.get(place, 0) if positions.get(place, 0) >= after else after
+                        for place, (_, after) in bounds.items()
+                    }
+                )
+                await self._settle()
+                await self._say()
+            except RetryLater as error:
+                log.warning("not settled while it is quiet: %s", error)
+
+    async def keep_settling(self) -> None:
+        """Look every second, until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            await self.settle_when_quiet()
 
     def recent(self, loop: str) -> list[WindowJudged]:
         """Last verdicts, newest first. Raises KeyError for a loop that is not in the project."""

@@ -58,6 +58,9 @@ class Log(Protocol):
     async def bounds(self) -> dict[Place, tuple[int, int]]:
         """(first offset, offset after the last) of every partition. Raises RetryLater."""
 
+    async def positions(self) -> dict[Place, int]:
+        """Where each partition is read on; behind transaction markers too, which are no records. Raises RetryLater."""
+
 
 class Speaker(Protocol):
     """Publishes, and returns when it is safe. `millstream.runtime.publisher.Publisher` fits."""

@@ -17,3 +17,4 @@ def hear(service: Service, *, topics: Sequence[str], judging: Judging, model: Ap
     judging.log = service.hears(topics, group=GROUP, handler=judging, assigned=judging.assigned)
     models = TopicReader(bootstrap=service.settings.kafka, topics=[MODELS.name], apply=model)
     service.keeps("following the models", models.run)
+    service.keeps("settling in silence", judging.keep_settling)

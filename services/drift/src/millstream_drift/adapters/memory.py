@@ -57,11 +57,15 @@ class MemoryLog:
 
     def __init__(self, bounds: dict[Place, tuple[int, int]]) -> None:
         self.known = bounds
+        self.read: dict[Place, int] = {}
         self.asked = 0
 
     async def bounds(self) -> dict[Place, tuple[int, int]]:
         self.asked += 1
         return dict(self.known)
+
+    async def positions(self) -> dict[Place, int]:
+        return dict(self.read)
 
 
 class MemorySpeaker:
