@@ -66,8 +66,9 @@ async def test_what_a_stranger_wrote_is_dead_lettered_and_its_neighbours_are_app
     assert [e.record.offset for e in tiles.events] == [0, 2]
 
 
-async def test_a_header_that_is_not_text_is_dead_lettered() -> None:
-    strange = FakeRecord(departure(0).value, 0, headers=[("ce_id", b"\xff")])
+@pytest.mark.parametrize("value", [b"\xff", b"noon", b"2013-06-01T12:00:00"])
+async def test_a_known_at_that_is_no_time_is_dead_lettered(value: bytes) -> None:
+    strange = FakeRecord(departure(0).value, 0, headers=[("ce_knownat", value)])
     rejected = await applying(MemoryTiles())(batch(strange))
     assert [r.error.reason for r in rejected] == ["bad_headers"]
 

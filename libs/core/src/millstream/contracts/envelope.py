@@ -11,6 +11,8 @@ from millstream.contracts.times import from_rfc3339, to_rfc3339
 
 Headers = list[tuple[str, bytes]]
 
+_SAME_FOR_ALL: Headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Who said what, when, and because of what."""
@@ -28,11 +30,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
     def headers(self) -> Headers:
         found: Headers = [
-            ("ce_specversion", b"1.0"),
+            *_SAME_FOR_ALL,
             ("ce_id", self.id.encode()),
             ("ce_type", self.type.encode()),
             ("ce_source", self.source.encode()),
-            ("content-type", b"application/json"),
         ]
         if self.time is not None:
             found.append(("ce_time", to_rfc3339(self.time).encode()))
@@ -70,6 +71,17 @@ def envelope_of(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         )
     except ValueError as error:
         raise ValueError(f"header ce_time or ce_knownat: {error}") from error
+
+
+def known_at_of(headers: Iterable[tuple[str, bytes]]) -> int | None:
+    """`ce_knownat` alone (microseconds), for readers that need nothing else of the envelope. Raises ValueError."""
+    for name, value in headers:
+        if name == "ce_knownat":
+            try:
+                return from_rfc3339(value.decode())
+            except ValueError as error:
+                raise ValueError(f"header ce_knownat: {error}") from error
+    return None
 
 
 def derived_id(*parts: str) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+REMEMBERED = 4096
+"""Times that are remembered as text: events of one moment come together, and a clock has few ticks at once."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -16,6 +20,7 @@ _FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
+@lru_cache(maxsize=REMEMBERED)
 def from_rfc3339(text: str) -> int:
     """Microseconds of an RFC 3339 time. Raises ValueError when it is not one or has no UTC offset."""
     moment = datetime.fromisoformat(text)
@@ -37,6 +42,7 @@ def to_datetime(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def to_rfc3339(micros: int) -> str:
     """RFC 3339 with a `Z`, microseconds only where there are any."""
     return to_datetime(micros).isoformat().replace("+00:00", "Z")

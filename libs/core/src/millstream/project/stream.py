@@ -100,7 +100,7 @@ class Stream(BaseModel):
         """Event time, microseconds. Raises RejectEvent(`invalid_time`) for what is no time, or one no calendar has."""
         value = event.get(self.time)
         try:
-            return from_rfc3339(value)  # type: ignore[arg-type]  # the TypeError of another type is caught below
+            return from_rfc3339(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise RejectEvent(
                 "invalid_time", f"{self.time} is {value!r:.60}; write a time like 2013-01-31T09:30:00Z"

@@ -27,6 +27,7 @@ from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope, known_at
 from millstream.runtime.settings import ServiceSettings
+from millstream.runtime.topic_bounds import Bounds, TopicBounds
 from millstream.runtime.tracing import span
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,13 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._progress = Progress(f"{group} on {', '.join(self.topics)}")
         self._condition = f"partitions of {', '.join(self.topics)}"
         self._subscriber: Any = None
+        self._bounds: TopicBounds | None = None
         health.watch(self._progress)
         health.waiting_for(self._condition, f"group {group} has no partitions assigned yet")
 
     def attach(self, broker: KafkaBroker, settings: ServiceSettings) -> None:
         """Declare the subscriber. Every default of the library that loses or duplicates is overridden here."""
+        self._bounds = TopicBounds(settings.kafka)
         self._subscriber = broker.subscriber(
             *self.topics,
             batch=True,
@@ -200,26 +203,14 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
 
-    async def bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
+    async def bounds(self) -> Bounds:
         """(first offset, offset after the last) of every partition of the topics, as Kafka says now; assigned or not.
 
         For handlers whose result depends on having read everything there is. Raises RetryLater.
         """
-        consumer = self._subscriber.consumer if self._subscriber is not None else None
-        if consumer is None:
+        if self._bounds is None:
             raise RetryLater("Kafka is not connected yet")
-        try:
-            async with asyncio.timeout(10):  # the client may wait for ever for a partition that has no leader
-                partitions = [
-                    TopicPartition(topic, partition)
-                    for topic in self.topics
-                    for partition in sorted(consumer.partitions_for_topic(topic) or ())
-                ]
-                first = await consumer.beginning_offsets(partitions)
-                after = await consumer.end_offsets(partitions)
-        except (KafkaError, TimeoutError) as error:
-            raise RetryLater(f"Kafka does not say where the topics end: {error or 'timeout'}") from error
-        return {(p.topic, p.partition): (first[p], after[p]) for p in partitions}
+        return await self._bounds.of(self.topics)
 
     async def positions(self) -> dict[tuple[str, int], int]:
         """Where each assigned partition is read on, a poll in hand included. Raises RetryLater.
@@ -241,6 +232,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled.set()
         if self._starting is not None:
             self._starting.cancel()
+        if self._bounds is not None:
+            await self._bounds.close()
 
     async def _poll(self, message: KafkaMessage) -> None:
         if self._draining or self._health.fatal is not None:

@@ -128,9 +128,13 @@ class Publisher:
 
     async def _send(self, producer: AIOKafkaProducer, records: Iterable[Outgoing]) -> None:
         # Batches by partition cost a quarter of the same records sent one by one: most of `send` is per call.
+        partitions: dict[str, list[int]] = {}
         by_partition: dict[tuple[str, int], list[Outgoing]] = {}
         for record in records:
-            by_partition.setdefault((record.topic, await self._partition(producer, record)), []).append(record)
+            if record.topic not in partitions:
+                partitions[record.topic] = sorted(await producer.partitions_for(record.topic))
+            chosen = self._partition(partitions[record.topic], record)
+            by_partition.setdefault((record.topic, chosen), []).append(record)
         confirmations = []
         for (topic, partition), group in by_partition.items():
             batch = producer.create_batch()
@@ -144,9 +148,7 @@ class Publisher:
             confirmations.append(await producer.send_batch(batch, topic, partition=partition))
         await asyncio.gather(*confirmations)
 
-    async def _partition(self, producer: AIOKafkaProducer, record: Outgoing) -> int:
-        partitions = sorted(await producer.partitions_for(record.topic))
+    def _partition(self, partitions: list[int], record: Outgoing) -> int:
         if len(partitions) == 1 or record.key is None:
-            return int(partitions[0])
-        chosen: int = self._partitioner(record.key, partitions, partitions)
-        return chosen
+            return partitions[0]
+        return int(self._partitioner(record.key, partitions, partitions))

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from millstream.contracts.envelope import Envelope
+from millstream.contracts.envelope import Envelope, known_at_of
 from millstream.contracts.times import MINUTE, to_rfc3339
 from millstream.errors import RejectEvent
 from millstream.project.stream import Stream
-from millstream.runtime.delivery import Batch, Record, Rejected, envelope, known_at
+from millstream.runtime.records import Batch, Record, Rejected, envelope
 
 MAX_AHEAD = 5 * MINUTE
 """An event time further ahead of its known-at is a broken clock, and one such event would freeze a key's newest tile."""
@@ -24,17 +24,24 @@ class UserEvent:
     """One good event."""
 
     record: Record
-    envelope: Envelope
     event: dict[str, Any]
     time: int
     """Event time, microseconds."""
     known_at: int
     """When it could first have been known, microseconds; never before the event time."""
 
+    @property
+    def envelope(self) -> Envelope:
+        """The whole envelope, read when asked for: most who hear an event need only its known-at. Raises RejectEvent."""
+        return envelope(self.record)
+
 
 def read_event(stream: Stream, record: Record) -> UserEvent:
     """Decode and check one record. Raises RejectEvent: bad_headers, not_json, schema, invalid_time, too_early."""
-    found = envelope(record)
+    try:
+        said = known_at_of(record.headers)
+    except ValueError as error:
+        raise RejectEvent("bad_headers", str(error)) from error
     try:
         event = _decode(record.value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -49,13 +56,13 @@ def read_event(stream: Stream, record: Record) -> UserEvent:
         pointer = "/" + "/".join(str(part) for part in fault.instance_path)
         raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
     time = stream.time_of(event)
-    known = known_at(record, found)
+    known = record.timestamp * 1000 if said is None else said
     if time > known + MAX_AHEAD:
         raise RejectEvent(
             "too_early",
             f"{stream.time} {to_rfc3339(time)} is more than 5 minutes ahead of {to_rfc3339(known)}, when it was known",
         )
-    return UserEvent(record, found, event, time, max(known, time))
+    return UserEvent(record, event, time, max(known, time))
 
 
 def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Rejected]]:
