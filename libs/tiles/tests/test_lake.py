@@ -143,6 +143,17 @@ def test_two_writers_racing_for_one_partition_leave_every_event_once(lake: Lake)
     assert offsets_in(lake) == [(0, o) for o in range(62)]
 
 
+def test_a_writer_that_finds_its_new_table_made_and_filled_adds_nothing_twice(lake: Lake) -> None:
+    class Slow(Lake):
+        def _create(self, stream: str, schema: pa.Schema) -> DeltaTable:
+            lake.append(DEPARTED, [departures(range(6))], group=GROUP)
+            return super()._create(stream, schema)
+
+    appended = Slow(lake.uri).append(DEPARTED, [departures(range(8))], group=GROUP)
+    assert (appended.rows, appended.repeated) == (2, 6)
+    assert offsets_in(lake) == [(0, o) for o in range(8)]
+
+
 def test_a_file_written_before_a_crash_is_no_event_until_it_is_committed(lake: Lake) -> None:
     lake.append(DEPARTED, [departures(range(4))], group=GROUP)
     table = lake.table(DEPARTED)

@@ -123,8 +123,9 @@ class Lake:
 
     def _append(self, stream: str, batches: Sequence[LakeBatch], group: str) -> Appended:
         partitions = sorted({batch.partition for batch in batches})
-        table = self._fresh(stream)
-        before = _positions(table, group, stream, partitions) if table else {}
+        table = self._fresh(stream) or self._create(stream, batches[0].rows.schema)
+        # Read from the handle that commits: Delta then refuses us if anyone moved these positions meanwhile.
+        before = _positions(table, group, stream, partitions)
         after = dict(before)
         parts: list[pa.Table] = []
         for batch in batches:
@@ -137,8 +138,6 @@ class Lake:
             return Appended(rows=0, repeated=asked, positions=after)
 
         rows = pa.concat_tables(parts)
-        if table is None:
-            table = self._create(stream, rows.schema)
         rows, grown = _fit(stream, rows, pa.schema(table.schema().to_arrow()))
         moved = [Transaction(_app(group, stream, p), end) for p, end in after.items() if before.get(p) != end]
         try:
@@ -176,6 +175,7 @@ class Lake:
             return None
 
     def _create(self, stream: str, schema: pa.Schema) -> DeltaTable:
+        """A new table, or the one that another writer made since we looked, with what it holds by now."""
         self._tables[stream] = DeltaTable.create(
             self._uri(stream),
             schema=schema,
