@@ -167,7 +167,7 @@ async def test_questions_become_answers_and_a_new_model_takes_over_without_a_res
         await town.promote(2, town.package("2", lambda row: 0.75))
         await until(http, f"/v1/loops/{town.loop}", lambda said: said["revision"] == 2)
         await town.ask(flight(4))
-        last = (await town.answers(5))[-1]
+        (last,) = [a for a in await town.answers(5) if a.question == "B6-4"]
         assert isinstance(last, PredictionServed)
         assert (last.version, last.output) == ("2", {"probability": 0.75})
         assert last.asked_at.timestamp() * 1_000_000 == ELEVEN
@@ -207,8 +207,9 @@ async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_no
         await eventually(lambda: _is_two(town))
         await town.ask(flight(3))
         found = await town.answers(5)
-    assert [answer.question for answer in found] == ["B6-1", "B6-2", "B6-1", "B6-2", "B6-3"]
-    assert [answer.id for answer in found[:2]] == [answer.id for answer in found[2:4]]
+    # Answers of different questions lie in different partitions: only those of one question have an order.
+    assert sorted(answer.question for answer in found) == ["B6-1", "B6-1", "B6-2", "B6-2", "B6-3"]
+    assert len({answer.id for answer in found}) == 3
     assert {answer.output["probability"] for answer in found if isinstance(answer, PredictionServed)} == {0.25}
 
 
