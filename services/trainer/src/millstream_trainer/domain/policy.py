@@ -5,7 +5,7 @@ Everything is counted in stream time, so a year replayed in minutes is decided a
 1. a cause that `retrain.on` does not list is declined, and so is a verdict that the data itself is broken;
 2. while a run is under way every request joins it: coalesced;
 3. a verdict on a version that no longer answers is declined;
-4. broken inputs block drift, performance and schedule until a later inputs window is healthy or cleared;
+4. broken inputs block drift, performance and schedule until a later inputs window is whole, drifting or not;
 5. after three rejected challengers in a row only a person may ask;
 6. within the cooldown of the last run, and past the budget of the period, requests are declined.
 
@@ -68,10 +68,8 @@ def heard(state: LoopState, event: LabelsMatured | WindowJudged) -> LoopState:
     at = from_datetime(event.at)
     state = state.passed(at)
     if isinstance(event, WindowJudged) and event.kind is WindowKind.INPUTS:
-        if event.finding is Finding.BROKEN_DATA:
-            return replace(state, broken_since=at)
-        if event.finding in (Finding.HEALTHY, Finding.CLEARED):
-            return replace(state, broken_since=None)
+        # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
+        return replace(state, broken_since=at if event.finding is Finding.BROKEN_DATA else None)
     return state
 
 
@@ -174,7 +172,7 @@ def _not_listened_to(state: LoopState, ask: Ask, rules: Rules) -> str | None:
     if ask.cause not in rules.causes:
         return f"retrain.on does not list {ask.cause.value}: {ask.why}"
     if ask.broken:
-        return f"broken data: {ask.why}; retrains wait for a healthy window"
+        return f"broken data: {ask.why}; retrains wait for whole inputs"
     if state.stream_time is None:
         return "nothing has been heard of this loop yet, so there is no stream time to train at"
     return None
@@ -196,7 +194,7 @@ def _guarded_from_machines(state: LoopState, ask: Ask, rules: Rules) -> str | No
     if ask.version is not None and champion is not None and ask.version != champion.version:
         return f"the verdict is about version {ask.version}, version {champion.version} answers now"
     if state.broken_since is not None and ask.cause is not Cause.FIRST_MODEL:
-        return f"inputs are broken since {to_datetime(state.broken_since):%Y-%m-%d %H:%M}; waiting for a healthy window"
+        return f"inputs are broken since {to_datetime(state.broken_since):%Y-%m-%d %H:%M}; waiting for whole inputs"
     rejected = state.rejected_in_a_row
     if rejected >= REJECTED_IN_A_ROW:
         return f"{rejected} challengers in a row were rejected: ask for a retrain by hand when the cause is found"
