@@ -28,7 +28,7 @@ FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 
 
 def small_project(folder: Path, *, partitions: int) -> Project:
-    """The flights with a first model after 2,000 labels, windows of 500, and a retrain every four days."""
+    """The flights with a first model after 2,000 labels, windows of 2,000 (two days), and a retrain every four days."""
     shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     yaml = YAML()
     for file in (folder / "streams").glob("*.yaml"):
@@ -39,7 +39,7 @@ def small_project(folder: Path, *, partitions: int) -> Project:
     loop = yaml.load(file)
     loop["model"]["params"]["rounds"] = 30
     loop["train"] |= {"holdout": "1d", "schedule": "4d", "first_after": {"rows": 2000}}
-    loop["drift"]["window"] = 500
+    loop["drift"]["window"] = 2000
     loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
     yaml.dump(loop, file)
     return load_project(folder)
