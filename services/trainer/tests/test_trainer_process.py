@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +21,13 @@ import pytest
 from millstream.contracts.events import Cause
 from millstream.contracts.package import MODEL_FILE
 from millstream.runtime.packages import PackageStore
+from millstream_trainer.adapters import process_executor
 from millstream_trainer.adapters.process_executor import ProcessExecutor
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
+
+Until = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +63,21 @@ def spec(place: Workplace, harbour: Path, ships: Any, fill_lake: Any) -> RunSpec
 
 @pytest.fixture
 async def executor(place: Workplace) -> AsyncIterator[ProcessExecutor]:
-    made = ProcessExecutor(place=place, timeout=100)
+    made = ProcessExecutor(place=place, timeout=100, untracked=pytest.fail)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def mute() -> Iterator[socket.socket]:
+    """A tracking server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def tracked_at(server: socket.socket, place: Workplace, patience: float) -> Workplace:
+    url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    return msgspec.structs.replace(place, mlflow=url, mlflow_patience=patience)
 
 
 async def test_a_run_trains_on_the_lake_as_known_then_and_packs_the_model(
@@ -100,26 +120,128 @@ async def test_a_lake_that_is_behind_fails_the_run_with_its_offsets(executor: Pr
         await executor.run(ahead)
 
 
-async def test_a_killed_training_process_is_a_failed_run(executor: ProcessExecutor, spec: RunSpec) -> None:
+async def test_a_killed_training_process_is_a_failed_run(
+    executor: ProcessExecutor, spec: RunSpec, until: Until
+) -> None:
     running = asyncio.create_task(executor.run(msgspec.structs.replace(spec, run="r4")))
-    async with asyncio.timeout(60):
-        while not executor.pids:  # noqa: ASYNC110  a condition, not an event
-            await asyncio.sleep(0.01)
+    await until(lambda: executor.pids != [])
     os.kill(executor.pids[0], signal.SIGKILL)
     with pytest.raises(RunFailed, match="ended with signal 9"):
         await running
 
 
 async def test_a_run_that_takes_too_long_is_ended(place: Workplace, spec: RunSpec) -> None:
-    hurried = ProcessExecutor(place=place, timeout=0.001)
+    hurried = ProcessExecutor(place=place, timeout=0.001, untracked=pytest.fail)
     with pytest.raises(RunFailed, match="longer than"):
         await hurried.run(msgspec.structs.replace(spec, run="r5"))
     assert not hurried.pids
 
 
+async def test_a_run_that_is_cancelled_leaves_no_process(
+    executor: ProcessExecutor, spec: RunSpec, until: Until
+) -> None:
+    running = asyncio.create_task(executor.run(msgspec.structs.replace(spec, run="r6")))
+    await until(lambda: executor.pids != [])
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not executor.pids
+
+
+async def test_a_run_that_is_cancelled_while_its_process_starts_leaves_none(
+    place: Workplace, spec: RunSpec, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = ProcessExecutor(
+        place=msgspec.structs.replace(place, lake_patience=600), timeout=600, untracked=pytest.fail
+    )
+    asked, start = threading.Event(), ForkServerProcess.start
+
+    def seen(process: ForkServerProcess) -> None:
+        asked.set()
+        start(process)
+
+    monkeypatch.setattr(ForkServerProcess, "start", seen)
+    endless = msgspec.structs.replace(spec, run="r6", positions={"ships-arrived": {0: 99_999}})
+    running = asyncio.create_task(executor.run(endless))
+    await until(asked.is_set)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await asyncio.get_running_loop().shutdown_default_executor()  # the thread has what it asked for
+    await until(lambda: not multiprocessing.active_children())
+
+
+@pytest.mark.parametrize("server", ["hangs", "is away"])
+async def test_a_tracking_server_costs_a_run_its_record_and_nothing_else(
+    place: Workplace, spec: RunSpec, until: Until, mute: socket.socket, server: str
+) -> None:
+    untracked: list[str] = []
+    unwell = tracked_at(mute, place, patience=1)
+    if server == "is away":
+        mute.close()
+    executor = ProcessExecutor(place=unwell, timeout=100, untracked=untracked.append)
+    result = await executor.run(msgspec.structs.replace(spec, run=f"r7 {server}"))
+    assert result.passed, result.reason
+    assert result.mlflow_run is None
+    assert (len(executor.pids), untracked) == (1, [])  # it has answered, and is still at its record
+    await until(lambda: untracked == ["tides"])
+    assert not executor.pids
+
+
+async def test_a_trainer_that_stops_does_not_wait_long_for_a_record(
+    place: Workplace, spec: RunSpec, mute: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_executor, "LAST_MOMENT", 0.1)
+    untracked: list[str] = []
+    executor = ProcessExecutor(place=tracked_at(mute, place, patience=600), timeout=100, untracked=untracked.append)
+    await executor.run(msgspec.structs.replace(spec, run="r8"))
+    await executor.close()
+    assert (executor.pids, untracked) == ([], ["tides"])
+
+
+TRAINER = """
+import asyncio, sys, msgspec
+from millstream_trainer.adapters.process_executor import ProcessExecutor
+from millstream_trainer.adapters.workplace import Workplace
+from millstream_trainer.domain.run import RunSpec
+
+async def main(place, spec, busy_with):
+    executor = ProcessExecutor(place=place, timeout=600, untracked=print)
+    running = asyncio.create_task(executor.run(spec))
+    if busy_with == "its record":
+        await running
+    while not executor.pids:
+        await asyncio.sleep(0.01)
+    print("busy", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*(msgspec.json.decode(arg, type=kind) for arg, kind in zip(sys.argv[1:], (Workplace, RunSpec, str)))))
+"""
+
+
+@pytest.mark.parametrize("busy_with", ["the lake", "its record"])
+async def test_a_training_process_ends_with_its_trainer(
+    place: Workplace, spec: RunSpec, mute: socket.socket, busy_with: str
+) -> None:
+    patient = msgspec.structs.replace(tracked_at(mute, place, patience=600), lake_patience=600)
+    ahead = {"ships-arrived": {0: 99_999}} if busy_with == "the lake" else spec.positions
+    told = msgspec.structs.replace(spec, run="r9", positions=ahead)
+    args = [msgspec.json.encode(arg).decode() for arg in (patient, told, busy_with)]
+    trainer = await asyncio.create_subprocess_exec(sys.executable, "-c", TRAINER, *args, stdout=asyncio.subprocess.PIPE)
+    assert trainer.stdout is not None
+    async with asyncio.timeout(90):
+        try:
+            while await trainer.stdout.readline() not in (b"busy\n", b""):
+                pass
+        finally:
+            trainer.kill()
+        # All that it started holds the same stdout: its end is theirs.
+        await trainer.stdout.read()
+        assert await trainer.wait() == -signal.SIGKILL
+
+
 def test_what_is_preloaded_starts_no_threads_that_a_fork_would_lose() -> None:
     import subprocess
-    import sys
 
     code = (
         "import millstream_trainer.adapters.preload, glob\n"
@@ -134,7 +256,6 @@ def test_what_is_preloaded_starts_no_threads_that_a_fork_would_lose() -> None:
 
 def test_the_dispatcher_stays_light() -> None:
     import subprocess
-    import sys
 
     heavy = ("feast", "mlflow", "lightgbm", "polars", "onnx", "sklearn", "pandas", "numpy")
     code = f"import millstream_trainer.app, sys; print([m for m in {heavy} if m in sys.modules])"

@@ -18,10 +18,11 @@ from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.memory import MemoryHistory, MemoryTracker
 from millstream_trainer.adapters.onnx_graph import score
 from millstream_trainer.adapters.run import Phases, train
+from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.table import category_column, number_column
-from millstream_trainer.errors import RunFailed
+from millstream_trainer.errors import RunFailed, TrackingFailed
 
 SPEC = RunSpec(
     loop="tides",
@@ -51,14 +52,14 @@ def trained(
     data: Dataset,
     packages: PackageStore,
     spec: RunSpec = SPEC,
-    tracker: MemoryTracker | None = None,
+    tracking: Tracking | None = None,
     threads: int = 1,
 ) -> RunResult:
     return train(
         spec,
         loop,
         history=MemoryHistory(data),
-        tracker=tracker or MemoryTracker(),
+        tracking=tracking or Tracking(),
         packages=packages,
         threads=threads,
         phases=Phases(),
@@ -165,29 +166,57 @@ def test_the_reference_describes_the_training_rows(tides_loop: Loop, ships: Any,
     assert {len(values) for values in reference.sample.values()} == {2000}
 
 
+def recorded(tracker: MemoryTracker) -> Tracking:
+    tracking = Tracking()
+    tracking.begin(tracker, SPEC, {"rounds": "40"})
+    return tracking
+
+
 def test_tracking_gets_parameters_metrics_and_the_package(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
     tracker = MemoryTracker()
-    result = trained(tides_loop, ships.dataset(), packages, tracker=tracker)
+    tracking = recorded(tracker)
+    result = trained(tides_loop, ships.dataset(), packages, tracking=tracking)
     assert result.mlflow_run == "tracked-r1"
-    assert tracker.params["rounds"] == "40"
-    assert tracker.metrics["auc"] == result.metrics["auc"]
+    assert tracking.written(patience=30)
+    assert tracker.params == {"rounds": "40"}
+    assert tracker.metrics == result.metrics
     assert set(tracker.files) == {"model.onnx", "manifest.json", "reference.json"}
 
 
-def test_a_tracking_server_that_is_away_fails_the_run_before_it_costs_anything(
+def test_a_tracking_server_that_comes_back_during_the_run_gets_its_record(
     tides_loop: Loop, ships: Any, packages: PackageStore
 ) -> None:
-    with pytest.raises(RunFailed, match="tracking server is away"):
-        trained(tides_loop, ships.dataset(), packages, tracker=MemoryTracker(away="begin"))
+    tracker = MemoryTracker("begin")
+    tracking = recorded(tracker)
+    result = trained(tides_loop, ships.dataset(), packages, tracking=tracking)
+    assert result.passed, result.reason
+    assert result.mlflow_run is None
+    assert tracking.written(patience=30)
+    assert tracker.metrics == result.metrics
+
+
+@pytest.mark.parametrize("away", [("begin", "begin"), ("finish",)])
+def test_a_tracking_server_that_stays_away_costs_the_record_alone(
+    tides_loop: Loop, ships: Any, packages: PackageStore, away: tuple[str, ...]
+) -> None:
+    tracking = recorded(MemoryTracker(*away))
+    result = trained(tides_loop, ships.dataset(), packages, tracking=tracking)
+    assert result.passed, result.reason
+    assert not tracking.written(patience=30)
+
+
+def test_a_run_that_fails_is_written_down_with_its_reason() -> None:
+    tracker = MemoryTracker()
+    tracking = recorded(tracker)
+    tracking.failed("too few ships")
+    assert tracking.written(patience=30)
+    assert tracker.failed == "too few ships"
 
 
 def test_a_holdout_too_small_to_judge_on_fails_the_run(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
-    tracker = MemoryTracker()
     spec = msgspec.structs.replace(SPEC, at=datetime(2013, 3, 15, tzinfo=UTC))
     with pytest.raises(RunFailed, match="in the holdout; each needs 200"):
-        trained(tides_loop, ships.dataset(), packages, spec, tracker)
-    assert tracker.failed is not None
-    assert "holdout" in tracker.failed
+        trained(tides_loop, ships.dataset(), packages, spec)
 
 
 def test_rows_of_one_label_only_fail_the_run(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
@@ -207,5 +236,5 @@ def test_an_mlflow_that_is_away_is_a_reason_that_names_its_address(monkeypatch: 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        with pytest.raises(RunFailed, match=f"MLflow at {url} does not take the run"):
+        with pytest.raises(TrackingFailed, match=f"MLflow at {url} does not take the run"):
             MlflowTracker(url, patience=0).begin(SPEC, {})

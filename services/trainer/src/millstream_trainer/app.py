@@ -31,7 +31,12 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     """
     project = load_project(settings.project)
     service = Service("trainer", settings, title="Millstream trainer")
-    executor = executor or ProcessExecutor(place=_workplace(settings), timeout=settings.run_timeout)
+    metrics = TrainerMetrics(service.registry)
+    executor = executor or ProcessExecutor(
+        place=_workplace(settings),
+        timeout=settings.run_timeout,
+        untracked=lambda loop: metrics.untracked.labels(loop).inc(),
+    )
     announcer = KafkaAnnouncer(service.publisher)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
@@ -40,7 +45,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         ends=ends or KafkaEnds(settings.kafka),
         executor=executor,
         packages=PackageStore(settings.packages),
-        metrics=TrainerMetrics(service.registry),
+        metrics=metrics,
     )
     if settings.warm:
         service.keeps("fork server", executor.prepare)

@@ -9,6 +9,10 @@ class RunFailed(MillstreamError):
     """The run made no model. TrainingFinished says `failed` with this reason; the champion goes on answering."""
 
 
+class TrackingFailed(MillstreamError):
+    """The run's record for people is missing or incomplete: logged and counted. The run itself goes on."""
+
+
 class UnknownLoop(MillstreamError):
     """Nobody declared this loop in the project."""
 

@@ -30,6 +30,12 @@ class TrainerMetrics:
             buckets=RUN_SECONDS,
             registry=registry,
         )
+        self.untracked = Counter(
+            "millstream_training_untracked",
+            "Runs whose record in MLflow is missing or incomplete. Rises: MLflow is away or slow; no outcome depends on it.",
+            ["loop"],
+            registry=registry,
+        )
         self.running = Gauge(
             "millstream_training_running",
             "1 while a run of the loop is under way.",

@@ -38,13 +38,14 @@ class Executor(Protocol):
         """Get ready in the background, so that the first run starts warm. Optional to call."""
 
     async def run(self, spec: RunSpec) -> RunResult:
-        """Train to the end, in a bounded time. Cancelling it ends the training.
+        """Train until the outcome is known, in a bounded time. Cancelling it ends the training.
 
-        The same spec gives the same model. Raises RunFailed with a reason for a person.
+        The package is saved then; writing the run down for people may go on in the background, bounded too, and fails
+        without changing the outcome. The same spec gives the same model. Raises RunFailed with a reason for a person.
         """
 
     async def close(self) -> None:
-        """End what still runs; nothing is left behind."""
+        """End what still runs, after a moment for records that are being written; nothing is left behind."""
 
 
 class Packages(Protocol):
@@ -65,15 +66,19 @@ class History(Protocol):
 
 
 class Tracker(Protocol):
-    """Where runs are written down for people. Blocks; retries within its own bound, then raises RunFailed."""
+    """Where runs are written down for people. Called by one thread beside the run, which never waits for it.
+
+    Blocks; retries within its own bound, then raises TrackingFailed.
+    """
 
     def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
-        """Open a run, before anything expensive; its id, or None when nothing is tracked."""
+        """Open a run; its id, or None when nothing is tracked. Called again when it raised; opens one run at most."""
 
-    def finish(
-        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
-        """Log the outcome and the package, register the model, and move the champion alias when it passed."""
+    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        """Log the outcome and the package, register the model, and move the champion alias when it passed.
+
+        The alias never goes back: records of two runs may be written at once, and the older one may end last.
+        """
 
     def fail(self, reason: str) -> None:
-        """Close the run as failed. Never raises: the reason travels on without it."""
+        """Close the run as failed."""

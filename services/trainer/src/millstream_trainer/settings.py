@@ -28,7 +28,8 @@ class Settings(ServiceSettings):
     """Seconds until a run is ended and counts as failed. Ten times what 300,000 rows take on two busy cores."""
     lake_patience: Annotated[float, Field(gt=0)] = 120.0
     """Seconds that a run waits for the lake to hold what the streams held when it began; the lake lags by seconds."""
-    mlflow_patience: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds of retries with a tracking server that is away, after which the run fails with that reason."""
+    mlflow_patience: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that a run may take to be written down after its answer: a tracking server that restarts is back by then.
+    Nobody waits for it; afterwards the record stays incomplete."""
     warm: bool = True
     """Start the fork server at once: it imports Feast, MLflow and LightGBM once, 5 to 10 s that no run then pays."""

@@ -11,7 +11,7 @@ from millstream.contracts.package import BadPackage, Manifest
 from millstream.errors import RetryLater
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import Positions, RunResult, RunSpec
-from millstream_trainer.errors import RunFailed
+from millstream_trainer.errors import RunFailed, TrackingFailed
 
 E = TypeVar("E", bound=Event)
 
@@ -87,32 +87,31 @@ class MemoryHistory:
 
 
 class MemoryTracker:
-    """Keeps what a run wrote down; `away` makes one of its calls fail."""
+    """Keeps what a run wrote down; each call named in `away` fails, once for each time it is named."""
 
-    def __init__(self, away: str | None = None) -> None:
+    def __init__(self, *away: str) -> None:
         self.params: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self.files: dict[str, bytes] = {}
         self.failed: str | None = None
-        self._away = away
+        self._away = list(away)
 
     def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
         self._answer("begin")
         self.params = dict(params)
         return f"tracked-{spec.run}"
 
-    def finish(
-        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
+    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         self._answer("finish")
-        self.metrics, self.files = dict(metrics), dict(files)
+        self.metrics, self.files = dict(result.metrics), dict(files)
 
     def fail(self, reason: str) -> None:
         self.failed = reason
 
     def _answer(self, call: str) -> None:
-        if self._away == call:
-            raise RunFailed("the tracking server is away")
+        if call in self._away:
+            self._away.remove(call)
+            raise TrackingFailed("the tracking server is away")
 
 
 class MemoryPackages:

@@ -5,8 +5,6 @@ A call costs 20 to 50 ms, so there are few: everything of a kind goes in one bat
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
 import os
 import tempfile
@@ -18,9 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from millstream_trainer.domain.run import RunResult, RunSpec
-from millstream_trainer.errors import RunFailed
-
-log = logging.getLogger(__name__)
+from millstream_trainer.errors import TrackingFailed
 
 T = TypeVar("T")
 
@@ -35,9 +31,7 @@ class NoTracker:
     def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
         return None
 
-    def finish(
-        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
+    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         """Nothing to write down."""
 
     def fail(self, reason: str) -> None:
@@ -52,11 +46,10 @@ class MlflowTracker:
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(int(math.log2(patience + 2)))
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "1"
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] = "0"
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "30"
-        from mlflow.tracking import MlflowClient
-
+        # Its server answers within half a second; one that hangs is asked again while there is patience left.
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "10"
         self._uri = uri
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._client: Any = None
         self._run: Any = None
         self._spec: RunSpec | None = None
 
@@ -65,7 +58,9 @@ class MlflowTracker:
 
     def _begin(self, spec: RunSpec, params: Mapping[str, str]) -> str:
         from mlflow.entities import Param
+        from mlflow.tracking import MlflowClient
 
+        self._client = self._client or MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         experiment = self._client.get_experiment_by_name(spec.loop)
         found = experiment.experiment_id if experiment is not None else self._client.create_experiment(spec.loop)
         tags = {
@@ -77,19 +72,16 @@ class MlflowTracker:
             "millstream.request": spec.request,
             "millstream.at": spec.at.isoformat(),
         }
-        run = self._client.create_run(found, run_name=spec.run, tags=tags)
-        self._run, self._spec = run, spec
-        self._client.log_batch(run.info.run_id, params=[Param(k, v[:500]) for k, v in params.items()])
-        return str(run.info.run_id)
+        if self._run is None:
+            self._run, self._spec = self._client.create_run(found, run_name=spec.run, tags=tags), spec
+        run_id = str(self._run.info.run_id)
+        self._client.log_batch(run_id, params=[Param(k, v[:500]) for k, v in params.items()])
+        return run_id
 
-    def finish(
-        self, *, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
-        self._asked(lambda: self._finish(result, files, metrics, tags))
+    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        self._asked(lambda: self._finish(result, files, tags))
 
-    def _finish(
-        self, result: RunResult, files: Mapping[str, bytes], metrics: Mapping[str, float], tags: Mapping[str, str]
-    ) -> None:
+    def _finish(self, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, RunTag
 
         assert self._spec is not None, "begin comes first"
@@ -99,7 +91,7 @@ class MlflowTracker:
         every = {**tags, "millstream.outcome": outcome, "millstream.reason": result.reason}
         client.log_batch(
             run.run_id,
-            metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+            metrics=[Metric(name, value, now, 0) for name, value in result.metrics.items()],
             tags=[RunTag(name, value[:5000]) for name, value in every.items()],
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +100,22 @@ class MlflowTracker:
             (Path(folder) / "gate.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.gate)))
             client.log_artifacts(run.run_id, folder, PACKAGE)
         version = self._register(spec, run, outcome, result)
-        if result.passed:
+        if result.passed and not self._overtaken(spec):
             client.set_registered_model_alias(spec.loop, CHAMPION, version)
         client.set_terminated(run.run_id, "FINISHED")
+
+    def _overtaken(self, spec: RunSpec) -> bool:
+        """Whether the champion there is of a later run, which was written down first."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            champion = self._client.get_model_version_by_alias(spec.loop, CHAMPION)
+        except MlflowException as error:
+            if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                raise
+            return False  # no champion yet
+        # A person may have set the alias on a version of her own.
+        return int(champion.tags.get("millstream.version", 0)) > int(spec.version)
 
     def _register(self, spec: RunSpec, run: Any, outcome: str, result: RunResult) -> str:
         from mlflow.exceptions import MlflowException
@@ -132,10 +137,7 @@ class MlflowTracker:
         return str(found.version)
 
     def fail(self, reason: str) -> None:
-        if self._run is None:
-            return
-        with contextlib.suppress(RunFailed):
-            self._asked(lambda: self._failed(reason))
+        self._asked(lambda: self._failed(reason))
 
     def _failed(self, reason: str) -> None:
         self._client.set_tag(self._run.info.run_id, "millstream.reason", reason[:5000])
@@ -147,5 +149,4 @@ class MlflowTracker:
         try:
             return work()
         except (MlflowException, OSError) as error:
-            log.warning("MLflow: %s", error)
-            raise RunFailed(f"MLflow at {self._uri} does not take the run: {str(error)[:500]}") from error
+            raise TrackingFailed(f"MLflow at {self._uri} does not take the run: {str(error)[:500]}") from error

@@ -1,4 +1,7 @@
-"""One training run, from history to a judged package. Runs in a process of its own."""
+"""One training run, from history to a judged package. Runs in a process of its own.
+
+It is written down for people beside and after that (`tracking`), and waits for none of it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from millstream.errors import RetryLater
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import lightgbm_model, onnx_graph
+from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, Evidence, judge, verdict
@@ -49,7 +53,7 @@ class Phases:
             self.seconds[f"seconds_{name}"] = round(self.seconds.get(f"seconds_{name}", 0.0) + spent, 4)
 
 
-def run(spec: RunSpec, place: Workplace) -> RunResult:
+def run(spec: RunSpec, place: Workplace, tracking: Tracking) -> RunResult:
     """The whole run, with the real adapters. Raises RunFailed and other errors, each with a reason."""
     phases = Phases()
     with phases.phase("start"):
@@ -60,12 +64,14 @@ def run(spec: RunSpec, place: Workplace) -> RunResult:
         if spec.loop not in project.loops:
             raise RunFailed(f"no loop {spec.loop!r} in {place.project}")
         tracker: Tracker = MlflowTracker(place.mlflow, place.mlflow_patience) if place.mlflow else NoTracker()
+        loop = project.loops[spec.loop]
+        tracking.begin(tracker, spec, _params(loop))
         history = FeastHistory(project=project, place=place)
     return train(
         spec,
-        project.loops[spec.loop],
+        loop,
         history=history,
-        tracker=tracker,
+        tracking=tracking,
         packages=PackageStore(place.packages),
         threads=place.threads,
         phases=phases,
@@ -77,31 +83,12 @@ def train(
     loop: Loop,
     *,
     history: History,
-    tracker: Tracker,
+    tracking: Tracking,
     packages: PackageStore,
     threads: int,
     phases: Phases,
 ) -> RunResult:
-    """History → fit → graph → gate → package → tracking. The same spec and history give the same model."""
-    with phases.phase("mlflow"):
-        tracked = tracker.begin(spec, _params(loop))
-    try:
-        return _train(spec, loop, history, tracker, packages, threads, phases, tracked)
-    except Exception as error:
-        tracker.fail(str(error))
-        raise
-
-
-def _train(
-    spec: RunSpec,
-    loop: Loop,
-    history: History,
-    tracker: Tracker,
-    packages: PackageStore,
-    threads: int,
-    phases: Phases,
-    tracked: str | None,
-) -> RunResult:
+    """History → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
         data = history.read(spec)
         train, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
@@ -136,13 +123,20 @@ def _train(
         files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference)})
         uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
     model = ModelRef(version=spec.version, run=spec.run, uri=uri, sha256=sha256, at=spec.at)
-    result = RunResult(
-        passed=passed, reason=reason, model=model, rows=len(train), metrics=metrics, gate=checks, mlflow_run=tracked
-    )
     with phases.phase("mlflow"):
-        tags = {"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri}
-        tracker.finish(result=result, files=files, metrics={**metrics, **phases.seconds}, tags=tags)
-    return msgspec.structs.replace(result, metrics={**metrics, **phases.seconds})
+        tracked = tracking.id()
+    result = RunResult(
+        passed=passed,
+        reason=reason,
+        model=model,
+        rows=len(train),
+        metrics={**metrics, **phases.seconds},
+        gate=checks,
+        mlflow_run=tracked,
+    )
+    tags = {"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri}
+    tracking.finished(result, files, tags)
+    return result
 
 
 def _check(train: Table, holdout: Table) -> None:

@@ -1,4 +1,4 @@
-"""Inside a training process: does one run, says how it ended, and ends with its trainer."""
+"""Inside a training process: does one run, says how it ended, writes it down, and ends with its trainer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from multiprocessing.connection import Connection, wait
 
@@ -13,6 +14,7 @@ import msgspec
 
 from millstream.errors import MillstreamError
 from millstream.runtime.logs import configure_logs
+from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunResult, RunSpec
 
@@ -21,9 +23,12 @@ log = logging.getLogger(__name__)
 LONGEST_REASON = 2000
 """Characters of a failure's reason: it travels in an event, and the log has the rest."""
 
+UNTRACKED = 4
+"""Exit code of a process that has answered and could not write its run down."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process says at its end."""
+    """What the process says as soon as the outcome is known."""
 
     result: RunResult | None = None
     failed: str | None = None
@@ -38,23 +43,28 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
     configure_logs("trainer", place.log_level)
     for chatty in ("feast", "mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    sender.send_bytes(msgspec.json.encode(answer(spec, place)))
+    tracking = Tracking()
+    sender.send_bytes(msgspec.json.encode(answer(spec, place, tracking)))
     sender.close()
+    if not tracking.written(place.mlflow_patience):
+        sys.exit(UNTRACKED)
 
 
-def answer(spec: RunSpec, place: Workplace) -> Answer:
+def answer(spec: RunSpec, place: Workplace, tracking: Tracking) -> Answer:
     """Train; whatever goes wrong becomes a reason."""
     try:
         # Imported here: this module is also imported by the dispatcher, which stays light.
         from millstream_trainer.adapters.run import run
 
-        return Answer(result=run(spec, place))
+        return Answer(result=run(spec, place, tracking))
     except MillstreamError as error:
         log.error("run failed: %s", error, extra={"loop": spec.loop, "run": spec.run})
-        return Answer(failed=str(error)[:LONGEST_REASON])
+        reason = str(error)[:LONGEST_REASON]
     except Exception as error:
         log.error("run failed", exc_info=error, extra={"loop": spec.loop, "run": spec.run})
-        return Answer(failed=f"{type(error).__name__}: {error}"[:LONGEST_REASON])
+        reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+    tracking.failed(reason)
+    return Answer(failed=reason)
 
 
 def _end_with_parent() -> None:
