@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from millstream.errors import MillstreamError, RetryLater
-from millstream.runtime.service import Service, serve
+from millstream.runtime.service import Service, main, serve
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import BrokerPorts, EmbeddedKafka
@@ -152,6 +152,21 @@ def test_a_service_that_cannot_be_configured_says_why(capsys: pytest.CaptureFixt
 
     assert serve(create, ServiceSettings()) == 2
     assert "flight-delay.yaml:7" in capsys.readouterr().err
+
+
+def test_a_setting_that_cannot_be_read_is_named_without_its_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["millstream_tower"])
+    monkeypatch.setenv("MILLSTREAM_PORT", "70000")
+    monkeypatch.setenv("MILLSTREAM_FETCH_MAX_RECORDS", "s3cret")
+
+    assert main("tower", "watches", lambda settings: pytest.fail("nothing is created"), ServiceSettings) == 2
+
+    said = capsys.readouterr().err
+    assert "MILLSTREAM_PORT: Input should be less than or equal to 65535" in said
+    assert "MILLSTREAM_FETCH_MAX_RECORDS: Input should be a valid integer" in said
+    assert "s3cret" not in said
 
 
 @contextmanager

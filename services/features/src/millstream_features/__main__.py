@@ -1,12 +1,12 @@
-"""python -m millstream_features"""
+"""Runs features: `python -m millstream_features`."""
 
 import sys
 
-from millstream.runtime.service import arguments, serve
+from millstream.runtime.service import main
 from millstream_features.app import create_app
 from millstream_features.settings import Settings
 
 if __name__ == "__main__":
-    arguments("features", __doc__ or "")
-    settings = Settings()
-    sys.exit(serve(lambda: create_app(settings), settings))
+    sys.exit(
+        main("features", "features remembers: every event in the lake, every window in Valkey.", create_app, Settings)
+    )
