@@ -75,14 +75,19 @@ class Mill:
         self._environment = dict(environment or {})
         self._fresh = fresh
         self._fixed = fixed_ports
-        self.stack = EmbeddedStack(self._root / "servers", with_mlflow=True, progress=say, fresh=fresh)
+        self.stack = EmbeddedStack(
+            self._root / "servers", with_mlflow=True, progress=say, fresh=fresh, wait_for_mlflow=False
+        )
         self.processes: dict[str, ManagedProcess] = {}
         self._urls: dict[str, str] = {}
         self.restarts: dict[str, int] = dict.fromkeys(SERVICES, 0)
         self._stopping = False
 
     async def start(self) -> MillState:
-        """Servers, topics, services; returns when every service is ready. Raises EmbeddedError, CommandFailed."""
+        """Servers, topics, services; returns when every service is ready. Raises EmbeddedError, CommandFailed.
+
+        MLflow may still import then (10 s): no service waits for it, and `supervise` sees it through.
+        """
         # The stack refuses a folder that another mill uses, so it comes before anything is removed.
         await asyncio.to_thread(self.stack.start)
         if self._fresh:
@@ -113,9 +118,12 @@ class Mill:
         )
 
     async def supervise(self) -> None:
-        """Start a service again when it ended. Raises CommandFailed for one that will not stay."""
+        """Start a service again when it ended. Raises CommandFailed for one that will not stay, EmbeddedError for MLflow."""
+        tracking = asyncio.ensure_future(asyncio.to_thread(self._wait_for_mlflow))
         while True:
             await asyncio.sleep(0.25)
+            if tracking.done():
+                tracking.result()
             for name, process in self.processes.items():
                 if self._stopping or process.alive():
                     continue
@@ -140,6 +148,10 @@ class Mill:
             process.terminate(grace=25)
         self.stack.stop()
         (self._root / "mill.json").unlink(missing_ok=True)
+
+    def _wait_for_mlflow(self) -> None:
+        if self.stack.mlflow is not None:
+            self.stack.mlflow.wait_ready()
 
     def _process(self, name: str) -> ManagedProcess:
         port = claim(PORTS[name] if self._fixed else None, f"--port-{name}")
