@@ -145,7 +145,7 @@ def test_two_writers_racing_for_one_partition_leave_every_event_once(lake: Lake)
 
 def test_a_writer_that_finds_its_new_table_made_and_filled_adds_nothing_twice(lake: Lake) -> None:
     class Slow(Lake):
-        def _create(self, stream: str, schema: pa.Schema) -> DeltaTable:
+        def _create(self, stream: str, schema: pa.Schema) -> deltalake.DeltaTable:
             lake.append(DEPARTED, [departures(range(6))], group=GROUP)
             return super()._create(stream, schema)
 
