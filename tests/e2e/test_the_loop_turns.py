@@ -12,14 +12,14 @@ from millstream_cli.ticks import Tick
 
 from .small_mill import Outcome, run_small, small_project
 
-UNTIL = "2013-01-12T00:00:00Z"
+UNTIL = "2013-01-11T12:00:00Z"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Eleven days of flights through a mill that nobody harms."""
+    """Ten and a half days of flights through a mill that nobody harms."""
     import asyncio
 
     folder = tmp_path_factory.mktemp("undisturbed")

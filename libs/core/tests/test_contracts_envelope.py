@@ -31,15 +31,17 @@ def test_an_envelope_comes_back_the_same(envelope: Envelope) -> None:
 def test_an_envelope_is_cloudevents_in_kafka_binary_mode() -> None:
     envelope = Envelope(id="1", type="stream.flights.v1", source="replay", known_at=0, causation_id="0")
 
-    assert envelope.headers() == [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", b"1"),
-        ("ce_type", b"stream.flights.v1"),
-        ("ce_source", b"replay"),
-        ("content-type", b"application/json"),
-        ("ce_knownat", b"1970-01-01T00:00:00Z"),
-        ("ce_causationid", b"0"),
-    ]
+    headers = envelope.headers()
+    assert len(headers) == 7
+    assert dict(headers) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"1",
+        "ce_type": b"stream.flights.v1",
+        "ce_source": b"replay",
+        "content-type": b"application/json",
+        "ce_knownat": b"1970-01-01T00:00:00Z",
+        "ce_causationid": b"0",
+    }
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ce_id", "ce_time", "ce_knownat", "traceparent", "x-own"]), st.binary())))
