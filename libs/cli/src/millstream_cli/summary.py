@@ -101,16 +101,17 @@ def _labels(loop: Loop, lake: str) -> pl.DataFrame:
 
     fields = sorted({loop.label.by, *loop.label.value.fields})
     rows = read_events(Lake(lake), loop.label.stream, fields)
-    truth = [loop.label.value(row) for row in rows.select(fields).iter_rows(named=True)]
-    found = pl.DataFrame(
-        {"key": rows[loop.label.by].cast(pl.String), "truth": [None if t is None else float(t) for t in truth]}
-    )
+    names = loop.label.value.fields
+    values = rows.select(names).rows()
+    truth = {row: loop.label.value(dict(zip(names, row, strict=True))) for row in set(values)}
+    known = {row: None if value is None else float(value) for row, value in truth.items()}
+    found = pl.DataFrame({"key": rows[loop.label.by].cast(pl.String), "truth": [known[row] for row in values]})
     return found.drop_nulls().unique("key", keep="first", maintain_order=True)
 
 
 def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story, places: Places) -> dict[str, Any]:
-    answers = log.frame(loop.name).join(labels, on="key", how="inner").filter(pl.col("asked_at") >= SCORED_FROM)
-    answers = answers.sort("asked_at", "id")
+    joined = log.frame(loop.name).join(labels, on="key", how="inner")
+    answers = joined.filter(pl.col("asked_at") >= SCORED_FROM).sort("asked_at", "id")
     truth, p = answers["truth"].to_numpy(), answers["probability"].to_numpy()
     month = pl.from_epoch("asked_at", time_unit="us").dt.convert_time_zone("America/New_York").dt.strftime("%Y-%m")
     by_month = {
@@ -118,7 +119,6 @@ def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story,
         for name, part in answers.with_columns(month=month).group_by("month", maintain_order=True)
     }
     static = _static(log, answers, story, places)
-    joined = log.frame(loop.name).join(labels, on="key", how="inner")
     return {
         "labels_joined": len(joined),
         "scored": len(answers),

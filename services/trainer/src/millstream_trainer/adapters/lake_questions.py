@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import polars as pl
 
+from millstream.contracts.times import from_datetime
 from millstream.errors import RejectEvent
 from millstream.project import Loop
 from millstream_tiles.errors import TilesError
 from millstream_tiles.lake import Lake
+from millstream_tiles.lake_reader import read_events
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 
@@ -18,7 +21,7 @@ LAKE_GROUP = "features-lake"
 """Consumer group that fills the lake; its offsets are what a run waits for."""
 
 _ORDER = ["_known_at", "_partition", "_offset"]
-"""Of two records of one id the first known counts, as it did online."""
+"""The lake's rows come so: of two records of one id the first known counts, as it did online."""
 
 
 def wait_for(lake: Lake, spec: RunSpec, patience: float) -> None:
@@ -38,7 +41,7 @@ def questions(lake: Lake, loop: Loop, spec: RunSpec, fields: Sequence[str]) -> p
     columns = [predict.id, loop.label.by, *fields]
     frame = _rows(lake, predict.on, spec, columns, since=loop.train.history)
     frame = frame.with_columns(_question=as_text(frame[predict.id]), _key=as_text(frame[loop.label.by]))
-    frame = frame.drop_nulls(["_question", "_key"]).sort(_ORDER).unique("_question", keep="first", maintain_order=True)
+    frame = frame.drop_nulls(["_question", "_key"]).unique("_question", keep="first", maintain_order=True)
     return frame.select("_question", "_key", "_known_at", *dict.fromkeys(fields))
 
 
@@ -50,7 +53,7 @@ def labels(lake: Lake, loop: Loop, spec: RunSpec) -> tuple[pl.DataFrame, Mapping
     values, invalid = _evaluate(loop, frame)
     frame = frame.with_columns(_label=pl.Series(values, dtype=pl.Int8))
     left_out = {"label_null": frame["_label"].null_count() - invalid, "label_invalid": invalid}
-    frame = frame.drop_nulls(["_key", "_label"]).sort(_ORDER).unique("_key", keep="first", maintain_order=True)
+    frame = frame.drop_nulls(["_key", "_label"]).unique("_key", keep="first", maintain_order=True)
     return frame.select("_key", "_label", pl.col("_known_at").alias("_label_known_at")), left_out
 
 
@@ -79,39 +82,40 @@ def _rows(lake: Lake, stream: str, spec: RunSpec, fields: Sequence[str], since: 
     """Rows of `stream` known by `spec.at`, and not longer before it than `since` (microseconds)."""
     try:
         table = lake.table(stream)
+        if table is None:
+            raise RunFailed(f"the lake has nothing of stream {stream} yet")
+        columns = list(dict.fromkeys([*_ORDER, *fields]))
+        missing = sorted(set(columns) - {field.name for field in table.schema().fields})
+        if missing:
+            raise RunFailed(f"lake {stream}: no column {', '.join(missing)}; the stream's schema does not declare it")
+        frame = read_events(lake, stream, columns, known_by=from_datetime(spec.at))
     except TilesError as error:
         raise RunFailed(str(error)) from error
-    if table is None:
-        raise RunFailed(f"the lake has nothing of stream {stream} yet")
-    columns = list(dict.fromkeys([*_ORDER, *fields]))
-    missing = sorted(set(columns) - {field.name for field in table.schema().fields})
-    if missing:
-        raise RunFailed(f"lake {stream}: no column {', '.join(missing)}; the stream's schema does not declare it")
-    bounds: list[tuple[str, str, datetime]] = [("_known_at", "<=", spec.at)]
     if since is not None:
-        bounds.append(("_known_at", ">=", spec.at - timedelta(microseconds=since)))
-    frame = pl.from_arrow(table.to_pyarrow_table(columns=columns, filters=bounds))
-    assert isinstance(frame, pl.DataFrame)
+        frame = frame.filter(pl.col("_known_at") >= spec.at - timedelta(microseconds=since))
     ends = spec.positions.get(stream)
     if ends:
         # What arrived later belongs to the next run: a repeat of this one then reads the same rows.
         limits = pl.DataFrame({"_partition": list(ends), "_end": list(ends.values())}).cast(
             {"_partition": frame.schema["_partition"], "_end": pl.Int64}
         )
-        frame = frame.join(limits, on="_partition", how="inner").filter(pl.col("_offset") <= pl.col("_end"))
+        frame = frame.join(limits, on="_partition", how="inner", maintain_order="left").filter(
+            pl.col("_offset") <= pl.col("_end")
+        )
     return frame.select(columns)
 
 
 def _evaluate(loop: Loop, frame: pl.DataFrame) -> tuple[list[int | None], int]:
     """The label of every row; None where the expression says null or cannot be computed (counted)."""
     expression, names = loop.label.value, loop.label.value.fields
-    values: list[int | None] = []
-    invalid = 0
-    for row in zip(*(frame[name].to_list() for name in names), strict=True):
+    rows = list(zip(*(frame[name].to_list() for name in names), strict=True))
+    values: dict[tuple[Any, ...], int | None] = {}
+    broken: set[tuple[Any, ...]] = set()
+    for row in set(rows):  # a delay in whole minutes has a few hundred values
         try:
             value = expression(dict(zip(names, row, strict=True)))
+            values[row] = None if value is None else int(bool(value))
         except RejectEvent:
-            invalid += 1
-            value = None
-        values.append(None if value is None else int(bool(value)))
-    return values, invalid
+            broken.add(row)
+            values[row] = None
+    return [values[row] for row in rows], sum(row in broken for row in rows) if broken else 0
