@@ -45,9 +45,9 @@ class IngestClient:
         while True:
             try:
                 async with self._http.post(f"/v1/streams/{stream}/batch", data=body, headers=headers) as response:
+                    text = await response.text()  # read in any case: an unread answer costs the connection
                     if response.status == 202:
                         return
-                    text = await response.text()
             except (aiohttp.ClientError, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"
             else:

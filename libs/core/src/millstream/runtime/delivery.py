@@ -135,7 +135,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             fetch_min_bytes=self._gulp.min_bytes,
             fetch_max_wait_ms=self._gulp.wait_ms,
             session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=max(500, settings.session_timeout_ms // 3),
+            # A member hears of a rebalance by its next heartbeat: the group stands still until its slowest has heard.
+            heartbeat_interval_ms=min(1000, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=60_000,
             parser=_raw_parser,
             decoder=_raw_decoder,
