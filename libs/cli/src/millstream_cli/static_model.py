@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from millstream.contracts.events import ModelRef, PredictionServed
-from millstream.contracts.package import MODEL_FILE
+from millstream.contracts.events import ModelRef
+from millstream.contracts.package import MODEL_FILE, InputColumn
 from millstream.runtime.packages import PackageStore
 
 BATCH = 20_000
 
 
-def score_static(ref: ModelRef, packages: PackageStore, served: Sequence[PredictionServed]) -> NDArray[np.float64]:
-    """Probabilities of the model `ref` for questions answered by any model, from the features and inputs in the log."""
+def score_static(ref: ModelRef, packages: PackageStore, answers: pl.DataFrame) -> NDArray[np.float64]:
+    """Probabilities of the model `ref` for questions answered by any model, from what the log says each was given.
+
+    `answers` is from `PredictionLog.frame`; one probability a row.
+    """
     import onnxruntime
 
     manifest = packages.manifest(ref)
     session = onnxruntime.InferenceSession(packages.file(ref, manifest, MODEL_FILE), providers=["CPUExecutionProvider"])
-    answers = []
-    for first in range(0, len(served), BATCH):
-        part = served[first : first + BATCH]
-        feeds = {}
-        for column in manifest.inputs:
-            values = [(p.inputs if column.source == "input" else p.features).get(column.name) for p in part]
-            if column.type == "category":
-                array = np.array(["" if v is None else str(v) for v in values], dtype=object)
-            else:
-                array = np.array([np.nan if v is None else v for v in values], dtype=np.float32)
-            feeds[column.name] = array.reshape(-1, 1)
-        answers.append(np.asarray(session.run([manifest.output], feeds)[0], dtype=np.float64).reshape(-1))
-    return np.concatenate(answers) if answers else np.array([])
+    found = []
+    for part in answers.iter_slices(BATCH):
+        feeds = {column.name: _given(column, part).reshape(-1, 1) for column in manifest.inputs}
+        found.append(np.asarray(session.run([manifest.output], feeds)[0], dtype=np.float64).reshape(-1))
+    return np.concatenate(found) if found else np.array([])
+
+
+def _given(column: InputColumn, answers: pl.DataFrame) -> NDArray[np.object_] | NDArray[np.float32]:
+    name = f"{'inputs' if column.source == 'input' else 'features'}.{column.name}"
+    values = answers[name] if name in answers.columns else pl.Series([None] * len(answers), dtype=pl.Float64)
+    if column.type == "category":
+        return values.cast(pl.String).fill_null("").to_numpy().astype(object)
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float32)

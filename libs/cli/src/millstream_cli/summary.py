@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from millstream.contracts.events import Decision, ModelState, Outcome, PredictionServed, RetrainDecided
-from millstream.contracts.times import from_datetime, from_rfc3339
+from millstream.contracts.events import Decision, ModelState, Outcome, RetrainDecided
+from millstream.contracts.times import from_rfc3339
 from millstream.project import Loop, Project
 from millstream.runtime.packages import PackageStore
 from millstream_cli.offsets import Offsets
@@ -60,7 +59,7 @@ async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, pl
         "questions": len(ticks.sent(loop.predict.on)),
         "unanswered_no_model": log.unanswered,
         "predictions": log.records - log.unanswered,
-        "predictions_effective": len(log.served),
+        "predictions_effective": log.served,
     }
     figures |= _quality(loop, log, labels, story, places)
     figures |= _decisions(story)
@@ -118,7 +117,7 @@ def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story,
         str(name[0]): round(auc(part["truth"].to_numpy(), part["probability"].to_numpy()), 4)
         for name, part in answers.with_columns(month=month).group_by("month", maintain_order=True)
     }
-    static = _static(log, answers, story, places)
+    static = _static(answers, story, places)
     return {
         "labels_joined": len(joined),
         "scored": len(answers),
@@ -131,13 +130,11 @@ def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story,
     }
 
 
-def _static(log: PredictionLog, answers: pl.DataFrame, story: Story, places: Places) -> np.ndarray:
+def _static(answers: pl.DataFrame, story: Story, places: Places) -> np.ndarray:
     first = next((t.event.champion for t in story.told if isinstance(t.event, ModelState) and t.event.champion), None)
     if first is None or not len(answers):
         return np.array([])
-    by_id: Mapping[str, PredictionServed] = {p.id: p for p in log.served}
-    rows: Sequence[PredictionServed] = [by_id[i] for i in answers["id"]]
-    return score_static(first, PackageStore(places.packages), rows)
+    return score_static(first, PackageStore(places.packages), answers)
 
 
 def _decisions(story: Story) -> dict[str, int]:
@@ -153,9 +150,9 @@ def _decisions(story: Story) -> dict[str, int]:
 
 
 def _skew(project: Project, loop: Loop, log: PredictionLog, places: Places) -> dict[str, Any]:
-    chosen = sample([p for p in log.served if p.loop == loop.name], SKEW_SAMPLE)
+    answers = log.frame(loop.name)
     skew: Skew = measure_skew(
-        chosen,
+        sample(answers, SKEW_SAMPLE),
         repo=project.features_path,
         registry=places.registry,
         lake=places.lake,
@@ -166,5 +163,5 @@ def _skew(project: Project, loop: Loop, log: PredictionLog, places: Places) -> d
         "skew_values": skew.values,
         "skew_max": skew.largest,
         "skew_worst": skew.worst,
-        "first_prediction_at": min((from_datetime(p.asked_at) for p in log.served), default=None),
+        "first_prediction_at": answers["asked_at"].min(),
     }
