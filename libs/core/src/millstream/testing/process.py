@@ -175,8 +175,11 @@ class ManagedProcess:
             self._process.send_signal(signal.SIGTERM)
 
     def stop_signal(self) -> None:
-        """Freeze the whole group (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze the whole group (SIGSTOP): connections stay open, nothing answers once this returns."""
         self._signal_group(signal.SIGSTOP)
+        if self._process is not None and self.alive():
+            # The signal is on its way only; a thread that runs on another core goes on for a moment.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def cont_signal(self) -> None:
         """Let a frozen group go on (SIGCONT)."""
