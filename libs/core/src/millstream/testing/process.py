@@ -177,7 +177,7 @@ class ManagedProcess:
     def stop_signal(self) -> None:
         """Freeze the whole group (SIGSTOP): connections stay open, nothing answers once this returns."""
         self._signal_group(signal.SIGSTOP)
-        if self._process is not None and self.alive():
+        if self._process is not None and self.alive() and hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
             # The signal is on its way only; a thread that runs on another core goes on for a moment.
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
