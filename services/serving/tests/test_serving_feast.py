@@ -79,10 +79,13 @@ async def test_features_are_read_by_view_and_name_as_of_each_question(
 
     valkey.stop()
     try:
+        with pytest.raises(FeaturesUnavailable, match="check MILLSTREAM_VALKEY"):
+            await store.check()
         with pytest.raises(FeaturesUnavailable):
             await features.read(ASKED, np.array([NOON, NOON]))
     finally:
         valkey.start()
+    await store.check()
     again = await features.read(ASKED, np.array([NOON, NOON]))
     assert again["origin_departures__mean_delay_1h"][0] == 15.0
     await store.close()

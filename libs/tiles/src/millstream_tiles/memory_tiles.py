@@ -56,6 +56,9 @@ class MemoryTileStore:
         known = [f for f in fences if f is not None]
         return min(known, key=lambda f: f.offset) if len(known) == len(fences) else None
 
+    async def check(self) -> None:
+        """Always there."""
+
     async def close(self) -> None:
         """Nothing to let go of."""
 

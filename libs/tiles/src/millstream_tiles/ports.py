@@ -60,5 +60,8 @@ class TileStore(Protocol):
     async def fence(self, group: str, stream: str, partition: int) -> Fence | None:
         """The fence that holds for every shard (the least), None if any shard has none. Raises StoreUnavailable."""
 
+    async def check(self) -> None:
+        """Whether the store answers. Raises StoreUnavailable."""
+
     async def close(self) -> None:
         """Let go of connections. Safe to call twice."""

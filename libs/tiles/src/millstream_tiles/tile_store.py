@@ -70,6 +70,13 @@ class ValkeyTileStore:
         offset, stream_time = min(tuple(map(int, s.split())) for s in stored)
         return Fence(offset=offset, stream_time=stream_time)
 
+    async def check(self) -> None:
+        """Whether the server answers. Raises StoreUnavailable."""
+        try:
+            await self._client.ping()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the online store did not answer: {error}") from error
+
     async def close(self) -> None:
         await self._client.aclose()
 

@@ -63,6 +63,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )
 
     service.before_hearing("feature definitions", open_stores)
+    service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
 
 

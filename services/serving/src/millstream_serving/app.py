@@ -49,6 +49,7 @@ def create_app(
     )
     predictor = Predictor(roster=roster, metrics=metrics)
     service.before_hearing("features", store.prepare)
+    service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
     hear_questions(
         service,

@@ -61,6 +61,9 @@ class FeatureStore(Protocol):
         Raises MillstreamError for a repo that cannot be read: the process ends.
         """
 
+    async def check(self) -> None:
+        """Whether the online store is there; called before the first question. Raises FeaturesUnavailable."""
+
     async def open(self, service: str) -> Features:
         """The features of one service; the same object on a repeat. May take seconds the first time, off the loop.
 

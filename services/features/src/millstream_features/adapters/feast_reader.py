@@ -60,7 +60,7 @@ class FeastReader:
             raise RejectEvent("unknown_feature", str(error)) from error
         except (KeyError, ValueError) as error:
             raise RejectEvent("bad_entities", str(error)) from error
-        answer: dict[str, Any] = MessageToDict(response.proto, preserving_proto_field_name=True, float_precision=18)
+        answer: dict[str, Any] = MessageToDict(response.proto, preserving_proto_field_name=True)
         return answer
 
 

@@ -16,6 +16,9 @@ class MemoryTiles:
         self.fences: dict[tuple[str, int], int] = {}
         self.events: list[UserEvent] = []
 
+    async def check(self) -> None:
+        """Always there."""
+
     async def apply(self, batch: Slice) -> Applied:
         partition = (batch.stream, batch.partition)
         fence = self.fences.get(partition, -1)

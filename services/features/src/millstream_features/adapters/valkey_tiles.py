@@ -46,6 +46,12 @@ class ValkeyTiles:
         self._asked_back: dict[tuple[str, int], int] = {}
         """Fence that a partition was rewound to; meeting it again means that Kafka no longer has what is between."""
 
+    async def check(self) -> None:
+        try:
+            await self._store.check()
+        except tiles_errors.StoreUnavailable as error:
+            raise StoreUnavailable(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
+
     async def apply(self, batch: Slice) -> Applied:
         events = self._event_batch(batch)
         writer = self._writers[batch.stream]

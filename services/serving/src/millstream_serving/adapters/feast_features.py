@@ -63,6 +63,18 @@ class FeastStore:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._open_store)
 
+    async def check(self) -> None:
+        from millstream_tiles.errors import StoreUnavailable
+        from millstream_tiles.tile_store import ValkeyTileStore
+
+        tiles = ValkeyTileStore(self._online["url"], self._online["namespace"])
+        try:
+            await tiles.check()
+        except StoreUnavailable as error:
+            raise FeaturesUnavailable(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
+        finally:
+            await tiles.close()
+
     async def open(self, service: str) -> FeastFeatures:
         await self.prepare()
         async with self._opening:

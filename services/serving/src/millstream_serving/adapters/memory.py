@@ -80,6 +80,9 @@ class MemoryFeatureStore:
     async def prepare(self) -> None:
         """Nothing to read."""
 
+    async def check(self) -> None:
+        """Always there."""
+
     async def open(self, service: str) -> MemoryFeatures:
         if service not in self.services:
             raise ModelRefused("features", f"no FeatureService {service!r}; found: {', '.join(self.services)}")

@@ -1,0 +1,176 @@
+"""Features as its own process on a real Kafka and a real Valkey: events in, tiles and lake rows out, junk set aside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from millstream.contracts.topics import dead_letter_topic
+from millstream.project import load_project
+from millstream.runtime.topic_admin import ensure_topics, stream_topics
+from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.ports import free_port
+from millstream.testing.valkey import EmbeddedValkey
+from millstream_features.subscribers import LAKE, TILES
+from millstream_tiles.lake import Lake
+from millstream_tiles.lake_reader import read_events
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+DEPARTED = "flights-departed"
+NOON_MS = 1_370_088_000_000
+"""2013-06-01 12:00 UTC as Kafka's timestamps are: a stranger's record without headers is known when Kafka got it."""
+
+
+def departure(number: int, at: str = "2013-06-01T11:30:00Z") -> bytes:
+    """The `number`th flight of B6 out of JFK, `number` minutes late."""
+    flight = {"flight_id": f"B6-{number}", "departed_at": at, "tailnum": f"N{number}", "carrier": "B6"}
+    return json.dumps(flight | {"origin": "JFK", "dest": "LAX", "dep_delay": float(number)}).encode()
+
+
+JUNK = [
+    (b"\xff\xfe no text", b"not_json"),
+    (b"{", b"not_json"),
+    (b"", b"not_json"),
+    (b"[" * 100 + b"]" * 100, b"schema"),
+    (b"[" * 5000 + b"]" * 5000, b"not_json"),
+    (b'{"flight_id": "B6-9"}', b"schema"),
+    (b'{"flight_id": "' + b"x" * 900_000 + b'"}', b"schema"),
+    (departure(9, at="2013-06-01T12:06:00Z"), b"too_early"),
+]
+
+
+@pytest.fixture
+async def environment(kafka: EmbeddedKafka, valkey_url: str, tmp_path: Path) -> dict[str, str]:
+    for name, stream in load_project(FLIGHTS).streams.items():
+        await ensure_topics(
+            kafka.bootstrap, stream_topics(name, stream.partitions, timedelta(days=9999), [TILES, LAKE])
+        )
+    return {
+        "MILLSTREAM_KAFKA": kafka.bootstrap,
+        "MILLSTREAM_VALKEY": valkey_url,
+        "MILLSTREAM_PROJECT": str(FLIGHTS),
+        "MILLSTREAM_LAKE": str(tmp_path / "lake"),
+        "MILLSTREAM_DATA": str(tmp_path / "data"),
+        "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
+    }
+
+
+class Process:
+    """One `python -m millstream_features`."""
+
+    def __init__(self, child: asyncio.subprocess.Process, address: str) -> None:
+        self.child = child
+        self.http = httpx.AsyncClient(base_url=address, timeout=10.0)
+
+    async def shows(self, text: str) -> None:
+        """Wait until /readyz has `text` in it."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    if text in (await self.http.get("/readyz")).text:
+                        return
+                except httpx.TransportError:
+                    assert self.child.returncode is None, "features ended"
+                await asyncio.sleep(0.05)
+
+    async def flights(self) -> int:
+        """Departures out of JFK in the hour before noon, as the online store has them."""
+        asked = {"features": ["origin_departures:flights_1h"], "entities": {"origin": ["JFK"]}}
+        answer = await self.http.post("/get-online-features", json=asked | {"as_of": "2013-06-01T12:00:00Z"})
+        assert answer.status_code == 200, answer.text
+        names = answer.json()["metadata"]["feature_names"]["val"]
+        value = answer.json()["results"][names.index("flights_1h")]["values"][0]
+        return int(value.get("int64_val", 0))
+
+
+@asynccontextmanager
+async def features(environment: dict[str, str]) -> AsyncIterator[Process]:
+    port = free_port()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "millstream_features", env=os.environ | environment | {"MILLSTREAM_PORT": str(port)}
+    )
+    process = Process(child, f"http://127.0.0.1:{port}")
+    try:
+        yield process
+    finally:
+        await process.http.aclose()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def send(bootstrap: str, values: list[bytes]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    await producer.start()
+    try:
+        for value in values:
+            await producer.send_and_wait(DEPARTED, value, key=b"stranger", timestamp_ms=NOON_MS)
+    finally:
+        await producer.stop()
+
+
+async def dead_letters(bootstrap: str, group: str, count: int) -> list[tuple[bytes, bytes]]:
+    """(value, reason) of the first `count` dead letters of a group."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        place = TopicPartition(dead_letter_topic(DEPARTED, group), 0)
+        consumer.assign([place])
+        await consumer.seek_to_beginning(place)
+        async with asyncio.timeout(60):
+            found = [await consumer.getone() for _ in range(count)]
+        return [(record.value or b"", dict(record.headers)["millstream-dlq-reason"]) for record in found]
+    finally:
+        await consumer.stop()
+
+
+async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
+    kafka: EmbeddedKafka, valkey: EmbeddedValkey, environment: dict[str, str]
+) -> None:
+    valkey.stop()
+    try:
+        async with features(environment) as process:
+            await process.shows("Valkey does not answer, check MILLSTREAM_VALKEY")
+            valkey.start()
+            await process.shows('"ready":true')
+
+            await send(kafka.bootstrap, [departure(1), *(value for value, _ in JUNK), departure(2), departure(1)])
+            for group in (TILES, LAKE):
+                assert await dead_letters(kafka.bootstrap, group, len(JUNK)) == JUNK
+            await until(process, 2)
+            process.child.kill()
+            await process.child.wait()
+    finally:
+        if not valkey.processes[0].alive():
+            valkey.start()
+
+    await send(kafka.bootstrap, [departure(3), departure(2)])
+    async with features(environment) as process:
+        await process.shows('"ready":true')
+        await until(process, 3)
+        lake = Lake(environment["MILLSTREAM_LAKE"])
+        await asyncio.to_thread(lake.wait_for, DEPARTED, LAKE, {0: len(JUNK) + 4}, timeout=30)
+        process.child.terminate()
+        assert await process.child.wait() == 0
+    rows = read_events(lake, DEPARTED, ["flight_id", "_offset"])
+    # A repeated id is one event in every window and stays what it is in the history: two records.
+    assert rows["flight_id"].to_list() == ["B6-1", "B6-2", "B6-1", "B6-3", "B6-2"]
+    assert rows["_offset"].is_unique().all()
+
+
+async def until(process: Process, flights: int) -> None:
+    """Wait until the online store counts so many flights; more would be one too often."""
+    async with asyncio.timeout(60):
+        while (found := await process.flights()) < flights:  # noqa: ASYNC110  another process decides
+            await asyncio.sleep(0.05)
+    assert found == flights
