@@ -34,7 +34,8 @@ def by_code_and_time(codes: Ints, t: Ints) -> Ints:
     rows = rows[codes[rows] >= 0]
     codes = codes[rows]
     few = int(np.max(codes, initial=0)) < RADIX_SORTED
-    return rows[np.argsort(codes.astype(np.uint16) if few else codes, kind="stable")]
+    order: Ints = rows[np.argsort(codes.astype(np.uint16) if few else codes, kind="stable")]
+    return order
 
 
 def _code(rows: pl.DataFrame, codes: pl.DataFrame, names: list[str]) -> Ints:

@@ -74,7 +74,7 @@ def tile_batch(
 ) -> TileBatch:
     """The partial tiles of `batch` for those of `views` that follow its stream. Ids in `seen` were counted before."""
     views = [v for v in views if v.stream == batch.stream]
-    stream_time = int(batch.known_at.max()) if len(batch) else 0
+    stream_time = int(np.max(batch.known_at)) if len(batch) else 0
     ids: dict[int, list[str]] = {}
     span = 0
     fresh: NDArray[np.bool_] | None = None
@@ -211,8 +211,8 @@ def _family(
     if not len(chosen):
         return None
     tiles, codes = tiles[chosen], codes[chosen]
-    lowest = int(tiles.min())
-    span = int(tiles.max()) - lowest + 1
+    lowest = int(np.min(tiles))
+    span = int(np.max(tiles)) - lowest + 1
     group_of = codes * span + (tiles - lowest)
     order = np.argsort(group_of, kind="stable")
     chosen, group_of = chosen[order], group_of[order]
@@ -274,9 +274,9 @@ class _Reduction:
         if kind == "sum":
             return total[:, None]
         if kind == "min":
-            return np.minimum.reduceat(np.where(valid, values, np.inf), self._starts)[:, None]
+            return self._reduced(np.minimum, np.where(valid, values, np.inf))[:, None]
         if kind == "max":
-            return np.maximum.reduceat(np.where(valid, values, -np.inf), self._starts)[:, None]
+            return self._reduced(np.maximum, np.where(valid, values, -np.inf))[:, None]
         if kind == "moments":
             mean = total / np.maximum(n, 1.0)
             away = np.where(valid, values - np.repeat(mean, self._counts), 0.0)
@@ -285,9 +285,9 @@ class _Reduction:
 
     def _last(self, values: Floats, valid: NDArray[np.bool_]) -> Floats:
         times = np.where(valid, self._columns.batch.event_time[self._chosen].astype(np.float64), -np.inf)
-        newest = np.maximum.reduceat(times, self._starts)
+        newest = self._reduced(np.maximum, times)
         at_newest = valid & (times == np.repeat(newest, self._counts))
-        value = np.maximum.reduceat(np.where(at_newest, values, -np.inf), self._starts)
+        value = self._reduced(np.maximum, np.where(at_newest, values, -np.inf))
         return np.stack([newest, value], axis=1)
 
     def _column(self, name: str) -> tuple[Floats, NDArray[np.bool_], Floats, Floats]:
@@ -300,7 +300,12 @@ class _Reduction:
         return self._cache[name]
 
     def _add(self, values: Floats) -> Floats:
-        return np.add.reduceat(values, self._starts)
+        return self._reduced(np.add, values)
+
+    def _reduced(self, ufunc: np.ufunc, values: Floats) -> Floats:
+        """One value a group."""
+        found: Floats = ufunc.reduceat(values, self._starts)
+        return found
 
 
 def for_shard(batch: TileBatch, shard: int, shards: int) -> TileBatch:

@@ -17,7 +17,8 @@ def losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
     """Log loss of each row, in nats."""
     p = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST, 1 - SMALLEST)
     y = np.asarray(labels, dtype=np.float64)
-    return -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    found: Floats = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    return found
 
 
 def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
