@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-UNTIL  ?= 2014-01-01
+UNTIL  ?=
 TICK   ?= 1h
 PACKAGES := libs/core libs/tiles libs/cli services/ingest services/features services/trainer services/serving services/drift
 
@@ -20,7 +20,7 @@ $(READY): locks/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) 
 	@PYTHON="$(PYTHON)" tools/setup.sh $(VENV) $(PACKAGES)
 
 demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less)
-	@$(BIN)/millstream demo --until $(UNTIL) --tick $(TICK)
+	@$(BIN)/millstream demo $(if $(UNTIL),--until $(UNTIL)) --tick $(TICK)
 
 up: $(READY) ## the same servers and services, left running in the background (make down stops them)
 	@$(BIN)/millstream up --detach

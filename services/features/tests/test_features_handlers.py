@@ -66,6 +66,16 @@ async def test_what_a_stranger_wrote_is_dead_lettered_and_its_neighbours_are_app
     assert [e.record.offset for e in tiles.events] == [0, 2]
 
 
+@pytest.mark.parametrize("depth", [100, 1_000, 5_000, 100_000])
+async def test_however_deep_a_stranger_nests_it_is_a_dead_letter(depth: int) -> None:
+    """Decoder and validator each give up at a depth of their own, another one in each Python."""
+    tiles = MemoryTiles()
+    deep = FakeRecord(b"[" * depth + b"]" * depth, 1)
+    (rejected,) = await applying(tiles)(batch(departure(0), deep, departure(2)))
+    assert rejected.error.reason in ("not_json", "schema")
+    assert [e.record.offset for e in tiles.events] == [0, 2]
+
+
 @pytest.mark.parametrize("value", [b"\xff", b"noon", b"2013-06-01T12:00:00"])
 async def test_a_known_at_that_is_no_time_is_dead_lettered(value: bytes) -> None:
     strange = FakeRecord(departure(0).value, 0, headers=[("ce_knownat", value)])

@@ -29,6 +29,9 @@ async def demo(
     Raises CommandFailed, EmbeddedError. Whatever happens, what was started is stopped.
     """
     root.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    # An interrupted run leaves no figures, least of all those of the run before.
+    (out / "demo.json").unlink(missing_ok=True)
     began = time.perf_counter()
     mill = Mill(
         project=project,
@@ -63,11 +66,12 @@ async def demo(
         figures = await summarise(project, loop, ticks, replayed.story, places)
         figures |= _costs(mill, replayed, ticks, started - began, time.perf_counter() - began)
         figures["restarts"] = sum(mill.restarts.values())
+        # JSON knows no NaN: what could not be measured (no flight after the first of March) is null.
+        figures = {name: None if value != value else value for name, value in figures.items()}
     finally:
         console.print("[dim]stopping[/dim]")
         await asyncio.to_thread(mill.stop)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str, allow_nan=False) + "\n")
     show(figures, console, out)
     return figures
 
@@ -112,8 +116,11 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
     row("lost / duplicated", f"{f['events_lost']} / {f['duplicates']}", f"{f['dead_letters']} dead letters")
     answered = f"{f['predictions_effective']:,} answered, {f['unanswered_no_model']:,} before the first model"
     row("questions", f["questions"], answered)
-    row("log loss", f"{f['log_loss']:.4f}", f"{kept} {f['static_log_loss']:.4f}")
-    row("AUC", f"{f['auc']:.4f}", f"{kept} {f['static_auc']:.4f}")
+    if f["scored"]:
+        row("log loss", f"{f['log_loss']:.4f}", f"{kept} {f['static_log_loss']:.4f}")
+        row("AUC", f"{f['auc']:.4f}", f"{kept} {f['static_auc']:.4f}")
+    else:
+        row("log loss", "–", "scored from March on; this replay ends before")
     row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
     row("online = offline", f"{f['skew_max']:.1e}", f"largest difference, {f['skew_checked']:,} predictions recomputed")
     row("seconds", f"{f['wall_seconds']:.0f}", f"{f['events_per_second']:,.0f} events/s while replaying")

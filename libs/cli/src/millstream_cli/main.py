@@ -30,7 +30,7 @@ ROOT = Path(".millstream")
 T = TypeVar("T")
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="Folder with streams/, features/ and loops/.")]
-UntilOption = Annotated[str | None, typer.Option(help="Stop at this day of the recording, like 2013-04-01.")]
+UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 TickOption = Annotated[str, typer.Option(help="Step of the simulated clock: 15m, 1h. Smaller is fresher and slower.")]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="In the background; stop with: millstream down.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
@@ -201,7 +201,8 @@ class _interruptible:
 def _is_ours(error: BaseException) -> bool:
     from millstream.testing.errors import EmbeddedError
 
-    return isinstance(error, MillstreamError | EmbeddedError)
+    # OSError: a folder that cannot be written; its message names the path.
+    return isinstance(error, MillstreamError | EmbeddedError | OSError)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

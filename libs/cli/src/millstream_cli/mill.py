@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from millstream.project import Project
 from millstream.runtime.topic_admin import ensure_topics
+from millstream.testing.folder import FolderLock
 from millstream.testing.ports import claim
 from millstream.testing.process import ManagedProcess, Usage
 from millstream.testing.stack import EmbeddedStack
@@ -23,7 +24,10 @@ from millstream_cli.topics import topics_of
 
 SERVICES = ("ingest", "features", "serving", "drift", "trainer")
 PORTS = {"ingest": 8101, "features": 8102, "serving": 8103, "drift": 8104, "trainer": 8105}
-"""Where `millstream up` puts the services, unless told otherwise; `demo` takes free ports."""
+"""Where `millstream up` puts the services, unless MILLSTREAM_PORT_INGEST and so on say otherwise; `demo` takes free ports."""
+
+SERVERS = "servers"
+"""Folder of the embedded servers in a mill's."""
 
 RESTARTS = 20
 """A service that ended this often is broken, not unlucky; then the mill stops instead of hiding it."""
@@ -48,8 +52,10 @@ class MillState:
     def load(cls, root: Path) -> MillState:
         """Raises CommandFailed when no mill runs in `root`."""
         try:
+            # The lock tells; the process id may have gone to somebody else since.
+            if not FolderLock(root.resolve() / SERVERS).held():
+                raise ValueError("nobody holds its servers")
             state = cls(**json.loads((root / "mill.json").read_text()))
-            os.kill(state.pid, 0)
         except (OSError, ValueError, TypeError) as error:
             raise CommandFailed(f"no mill runs in {root}; start one with: millstream up") from error
         return state
@@ -76,12 +82,13 @@ class Mill:
         self._fresh = fresh
         self._fixed = fixed_ports
         self.stack = EmbeddedStack(
-            self._root / "servers", with_mlflow=True, progress=say, fresh=fresh, wait_for_mlflow=False
+            self._root / SERVERS, with_mlflow=True, progress=say, fresh=fresh, wait_for_mlflow=False
         )
         self.processes: dict[str, ManagedProcess] = {}
         self._urls: dict[str, str] = {}
         self.restarts: dict[str, int] = dict.fromkeys(SERVICES, 0)
         self._stopping = False
+        self._written = False
 
     async def start(self) -> MillState:
         """Servers, topics, services; returns when every service is ready. Raises EmbeddedError, CommandFailed.
@@ -101,6 +108,7 @@ class Mill:
         await asyncio.gather(*(asyncio.to_thread(self.processes[n].wait_ready) for n in SERVICES))
         state = self.state()
         (self._root / "mill.json").write_text(json.dumps(asdict(state), indent=2))
+        self._written = True
         return state
 
     def state(self) -> MillState:
@@ -147,14 +155,16 @@ class Mill:
         for process in self.processes.values():
             process.terminate(grace=25)
         self.stack.stop()
-        (self._root / "mill.json").unlink(missing_ok=True)
+        if self._written:  # else it is another mill's, which runs here
+            (self._root / "mill.json").unlink(missing_ok=True)
 
     def _wait_for_mlflow(self) -> None:
         if self.stack.mlflow is not None:
             self.stack.mlflow.wait_ready()
 
     def _process(self, name: str) -> ManagedProcess:
-        port = claim(PORTS[name] if self._fixed else None, f"--port-{name}")
+        variable = f"MILLSTREAM_PORT_{name.upper()}"
+        port = claim(int(os.environ.get(variable, PORTS[name])) if self._fixed else None, variable)
         url = f"http://127.0.0.1:{port}"
         self._urls[name] = url
         return ManagedProcess(

@@ -56,11 +56,12 @@ async def run_replay(
         on_tick=ticked,
     )
     began = time.perf_counter()
-    await story.start()
-    helpers = [asyncio.create_task(meters.run())]
-    if beside is not None:
-        helpers.append(asyncio.ensure_future(beside()))
+    helpers: list[asyncio.Future[None]] = []
     try:
+        await story.start()
+        helpers.append(asyncio.create_task(meters.run()))
+        if beside is not None:
+            helpers.append(asyncio.ensure_future(beside()))
         with view:
             await _first_failure(asyncio.create_task(replay.run()), helpers)
     finally:
@@ -73,7 +74,7 @@ async def run_replay(
     return Replayed(story=story, seconds=time.perf_counter() - began, spent=replay.spent.seconds)
 
 
-async def _first_failure(work: asyncio.Task[None], helpers: list[asyncio.Task[None]]) -> None:
+async def _first_failure(work: asyncio.Task[None], helpers: list[asyncio.Future[None]]) -> None:
     """Wait for `work`; a helper that fails first takes it down."""
     try:
         done, _ = await asyncio.wait([work, *helpers], return_when=asyncio.FIRST_COMPLETED)

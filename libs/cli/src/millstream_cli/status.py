@@ -39,8 +39,8 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
         says = "ready" if found["ready"] else "; ".join(found["missing"])
         table.add_row(name, says, f"{found['lag']:,}", found["url"])
     console.print(table)
-    for name, loop in loops.items():
-        console.print(f"{name}: {loop}")
+    for loop in loops:
+        console.print(_line(loop), soft_wrap=True)
 
 
 def _streams(state: MillState) -> list[str]:
@@ -57,11 +57,21 @@ async def _ready(http: httpx.AsyncClient, url: str) -> list[str]:
     return [f"{what}: {why}" for what, why in answer["missing"].items()]
 
 
-async def _loops(http: httpx.AsyncClient, state: MillState) -> dict[str, Any]:
+async def _loops(http: httpx.AsyncClient, state: MillState) -> list[dict[str, Any]]:
+    """What the trainer says of each loop; nothing when it does not answer, which the table says."""
     try:
         response = await http.get(f"{state.services['trainer']}/v1/loops")
-        found = response.json()
-    except (httpx.TransportError, ValueError) as error:
-        return {"trainer": f"does not answer ({type(error).__name__})"}
-    loops = found.get("loops", found) if isinstance(found, dict) else {"loops": found}
-    return dict(loops) if isinstance(loops, dict) else {"loops": loops}
+        return list(response.raise_for_status().json()["loops"])
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []
+
+
+def _line(loop: dict[str, Any]) -> str:
+    champion, decision, running = loop["champion"], loop["last_decision"], loop["running"]
+    says = [
+        f"{loop['loop']}: " + (f"champion is version {champion['version']}" if champion else "no model yet"),
+        f"run {running['run']} under way" if running else "",
+        f"last decision: {decision['decision']} ({decision['cause']}), {decision['reason']}" if decision else "",
+        f"next schedule {loop['next_schedule']}" if loop["next_schedule"] else "",
+    ]
+    return "; ".join(one for one in says if one)

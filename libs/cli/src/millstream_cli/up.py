@@ -69,7 +69,7 @@ def detached(project: Path, root: Path, console: Console) -> None:
         show(state, console)
         return
     log = root / "up.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "millstream_cli.main", "up", "--project", str(project)],
             stdin=subprocess.DEVNULL,

@@ -99,7 +99,11 @@ def open_store(
 
 def describe(repo: Path) -> Catalogue:
     """What the repo offers, without any server. Raises BadRepo and BadView as `open_store`."""
-    store = open_store(repo)
+    return catalogue_of(open_store(repo))
+
+
+def catalogue_of(store: FeatureStore) -> Catalogue:
+    """What an open store offers; `load_project` checks streams and loops against it."""
     services = {}
     for service in store.list_feature_services():
         names = [(p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features]

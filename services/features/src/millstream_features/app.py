@@ -81,6 +81,8 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
         namespace=settings.namespace,
         lake=settings.lake,
     )
+    # Now that the definitions are read: a view of a field that no stream has would be null for ever.
+    load_project(settings.project, reader.catalogue)
     store = ValkeyTileStore(settings.valkey, settings.namespace)
     return Stores(
         reader=reader,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,7 +16,7 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")
 
-    kafka: str = "127.0.0.1:9092"
+    kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
     """Bootstrap servers, comma separated."""
     project: Path = Path("project")
     """Folder with streams/, features/, loops/."""
@@ -25,7 +25,7 @@ class ServiceSettings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     """Names this replica in logs and in `ce_source`."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     otlp_endpoint: str | None = None
     """Where traces go (OTLP over HTTP). Off when empty: tracing costs a few microseconds an event."""
 

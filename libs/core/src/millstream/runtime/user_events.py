@@ -48,11 +48,11 @@ def read_event(stream: Stream, record: Record) -> UserEvent:
         raise RejectEvent("not_json", f"{error or 'nested too deeply'}") from error
     validator = stream.validator()
     try:
-        valid = validator.is_valid(event)
+        # Most events have no fault: only one that has is gone through again, to name it.
+        fault = None if validator.is_valid(event) else next(iter(validator.iter_errors(event)))
     except (ValueError, RecursionError) as error:
         raise RejectEvent("schema", f"nested too deeply to check: {error}") from error
-    if not valid:
-        fault = next(iter(validator.iter_errors(event)))
+    if fault is not None:
         pointer = "/" + "/".join(str(part) for part in fault.instance_path)
         raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
     time = stream.time_of(event)

@@ -52,6 +52,17 @@ class FolderLock:
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
 
+    def held(self) -> bool:
+        """Whether a stack runs here, whoever's."""
+        try:
+            descriptor = os.open(self._root / "stack.lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return not try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
     def release(self) -> None:
         """Twice is safe. The file stays: removing it would let two holders lock two files of one name."""
         if self._descriptor is not None:

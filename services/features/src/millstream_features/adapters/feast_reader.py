@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from millstream.errors import RejectEvent
+from millstream.project import FeatureCatalogue
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
 
@@ -18,7 +19,7 @@ class FeastReader:
 
     def __init__(self, *, repo: Path, registry: Path, valkey: str, namespace: str, lake: str) -> None:
         from millstream_tiles.feast_views import views_of
-        from millstream_tiles.registry import open_store
+        from millstream_tiles.registry import catalogue_of, open_store
 
         registry.parent.mkdir(parents=True, exist_ok=True)
         self._store = open_store(
@@ -27,6 +28,7 @@ class FeastReader:
             online={"url": valkey, "namespace": namespace},
             offline={"lake": lake},
         )
+        self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())
 
     def read(

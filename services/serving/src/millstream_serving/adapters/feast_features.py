@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
 from millstream.errors import MillstreamError
+from millstream.project import load_project
 from millstream_serving.domain.columns import FeatureValues
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
 
@@ -49,8 +50,10 @@ class FeastFeatures:
 class FeastStore:
     """`ports.FeatureStore` on the project's repo. Importing Feast takes seconds, so that happens in a thread, once."""
 
-    def __init__(self, *, repo: Path, registry: Path, url: str, namespace: str) -> None:
+    def __init__(self, *, repo: Path, registry: Path, url: str, namespace: str, project: Path | None = None) -> None:
+        """`project`, when given, is held against what the repo declares."""
         self._repo = repo
+        self._project = project
         self._registry = registry
         self._online = {"url": url, "namespace": namespace}
         self._store: Any = None
@@ -89,10 +92,13 @@ class FeastStore:
 
     def _open_store(self) -> Any:
         from millstream_tiles.errors import TilesError
-        from millstream_tiles.registry import open_store
+        from millstream_tiles.registry import catalogue_of, open_store
 
         try:
-            return open_store(self._repo, registry=self._registry, online=self._online)
+            store = open_store(self._repo, registry=self._registry, online=self._online)
+            if self._project is not None:
+                load_project(self._project, catalogue_of(store))
+            return store
         except TilesError as error:
             raise MillstreamError(str(error)) from error
 
