@@ -34,6 +34,8 @@ def check_invariants(outcome: Outcome) -> None:
     assert figures["predictions_effective"] + figures["unanswered_no_model"] == figures["questions"]
     assert figures["skew_checked"] >= 2000
     assert figures["skew_max"] <= 1e-9, figures["skew_worst"]
+    assert figures["recount_checked"] == 200
+    assert figures["recount_max"] <= 1e-9, figures["recount_worst"]
 
 
 def test_every_event_arrives_and_every_question_is_answered(undisturbed: Outcome) -> None:

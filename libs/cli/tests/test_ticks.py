@@ -50,3 +50,18 @@ def test_rows_are_the_same_however_they_were_encoded() -> None:
     ticks = Ticks({"landed": frame(*hours)}, questions=set(), tick=9 * HOUR, until=None)
     sent = [line for tick in ticks for line in tick.events["landed"]]
     assert sent == [f'{{"name":"at {hour}"}}'.encode() for hour in hours]
+
+
+def test_a_replay_goes_on_with_the_tick_that_ended_last() -> None:
+    hours = frame(*(i * 0.11 for i in range(500)))
+    whole = Ticks({"asked": hours}, questions={"asked"}, tick=HOUR, until=None)
+    rest = Ticks({"asked": hours}, questions={"asked"}, tick=HOUR, until=None, since=20 * HOUR)
+    assert rest.span == (19 * HOUR, whole.span[1])
+    assert list(rest) == [tick for tick in whole if tick.end >= 20 * HOUR]
+
+
+def test_known_at_is_that_of_the_tick() -> None:
+    recording = {"asked": frame(1.0, 1.9), "landed": frame(1.5, 2.0)}
+    ticks = Ticks(recording, questions={"asked"}, tick=HOUR, until=None)
+    assert list(ticks.known_at("asked")) == [HOUR, HOUR]
+    assert list(ticks.known_at("landed")) == [2 * HOUR, 3 * HOUR]

@@ -30,6 +30,14 @@ PARENT_OF_ONE = [
     "print('child', child.pid, flush=True); time.sleep(60)",
 ]
 
+LARGE = "import time; held = bytearray(80_000_000); print('large', flush=True); time.sleep(60)"
+PARENT_OF_A_LARGE_CHILD = [
+    sys.executable,
+    "-S",
+    "-c",
+    f"import subprocess, sys\nprint('awake', flush=True)\nsubprocess.run([sys.executable, '-S', '-c', {LARGE!r}])",
+]
+
 
 def awake(name: str, args: list[str], tmp_path: Path) -> ManagedProcess:
     """A process that has printed its first line."""
@@ -64,6 +72,23 @@ def test_a_sleeper_is_started_measured_and_ended(tmp_path: Path) -> None:
     assert (last is None) == (usage is None), "its last reading is kept"
     assert "awake" in sleeper.log.read_text()
     sleeper.terminate()  # twice is safe
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_usage_knows_children_and_earlier_starts(tmp_path: Path) -> None:
+    parent = awake("parent", PARENT_OF_A_LARGE_CHILD, tmp_path)
+    wait_until(lambda: "large" in parent.log.read_text(), within=20, what="the child to be large")
+    first = parent.usage()
+    parent.kill9()
+    parent.args = list(SLEEPER)
+    parent.start()
+    again = parent.usage()
+    parent.terminate()
+    assert first is not None
+    assert again is not None
+    assert first.children_peak_rss_bytes > 60_000_000 > first.peak_rss_bytes
+    assert again.children_peak_rss_bytes == first.children_peak_rss_bytes, "a start forgets nothing"
+    assert again.cpu_seconds >= first.cpu_seconds
 
 
 def test_one_that_ignores_the_polite_signal_is_killed_after_its_grace(tmp_path: Path) -> None:

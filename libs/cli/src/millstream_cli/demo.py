@@ -78,7 +78,12 @@ async def demo(
 
 def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: float) -> dict[str, Any]:
     usage = mill.usage()
-    memory = {name: round(used.peak_rss_bytes / 2**20, 1) for name, used in usage.items()}
+    memory = {name: _mb(used.peak_rss_bytes) for name, used in usage.items()}
+    children = {
+        f"{name}: largest child": _mb(used.children_peak_rss_bytes)
+        for name, used in usage.items()
+        if used.children_peak_rss_bytes
+    }
     return {
         "wall_seconds": round(wall, 1),
         "startup_seconds": round(startup, 1),
@@ -86,17 +91,21 @@ def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: f
         "waited_for_seconds": {k: round(v, 1) for k, v in replayed.spent.items()},
         "events_per_second": round(ticks.events / replayed.seconds, 1),
         "ticks": len(ticks),
-        "peak_rss_mb": memory | {"replay": round(_own_peak_mb(), 1)},
+        "peak_rss_mb": memory | children | {"replay": _mb(_own_peak_bytes())},
         "cpu_seconds": {name: round(used.cpu_seconds, 1) for name, used in usage.items()}
         | {"replay": round(time.process_time(), 1)},
         "cores": os.cpu_count(),
     }
 
 
-def _own_peak_mb() -> float:
+def _own_peak_bytes() -> int:
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _mb(size: int) -> float:
+    return round(size / 2**20, 1)
 
 
 def show(figures: dict[str, Any], console: Console, out: Path) -> None:
@@ -123,6 +132,11 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
         row("log loss", "–", "scored from March on; this replay ends before")
     row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
     row("online = offline", f"{f['skew_max']:.1e}", f"largest difference, {f['skew_checked']:,} predictions recomputed")
+    row(
+        "online = recount",
+        f"{f['recount_max']:.1e}",
+        f"largest difference, {f['recount_checked']:,} recounted by plain loops",
+    )
     row("seconds", f"{f['wall_seconds']:.0f}", f"{f['events_per_second']:,.0f} events/s while replaying")
     row("memory", f"{f['peak_rss_mb'][largest]:,.0f} MiB", f"the largest process: {largest}")
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from millstream.contracts.times import from_datetime
 from millstream.errors import MillstreamError
 from millstream.project import BadProject, Project, load_project
 from millstream.project.duration import from_text
+from millstream_cli.interrupt import Interrupted, interruptible
 
 app = typer.Typer(
     help="A machine-learning loop on an event stream: events in, features, predictions, drift, retraining.",
@@ -26,13 +28,17 @@ app = typer.Typer(
 )
 
 FLIGHTS = Path("examples/flights")
-ROOT = Path(".millstream")
+HOME = Path(".millstream")
 T = TypeVar("T")
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="Folder with streams/, features/ and loops/.")]
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 TickOption = Annotated[str, typer.Option(help="Step of the simulated clock: 15m, 1h. Smaller is fresher and slower.")]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="In the background; stop with: millstream down.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget everything that an earlier mill kept.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="MILLSTREAM_HOME", help="Folder for everything that a mill here keeps.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
 
 
@@ -88,6 +94,7 @@ def demo(
     until: UntilOption = None,
     tick: TickOption = "1h",
     out: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("out"),
+    data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Replay a recording through the whole loop on this machine: real Kafka, real Valkey, five services.
@@ -100,7 +107,7 @@ def demo(
     console = Console(stderr=as_json)
     with _interruptible():
         figures = _run(
-            run(project=found, root=ROOT / "demo", out=out, tick=_tick(tick), until=_until(until), console=console)
+            run(project=found, root=data / "demo", out=out, tick=_tick(tick), until=_until(until), console=console)
         )
     if as_json:
         print(json.dumps(figures, indent=2, default=str))
@@ -109,9 +116,9 @@ def demo(
 @app.command()
 def up(
     project: ProjectOption = FLIGHTS,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Go on in the background; stop with: millstream down.")
-    ] = False,
+    detach: DetachOption = False,
+    fresh: FreshOption = False,
+    data: DataOption = HOME,
 ) -> None:
     """Start the embedded servers and the five services, and keep them running. Data stays for the next time.
 
@@ -122,27 +129,27 @@ def up(
     found = _project(project)
     with _interruptible():
         if detach:
-            detached(project, ROOT / "up", Console())
+            detached(project, data, fresh, Console())
         else:
-            _run(foreground(found, ROOT / "up", Console()))
+            _run(foreground(found, data / "up", fresh, Console()))
 
 
 @app.command()
-def down() -> None:
+def down(data: DataOption = HOME) -> None:
     """Stop what `millstream up --detach` started."""
     from millstream_cli.up import stop
 
     with _interruptible():
-        stop(ROOT / "up", Console())
+        stop(data / "up", Console())
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:
+def status(data: DataOption = HOME, as_json: JsonOption = False) -> None:
     """Say how a running mill gets on: services, lag, loops and their champions."""
     from millstream_cli.status import status as run
 
     with _interruptible():
-        _run(run(ROOT / "up", Console(), as_json))
+        _run(run(data / "up", Console(), as_json))
 
 
 @app.command()
@@ -153,8 +160,9 @@ def replay(
     kafka: Annotated[str | None, typer.Option(help="Kafka of a mill elsewhere; with --ingest and --serving.")] = None,
     ingest: Annotated[str | None, typer.Option(help="Address of its ingest, like http://ingest:8080.")] = None,
     serving: Annotated[str | None, typer.Option(help="Address of its serving.")] = None,
+    data: DataOption = HOME,
 ) -> None:
-    """Send a project's recording through a running mill, along a simulated clock.
+    """Send a project's recording through a running mill, along a simulated clock. Goes on where the last one ended.
 
     Example:  millstream up --detach && millstream replay --until 2013-02-01
     """
@@ -162,7 +170,7 @@ def replay(
 
     found = _project(project)
     with _interruptible():
-        addresses = running_addresses(ROOT / "up", kafka=kafka, ingest=ingest, serving=serving)
+        addresses = running_addresses(data / "up", kafka=kafka, ingest=ingest, serving=serving)
         _run(replay_into(found, addresses, tick=_tick(tick), until=_until(until), console=Console()))
 
 
@@ -185,15 +193,17 @@ def topics(
 
 
 class _interruptible:
-    """Turns our own errors and Ctrl-C into a message and an exit status."""
+    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):
-            print("millstream: stopped", file=sys.stderr)
-            raise typer.Exit(130) from error
+            error = Interrupted(signal.SIGINT)
+        if isinstance(error, Interrupted):
+            print(f"millstream: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
         if error is not None and _is_ours(error):
             raise _fail(error) from error
 
@@ -212,7 +222,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
     # A year has 300,000 answers, and collecting again and again among them takes a fifth of the summary's time.
     gc.set_threshold(50_000, 20, 100)
-    return uvloop.run(work)
+    return uvloop.run(interruptible(work))
 
 
 if __name__ == "__main__":

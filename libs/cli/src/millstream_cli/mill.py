@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,9 @@ SERVERS = "servers"
 
 RESTARTS = 20
 """A service that ended this often is broken, not unlucky; then the mill stops instead of hiding it."""
+
+BAD_SETTINGS = 2
+"""Exit status of a service that cannot run as it was told to; starting it again would change nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,10 @@ class Mill:
 
         MLflow may still import then (10 s): no service waits for it, and `supervise` sees it through.
         """
+        for name in SERVICES:
+            variable = f"MILLSTREAM_PORT_{name.upper()}"
+            wanted = int(os.environ.get(variable, PORTS[name])) if self._fixed else None
+            self._urls[name] = f"http://127.0.0.1:{claim(wanted, variable)}"
         # The stack refuses a folder that another mill uses, so it comes before anything is removed.
         await asyncio.to_thread(self.stack.start)
         if self._fresh:
@@ -128,13 +136,17 @@ class Mill:
     async def supervise(self) -> None:
         """Start a service again when it ended. Raises CommandFailed for one that will not stay, EmbeddedError for MLflow."""
         tracking = asyncio.ensure_future(asyncio.to_thread(self._wait_for_mlflow))
-        while True:
+        for beat in itertools.count():
             await asyncio.sleep(0.25)
             if tracking.done():
                 tracking.result()
+            if beat % 4 == 0:  # a child lives for seconds, and takes its figures with it
+                self.usage()
             for name, process in self.processes.items():
                 if self._stopping or process.alive():
                     continue
+                if process.returncode == BAD_SETTINGS:
+                    raise CommandFailed(f"{name} refuses its settings or the project:\n{process.log_tail()}")
                 self.restarts[name] += 1
                 if self.restarts[name] > RESTARTS:
                     raise CommandFailed(f"{name} ended {RESTARTS} times; see {process.log}\n{process.log_tail()}")
@@ -142,7 +154,7 @@ class Mill:
                 process.launch()
 
     def usage(self) -> dict[str, Usage]:
-        """Peak memory and CPU time of each process, by name."""
+        """Peak memory and CPU time of each process, by name, as far as it was looked at while it ran."""
         everyone = [*self.processes.values(), *self.stack.processes()]
         found = {process.name: process.usage() for process in everyone}
         return {name: usage for name, usage in found.items() if usage is not None}
@@ -163,20 +175,17 @@ class Mill:
             self.stack.mlflow.wait_ready()
 
     def _process(self, name: str) -> ManagedProcess:
-        variable = f"MILLSTREAM_PORT_{name.upper()}"
-        port = claim(int(os.environ.get(variable, PORTS[name])) if self._fixed else None, variable)
-        url = f"http://127.0.0.1:{port}"
-        self._urls[name] = url
+        url = self._urls[name]
         return ManagedProcess(
             name,
             [sys.executable, "-m", f"millstream_{name}"],
             log=self._root / "logs" / f"{name}.log",
-            env=self._settings(name, port),
+            env=self._settings(name, url),
             ready=lambda: _ready(url),
             ready_within=120,
         )
 
-    def _settings(self, name: str, port: int) -> dict[str, str]:
+    def _settings(self, name: str, url: str) -> dict[str, str]:
         stack = self.stack
         return {
             "MILLSTREAM_KAFKA": stack.kafka.bootstrap,
@@ -186,7 +195,7 @@ class Mill:
             "MILLSTREAM_LAKE": str(self._root / "lake"),
             "MILLSTREAM_PACKAGES": str(self._root / "packages"),
             "MILLSTREAM_DATA": str(self._root / "data" / name),
-            "MILLSTREAM_PORT": str(port),
+            "MILLSTREAM_PORT": url.rpartition(":")[2],
             "MILLSTREAM_INSTANCE": f"{name}-0",
             # The replay is trusted to say when an event became known; strangers are not.
             "MILLSTREAM_TRUST_KNOWN_AT": "true",

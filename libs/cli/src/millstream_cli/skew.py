@@ -55,21 +55,26 @@ def measure_skew(answers: pl.DataFrame, *, repo: Path, registry: Path, lake: str
         entity_df=asked, features=store.get_feature_service(feature_service), full_feature_names=True
     ).to_df()
     found = found.set_index("_row").sort_index()
-    features = [name for name in answers.columns if name.startswith(FEATURES)]
+    names = [name.removeprefix(FEATURES) for name in answers.columns if name.startswith(FEATURES)]
+    offline = {FEATURES + name: found[name].to_numpy(dtype=float, na_value=np.nan) for name in names}
+    return compared(answers, pl.DataFrame(offline), "offline")
+
+
+def compared(answers: pl.DataFrame, again: pl.DataFrame, said_by: str) -> Skew:
+    """The features of `answers` beside the same ones computed `again`, row by row."""
     largest, worst = 0.0, "none"
-    for name in features:
-        logged = answers[name].fill_null(float("nan")).to_numpy()
-        offline = found[name.removeprefix(FEATURES)].to_numpy(dtype=float, na_value=np.nan)
-        apart = differences(logged, offline)
+    for name in again.columns:
+        logged, other = (frame[name].fill_null(float("nan")).to_numpy() for frame in (answers, again))
+        apart = differences(logged, other)
         row = int(np.argmax(apart))
         if apart[row] > largest:
             largest = float(apart[row])
-            worst = f"{name} of {answers['question'][row]}: online {logged[row]}, offline {offline[row]}"
-    return Skew(checked=len(answers), values=len(answers) * len(features), largest=largest, worst=worst)
+            worst = f"{name} of {answers['question'][row]}: online {logged[row]}, {said_by} {other[row]}"
+    return Skew(checked=len(answers), values=len(answers) * len(again.columns), largest=largest, worst=worst)
 
 
-def differences(online: Floats, offline: Floats) -> Floats:
+def differences(online: Floats, other: Floats) -> Floats:
     """Absolute differences; NaN is null: two nulls do not differ, a null and a number differ infinitely."""
-    nulls = np.isnan(online).astype(int) + np.isnan(offline)
-    apart: Floats = np.select([nulls == 2, nulls == 1], [0.0, np.inf], np.abs(online - offline))
+    nulls = np.isnan(online).astype(int) + np.isnan(other)
+    apart: Floats = np.select([nulls == 2, nulls == 1], [0.0, np.inf], np.abs(online - other))
     return apart

@@ -24,6 +24,8 @@ from millstream_cli.ticks import Ticks
 SCORED_FROM = from_rfc3339("2013-03-01T05:00:00Z")
 """The flights are scored from March (New York) on, so that the numbers stand beside those of plain retraining schedules."""
 SKEW_SAMPLE = 4_000
+RECOUNT_SAMPLE = 200
+"""A recount is slow on purpose: these take two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, pl
     finally:
         await offsets.stop()
     log = await read_predictions(places.kafka)
-    lake = _lake(project, ticks, places.lake)
+    lake = _lake(project, loop, ticks, places.lake)
     labels = _labels(loop, places.lake)
     figures: dict[str, Any] = {
         "flights_sent": len(ticks.sent(loop.predict.on)),
@@ -56,7 +58,7 @@ async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, pl
         "events_lost": lake["lost"],
         "duplicates": lake["duplicates"] + log.repeats,
         "dead_letters": dead,
-        "questions": len(ticks.sent(loop.predict.on)),
+        "questions": lake["questions"],
         "unanswered_no_model": log.unanswered,
         "predictions": log.records - log.unanswered,
         "predictions_effective": log.served,
@@ -64,6 +66,7 @@ async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, pl
     figures |= _quality(loop, log, labels, story, places)
     figures |= _decisions(story)
     figures |= _skew(project, loop, log, places)
+    figures |= _recount(project, loop, log, ticks)
     figures["timeline"] = story.timeline()
     return figures
 
@@ -74,12 +77,12 @@ async def _dead_letters(offsets: Offsets, project: Project) -> int:
     return sum((await offsets.ends(wanted)).values()) if wanted else 0
 
 
-def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
-    """Rows, ids that were sent and are not there, ids that are there twice."""
+def _lake(project: Project, loop: Loop, ticks: Ticks, lake: str) -> dict[str, int]:
+    """Rows, different questions, ids that were sent and are not there, ids that are there twice."""
     from millstream_tiles.lake import Lake
     from millstream_tiles.lake_reader import read_events
 
-    rows = lost = duplicates = 0
+    rows = lost = duplicates = questions = 0
     tables = Lake(lake)
     for name, stream in project.streams.items():
         sent = ticks.sent(name)
@@ -89,8 +92,9 @@ def _lake(project: Project, ticks: Ticks, lake: str) -> dict[str, int]:
         rows += len(ids)
         unique = ids.unique()
         duplicates += len(ids) - len(unique)
+        questions += len(unique) if name == loop.predict.on else 0
         lost += len(sent) - int(sent[stream.id].is_in(unique.implode()).sum())
-    return {"rows": rows, "lost": lost, "duplicates": duplicates}
+    return {"rows": rows, "questions": questions, "lost": lost, "duplicates": duplicates}
 
 
 def _labels(loop: Loop, lake: str) -> pl.DataFrame:
@@ -164,4 +168,18 @@ def _skew(project: Project, loop: Loop, log: PredictionLog, places: Places) -> d
         "skew_max": skew.largest,
         "skew_worst": skew.worst,
         "first_prediction_at": answers["asked_at"].min(),
+    }
+
+
+def _recount(project: Project, loop: Loop, log: PredictionLog, ticks: Ticks) -> dict[str, Any]:
+    from millstream_cli.recounted import measure_recount
+    from millstream_tiles.registry import describe
+
+    answers = sample(log.frame(loop.name), RECOUNT_SAMPLE)
+    recounted = measure_recount(answers, ticks, describe(project.features_path).views.values())
+    return {
+        "recount_checked": recounted.checked,
+        "recount_values": recounted.values,
+        "recount_max": recounted.largest,
+        "recount_worst": recounted.worst,
     }

@@ -53,8 +53,18 @@ class _Lines:
 class Ticks:
     """Every tick in which anything happens, in order. Empty ones cost nothing: they are not here."""
 
-    def __init__(self, recording: Recording, *, questions: Collection[str], tick: int, until: int | None) -> None:
-        """`questions` names the streams that ask; `tick` and `until` are microseconds (until: excluded, None: all)."""
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        questions: Collection[str],
+        tick: int,
+        until: int | None,
+        since: int | None = None,
+    ) -> None:
+        """`questions` names the streams that ask. `tick`, `until` and `since` are microseconds: what became known at `until`
+        or later is left out (None: nothing is), as are ticks that ended before `since`.
+        """
         self._tick = tick
         self._questions = set(questions)
         self._frames: dict[str, pl.DataFrame] = {}
@@ -62,9 +72,10 @@ class Ticks:
         """Of each stream, the tick of each row."""
         for stream, frame in recording.items():
             known = frame["known_at"].to_numpy()
-            count = len(known) if until is None else int(np.searchsorted(known, until, side="left"))
-            self._numbers[stream] = known[:count] // tick
-            self._frames[stream] = frame.head(count).drop("known_at")
+            last = len(known) if until is None else int(np.searchsorted(known, until, side="left"))
+            first = 0 if since is None else int(np.searchsorted(known // tick + 1, -(-since // tick), side="left"))
+            self._numbers[stream] = known[first:last] // tick
+            self._frames[stream] = frame.slice(first, max(0, last - first)).drop("known_at")
         found = [np.unique(numbers) for numbers in self._numbers.values()]
         self._ticks: NDArray[np.int64] = np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
 
@@ -79,6 +90,16 @@ class Ticks:
     def sent(self, stream: str) -> pl.DataFrame:
         """All of one stream that the ticks hold."""
         return self._frames[stream]
+
+    def known_at(self, stream: str) -> NDArray[np.int64]:
+        """When each row of `sent(stream)` becomes known, by this clock."""
+        known: NDArray[np.int64] = (self._numbers[stream] + (stream not in self._questions)) * self._tick
+        return known
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start of the first tick and end of the last one. Raises IndexError without any."""
+        return int(self._ticks[0]) * self._tick, (int(self._ticks[-1]) + 1) * self._tick
 
     def __iter__(self) -> Iterator[Tick]:
         lines = {stream: _Lines(frame) for stream, frame in self._frames.items()}

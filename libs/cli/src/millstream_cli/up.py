@@ -13,11 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from millstream.contracts.times import to_rfc3339
+from millstream.contracts.topics import PREDICTIONS
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
 from millstream_cli.mill import SERVICES, Mill, MillState, wait_for_exit
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
+from millstream_cli.resume import last_known_at
 from millstream_cli.running import run_replay
 from millstream_cli.ticks import Ticks
 
@@ -25,53 +28,45 @@ READY_WITHIN = 300.0
 """Seconds for a detached start: the first one fetches Kafka's jars."""
 
 
-async def foreground(project: Project, root: Path, console: Console) -> None:
-    """Start everything, print where it is, and keep it running until Ctrl-C or SIGTERM."""
+async def foreground(project: Project, root: Path, fresh: bool, console: Console) -> None:
+    """Start everything, print where it is, and keep it running until somebody interrupts."""
     root.mkdir(parents=True, exist_ok=True)
     mill = Mill(
         project=project,
         root=root,
-        fresh=False,
+        fresh=fresh,
         fixed_ports=True,
         say=lambda text: console.print(f"[dim]{text}[/dim]"),
     )
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
     try:
-        starting = asyncio.ensure_future(mill.start())
-        stop = asyncio.ensure_future(asked.wait())
-        await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            return
-        show(starting.result(), console)
-        supervising = asyncio.ensure_future(mill.supervise())
-        await asyncio.wait([supervising, stop], return_when=asyncio.FIRST_COMPLETED)
-        if supervising.done():
-            supervising.result()
-        supervising.cancel()
+        show(await mill.start(), console)
+        await mill.supervise()
     finally:
         console.print("[dim]stopping[/dim]")
         await asyncio.to_thread(mill.stop)
 
 
-def detached(project: Path, root: Path, console: Console) -> None:
+def detached(project: Path, data: Path, fresh: bool, console: Console) -> None:
     """Start a mill in the background and return when it is ready. Raises CommandFailed with the end of its log."""
+    root = data / "up"
     root.mkdir(parents=True, exist_ok=True)
     try:
         state = MillState.load(root)
     except CommandFailed:
         pass
     else:
+        if fresh:
+            raise CommandFailed(f"a mill runs already, as process {state.pid}; stop it first, with: millstream down")
         console.print(f"a mill runs already, as process {state.pid}")
         show(state, console)
         return
     log = root / "up.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "millstream_cli.main", "up", "--project", str(project)],
+            [
+                *(sys.executable, "-m", "millstream_cli.main", "up", "--project", str(project), "--data", str(data)),
+                *(["--fresh"] if fresh else []),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -117,10 +112,25 @@ def running_addresses(root: Path, *, kafka: str | None, ingest: str | None, serv
 async def replay_into(
     project: Project, addresses: Addresses, *, tick: int, until: int | None, console: Console
 ) -> None:
-    """Replay the project's recording into the mill at `addresses`."""
+    """Replay what the mill at `addresses` has not seen of the project's recording.
+
+    Raises CommandFailed when there is nothing of the kind.
+    """
+    recording = load_recording(project)
+    last = await last_known_at(addresses.kafka, [*project.streams, PREDICTIONS.name])
+    # Of the tick that ended last a part may be missing; the event ids make its repeat harmless.
     ticks = Ticks(
-        load_recording(project), questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until
+        recording, questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until, since=last
     )
+    if not len(ticks):
+        seen = "nothing" if last is None else f"everything up to {to_rfc3339(last)}"
+        raise CommandFailed(
+            f"nothing to replay: the mill has seen {seen}, and the recording holds nothing later"
+            + (f" before {to_rfc3339(until)}" if until is not None else "")
+            + ". A mill's time never goes back; start from nothing with: millstream down; millstream up --detach --fresh"
+        )
+    if last is not None:
+        console.print(f"going on from {to_rfc3339(ticks.span[0])}: the mill has seen everything before")
     console.print(f"replaying {ticks.events:,} events in {len(ticks):,} ticks")
     done = await run_replay(
         project=project,

@@ -30,7 +30,7 @@ def check_folder(root: Path, *, min_free_bytes: int, free_bytes: Callable[[Path]
     if free < min_free_bytes:
         raise FolderUnusable(
             f"{root} has {free / 1024**2:,.0f} MiB free, the servers want {min_free_bytes / 1024**2:,.0f} MiB: "
-            "make room, choose another data folder, or lower min_free_bytes"
+            "make room, or choose another data folder"
         )
 
 

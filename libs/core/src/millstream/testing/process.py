@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,13 @@ TAIL_BYTES = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a process has used since its start."""
+    """What a program has used, over all of its starts."""
 
     peak_rss_bytes: int
+    """Of the process itself."""
     cpu_seconds: float
+    children_peak_rss_bytes: int = 0
+    """Of the largest process that it started, as far as somebody looked while that one ran; 0 without any."""
 
 
 class ManagedProcess:
@@ -57,6 +60,8 @@ class ManagedProcess:
         self._group: int | None = None
         self._log_start = 0
         self._last_usage: Usage | None = None
+        self._spent: Usage | None = None
+        """By the starts before this one."""
 
     @property
     def pid(self) -> int | None:
@@ -82,6 +87,7 @@ class ManagedProcess:
         if self.alive():
             return
         self._clear_group()  # children of a run that ended by itself
+        self._spent = self._last_usage
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._log_start = output.tell()
@@ -190,20 +196,50 @@ class ManagedProcess:
             os.killpg(self._process.pid, number)
 
     def usage(self) -> Usage | None:
-        """Peak memory and CPU time of the process itself; the last reading once it has ended; None off Linux."""
-        if self.alive():
-            self._last_usage = _read_usage(self.pid) or self._last_usage
+        """Memory and CPU time over all starts, as far as it was asked while the process ran; None off Linux.
+
+        A process that ended cannot be asked any more: who wants the last seconds asks every second.
+        """
+        if self.alive() and (now := _read_usage(self.pid)) is not None:
+            before = self._spent or Usage(peak_rss_bytes=0, cpu_seconds=0.0)
+            children = self._last_usage.children_peak_rss_bytes if self._last_usage else 0
+            self._last_usage = Usage(
+                peak_rss_bytes=max(now.peak_rss_bytes, before.peak_rss_bytes),
+                cpu_seconds=now.cpu_seconds + before.cpu_seconds,
+                children_peak_rss_bytes=max(now.children_peak_rss_bytes, children),
+            )
         return self._last_usage
 
 
 def _read_usage(pid: int | None) -> Usage | None:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
         # The command name in parentheses may itself hold spaces; times are fields 14 and 15 of the whole line.
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     except OSError:
         return None
-    peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    if peak is None:  # a zombie has no memory any more
+    peak = _peak(pid)
+    if peak is None:
         return None
-    return Usage(peak_rss_bytes=int(peak) * 1024, cpu_seconds=sum(map(int, times)) / os.sysconf("SC_CLK_TCK"))
+    return Usage(
+        peak_rss_bytes=peak,
+        cpu_seconds=sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
+        children_peak_rss_bytes=max((_peak(child) or 0 for child in _descendants(pid)), default=0),
+    )
+
+
+def _peak(pid: int | None) -> int | None:
+    """Bytes; None for a process that is not there any more, or is a zombie and has no memory."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if found is None else int(found) * 1024
+
+
+def _descendants(pid: int | None) -> Iterator[int]:
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                yield child
+                yield from _descendants(child)

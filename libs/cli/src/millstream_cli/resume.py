@@ -1,0 +1,57 @@
+"""Where a mill is in a recording: a replay goes on from there, and never back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from millstream.contracts.envelope import known_at_of
+from millstream_cli.errors import Stuck
+from millstream_cli.offsets import Offsets
+
+WITHIN = 30.0
+"""Seconds to read the last records; a Kafka that takes longer is away."""
+
+
+async def last_known_at(bootstrap: str, topics: Sequence[str]) -> int | None:
+    """The latest known-at among the last records of the topics' partitions; None when they say nothing. Raises Stuck."""
+    offsets = Offsets(bootstrap)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await offsets.start()
+    await consumer.start()
+    try:
+        async with asyncio.timeout(WITHIN):
+            last = await _last(consumer, await offsets.ends(topics))
+    except (TimeoutError, KafkaError) as error:
+        raise Stuck(f"Kafka at {bootstrap} did not say where its topics end: {error!r}") from error
+    finally:
+        await consumer.stop()
+        await offsets.stop()
+    return max(_times(last), default=None)
+
+
+async def _last(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> list[ConsumerRecord]:
+    starts = await consumer.beginning_offsets(list(ends))
+    left = {p for p, end in ends.items() if end > starts[p]}
+    consumer.assign(sorted(left))
+    for partition in left:
+        consumer.seek(partition, ends[partition] - 1)
+    found = []
+    while left:
+        for partition, records in (await consumer.getmany(timeout_ms=1_000)).items():
+            found.append(records[-1])
+            left.discard(partition)
+    return found
+
+
+def _times(records: Iterable[ConsumerRecord]) -> Iterable[int]:
+    for record in records:
+        try:
+            at = known_at_of(record.headers)
+        except ValueError:  # a stranger's record: it is on its way to the dead letters
+            continue
+        if at is not None:
+            yield at

@@ -1,0 +1,58 @@
+"""What the commands say when they cannot begin: one line, a status, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+
+
+def millstream(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "millstream_cli.main", *(str(arg) for arg in args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_up_names_the_port_that_is_taken_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = millstream("up", "-p", FLIGHTS, "--data", tmp_path, MILLSTREAM_PORT_SERVING=str(port))
+    assert done.returncode == 1
+    assert f"{port}" in done.stderr
+    assert "MILLSTREAM_PORT_SERVING" in done.stderr
+    assert "Kafka is ready" not in done.stdout
+    assert not (tmp_path / "up" / "servers" / "kafka").exists()
+
+
+def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    done = millstream("demo", "-p", FLIGHTS, "--data", tmp_path / "data", "--out", tmp_path)
+    assert done.returncode == 1
+    assert str(tmp_path / "data") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_replay_without_a_mill_says_what_to_type(tmp_path: Path) -> None:
+    done = millstream("replay", "-p", FLIGHTS, "--data", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start one with: millstream up" in done.stderr
+
+
+def test_a_day_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = millstream("demo", "-p", FLIGHTS, "--data", tmp_path, "--until", "april")
+    assert done.returncode == 2
+    assert "write it like 2013-04-01" in done.stderr
+
+
+def test_a_folder_that_is_no_project_is_refused_by_every_command(tmp_path: Path) -> None:
+    for command in ("demo", "up", "replay"):
+        done = millstream(command, "-p", tmp_path, "--data", tmp_path)
+        assert done.returncode == 2, command
+        assert "streams" in done.stderr, command
