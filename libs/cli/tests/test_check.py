@@ -18,6 +18,12 @@ def flights(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "flights", ignore=shutil.ignore_patterns("data", "__pycache__")))
 
 
+def replace(project: Path, file: str, right: str, wrong: str) -> None:
+    text = (project / file).read_text()
+    assert text.count(right) == 1
+    (project / file).write_text(text.replace(right, wrong))
+
+
 def test_the_flights_are_in_order(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(flights) == 0
     assert capsys.readouterr().out == f"✓ {flights}: 3 streams, 1 loop, nothing wrong\n"
@@ -36,7 +42,7 @@ def test_a_program_reads_json(flights: Path, capsys: pytest.CaptureFixture[str])
 def test_a_feature_service_that_is_not_there_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loop = flights / "loops" / "flight-delay.yaml"
     loop.write_text(loop.read_text().replace("delay_v1", "delay_v0 # [bold]"))
-    assert check(flights) == 1
+    assert check(flights) == 2
     problem, count = capsys.readouterr().out.splitlines()
     line = loop.read_text().splitlines().index("  features: delay_v0 # [bold]") + 1
     assert problem == (
@@ -48,29 +54,39 @@ def test_a_feature_service_that_is_not_there_is_told(flights: Path, capsys: pyte
 def test_a_feature_over_a_field_that_no_event_has_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     definitions = flights / "features" / "definitions.py"
     definitions.write_text(definitions.read_text().replace('"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES'))
-    assert check(flights) == 1
+    assert check(flights) == 2
     problem, _ = capsys.readouterr().out.splitlines()
+    line = (
+        definitions.read_text()
+        .splitlines()
+        .index('origin_landings = view("origin_landings", landed, [origin], [mean_delay("arr_dely", 3, TEN_MINUTES)])')
+    )
     assert problem == (
-        "features: origin_landings.mean_delay_3h: no field 'arr_dely' in stream flights-landed to aggregate; "
-        "did you mean 'arr_delay'? known: arr_delay, carrier, dep_delay, dest, flight_id, landed_at, origin, tailnum"
+        f"features/definitions.py:{line + 1}: origin_landings.mean_delay_3h: no field 'arr_dely' in stream "
+        "flights-landed to aggregate; did you mean 'arr_delay'? "
+        "known: arr_delay, carrier, dep_delay, dest, flight_id, landed_at, origin, tailnum"
     )
 
 
 def test_definitions_that_cannot_be_imported_are_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (flights / "features" / "definitions.py").write_text("import nothing_of_that_name\n")
-    assert check(flights, as_json=True) == 1
+    assert check(flights, as_json=True) == 2
     report = json.loads(capsys.readouterr().out)
     assert not report["ok"]
     [problem] = report["problems"]
-    assert problem["file"] == "features"
-    assert "definitions.py: cannot be loaded" in problem["message"]
-    assert "nothing_of_that_name" in problem["message"]
+    assert problem == {
+        "file": "features/definitions.py",
+        "line": 1,
+        "path": "",
+        "message": "ModuleNotFoundError: No module named 'nothing_of_that_name'",
+        "remedy": "correct it; `feast plan` in features/ shows the whole traceback",
+    }
 
 
 def test_a_store_class_that_does_not_exist_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = flights / "features" / "feature_store.yaml"
     store.write_text(store.read_text().replace("MillstreamOfflineStore", "MillstreamOflineStore"))
-    assert check(flights) == 1
+    assert check(flights) == 2
     assert "MillstreamOflineStore" in capsys.readouterr().out
 
 
@@ -79,14 +95,92 @@ def test_a_broken_stream_is_told_once_although_the_features_read_it_too(
 ) -> None:
     stream = flights / "streams" / "flights-landed.yaml"
     stream.write_text(stream.read_text().replace("lateness: 2h", "lateness: two hours"))
-    assert check(flights) == 1
+    assert check(flights) == 2
     problem, count = capsys.readouterr().out.splitlines()
     assert problem.startswith("streams/flights-landed.yaml:7: lateness: 'two hours' is no duration; write ")
     assert count == f"✗ {flights}: 1 problem"
 
 
+def test_a_slip_in_the_definitions_is_told_beside_those_in_the_streams(
+    flights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(flights, "streams/flights-landed.yaml", "partitions: 1", "partitions: 0")
+    replace(flights, "features/definitions.py", "departed = stream_source(", "departed = stream_sorce(")
+    assert check(flights) == 2
+    stream, name, _ = capsys.readouterr().out.splitlines()
+    assert stream == "streams/flights-landed.yaml:8: partitions: 0 is out of range; write at least 1"
+    assert name == (
+        "features/definitions.py:14: NameError: name 'stream_sorce' is not defined; "
+        "correct it; `feast plan` in features/ shows the whole traceback"
+    )
+
+
+def test_a_stream_that_only_the_definitions_miss_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace(flights, "streams/flights-landed.yaml", "lateness: 2h", "lateness: two hours")
+    replace(flights, "features/definitions.py", "flights-departed.yaml", "flights-departing.yaml")
+    assert check(flights) == 2
+    stream, source, _ = capsys.readouterr().out.splitlines()
+    assert stream.startswith("streams/flights-landed.yaml:7: lateness: ")
+    assert source.startswith("features/definitions.py:14: ")
+    assert "flights-departing.yaml: cannot be read" in source
+
+
+def test_mistakes_of_every_kind_are_told_in_one_go(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace(flights, "streams/flights-departed.yaml", "minLength: 2", "minLenght: 2")
+    replace(flights, "streams/flights-landed.yaml", "partitions: 1", "partitions: 0")
+    replace(flights, "streams/flights-scheduled.yaml", "retention: 7d", "retension: 7d")
+    replace(flights, "loops/flight-delay.yaml", "weekday, carrier", "weekdy, carrier")
+    replace(flights, "loops/flight-delay.yaml", "within: 24h", "within: a day")
+    replace(flights, "loops/flight-delay.yaml", "history: all", "history: 5d")
+    replace(flights, "loops/flight-delay.yaml", "columns: all", "columns: [distance, distanse]")
+    replace(flights, "features/definitions.py", '"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES')
+    replace(
+        flights, "features/definitions.py", '[mean_delay("arr_delay", 24, HOUR)]', '[mean_delay("tailnum", 24, HOUR)]'
+    )
+    (flights / "loops" / "second.yaml").write_text("loop: [second\n")
+    assert check(flights) == 2
+    *problems, count = capsys.readouterr().out.splitlines()
+    assert [problem.partition(" known: ")[0] for problem in problems] == [
+        "features/definitions.py:83: aircraft_landings.mean_delay_24h: mean of 'tailnum', which is string; "
+        "aggregate a number or an integer, or count",
+        "features/definitions.py:84: origin_landings.mean_delay_3h: no field 'arr_dely' in stream flights-landed "
+        "to aggregate; did you mean 'arr_delay'?",
+        "loops/flight-delay.yaml:8: predict.inputs[2]: no field 'weekdy' in stream flights-scheduled; "
+        "did you mean 'weekday'?",
+        "loops/flight-delay.yaml:14: label.within: 'a day' is no duration; "
+        "write days, hours, minutes, seconds like 30d, 2h, 90m, 45s or 1h30m",
+        "loops/flight-delay.yaml:23: train.holdout: the holdout takes the whole history, nothing is left to fit; "
+        "write a holdout shorter than train.history",
+        "loops/flight-delay.yaml:32: drift.columns[1]: 'distanse' is neither an input nor a feature; "
+        "did you mean 'distance'?",
+        "loops/second.yaml:2: is not YAML (expected ',' or ']', but got '<stream end>'); "
+        "check indentation, quotes and colons here",
+        "streams/flights-departed.yaml:19: schema.properties.carrier.minLenght: unknown JSON Schema keyword 'minLenght'; "
+        "did you mean 'minLength'? own annotations start with x-",
+        "streams/flights-landed.yaml:8: partitions: 0 is out of range; write at least 1",
+        "streams/flights-scheduled.yaml:9: retension: unknown key 'retension'; did you mean 'retention'?",
+    ]
+    assert count == f"✗ {flights}: 10 problems"
+
+
+def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace(flights, "features/definitions.py", 'function="mean"', 'function="median"')
+    replace(flights, "loops/flight-delay.yaml", "within: 24h", "within: a day")
+    assert check(flights) == 2
+    loop, *views, count = capsys.readouterr().out.splitlines()
+    assert loop.startswith("loops/flight-delay.yaml:14: label.within: 'a day' is no duration; write ")
+    assert len(views) == 11
+    assert views[-1] == (
+        "features/definitions.py:84: origin_landings: aggregation 'mean_delay_3h': no function 'median'; "
+        "there are count, sum, mean, min, max, std, last"
+    )
+    assert count == f"✗ {flights}: 12 problems"
+
+
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(tmp_path / "nowhere") == 1
-    assert "no folder" in capsys.readouterr().out
-    assert check(tmp_path) == 1
+    assert check(tmp_path / "nowhere") == 2
+    assert capsys.readouterr().out == (
+        f"✗ {tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and loops/ in it\n"
+    )
+    assert check(tmp_path) == 2
     assert "features/feature_store.yaml: is missing" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def load(folder: Path, files: dict[str, bytes]) -> None:
             assert problem.message
             assert problem.remedy
             assert problem.line is None or 1 <= problem.line <= 1 + max(
-                content.count(b"\n") for content in files.values()
+                content.count(b"\n") + content.count(b"\r") for content in files.values()
             )
             assert "\n" not in str(problem)
     else:

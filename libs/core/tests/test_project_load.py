@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,7 @@ class View:
 class Catalogue:
     services: Mapping[str, tuple[str, ...]]
     views: Mapping[str, View]
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 MEAN = Aggregate(name="mean_delay_3h", function="mean", column="arr_delay")
@@ -181,23 +182,6 @@ def test_one_mistake_is_told_once_with_its_line_and_what_to_write(
     assert [line.replace(f"{file}:", "line ", 1) for line in said] == [mistake["says"]]
 
 
-def test_all_mistakes_of_all_files_are_told_at_once(write: Write) -> None:
-    project = write(
-        {
-            SCHEDULED_FILE: ASKED.replace("key: flight_id", "key: flight"),
-            LANDED_FILE: LANDED.replace("lateness: 2h", "lateness: 2\npartitions: 0"),
-            LOOP_FILE: LOOP.replace("metric: log_loss", "metric: auc").replace("14d", "soon"),
-        }
-    )
-    assert [line.partition(": ")[0] for line in complaints(project)] == [
-        "loops/flight-delay.yaml:13",
-        "loops/flight-delay.yaml:16",
-        "streams/flights-landed.yaml:6",
-        "streams/flights-landed.yaml:7",
-        "streams/flights-scheduled.yaml:9",
-    ]
-
-
 def test_two_files_cannot_claim_one_topic(write: Write) -> None:
     again = LANDED.replace("description", "# the same again\ndescription")
     loop = "# a copy\n" + LOOP
@@ -271,6 +255,15 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
     ]
 
 
+def test_a_view_that_was_found_by_its_name_is_told_with_its_line(write: Write) -> None:
+    views = {"a": View(stream="flights-land", keys=(), aggregates=())}
+    catalogue = Catalogue(services={"delay_v1": ()}, views=views, places={"a": ("views.py", 7)})
+    assert complaints(write(), catalogue) == [
+        "features/views.py:7: a: no stream 'flights-land' in streams/; did you mean 'flights-landed'? "
+        "known: flights-landed, flights-scheduled"
+    ]
+
+
 def test_without_a_catalogue_the_features_are_taken_on_trust(write: Write) -> None:
     loop = LOOP.replace("delay_v1", "delay_v2").replace("columns: all", "columns: [whatever]")
     assert load_project(write({LOOP_FILE: loop})).loops["flight-delay"].drift.columns == ("whatever",)
@@ -317,7 +310,9 @@ def test_a_short_anchor_is_welcome(write: Write) -> None:
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    assert complaints(tmp_path / "nowhere")[0].startswith(".: no folder '")
+    assert complaints(tmp_path / "nowhere") == [
+        f"{tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and loops/ in it"
+    ]
     assert complaints(tmp_path) == [
         "features/feature_store.yaml: is missing; create the Feast repo of the project there",
         "loops: folder cannot be read (No such file or directory); create loops/ with one .yaml file each",

@@ -4,51 +4,66 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from millstream.project import BadProject, FeatureCatalogue, Problem, Project, load_project
 
+if TYPE_CHECKING:
+    from millstream_tiles.errors import RepoFault
+
 
 def check(path: str | Path, as_json: bool = False) -> int:
-    """Print every problem of the project in folder `path`; the exit code, 0 when there is none and 1 otherwise."""
+    """Print every problem of the project in folder `path`; the exit code, 0 when there is none and 2 otherwise.
+
+    2 as of any command that is given a project which cannot run; 1 is left for what fails while it runs.
+    """
     project, problems = examine(Path(path))
     if as_json:
         print(json.dumps(_report(project, problems), indent=2))
     else:
-        _print(Console(file=sys.stdout, highlight=False, soft_wrap=True), path, project, problems)
-    return 1 if project is None else 0
+        _print(Console(file=sys.stdout, highlight=False, soft_wrap=True), Path(path), project, problems)
+    return 2 if project is None else 0
 
 
 def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     """The project, or its problems; the Feast repo is looked at as soon as it can be."""
-    catalogue, broken = _describe(path / "features")
+    catalogue, faults = _describe(path / "features")
     try:
-        project = load_project(path, catalogue)
+        project, problems = load_project(path, catalogue), []
     except BadProject as error:
-        problems = list(error.problems)
-        # definitions.py reads the streams: where those are broken, it only repeats them.
-        if not any(problem.file.startswith("streams") for problem in problems):
-            problems += broken
-        return None, problems
-    return (None, broken) if broken else (project, [])
+        project, problems = None, list(error.problems)
+    # The definitions read the streams' files: what is wrong with those is told in their own words already.
+    told = {(path / problem.file).resolve() for problem in problems}
+    broken = [fault for fault in faults if fault.stream_file is None or fault.stream_file.resolve() not in told]
+    if not broken:
+        return project, problems
+    return None, [*problems, *map(_problem, broken)]
 
 
-def _describe(repo: Path) -> tuple[FeatureCatalogue | None, list[Problem]]:
+def _describe(repo: Path) -> tuple[FeatureCatalogue | None, Sequence[RepoFault]]:
     """What the Feast repo declares. A missing repo is load_project's to report."""
     if not (repo / "feature_store.yaml").is_file():
         return None, []
-    from millstream_tiles.errors import TilesError  # feast takes seconds to import: only for who checks a repo
-    from millstream_tiles.registry import describe
+    from millstream_tiles.errors import BadRepo, RepoFault, TilesError
+    from millstream_tiles.registry import describe  # feast takes seconds to import: only for who checks a repo
 
     try:
         return describe(repo), []
+    except BadRepo as error:
+        return None, error.faults
     except TilesError as error:
-        remedy = "correct it; `feast plan` in features/ shows the whole traceback"
-        return None, [Problem(file="features", line=None, path="", message=str(error), remedy=remedy)]
+        return None, [RepoFault.of(str(error))]
+
+
+def _problem(fault: RepoFault) -> Problem:
+    file = f"features/{fault.file}" if fault.file else "features"
+    return Problem(file=file, line=fault.line, path=fault.path, message=fault.message, remedy=fault.remedy)
 
 
 def _report(project: Project | None, problems: list[Problem]) -> dict[str, object]:
@@ -60,10 +75,14 @@ def _report(project: Project | None, problems: list[Problem]) -> dict[str, objec
     }
 
 
-def _print(console: Console, path: str | Path, project: Project | None, problems: list[Problem]) -> None:
+def _print(console: Console, path: Path, project: Project | None, problems: list[Problem]) -> None:
     if project is not None:
         counts = f"{_count(len(project.streams), 'stream')}, {_count(len(project.loops), 'loop')}"
         console.print(Text.assemble(("✓ ", "green"), f"{path}: {counts}, nothing wrong"))
+        return
+    if not path.is_dir():
+        for problem in problems:
+            console.print(Text.assemble(("✗ ", "red"), str(problem)))
         return
     for problem in problems:
         where = problem.file if problem.line is None else f"{problem.file}:{problem.line}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 
 class TilesError(Exception):
     """Base of the errors of millstream_tiles."""
@@ -19,9 +23,43 @@ class BadView(TilesError):
 class BadSource(TilesError):
     """A stream source that cannot be read: no such file, a missing key, a duration that is none."""
 
+    def __init__(self, problem: str, file: Path | None = None) -> None:
+        super().__init__(problem)
+        self.file = file
+        """The stream's file, when one was named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepoFault:
+    """One mistake of a Feast repo."""
+
+    file: str = ""
+    """In the repo, with forward slashes; empty where it is not known which."""
+    line: int | None = None
+    path: str = ""
+    """The view, or the setting of feature_store.yaml."""
+    message: str
+    remedy: str
+    stream_file: Path | None = None
+    """The stream's file, where it is that which cannot be read."""
+
+    @classmethod
+    def of(cls, problem: str, *, file: str = "", line: int | None = None, path: str = "") -> RepoFault:
+        """From a text that says what is wrong and, after a semicolon, what to write."""
+        message, _, remedy = problem.partition("; ")
+        return cls(file=file, line=line, path=path, message=message, remedy=remedy or "write another value")
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (where, self.path, f"{self.message}; {self.remedy}") if part)
+
 
 class BadRepo(TilesError):
-    """A Feast repo folder that cannot be loaded; the message names the file."""
+    """A Feast repo folder that cannot be used; the message names every mistake that could be seen."""
+
+    def __init__(self, repo: Path | str, faults: Sequence[RepoFault]) -> None:
+        super().__init__("\n".join(f"{repo}{'/' if fault.file else ': '}{fault}" for fault in faults))
+        self.faults = tuple(faults)
 
 
 class StoreUnavailable(TilesError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from feast import Entity, FeatureStore, Field, KafkaSource
 from feast.aggregation import Aggregation
@@ -26,7 +26,7 @@ def is_windowed(view: object) -> bool:
 
 
 def views_of(store: FeatureStore) -> dict[str, View]:
-    """All windowed views of a store by name. Raises BadView for the first that cannot be computed."""
+    """All windowed views of a store by name. Raises BadView for the first that cannot be computed; `open_store` let none in."""
     entities = {e.name: e for e in store.list_entities()}
     return {v.name: view_of(v, entities) for v in store.list_stream_feature_views() if is_windowed(v)}
 
@@ -37,27 +37,9 @@ def view_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = None
     An applied view knows its join keys by its entity columns; for one that is not, `entities` (by name) gives them, and
     an entity that is not there either is taken to have its own name as join key.
     """
-    source = sfv.stream_source
-    if not isinstance(source, KafkaSource):
-        raise BadView(sfv.name, "its source is not a stream; write source=stream_source('../streams/NAME.yaml')")
-    if not sfv.aggregations:
-        raise BadView(sfv.name, "it has no aggregations; without any it is an ordinary view that Feast serves itself")
-    keys = _join_keys(sfv, entities or {})
-    if not keys:
-        raise BadView(sfv.name, "it has no entity; write entities=[...], windows are kept for each entity")
-    aggregates = tuple(_aggregate(sfv.name, a) for a in sfv.aggregations)
-    names = [a.name for a in aggregates]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadView(sfv.name, f"two aggregations are called {name!r}; give one of them a name=...")
-        if name in keys:
-            raise BadView(sfv.name, f"aggregation {name!r} has the name of a join key; give it another name=...")
-    # An SFV that comes back from the registry lists its join keys among its features (Feast 0.67).
-    missing = [f.name for f in sfv.features if f.name not in names and f.name not in keys]
-    if missing:
-        raise BadView(
-            sfv.name, f"schema field {missing[0]!r} is made by no aggregation; there are {', '.join(sorted(names))}"
-        )
+    if (problem := next(problems_of(sfv, entities), None)) is not None:
+        raise BadView(sfv.name, problem)
+    source, keys = sfv.stream_source, _join_keys(sfv, entities or {})
     lateness = source.kafka_options.watermark_delay_threshold
     return View(
         name=sfv.name,
@@ -66,8 +48,32 @@ def view_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = None
         time_field=sfv.timestamp_field or source.timestamp_field,
         lateness=micros(DEFAULT_LATENESS if lateness is None else lateness),
         event_id=source.tags.get(ID_TAG),
-        aggregates=aggregates,
+        aggregates=tuple(_aggregate(a) for a in sfv.aggregations),
     )
+
+
+def problems_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = None) -> Iterator[str]:
+    """Why `sfv` cannot be computed and what to write instead; nothing where it can. `entities` as in `view_of`."""
+    if not isinstance(sfv.stream_source, KafkaSource):
+        yield "its source is not a stream; write source=stream_source('../streams/NAME.yaml')"
+    if not sfv.aggregations:
+        yield "it has no aggregations; without any it is an ordinary view that Feast serves itself"
+    keys = _join_keys(sfv, entities or {})
+    if not keys:
+        yield "it has no entity; write entities=[...], windows are kept for each entity"
+    for aggregation in sfv.aggregations:
+        for problem in _aggregation_problems(aggregation):
+            yield f"aggregation {feature_name(aggregation)!r}: {problem}"
+    names = [feature_name(aggregation) for aggregation in sfv.aggregations]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"two aggregations are called {name!r}; give one of them a name=..."
+        if name in keys:
+            yield f"aggregation {name!r} has the name of a join key; give it another name=..."
+    for field in sfv.features:
+        # An SFV that comes back from the registry lists its join keys among its features (Feast 0.67).
+        if field.name not in names and field.name not in keys:
+            yield f"schema field {field.name!r} is made by no aggregation; there are {', '.join(sorted(names))}"
 
 
 def schema_of(aggregations: Iterable[Aggregation]) -> list[Field]:
@@ -96,23 +102,24 @@ def _join_keys(sfv: StreamFeatureView, entities: Mapping[str, Entity]) -> tuple[
     return tuple(entities[n].join_key if n in entities else n for n in names)
 
 
-def _aggregate(view: str, aggregation: Aggregation) -> Aggregate:
-    name = feature_name(aggregation)
-    try:
-        function = Function(aggregation.function)
-    except ValueError:
-        known = ", ".join(Function)
-        problem = f"aggregation {name!r}: no function {aggregation.function!r}; there are {known}"
-        raise BadView(view, problem) from None
+def _aggregation_problems(aggregation: Aggregation) -> Iterator[str]:
+    known = list(Function)
+    if aggregation.function not in known:
+        yield f"no function {aggregation.function!r}; there are {', '.join(known)}"
+    if not aggregation.column and aggregation.function != Function.COUNT:
+        yield "no column; only count may go without"
     if not aggregation.time_window or micros(aggregation.time_window) <= 0:
-        raise BadView(view, f"aggregation {name!r}: no window; write time_window=timedelta(hours=1)")
+        yield "no window; write time_window=timedelta(hours=1)"
+        return
     window, slide = micros(aggregation.time_window), micros(aggregation.slide_interval or aggregation.time_window)
     if slide <= 0 or window % slide:
-        raise BadView(
-            view,
-            f"aggregation {name!r}: slide {aggregation.slide_interval} does not divide window {aggregation.time_window}; "
-            f"write for example slide_interval=timedelta(seconds={window / 6e6:g}), a sixth of it",
+        yield (
+            f"slide {aggregation.slide_interval} does not divide window {aggregation.time_window}; write for example "
+            f"slide_interval=timedelta(seconds={window / 6e6:g}), a sixth of it"
         )
-    if not aggregation.column and function is not Function.COUNT:
-        raise BadView(view, f"aggregation {name!r}: no column; only count may go without")
+
+
+def _aggregate(aggregation: Aggregation) -> Aggregate:
+    window, slide = micros(aggregation.time_window), micros(aggregation.slide_interval or aggregation.time_window)
+    name, function = feature_name(aggregation), Function(aggregation.function)
     return Aggregate(name=name, function=function, column=aggregation.column, window=window, slide=slide)

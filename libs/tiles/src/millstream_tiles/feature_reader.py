@@ -11,7 +11,7 @@ from feast import FeatureStore
 from feast.errors import FeatureServiceNotFoundException
 from numpy.typing import NDArray
 
-from millstream_tiles.errors import BadRepo
+from millstream_tiles.errors import BadRepo, RepoFault
 from millstream_tiles.feast_views import is_windowed, views_of
 from millstream_tiles.layout import Ints
 from millstream_tiles.online_store import reader_of
@@ -45,7 +45,8 @@ class FeatureReader:
             service = store.get_feature_service(service_name)
         except FeatureServiceNotFoundException:
             found = ", ".join(sorted(s.name for s in store.list_feature_services())) or "none"
-            raise BadRepo(f"no FeatureService {service_name!r} in {store.repo_path}; found: {found}") from None
+            fault = RepoFault(message=f"no FeatureService {service_name!r}", remedy=f"found: {found}")
+            raise BadRepo(store.repo_path, [fault]) from None
         self._store = store
         self._windowed: list[_Windowed] = []
         self._ordinary: list[str] = []

@@ -33,7 +33,7 @@ def stream_source(
 
     The batch source names the lake's table and is never read through Feast.
     """
-    text = str(path_or_name)
+    text, path = str(path_or_name), None
     spec: dict[str, Any] = {"stream": text}
     where = f"stream_source({text!r})"
     if text.endswith((".yaml", ".yml")):
@@ -43,13 +43,13 @@ def stream_source(
     name = spec.get("stream")
     time_field = time or spec.get("time")
     if not isinstance(name, str) or not name:
-        raise BadSource(f"{where}: no stream name; write 'stream: <topic>'")
+        raise BadSource(f"{where}: no stream name; write 'stream: <topic>'", path)
     if not isinstance(time_field, str) or not time_field:
-        raise BadSource(f"{where}: no event time; name its column with 'time: <column>' or time=<column>")
+        raise BadSource(f"{where}: no event time; name its column with 'time: <column>' or time=<column>", path)
     try:
         delay = parse_duration(lateness if lateness is not None else spec.get("lateness", DEFAULT_LATENESS))
     except ValueError as error:
-        raise BadSource(f"{where}: lateness: {error}") from error
+        raise BadSource(f"{where}: lateness: {error}", path) from error
     event_id = id or spec.get("id")
     return KafkaSource(
         name=name,
@@ -67,7 +67,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         spec = YAML(typ="safe").load(path)
     except (OSError, YAMLError) as error:
-        raise BadSource(f"{path}: cannot be read: {error}") from error
+        raise BadSource(f"{path}: cannot be read: {error}", path) from error
     if not isinstance(spec, dict):
-        raise BadSource(f"{path}: is no mapping; it needs at least 'stream:' and 'time:'")
+        raise BadSource(f"{path}: is no mapping; it needs at least 'stream:' and 'time:'", path)
     return spec

@@ -51,6 +51,11 @@ class FeatureCatalogue(Protocol):
         """The windowed views; those that Feast serves by itself are not ours to judge."""
         ...
 
+    @property
+    def places(self) -> Mapping[str, tuple[str, int]]:
+        """File in the repo and line of each view that was found there by its name."""
+        ...
+
 
 def join_keys(catalogue: FeatureCatalogue, service: str) -> list[str]:
     """What a question has to carry so that every windowed view of `service` can be looked up."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from millstream.project.catalogue import FeatureCatalogue
-from millstream.project.crosscheck import Unread, loop_problems, view_problems
-from millstream.project.loop import Loop
-from millstream.project.problem import BadProject, Problem
-from millstream.project.reading import read_model
+from millstream.project.crosscheck import Unread, loop_faults, view_problems
+from millstream.project.loop import UNREAD_LOOP, Loop
+from millstream.project.problem import BadProject, Problem, visible
+from millstream.project.reading import Reading, read_model
 from millstream.project.source import Source, read_source
-from millstream.project.stream import Stream
+from millstream.project.stream import UNREAD_STREAM, Stream
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,33 +38,33 @@ class Project:
 class _Folder(Generic[M]):
     """The declarations of one kind: every file is read, whatever is wrong with the others."""
 
-    def __init__(self, project: Path, name: str, key: str, model: type[M]) -> None:
+    def __init__(self, project: Path, name: str, key: str, model: type[M], stand_ins: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
-        self.read: dict[str, tuple[Source, M]] = {}
-        """What could be read, by its name."""
-        claimed: dict[str, Source] = {}
+        self.drafts: list[tuple[Source, Reading[M]]] = []
+        """Every file that holds a mapping, with what could be made of it."""
+        self.names: dict[str, Source] = {}
+        """Every name that is declared, by whatever file."""
         files = self._files(project, project / name)
-        nameless = bool(self.problems)
+        self.nameless = bool(self.problems)
+        """A broken file does not even tell what it declares."""
         for file in files:
             source, problems = read_source(project, file)
             self.problems += problems
             if source is None:
-                nameless = True
+                self.nameless = True
                 continue
+            reading = read_model(source, model, stand_ins)
+            self.problems += reading.problems
+            self.drafts.append((source, reading))
             declared = source.data.get(key)
-            if isinstance(declared, str) and declared in claimed:
-                first = claimed[declared]
+            if not isinstance(declared, str) or not reading.reads(key):
+                self.nameless = True
+            if not isinstance(declared, str):
+                continue
+            first = self.names.setdefault(declared, source)
+            if first is not source:
                 message = f"{declared!r} is already declared in {first.file}:{first.line((key,))}"
                 self.problems.append(source.problem((key,), message, "rename or remove one of them"))
-            elif isinstance(declared, str):
-                claimed[declared] = source
-            item, mistakes = (None, []) if problems else read_model(source, model)
-            self.problems += mistakes
-            if item is not None and isinstance(declared, str):
-                self.read.setdefault(declared, (source, item))
-            elif not isinstance(declared, str) or any(mistake.path == key for mistake in mistakes):
-                nameless = True
-        self.unread = Unread(names=frozenset(claimed) - frozenset(self.read), nameless=nameless)
 
     def _files(self, project: Path, folder: Path) -> list[Path]:
         try:
@@ -77,9 +77,6 @@ class _Folder(Generic[M]):
             return []
         return [file for file in names if file.suffix in (".yaml", ".yml") and not file.name.startswith(".")]
 
-    def models(self) -> dict[str, M]:
-        return {name: item for name, (_, item) in self.read.items()}
-
 
 def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) -> Project:
     """Read and check the project in folder `path`. Raises BadProject with every problem that can be seen.
@@ -88,26 +85,35 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) ->
     """
     path = Path(path)
     if not path.is_dir():
-        message = f"no folder {str(path)!r}"
-        raise BadProject([Problem(file=".", line=None, path="", message=message, remedy="name a project folder")])
-    streams, loops = _Folder(path, "streams", "stream", Stream), _Folder(path, "loops", "loop", Loop)
+        remedy = "name a project folder, with streams/, features/ and loops/ in it"
+        raise BadProject([Problem(file=str(path), line=None, path="", message="no such folder", remedy=remedy)])
+    streams = _Folder(path, "streams", "stream", Stream, UNREAD_STREAM)
+    loops = _Folder(path, "loops", "loop", Loop, UNREAD_LOOP)
     problems = [*streams.problems, *loops.problems, *_missing(path, streams)]
-    known = streams.models()
-    for source, loop in loops.read.values():
-        problems += loop_problems(source, loop, known, streams.unread, catalogue)
+    known = _known(streams)
+    unread = Unread(names=frozenset(streams.names).difference(known), nameless=streams.nameless)
+    for source, reading in loops.drafts:
+        if reading.item is not None:
+            faults = [*reading.item.faults(), *loop_faults(reading.item, known, unread, catalogue)]
+            problems += [source.problem(f.path, f.message, f.remedy) for f in visible(faults, reading.gaps)]
     if catalogue is not None:
-        problems += view_problems(catalogue.views, known, streams.unread)
+        problems += view_problems(catalogue, known, unread)
     if problems:
         raise BadProject(problems)
-    return Project(
-        path=path, streams=known, loops={name: _complete(loop, known) for name, loop in loops.models().items()}
-    )
+    read = [reading.item for _, reading in loops.drafts if reading.item is not None]
+    return Project(path=path, streams=known, loops={loop.name: _complete(loop, known) for loop in read})
+
+
+def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
+    """The streams that loops and views can be held against, whatever is wrong with the rest of their files."""
+    readings = [reading for _, reading in streams.drafts if all(map(reading.reads, ("stream", "id", "time", "schema")))]
+    return {reading.item.name: reading.item for reading in readings if reading.item is not None}
 
 
 def _missing(path: Path, streams: _Folder[Stream]) -> list[Problem]:
     """What a project cannot do without."""
     missing = []
-    if not streams.read and not streams.problems:
+    if not streams.drafts and not streams.problems:
         remedy = "declare at least one stream in a .yaml file there"
         missing.append(Problem(file="streams", line=None, path="", message="no stream", remedy=remedy))
     if not (path / "features" / "feature_store.yaml").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from millstream.contracts.times import DAY
 from millstream.project.duration import PositiveDuration
@@ -14,7 +14,7 @@ from millstream.project.fields import text_of
 from millstream.project.model import Model
 from millstream.project.names import STRICT, FieldName, Name
 from millstream.project.phrases import Budget, BudgetText, Confirm, ConfirmText, PercentText
-from millstream.project.problem import Fault, Refused
+from millstream.project.problem import Fault
 from millstream.project.words import AllOr, OneOrMore
 
 Trigger = Literal["drift", "performance", "schedule", "manual"]
@@ -164,41 +164,45 @@ class Loop(BaseModel):
     def name(self) -> str:
         return self.loop
 
-    @model_validator(mode="after")
-    def _adds_up(self) -> Loop:
-        faults = [*self._train_faults(), *self._schedule_faults(), *self._label_faults()]
-        if faults:
-            raise Refused(faults)
-        return self
+    def faults(self) -> list[Fault]:
+        """What does not add up between its values, each of which is fine by itself. `load_project` refuses it."""
+        return [*self._train_faults(), *self._schedule_faults(), *self._label_faults()]
 
     def _train_faults(self) -> list[Fault]:
-        history, holdout = self.train.history, self.train.holdout
-        if history is None or history > holdout:
+        path, history = ("train", "holdout"), self.train.history
+        if history is None or history > self.train.holdout:
             return []
         message = "the holdout takes the whole history, nothing is left to fit"
-        return [Fault(path=("train", "holdout"), message=message, remedy="write a holdout shorter than train.history")]
+        remedy = "write a holdout shorter than train.history"
+        return [Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("train", "history")))]
 
     def _schedule_faults(self) -> list[Fault]:
         scheduled, heard = self.train.schedule, "schedule" in self.retrain.on
+        path, on, cooldown = ("train", "schedule"), ("retrain", "on"), ("retrain", "cooldown")
+        faults = []
+        if scheduled is None and heard and "on" in self.retrain.model_fields_set:
+            remedy = "write train.schedule, like 30d, or remove it"
+            faults.append(Fault(path=on, message="'schedule' without one", remedy=remedy, rests_on=(on, path)))
         if scheduled is not None and not heard:
             message = "a schedule that retrain.on does not listen to"
-            return [
-                Fault(path=("train", "schedule"), message=message, remedy="add schedule to retrain.on, or remove it")
-            ]
-        if scheduled is None and heard and "on" in self.retrain.model_fields_set:
-            message = "'schedule' without one"
-            return [
-                Fault(path=("retrain", "on"), message=message, remedy="write train.schedule, like 30d, or remove it")
-            ]
+            remedy = "add schedule to retrain.on, or remove it"
+            faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, on)))
         if scheduled is not None and scheduled < self.retrain.cooldown:
             message = "shorter than retrain.cooldown, so most scheduled runs would be declined"
-            return [
-                Fault(path=("train", "schedule"), message=message, remedy="write a longer one, or a shorter cooldown")
-            ]
-        return []
+            remedy = "write a longer one, or a shorter cooldown"
+            faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, cooldown)))
+        return faults
 
     def _label_faults(self) -> list[Fault]:
         if self.label.value.kind != "number":
             return []
         message = f"{self.label.value.text!r} is a number, and task binary learns true or false"
         return [Fault(path=("label", "value"), message=message, remedy="compare it, like arr_delay >= 15")]
+
+
+UNREAD_LOOP: dict[str, Any] = {
+    "loop": "millstream-unread",
+    "predict": {"on": "millstream-unread", "features": "unread", "inputs": ["unread"]},
+    "label": {"from": "millstream-unread", "by": "unread", "value": "unread", "within": "1d"},
+}
+"""Stand for required values that cannot be read, so that the rest can be judged. No stream may have such a name."""

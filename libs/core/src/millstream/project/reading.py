@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from millstream.project.problem import Path, Problem, Refused, known, nearest
+from millstream.project.problem import Fault, Path, Problem, Refused, known, meant, nearest, visible
 from millstream.project.source import Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -31,24 +34,91 @@ _BOUNDS = {
 }
 
 
-def read_model(source: Source, model: type[M]) -> tuple[M | None, list[Problem]]:
-    """The model, or all that is wrong with the file. Never raises for what is in the file."""
+@dataclass(frozen=True, kw_only=True)
+class Reading(Generic[M]):
+    """What could be made of one file."""
+
+    item: M | None
+    """With stand-ins for what could not be read; None where those are not enough."""
+    problems: list[Problem]
+    gaps: frozenset[Path]
+    """What could not be read, and what that may have been meant for: whatever rests on it cannot be judged."""
+
+    def reads(self, key: str) -> bool:
+        """Whether all that stands at the outermost `key` could be read."""
+        return not any(gap[:1] in ((), (key,)) for gap in self.gaps)
+
+
+def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> Reading[M]:
+    """The model with all that is wrong in its file. Never raises for what is in the file.
+
+    A wrong value is left out and a required one replaced by that of `stand_ins`, so that the rest can still be judged.
+    """
+    gaps = {_around_list(path) for path in source.unread}
+    if () in gaps:
+        return Reading(item=None, problems=[], gaps=frozenset(gaps))
     try:
-        return model.model_validate(source.data), []
+        item = model.model_validate(_mended(source.data, gaps, stand_ins) if gaps else source.data)
+        return Reading(item=item, problems=[], gaps=frozenset(gaps))
     except ValidationError as error:
         details = error.errors(include_url=False)
-        return None, [problem for detail in details for problem in _problems(source, model, detail)]
+    faults = [fault for detail in details for fault in _faults(source, model, detail)]
+    told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
+    gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
+    return Reading(
+        item=_draft(model, _mended(source.data, gaps, stand_ins)),
+        problems=[source.problem(fault.path, fault.message, fault.remedy) for fault in told],
+        gaps=frozenset(gaps),
+    )
 
 
-def _problems(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Iterator[Problem]:
+def _draft(model: type[M], data: Mapping[str, Any]) -> M | None:
+    try:
+        return model.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def _around_list(path: Path) -> Path:
+    """`path`, or the list that it lies in: without one of its items a list says something else."""
+    return tuple(takewhile(lambda part: isinstance(part, str), path))
+
+
+def _mended(data: Mapping[str, Any], gaps: Iterable[Path], stand_ins: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with a stand-in at each of `gaps`, or nothing there where none is needed."""
+    mended = deepcopy(dict(data))
+    for *way, key in sorted(filter(None, gaps), key=len, reverse=True):
+        place, instead = _at(mended, way), _at(stand_ins, way)
+        place.pop(key, None)
+        if key in instead:
+            place[key] = instead[key]
+    return mended
+
+
+def _at(data: Any, path: Sequence[str | int]) -> dict[Any, Any]:
+    """The mapping at `path`; an empty one where there is none."""
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _faults(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Iterator[Fault]:
     path: Path = tuple(detail["loc"])
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Refused):
         for fault in cause.faults:
-            yield source.problem((*path, *fault.path), fault.message, fault.remedy)
+            rests_on, hides = (tuple((*path, *rest) for rest in rests) for rests in (fault.basis, fault.hides))
+            yield replace(fault, path=(*path, *fault.path), rests_on=rests_on, hides=hides)
+        return
+    message, remedy = _words(model, path, detail)
+    if detail["type"] == "missing":
+        yield Fault(path=path[:-1], message=message, remedy=remedy, rests_on=(path,))
+    elif detail["type"] == "extra_forbidden":
+        absent = set(_keys(_model_at(model, path[:-1]))).difference(_at(source.data, path[:-1]))
+        slip = meant(str(path[-1]), absent)
+        yield Fault(path=path, message=message, remedy=remedy, hides=((*path[:-1], slip),) if slip else ())
     else:
-        where = path[:-1] if detail["type"] == "missing" else path
-        yield source.problem(where, *_words(model, path, detail))
+        yield Fault(path=path, message=message, remedy=remedy)
 
 
 def _words(model: type[BaseModel], path: Path, detail: ErrorDetails) -> tuple[str, str]:
@@ -90,7 +160,8 @@ def _how_to_write(model: type[BaseModel], key: str) -> str:
     for name, field in model.model_fields.items():
         if key in (name, field.alias) and field.description:
             sentence = " ".join(field.description.split()).partition(". ")[0].rstrip(".")
-            return f"write {key}: {sentence[0].lower()}{sentence[1:]}"
+            acronym = sentence[1:2].isupper()  # JSON Schema …
+            return f"write {key}: {sentence if acronym else sentence[0].lower() + sentence[1:]}"
     return f"write {key}"
 
 

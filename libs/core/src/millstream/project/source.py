@@ -20,6 +20,8 @@ DEEPEST = 40
 MOST = 20_000
 """Values, each alias counted anew: a few lines of anchors can otherwise stand for billions."""
 
+NO_KEY = "?"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -30,6 +32,8 @@ class Source:
     data: dict[str, Any]
     lines: dict[Path, int] = field(repr=False)
     """Line of each key and list item, from 1; `()` is the whole file."""
+    unread: frozenset[Path]
+    """What stands there and is no value that we read; `()` when that is the whole file."""
 
     def line(self, path: Path) -> int:
         """Line of `path`, or of the nearest thing around it that is in the file."""
@@ -78,7 +82,10 @@ def read_source(folder: FilePath, file: FilePath) -> tuple[Source | None, list[P
         return broken(node.start_mark.line + 1, "is not a mapping", "write keys and values, like stream: my-stream")
     reader = _Reader()
     data = reader.value(node, ())
-    source = Source(file=name, data=data if isinstance(data, dict) else {}, lines=reader.lines)
+    # What a key that is no text stands for may be any key of its mapping.
+    paths = {path[:-1] if path[-1:] == (NO_KEY,) else path for _, path, _, _ in reader.mistakes}
+    unread = frozenset({()} if reader.stopped else paths)
+    source = Source(file=name, data=data if isinstance(data, dict) else {}, lines=reader.lines, unread=unread)
     return source, [
         Problem(file=name, line=line, path=dotted(path), message=message, remedy=remedy)
         for line, path, message, remedy in reader.mistakes
@@ -92,15 +99,16 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self.mistakes: list[tuple[int, Path, str, str]] = []
         self._values = 0
-        self._stopped = False
+        self.stopped = False
+        """More than anybody writes: the rest was not looked at."""
 
     def value(self, node: Node, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
         self._values += 1
-        if self._stopped:
+        if self.stopped:
             return None
         if self._values > MOST or len(path) > DEEPEST:
-            self._stopped = True
+            self.stopped = True
             message = f"nested deeper than {DEEPEST} levels" if len(path) > DEEPEST else f"more than {MOST} values"
             self.mistakes.append((self.lines[path], path, message, "write it flatter, with fewer aliases"))
             return None
@@ -117,7 +125,7 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode) or str(key_node.tag).endswith(":merge"):
-                self.mistakes.append((line, (*path, "?"), "a key that is no plain text", "write a simple key"))
+                self.mistakes.append((line, (*path, NO_KEY), "a key that is no plain text", "write a simple key"))
                 continue
             key = str(key_node.value)
             if key in seen:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
 import jsonschema_rs
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from millstream.contracts.times import DAY, HOUR, from_rfc3339
 from millstream.errors import RejectEvent
 from millstream.project.duration import Duration, PositiveDuration
-from millstream.project.event_schema import compile_schema, field_types, schema_faults
+from millstream.project.event_schema import compile_schema, field_types, properties_of, required_of, schema_faults
 from millstream.project.fields import text_of
 from millstream.project.names import STRICT, FieldName, TopicName
-from millstream.project.problem import Fault, Refused, nearest
+from millstream.project.problem import Fault, Path, Refused, gaps_of, nearest, visible
 
 
 class Stream(BaseModel):
@@ -42,38 +42,15 @@ class Stream(BaseModel):
     event_schema: Annotated[dict[str, Any], Field(alias="schema")]
     """JSON Schema 2020-12 of one event: an object that requires the key, id and time fields."""
 
-    @model_validator(mode="after")
-    def _schema_fits(self) -> Stream:
-        faults = schema_faults(self.event_schema) or self._field_faults()
+    @field_validator("event_schema")
+    @classmethod
+    def _schema_fits(cls, schema: dict[str, Any], stream: ValidationInfo) -> dict[str, Any]:
+        """Of the key, id and time only what could be read is judged: here `stream` holds no other."""
+        faults = schema_faults(schema)
+        faults += visible(_field_faults(schema, stream.data), gaps_of(faults))
         if faults:
-            raise Refused([Fault(path=("schema", *f.path), message=f.message, remedy=f.remedy) for f in faults])
-        return self
-
-    def _field_faults(self) -> list[Fault]:
-        """The key, id and time fields have to be in every event, with a type that can be one."""
-        properties, required = self.event_schema.get("properties", {}), self.event_schema.get("required", [])
-        faults = []
-        for role, name in (("key", self.key), ("id", self.id), ("time", self.time)):
-            if name is None:
-                continue
-            if name not in properties:
-                message = f"the {role} field {name!r} is not in properties"
-                faults.append(Fault(path=("properties",), message=message, remedy=nearest(name, properties)))
-                continue
-            if name not in required:
-                message = f"the {role} field {name!r} is not required"
-                faults.append(Fault(path=("required",), message=message, remedy=f"add {name} to required"))
-            types = field_types(self.event_schema, name)
-            if role == "time":
-                if types != {"string"} or properties[name].get("format") != "date-time":
-                    message = f"the time field {name!r} is not an RFC 3339 time"
-                    remedy = "write {type: string, format: date-time}"
-                    faults.append(Fault(path=("properties", name), message=message, remedy=remedy))
-            elif types not in ({"string"}, {"integer"}):
-                message = f"the {role} field {name!r} is {' or '.join(sorted(types)) or 'of no stated type'}"
-                remedy = "write type: string or type: integer, without null"
-                faults.append(Fault(path=("properties", name), message=message, remedy=remedy))
-        return faults
+            raise Refused(faults)
+        return schema
 
     @property
     def name(self) -> str:
@@ -113,3 +90,46 @@ class Stream(BaseModel):
     def id_of(self, event: Mapping[str, Any]) -> str | None:
         """Event id; None where the stream has none. Raises RejectEvent(`missing_field`)."""
         return None if self.id is None else text_of(event, self.id)
+
+
+def _field_faults(schema: Mapping[str, Any], names: Mapping[str, Any]) -> Iterator[Fault]:
+    """The key, id and time fields have to be in every event, with a type that can be one."""
+    properties, required = properties_of(schema), required_of(schema)
+    roles: dict[str, list[str]] = {}
+    for role in ("key", "id", "time"):
+        if isinstance(name := names.get(role), str):
+            roles.setdefault(name, []).append(role)
+    for name, parts in roles.items():
+        role, place = " and ".join(parts), ("properties", name)
+        if name not in properties:
+            message = f"the {role} field {name!r} is not in properties"
+            remedy = nearest(name, properties)
+            yield Fault(path=("properties",), message=message, remedy=remedy, rests_on=(place,))
+            continue
+        if name not in required:
+            message = f"the {role} field {name!r} is not required"
+            rests_on = (("required", name),)
+            yield Fault(path=("required",), message=message, remedy=f"add {name} to required", rests_on=rests_on)
+        types = field_types(schema, name)
+        if "time" in parts:
+            if types != {"string"} or properties[name].get("format") != "date-time":
+                message = f"the {role} field {name!r} is not an RFC 3339 time"
+                remedy = "write {type: string, format: date-time}"
+                said = (*_says_type(schema, name), (*place, "format"))
+                yield Fault(path=place, message=message, remedy=remedy, rests_on=said)
+        elif types not in ({"string"}, {"integer"}):
+            message = f"the {role} field {name!r} is {' or '.join(sorted(types)) or 'of no stated type'}"
+            remedy = "write type: string or type: integer, without null"
+            yield Fault(path=place, message=message, remedy=remedy, rests_on=_says_type(schema, name))
+
+
+def _says_type(schema: Mapping[str, Any], name: str) -> tuple[Path, ...]:
+    """Where `field_types` looks for the type of a field."""
+    place = ("properties", name)
+    refers = isinstance(field := schema["properties"][name], dict) and "$ref" in field
+    here = tuple((*place, keyword) for keyword in ("type", "enum", "const", "$ref"))
+    return (*here, ("$defs",)) if refers else here
+
+
+UNREAD_STREAM: dict[str, Any] = {"description": "unread"}
+"""Stands for what can be missing without anything else being judged by it."""
