@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -175,6 +176,7 @@ def tower(kafka: EmbeddedKafka, topic: str, folder: Path) -> Iterator[subprocess
     process = subprocess.Popen(
         [sys.executable, str(TOWER), topic, str(folder)],
         env=os.environ | {"MILLSTREAM_KAFKA": kafka.bootstrap, "MILLSTREAM_SESSION_TIMEOUT_MS": "6000"},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -196,9 +198,11 @@ async def test_a_signal_in_the_middle_of_a_batch_finishes_it(
         await until((tmp_path / "begun").exists)
         process.send_signal(asked)
         (tmp_path / "finish").touch()
-        _, log = await asyncio.to_thread(process.communicate, timeout=30)
+        output, log = await asyncio.to_thread(process.communicate, timeout=30)
 
     assert process.returncode == 0, log
+    assert not output
+    assert all(json.loads(line)["service"] == "tower" for line in log.splitlines()), "every line is ours, and JSON"
     assert (tmp_path / "handled").read_bytes() == b'{"flight": 1}\n{"flight": 2}\n'
     assert await committed(kafka.bootstrap, "tower", topic) == 2
 

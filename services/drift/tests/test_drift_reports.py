@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from prometheus_client import CollectorRegistry
 
+from millstream.runtime.http import http_app
 from millstream_drift.adapters.evidently_child import DrawnJob, drawable
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.memory import MemoryReports
@@ -140,14 +140,21 @@ async def test_http_shows_windows_and_reports() -> None:
     await desk.read_all()
     reports: MemoryReports = desk.reports
     (job,) = reports.asked
-    app = FastAPI()
+    app = http_app(title="drift")
     app.include_router(routes(desk.judging, reports))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://drift") as http:
         windows = (await http.get(f"/v1/loops/{LOOP}/windows")).json()
         assert {window["finding"] for window in windows["windows"]} == {"suspected", "healthy"}
-        assert (await http.get("/v1/loops/nobody/windows")).status_code == 404
-        assert (await http.get(f"/v1/reports/{job.id}")).status_code == 202
-        assert (await http.get("/v1/reports/..%2F..%2Fetc%2Fpasswd")).status_code == 404
+        nobody = await http.get("/v1/loops/nobody/windows")
+        assert (nobody.status_code, nobody.json()["error"]) == (404, "unknown_loop")
+        assert LOOP in nobody.json()["message"]
+        under_way = await http.get(f"/v1/reports/{job.id}")
+        assert (under_way.status_code, under_way.json()["status"]) == (202, "in_progress")
+        for path in ("/v1/reports/..%2F..%2Fetc%2Fpasswd", "/v1/nothing"):
+            nothing = await http.get(path)
+            assert (nothing.status_code, nothing.json()["error"]) == (404, "not_found")
+        unknown = await http.get(f"/v1/reports/{'0' * 32}")
+        assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_report")
         reports.finished[job.id] = b"<html>storm</html>"
         page = await http.get(f"/v1/reports/{job.id}")
         assert (page.status_code, page.content) == (200, b"<html>storm</html>")

@@ -149,6 +149,7 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
             for group in (TILES, LAKE):
                 assert await dead_letters(kafka.bootstrap, group, len(JUNK)) == JUNK
             await until(process, 2)
+            await strangers_ask(process.http)
             process.child.kill()
             await process.child.wait()
     finally:
@@ -169,13 +170,16 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
     assert rows["_offset"].is_unique().all()
 
 
-async def test_a_view_of_a_field_that_no_stream_has_stops_the_service(
-    environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("right", "wrong"), [('"dep_delay"', '"dep_dely"'), ("def mean_delay(", "def mean_dely(")], ids=["field", "code"]
+)
+async def test_a_feast_repo_that_does_not_fit_stops_the_service(
+    environment: dict[str, str], tmp_path: Path, right: str, wrong: str
 ) -> None:
     broken = tmp_path / "project"
     shutil.copytree(FLIGHTS, broken)
     definitions = broken / "features" / "definitions.py"
-    definitions.write_text(definitions.read_text().replace('"dep_delay"', '"dep_dely"', 1))
+    definitions.write_text(definitions.read_text().replace(right, wrong, 1))
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -186,8 +190,22 @@ async def test_a_view_of_a_field_that_no_stream_has_stops_the_service(
     )
     async with asyncio.timeout(60):
         said, _ = await child.communicate()
-    assert child.returncode == 1
-    assert b"dep_dely" in said
+    assert child.returncode == 2, "as for every setting that only a person can mend"
+    assert b"definitions.py:" in said
+    assert b"did you mean 'dep_delay'" in said or b"'mean_delay' is not defined" in said
+    assert b"Traceback" not in said
+
+
+async def strangers_ask(http: httpx.AsyncClient) -> None:
+    """Over a real connection: a null entity, 2 MiB, the ends of the calendar, all told what they are."""
+    door, asked = "/get-online-features", {"features": ["origin_departures:flights_1h"]}
+    answer = await http.post(door, json=asked | {"entities": {"origin": ["JFK", None]}})
+    assert (answer.status_code, answer.json()["error"]) == (422, "bad_entities")
+    answer = await http.post(door, json=asked | {"entities": {"origin": ["x" * 2 * 1024 * 1024]}})
+    assert (answer.status_code, answer.json()["error"]) == (413, "body_too_large")
+    for as_of, status in (("0001-01-01T00:00:00+05:00", 422), ("9999-12-31T23:59:59Z", 200)):
+        answer = await http.post(door, json=asked | {"entities": {"origin": ["JFK", 7, True]}, "as_of": as_of})
+        assert answer.status_code == status, answer.text
 
 
 async def until(process: Process, flights: int) -> None:

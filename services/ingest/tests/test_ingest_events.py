@@ -12,6 +12,7 @@ import pytest
 import millstream_ingest
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.times import from_rfc3339
+from millstream.runtime import http
 from millstream_ingest.api import STATUS
 
 from .conftest import NOON, Airport, departure
@@ -153,6 +154,15 @@ async def test_an_unknown_stream_names_the_known_ones(airport: Airport) -> None:
     assert airport.counted("millstream_requests_refused_total", reason="unknown_stream") == 1
 
 
+async def test_what_is_not_there_is_refused_in_the_same_body(airport: Airport) -> None:
+    for answer, status, code in (
+        (await airport.http.get("/v1/stream"), 404, "not_found"),
+        (await airport.http.get("/v1/streams/flights-departed/events"), 405, "method_not_allowed"),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (status, code)
+        assert set(answer.json()) == {"error", "message"}
+
+
 @pytest.mark.parametrize(
     "kind",
     ["", "text/plain", "application/x-ndjson", "application/json; charset=latin-1", "application/cloudevents+json"],
@@ -250,7 +260,7 @@ def test_every_code_in_the_sources_is_in_the_table_and_the_other_way_round() -> 
     sources = "".join(file.read_text() for file in Path(millstream_ingest.__file__).parent.rglob("*.py"))
     raised = set(re.findall(r'(?:Refusal|BadEvent)\(\s*"(\w+)"', sources)) | {"invalid_time", "missing_field"}
 
-    assert raised == set(STATUS)
+    assert raised | set(http.STATUS) == set(STATUS)
 
 
 async def test_the_streams_can_be_listed_and_looked_at(airport: Airport) -> None:

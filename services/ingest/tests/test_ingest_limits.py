@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from millstream.errors import Refusal
 from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.domain.gate import Gate
-from millstream_ingest.errors import Refusal
 from millstream_ingest.ports import Entry
 
 from .conftest import Airport, departure

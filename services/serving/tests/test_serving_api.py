@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
+from millstream.runtime.http import LARGEST_BODY, STATUS, http_app
 from millstream_serving import api
-from millstream_serving.api import LARGEST_BODY, Doorway
+from millstream_serving.api import Doorway
 
 from .conftest import NOON, Stage
 
 Flight = Callable[..., dict[str, Any]]
 PREDICT = "/v1/loops/flight-delay/predict"
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
+def trusts_known_at() -> bool:
+    return False
+
+
+@pytest.fixture
+async def http(stage: Stage, trusts_known_at: bool) -> AsyncIterator[httpx.AsyncClient]:
+    app = http_app(title="serving")
     doorway = Doorway(
         loops=stage.project.loops,
         streams=stage.project.streams,
@@ -32,6 +39,7 @@ async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         publisher=stage.publisher,
         known=stage.keeper.known,
         clock=lambda: NOON,
+        trusts_known_at=trusts_known_at,
     )
     app.include_router(doorway.router)
     await stage.keeper.known.wait()
@@ -60,6 +68,25 @@ async def test_a_question_is_answered_as_of_now_and_put_on_record(
     assert logged.output["probability"] == said["probability"]
 
 
+@pytest.mark.parametrize("trusts_known_at", [True])
+async def test_a_replayed_mill_is_asked_as_of_its_own_time(
+    stage: Stage, http: httpx.AsyncClient, flight: Flight
+) -> None:
+    await promote(stage, 1, 0.25)
+    asked_at = "2013-06-01T11:58:00Z"
+    said = (await http.post(PREDICT, json={"event": flight()}, headers={"ce-knownat": asked_at})).json()
+    assert said["asked_at"] == asked_at
+    bad = await http.post(PREDICT, json={"event": flight()}, headers={"ce-knownat": "noon"})
+    assert (bad.status_code, bad.json()["error"]) == (400, "invalid_known_at")
+
+
+async def test_nobody_else_tells_serving_the_time(stage: Stage, http: httpx.AsyncClient, flight: Flight) -> None:
+    await promote(stage, 1, 0.25)
+    refused = await http.post(PREDICT, json={"event": flight()}, headers={"ce-knownat": "2013-06-01T11:58:00Z"})
+    assert (refused.status_code, refused.json()["error"]) == (403, "known_at_not_trusted")
+    assert not stage.publisher.sent
+
+
 async def test_without_a_model_the_answer_says_what_it_waits_for(http: httpx.AsyncClient, flight: Flight) -> None:
     response = await http.post(PREDICT, json={"event": flight()})
     assert response.status_code == 503
@@ -73,11 +100,11 @@ async def test_without_a_model_the_answer_says_what_it_waits_for(http: httpx.Asy
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
-        (b"{", 400, "bad_body"),
-        (b'{"event": {"flight_id": "\xff"}}', 400, "bad_body"),
-        (b'{"event": []}', 400, "bad_body"),
-        (b'{"event": {}, "as_of": "yesterday"}', 400, "bad_body"),
-        (b'{"event":' * 5000, 400, "bad_body"),
+        (b"{", 400, "bad_json"),
+        (b'{"event": {"flight_id": "\xff"}}', 400, "invalid_utf8"),
+        (b'{"event": []}', 422, "bad_body"),
+        (b'{"event": {}, "as_of": "yesterday"}', 422, "bad_body"),
+        (b'{"event":' * 5000, 422, "too_deep"),
         (b'{"event": {}}', 422, "bad_question"),
         (b" " * (LARGEST_BODY + 1), 413, "body_too_large"),
     ],
@@ -86,7 +113,7 @@ async def test_without_a_model_the_answer_says_what_it_waits_for(http: httpx.Asy
 async def test_a_bad_body_is_refused_by_the_table(
     http: httpx.AsyncClient, body: bytes, status: int, error: str
 ) -> None:
-    response = await http.post(PREDICT, content=body)
+    response = await http.post(PREDICT, content=body, headers=JSON)
     assert (response.status_code, response.json()["error"]) == (status, error)
 
 
@@ -99,8 +126,18 @@ async def test_a_body_that_does_not_say_its_size_is_counted_as_it_comes(http: ht
             sent += 65536
             yield b" " * 65536
 
-    response = await http.post(PREDICT, content=endless())
+    response = await http.post(PREDICT, content=endless(), headers=JSON)
     assert response.status_code == 413
+
+
+async def test_only_json_is_a_question(http: httpx.AsyncClient, flight: Flight) -> None:
+    for headers, error in (
+        ({"content-type": "text/plain"}, "media_type"),
+        ({}, "media_type"),
+        (JSON | {"content-encoding": "gzip"}, "content_encoding"),
+    ):
+        response = await http.post(PREDICT, content=json.dumps({"event": flight()}), headers=headers)
+        assert (response.status_code, response.json()["error"]) == (415, error)
 
 
 async def test_a_body_that_trickles_is_given_up(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +147,7 @@ async def test_a_body_that_trickles_is_given_up(http: httpx.AsyncClient, monkeyp
         yield b'{"event":'
         await asyncio.Event().wait()
 
-    response = await http.post(PREDICT, content=trickle())
+    response = await http.post(PREDICT, content=trickle(), headers=JSON)
     assert (response.status_code, response.json()["error"]) == (408, "body_timeout")
 
 
@@ -192,7 +229,8 @@ async def test_models_swap_under_load_without_a_failed_request(
             answers.append((response.status_code, said.get("version", ""), said.get("probability", -1.0)))
             async with news:
                 news.notify_all()
-            await asyncio.sleep(0)  # nothing in memory ever waits, and the others want their turn
+            # Nothing in memory ever waits, and a loop that is never idle keeps the GIL from the threads that load models.
+            await asyncio.sleep(0.01)
 
     callers = [asyncio.create_task(caller(number)) for number in range(8)]
     good = 1
@@ -210,3 +248,10 @@ async def test_models_swap_under_load_without_a_failed_request(
     await asyncio.gather(*callers)
     assert {status for status, _, _ in answers} == {200}
     assert all(probability == pytest.approx(int(version) / 100) for _, version, probability in answers)
+
+
+async def test_the_documentation_knows_every_refusal(http: httpx.AsyncClient) -> None:
+    said = (await http.get("/openapi.json")).json()
+    door = said["paths"]["/v1/loops/{loop}/predict"]["post"]
+    table = {str(status) for _, status, _ in api.ERRORS} | {str(status) for status in STATUS.values()}
+    assert set(door["responses"]) == {"200", "default"} | table

@@ -7,14 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from millstream.contracts.events import Cause, Decision, RetrainDecided, RetrainRequested
+from millstream.runtime.http import http_app
 from millstream_trainer.adapters.memory import MemoryAnnouncer, MemoryEnds, MemoryExecutor, MemoryPackages
 from millstream_trainer.api import add_routes
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.metrics import TrainerMetrics
+
+RETRAIN = "/v1/loops/tides/retrain"
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def trainer(tides: Any, announcer: MemoryAnnouncer) -> Trainer:
 
 @pytest.fixture
 async def client(trainer: Trainer, announcer: MemoryAnnouncer) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
+    app = http_app(title="trainer")
     add_routes(app, trainer, announcer)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as found:
         yield found
@@ -82,15 +84,59 @@ async def test_ada_asks_for_a_retrain_and_her_word_is_in_the_topic(
 async def test_an_unknown_loop_is_404_and_names_the_known_ones(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/loops/winds/retrain", json={"by": "Ada", "reason": "x"})
     assert answer.status_code == 404
-    assert answer.json()["error"] == "no loop 'winds'; the project has tides"
+    assert answer.json() == {"error": "unknown_loop", "message": "no loop 'winds'; the project has tides"}
 
 
-async def test_a_wish_without_a_reason_is_422(client: httpx.AsyncClient, announcer: MemoryAnnouncer) -> None:
-    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada"})).status_code == 422
-    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada", "reason": ""})).status_code == 422
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"by": "Ada"}', 422, "bad_body"),
+        (b'{"by": "Ada", "reason": ""}', 422, "bad_body"),
+        (b'{"by": null, "reason": "x"}', 422, "bad_body"),
+        (b'{"by": "Ada", "reason": "x", "loop": "winds"}', 422, "bad_body"),
+        (b'{"by": "Ada", "reason": ' + b"[" * 100 + b"]" * 100 + b"}", 422, "too_deep"),
+        (b'{"by": "Ada", "reason": "\xff"}', 400, "invalid_utf8"),
+        (b'{"by": "Ada", "reason": ', 400, "bad_json"),
+        (b'{"by": "Ada", "reason": "' + b"x" * 2 * 1024 * 1024 + b'"}', 413, "body_too_large"),
+    ],
+    ids=["no reason", "empty", "null", "unknown field", "deep", "no UTF-8", "torn", "2 MiB"],
+)
+async def test_a_wish_that_cannot_be_read_is_refused_and_not_announced(
+    client: httpx.AsyncClient, announcer: MemoryAnnouncer, body: bytes, status: int, code: str
+) -> None:
+    answer = await client.post(RETRAIN, content=body, headers={"content-type": "application/json"})
+
+    assert (answer.status_code, answer.json()["error"]) == (status, code)
+    assert not announcer.said
+
+
+async def test_a_wish_without_a_reason_is_told_what_to_write(client: httpx.AsyncClient) -> None:
+    said = (await client.post(RETRAIN, json={"by": "Ada"})).json()
+
+    assert said["faults"] == [{"pointer": "/reason", "message": "Field required"}]
+    assert said["message"].startswith("/reason: Field required; send it like {")
+
+
+async def test_a_form_is_no_wish(client: httpx.AsyncClient, announcer: MemoryAnnouncer) -> None:
+    answer = await client.post(RETRAIN, data={"by": "Ada", "reason": "x"})
+
+    assert (answer.status_code, answer.json()["error"]) == (415, "media_type")
     assert not announcer.said
 
 
 async def test_kafka_away_is_503(client: httpx.AsyncClient, announcer: MemoryAnnouncer) -> None:
     announcer.away = 1
-    assert (await client.post("/v1/loops/tides/retrain", json={"by": "Ada", "reason": "x"})).status_code == 503
+    answer = await client.post(RETRAIN, json={"by": "Ada", "reason": "x"})
+
+    assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+    assert (answer.headers["retry-after"], bool(answer.json()["message"])) == ("1", True)
+
+
+async def test_the_documentation_shows_a_wish_that_is_granted(client: httpx.AsyncClient) -> None:
+    said = (await client.get("/openapi.json")).json()
+
+    door = said["paths"]["/v1/loops/{loop}/retrain"]["post"]
+    content = door["requestBody"]["content"]["application/json"]
+    assert content["schema"]["required"] == ["by", "reason"]
+    assert (await client.post(RETRAIN, json=content["example"])).status_code == 202
+    assert set(door["responses"]) >= {"202", "400", "404", "413", "415", "422", "503", "default"}

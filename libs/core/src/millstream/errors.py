@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MillstreamError(Exception):
     """Base of every error we raise on purpose."""
+
+
+class BadSetup(MillstreamError):
+    """We cannot run as we were set up, and trying again changes nothing: the message says what to mend. Exit status 2."""
 
 
 class RejectEvent(MillstreamError):
@@ -16,6 +22,17 @@ class RejectEvent(MillstreamError):
         """A short code from a closed set: metrics are labelled with it."""
         self.detail = detail
         """What was wrong and what to write instead, for a person."""
+
+
+class Refusal(MillstreamError):
+    """This request cannot be taken, and nothing of it was: the client changes it, or tries later."""
+
+    def __init__(self, code: str, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        """From a closed set; the table of the doorway has its HTTP status."""
+        self.more = more
+        """Further fields of the answer, e.g. the known streams."""
 
 
 class RetryLater(MillstreamError):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import APIRouter, Response
 
+from millstream.runtime.http import answer, refusal
 from millstream_drift.handlers import Judging
 from millstream_drift.ports import Reports
 
@@ -22,14 +20,6 @@ PAGE_HEADERS = {
 }
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _error(status: int, code: str, message: str) -> Response:
-    return _json({"error": code, "message": message}, status)
-
-
 def routes(judging: Judging, reports: Reports) -> APIRouter:
     """Everything drift answers, beside the probes."""
     router = APIRouter(prefix="/v1")
@@ -37,22 +27,22 @@ def routes(judging: Judging, reports: Reports) -> APIRouter:
     @router.get("/loops/{loop}/windows", tags=["drift"], summary="The last verdicts of a loop, newest first")
     async def windows(loop: str) -> Response:
         try:
-            return _json({"loop": loop, "windows": judging.recent(loop)})
+            return answer(200, {"loop": loop, "windows": judging.recent(loop)})
         except KeyError:
-            return _error(404, "unknown_loop", f"no loop {loop[:80]!r} in this project")
+            return refusal(404, "unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(sorted(judging.rules))}")
 
     @router.get("/reports", tags=["drift"], summary="Reports that can be read, newest window first")
     def listing() -> Response:
-        return _json({"reports": reports.entries()})
+        return answer(200, {"reports": reports.entries()})
 
     @router.get("/reports/{id}", tags=["drift"], summary="An Evidently report as a page; 202 while it is drawn")
     def report(id: str) -> Response:
         state = reports.state(id)
         if state == "in_progress":
-            return _error(202, "in_progress", "the report is being drawn; ask again in some seconds")
+            return answer(202, {"status": state, "message": "the report is being drawn; ask again in some seconds"})
         page = reports.html(id)
         if page is None:
-            return _error(404, "unknown_report", "no such report; it may be older than the newest that are kept")
+            return refusal(404, "unknown_report", "no such report; it may be older than the newest that are kept")
         return Response(page, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
 
     return router

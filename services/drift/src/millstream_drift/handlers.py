@@ -49,7 +49,7 @@ class Judging:
         health: Health,
         metrics: DriftMetrics,
     ) -> None:
-        self._rules = rules
+        self.rules = rules
         self._reader = reader
         self._models = models
         self._snapshots = snapshots
@@ -292,9 +292,9 @@ class Judging:
         merge.mark = 0
         models: list[tuple[str, ModelRef]] = snapshot.models if snapshot is not None else []
         for name, ref in models:
-            if name in self._rules:
+            if name in self.rules:
                 await self._models.learn(name, ref)
-        self._fold = Fold(self._rules, fold)
+        self._fold = Fold(self.rules, fold)
         for name, loop in self._fold.loops.items():
             self._metrics.resume(name, loop.join.counts)
             for version in sorted(loop.versions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,43 +9,35 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
 
-from millstream.contracts.times import from_rfc3339
-from millstream.errors import DeliveryUnknown
+from millstream.errors import DeliveryUnknown, Refusal
 from millstream.project import Stream
+from millstream.runtime import http
+from millstream.runtime.http import JSON, answer
 from millstream.runtime.tracing import current_traceparent, span
 from millstream_ingest.domain.bodies import cut_array, cut_lines
 from millstream_ingest.domain.gate import Gate
 from millstream_ingest.domain.result import Result
-from millstream_ingest.errors import LogAway, Refusal
+from millstream_ingest.errors import LogAway
 from millstream_ingest.handlers import Arrival, accept
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog
 from millstream_ingest.settings import IngestSettings
 
 STATUS: Mapping[str, int] = {
+    **http.STATUS,
+    **http.KNOWN_AT_STATUS,
     # of a request
-    "invalid_known_at": 400,
     "empty_batch": 400,
-    "client_gone": 400,
-    "known_at_not_trusted": 403,
     "unknown_stream": 404,
-    "body_timeout": 408,
-    "body_too_large": 413,
     "too_many_events": 413,
     "too_many_values": 413,
-    "media_type": 415,
-    "content_encoding": 415,
     "busy": 503,
     "unavailable": 503,
     "unknown": 503,
     # of an event, and so of a request with one event
-    "bad_json": 400,
-    "invalid_utf8": 400,
     "too_large": 413,
     "not_an_object": 422,
-    "too_deep": 422,
     "schema": 422,
     "invalid_time": 422,
     "missing_field": 422,
@@ -59,25 +50,18 @@ RETRY_AFTER = {"busy": "1", "unavailable": "5", "unknown": "5"}
 OUTCOME = {"busy": "not_accepted", "unavailable": "not_accepted", "unknown": "unknown"}
 """What a producer has to know before it tries again."""
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
+NDJSON = "application/x-ndjson"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_ENCODER = msgspec.json.Encoder()
 
 Cut = Callable[[bytes], Sequence[bytes]]
 
 
-def answer(status: int, body: Any, headers: dict[str, str] | None = None, media_type: str = JSON) -> Response:
-    return Response(_ENCODER.encode(body), status, headers, media_type)
-
-
 def refused(refusal: Refusal) -> Response:
     """The answer to a request of which nothing was taken."""
-    code = refusal.code
-    body = {"error": code, "message": str(refusal)} | refusal.more
+    code, more, headers = refusal.code, refusal.more, {}
     if code in OUTCOME:
-        body["outcome"] = OUTCOME[code]
-    headers = {"retry-after": RETRY_AFTER[code]} if code in RETRY_AFTER else None
-    return answer(STATUS[code], body, headers)
+        more, headers = more | {"outcome": OUTCOME[code]}, {"retry-after": RETRY_AFTER[code]}
+    return http.refusal(STATUS[code], code, str(refusal), headers=headers, **more)
 
 
 def one_answer(result: Result) -> Response:
@@ -228,8 +212,6 @@ class Doorway:
             refusal = Refusal("unavailable", str(error))
         except DeliveryUnknown as error:
             refusal = Refusal("unknown", f"{error}; send it again, the event id makes that harmless")
-        except ClientDisconnect:
-            refusal = Refusal("client_gone", "the client left before its body was complete")
         self._metrics.refused.labels(refusal.code).inc()
         return refused(refusal)
 
@@ -237,10 +219,10 @@ class Doorway:
         self, route: str, name: str, request: Request, limit: int, cuts: Mapping[str, Cut]
     ) -> Sequence[Result]:
         stream = self._stream(name)
-        cut = cuts[_media_type(request, cuts)]
-        known_at = self._known_at(request)
+        cut = cuts[http.media_type(request, cuts)]
+        known_at = http.known_at(request, self._settings.trust_known_at)
         with self._gate.enter() as load:
-            body = await self._body(request, limit, load.add)
+            body = await http.read_body(request, limit, self._settings.body_timeout, load.add)
             with self._metrics.request_seconds.labels(route).time(), span(f"accept {name}", traceparent(request)):
                 arrival = Arrival(
                     now=self._clock(),
@@ -268,57 +250,8 @@ class Doorway:
             raise Refusal("unknown_stream", f"no stream {name[:100]!r}; known: {', '.join(known)}", known=known)
         return stream
 
-    def _known_at(self, request: Request) -> int | None:
-        said = request.headers.get("ce-knownat")
-        if said is None:
-            return None
-        if not self._settings.trust_known_at:
-            raise Refusal(
-                "known_at_not_trusted",
-                "the header ce-knownat is for replays and backfills; start ingest with MILLSTREAM_TRUST_KNOWN_AT=true, "
-                "or leave it out",
-            )
-        try:
-            return from_rfc3339(said)
-        except ValueError as error:
-            raise Refusal("invalid_known_at", f"ce-knownat: {error}") from error
-
-    async def _body(self, request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
-        """The whole body, counted while it streams in: a chunked one does not say its size beforehand."""
-        too_large = Refusal("body_too_large", f"the body is larger than {limit} bytes")
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise too_large
-        chunks, size = [], 0
-        try:
-            async with asyncio.timeout(self._settings.body_timeout):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > limit:
-                        raise too_large
-                    hold(len(chunk))
-                    chunks.append(chunk)
-        except TimeoutError as error:
-            message = f"the body did not arrive within {self._settings.body_timeout:.0f} s"
-            raise Refusal("body_timeout", message) from error
-        return b"".join(chunks)
-
 
 def traceparent(request: Request) -> str | None:
     """The request's W3C traceparent, where it is one."""
     said = request.headers.get("traceparent", "")
     return said if _TRACEPARENT.fullmatch(said) else None
-
-
-def _media_type(request: Request, cuts: Mapping[str, Cut]) -> str:
-    """The body's media type. Raises Refusal(`media_type`, `content_encoding`)."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
-    said = request.headers.get("content-type", "")
-    kind, _, parameters = said.partition(";")
-    charset = re.search(r"charset\s*=\s*\"?([^\s\";]*)", parameters, re.IGNORECASE)
-    kind = kind.strip().lower()
-    if kind not in cuts or (charset and charset[1].lower() not in ("utf-8", "utf8")):
-        allowed = " or ".join(cuts)
-        raise Refusal("media_type", f"content-type {said[:100]!r}; send {allowed}, in UTF-8")
-    return kind

@@ -1,21 +1,8 @@
-"""What ingest refuses. The code decides the HTTP status, in the one table of `api.py`."""
+"""What ingest refuses of a batch, one event at a time; a whole request is refused by `millstream.errors.Refusal`."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from millstream.errors import MillstreamError, RejectEvent, RetryLater
-
-
-class Refusal(MillstreamError):
-    """The whole request cannot be taken; nothing of it is in Kafka."""
-
-    def __init__(self, code: str, message: str, **more: Any) -> None:
-        super().__init__(message)
-        self.code = code
-        """From the table in `api.py`, a closed set."""
-        self.more = more
-        """Further fields of the answer, e.g. the known streams."""
+from millstream.errors import RejectEvent, RetryLater
 
 
 class BadEvent(RejectEvent):

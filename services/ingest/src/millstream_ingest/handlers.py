@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from millstream.contracts.envelope import Envelope, derived_id
+from millstream.contracts.json_text import pointer
 from millstream.contracts.times import MINUTE, to_rfc3339
 from millstream.errors import RejectEvent
 from millstream.project import Stream
@@ -111,7 +112,7 @@ def _fits(stream: Stream, event: dict[str, Any]) -> None:
     raise BadEvent(
         "schema",
         error.message if len(error.message) <= 300 else f"{error.message[:300]}…",
-        pointer=_pointer(error.instance_path),
+        pointer=pointer(error.instance_path),
         expected=f"{keyword}: {allowed}" if keyword else None,
         got=shown(error.instance),
     )
@@ -126,8 +127,3 @@ def _rule(schema: Any, path: Sequence[str | int]) -> tuple[str, str]:
             # The path leads through a $ref; the keyword at its end is still the one that is broken.
             return str(path[-1]), "see the schema"
     return (str(path[-1]) if path else "", _ENCODER.encode(schema).decode()[:200])
-
-
-def _pointer(path: Sequence[str | int]) -> str:
-    """JSON Pointer, RFC 6901 section 3."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)[:300]

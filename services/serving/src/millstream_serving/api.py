@@ -8,37 +8,21 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
+from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import to_rfc3339
-from millstream.errors import DeliveryUnknown, MillstreamError, RejectEvent, RetryLater
+from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RejectEvent, RetryLater
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
+from millstream.runtime import http
+from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, answer
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
 from millstream_serving.handlers import Champion, Predictor, ask
 from millstream_serving.subscribers import on_record
-
-LARGEST_BODY = 1024 * 1024
-"""Bytes. A question is a few hundred; Kafka's own limit for one is the same."""
-
-BODY_SECONDS = 10.0
-"""For the whole body: a megabyte over a bad line. A client that trickles would hold memory for as long as it likes."""
-
-
-class BadBody(MillstreamError):
-    """The body is no JSON object {"event": {...}}."""
-
-
-class BodyTooLarge(MillstreamError):
-    """More than LARGEST_BODY."""
-
-
-class BodyTimeout(MillstreamError):
-    """The body did not arrive within BODY_SECONDS."""
 
 
 class BadQuestion(MillstreamError):
@@ -50,11 +34,7 @@ class BadQuestion(MillstreamError):
 
 
 ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (BadBody, 400, "bad_body"),
-    (ClientDisconnect, 400, "client_gone"),
     (UnknownLoop, 404, "unknown_loop"),
-    (BodyTimeout, 408, "body_timeout"),
-    (BodyTooLarge, 413, "body_too_large"),
     (BadQuestion, 422, "bad_question"),
     (RejectEvent, 422, "bad_question"),
     (NoModel, 503, "no_model"),
@@ -62,7 +42,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (DeliveryUnknown, 503, "not_logged"),
     (RetryLater, 503, "unavailable"),
 )
-"""The first that fits holds."""
+"""The first that fits holds. Bodies that cannot be read are refused alike by all services: `millstream.runtime.http`."""
 
 _FLIGHT = {
     "flight_id": "2013-06-01-B6-23-JFK",
@@ -91,12 +71,11 @@ _ANSWER = {
 }
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
+        **http.BODY_DOCS,
         200: {"description": "The answer, already on record", "content": {"application/json": {"example": _ANSWER}}},
-        400: {"description": 'The body is not the JSON object {"event": {…}}'},
+        403: {"description": "`ce-knownat`, which this service does not trust"},
         404: {"description": "No such loop; the answer names those there are"},
-        408: {"description": f"The body did not arrive within {BODY_SECONDS:.0f} s"},
-        413: {"description": f"The body has more than {LARGEST_BODY} bytes"},
-        422: {"description": "The event does not fit its stream; `faults` point at what is wrong"},
+        422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
         503: {"description": "no_model, model_failed, not_logged or unavailable: `message` says what it waits for"},
     },
     "openapi_extra": {
@@ -121,21 +100,17 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     event: dict[str, Any]
 
 
-_decode = msgspec.json.Decoder(_Body).decode
-
-
-def answer(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+_BODY = msgspec.json.Decoder(_Body)
 
 
 def refusal(error: Exception) -> Response:
     """The answer that the table gives to `error`; an error that is not in it is ours, and the frame says 500."""
+    if isinstance(error, Refusal):
+        return http.refused(error, {**http.STATUS, **http.KNOWN_AT_STATUS})
     for kind, status, code in ERRORS:
         if isinstance(error, kind):
-            body: dict[str, Any] = {"error": code, "message": str(error)}
-            if isinstance(error, BadQuestion):
-                body["faults"] = error.faults
-            return answer(status, body, {"retry-after": "1"} if status == 503 else None)
+            more: dict[str, Any] = {"faults": error.faults} if isinstance(error, BadQuestion) else {}
+            return http.refusal(status, code, str(error), **more)
     raise error
 
 
@@ -152,6 +127,7 @@ class Doorway:
         publisher: Publisher,
         known: asyncio.Event,
         clock: Callable[[], int],
+        trusts_known_at: bool = False,
     ) -> None:
         self._loops = loops
         self._streams = streams
@@ -160,6 +136,7 @@ class Doorway:
         self._publisher = publisher
         self._known = known
         self._clock = clock
+        self._trusts_known_at = trusts_known_at
         self.router = APIRouter(prefix="/v1/loops", tags=["loops"])
         self.router.add_api_route("", self.list_loops, methods=["GET"], summary="Who answers for each loop")
         self.router.add_api_route("/{loop}", self.show_loop, methods=["GET"], summary="Who answers for one loop")
@@ -179,15 +156,20 @@ class Doorway:
             return refusal(error)
 
     async def predict(self, loop: str, request: Request) -> Response:
-        """Ask one question as of now. A 200 means that the answer is in `millstream-predictions` too (acks=all)."""
+        """Ask one question as of now, or of the header `ce-knownat` where that is trusted.
+
+        A 200 means that the answer is in `millstream-predictions` too (acks=all).
+        """
         try:
             return answer(200, await self._predict(self._loop(loop), request))
-        except (MillstreamError, ClientDisconnect) as error:
+        except MillstreamError as error:
             return refusal(error)
 
     async def _predict(self, loop: Loop, request: Request) -> dict[str, Any]:
-        event = _event(await _body(request))
-        now = self._clock()
+        http.media_type(request)
+        event = read_json(await http.read_body(request, LARGEST_BODY, BODY_SECONDS), _decode).event
+        known_at = http.known_at(request, self._trusts_known_at)
+        now = self._clock() if known_at is None else known_at
         time = self._check(self._streams[loop.predict.on], event, now)
         if not self._known.is_set():
             raise ModelsUnknown("the models are still being read; /readyz says what is missing")
@@ -213,7 +195,8 @@ class Doorway:
         except (ValueError, RecursionError) as error:
             raise BadQuestion([{"pointer": "/event", "message": f"nested too deeply to check: {error}"}]) from error
         if found:
-            raise BadQuestion([{"pointer": _pointer(fault), "message": fault.message[:500]} for fault in found[:20]])
+            faults = [(pointer(["event", *fault.instance_path]), fault.message[:500]) for fault in found[:MOST_FAULTS]]
+            raise BadQuestion([{"pointer": place, "message": message} for place, message in faults])
         time = stream.time_of(event)
         if time > now + MAX_AHEAD:
             ahead = f"{to_rfc3339(time)} is more than 5 minutes ahead of {to_rfc3339(now)}, the time here"
@@ -274,34 +257,8 @@ def _said(served: PredictionServed) -> dict[str, Any]:
     }
 
 
-def _pointer(fault: Any) -> str:
-    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in fault.instance_path]
-    return "/".join(["/event", *parts])
-
-
-def _event(raw: bytes) -> dict[str, Any]:
+def _decode(raw: bytes) -> _Body:
     try:
-        return _decode(raw).event
-    except RecursionError as error:
-        raise BadBody("nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadBody(f'send {{"event": {{…}}}} as JSON in UTF-8: {error}') from error
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body, counted while it streams in: a chunked one does not say its size beforehand."""
-    too_large = BodyTooLarge(f"the body has more than {LARGEST_BODY} bytes")
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > LARGEST_BODY:
-        raise too_large
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > LARGEST_BODY:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise BodyTimeout(f"the body did not arrive within {BODY_SECONDS:.0f} s") from error
-    return b"".join(chunks)
+        return _BODY.decode(raw)
+    except msgspec.ValidationError as error:
+        raise Refusal("bad_body", f'send {{"event": {{…}}}}: {error}') from error

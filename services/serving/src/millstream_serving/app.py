@@ -69,6 +69,7 @@ def create_app(
         publisher=service.publisher,
         known=keeper.known,
         clock=clock,
+        trusts_known_at=settings.trust_known_at,
     )
     service.app.include_router(doorway.router)
     return service

@@ -20,6 +20,9 @@ class Settings(ServiceSettings):
     data: Path = Path("data/serving")
     """This replica's own folder: the compiled Feast registry."""
 
+    trust_known_at: bool = False
+    """Honour the request header `ce-knownat`: a question is answered as of then. For a mill that replays the past, where a
+    question of today would carry the time of every window with it."""
     model_threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads of one model run. With more than one, onnxruntime may add up a lone row's trees in another order than a
     batch's, and the same question could get another last digit; scale with replicas first."""

@@ -6,20 +6,16 @@ import uuid
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from millstream.contracts.events import Cause, RetrainRequested
 from millstream.contracts.times import to_rfc3339
-from millstream.errors import RetryLater
+from millstream.runtime.http import JsonBody, refusal
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.errors import UnknownLoop
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.ports import Announcer
-
-STATUS = {UnknownLoop: 404, RetryLater: 503}
-"""The one table from errors to status codes."""
 
 
 class Wish(BaseModel):
@@ -31,12 +27,20 @@ class Wish(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+WISH = JsonBody(
+    Wish,
+    example={"by": "Ada", "reason": "the new runway changed the delays"},
+    refusals={
+        404: "No such loop; the answer names those there are",
+        503: "Kafka is away or did not confirm in time; try again after Retry-After",
+    },
+)
+
+
 def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
     @app.exception_handler(UnknownLoop)
-    @app.exception_handler(RetryLater)
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-        return JSONResponse({"error": str(error)}, status_code=status)
+    async def unknown_loop(request: Request, error: UnknownLoop) -> Response:
+        return refusal(404, "unknown_loop", str(error))
 
     @app.get(
         "/v1/loops", tags=["loops"], summary="Champion, run under way, last decision and next schedule of each loop"
@@ -45,15 +49,20 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
         return {"loops": [view(state, trainer.rules[name].schedule) for name, state in sorted(trainer.states.items())]}
 
     @app.post(
-        "/v1/loops/{loop}/retrain", status_code=202, tags=["loops"], summary="Ask for a retrain; the policy answers"
+        "/v1/loops/{loop}/retrain",
+        status_code=202,
+        tags=["loops"],
+        summary="Ask for a retrain; the policy answers",
+        **WISH.docs,
     )
-    async def retrain(loop: str, wish: Wish) -> dict[str, str]:
+    async def retrain(loop: str, request: Request) -> dict[str, str]:
         if loop not in trainer.states:
             raise UnknownLoop(loop, sorted(trainer.states))
-        request = uuid.uuid4().hex
-        event = RetrainRequested(id=request, loop=loop, cause=Cause.MANUAL, by=wish.by, reason=wish.reason)
-        await announcer.announce(event, caused_by=request)
-        return {"request": request}
+        wish = await WISH.read(request)
+        id = uuid.uuid4().hex
+        event = RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=wish.by, reason=wish.reason)
+        await announcer.announce(event, caused_by=id)
+        return {"request": id}
 
 
 def view(state: LoopState, schedule: int | None) -> dict[str, Any]:

@@ -17,4 +17,4 @@ class UnknownLoop(MillstreamError):
     """Nobody declared this loop in the project."""
 
     def __init__(self, loop: str, known: list[str]) -> None:
-        super().__init__(f"no loop {loop!r}; the project has {', '.join(known) or 'none'}")
+        super().__init__(f"no loop {loop[:100]!r}; the project has {', '.join(known) or 'none'}")

@@ -41,8 +41,10 @@ def configure_logs(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in ("aiokafka", "faststream", "httpx", "httpcore", "uvicorn.access", "asyncio", "deltalake"):
+    for name in ("aiokafka", "httpx", "httpcore", "uvicorn.access", "asyncio", "deltalake"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    for name in ("uvicorn", "uvicorn.error"):
+    # It warns at every start that topics are not created by the way, which is how we want it.
+    logging.getLogger("faststream").setLevel(logging.ERROR)
+    for name in ("uvicorn", "uvicorn.error", "faststream"):  # these write plain text of their own
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -12,21 +12,21 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
-from millstream.errors import MillstreamError, RetryLater
+from millstream.errors import BadSetup, MillstreamError, RetryLater
 from millstream.runtime.delivery import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Retry, Subscription
 from millstream.runtime.health import Health
+from millstream.runtime.http import answer, http_app
 from millstream.runtime.logs import configure_logs
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
@@ -66,7 +66,7 @@ class Service:
         self._broker: KafkaBroker | None = None
         self.on_fatal: Callable[[], None] = lambda: None
         """Set by `serve`: ends the process."""
-        self.app = FastAPI(title=title, version=version, lifespan=self._lifespan)
+        self.app = http_app(title=title, version=version, lifespan=self._lifespan)
         self._add_probes()
 
     def hears(
@@ -112,7 +112,8 @@ class Service:
         """End the process, loudly: an error that nobody expected must not be skipped."""
         if self.health.fatal is None:
             self.health.fatal = error
-            log.critical("stopping: %s: %s", type(error).__name__, error, exc_info=error)
+            # What a person has to mend reads best without our stack.
+            log.critical("stopping: %s: %s", type(error).__name__, error, exc_info=_unexpected(error))
             self.on_fatal()
 
     @asynccontextmanager
@@ -183,7 +184,7 @@ class Service:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # nothing that runs beside may die unseen
-            log.critical("%s ended", what, exc_info=error)
+            log.critical("%s ended", what, exc_info=_unexpected(error))
             self.fail(error)
 
     async def _stop(self) -> None:
@@ -209,15 +210,18 @@ class Service:
     def _add_probes(self) -> None:
         app = self.app
 
-        @app.get("/livez", tags=["operations"], summary="Is it getting on?")
+        stuck: dict[int | str, Any] = {503: {"description": "No; `reasons` say why"}}
+        waiting: dict[int | str, Any] = {503: {"description": "Not yet; `missing` says what it waits for"}}
+
+        @app.get("/livez", tags=["operations"], summary="Is it getting on?", responses=stuck)
         async def livez() -> Response:
             reasons = self.health.not_alive()
-            return JSONResponse({"alive": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+            return answer(503 if reasons else 200, {"alive": not reasons, "reasons": reasons})
 
-        @app.get("/readyz", tags=["operations"], summary="May it be given work? Says what is missing")
+        @app.get("/readyz", tags=["operations"], summary="May it be given work?", responses=waiting)
         async def readyz() -> Response:
             missing = self.health.not_ready()
-            return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+            return answer(503 if missing else 200, {"ready": not missing, "missing": missing})
 
         @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
         async def metrics(request: Request) -> Response:
@@ -275,7 +279,12 @@ def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: 
     log.info("listening", extra={"address": f"http://{host}:{port}"})
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
-    return 1 if service.health.fatal is not None else 0
+    fatal = service.health.fatal
+    return 0 if fatal is None else 1 if _unexpected(fatal) else 2
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, BadSetup) else error
 
 
 def _bind(settings: ServiceSettings) -> socket.socket:

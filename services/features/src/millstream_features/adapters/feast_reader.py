@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from millstream.errors import RejectEvent
+from millstream.contracts.json_text import pointer
+from millstream.errors import BadSetup, Refusal
 from millstream.project import FeatureCatalogue
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
@@ -18,16 +19,21 @@ class FeastReader:
     """A FeatureStore on the project's definitions. Opening imports Feast (seconds): do it off the event loop."""
 
     def __init__(self, *, repo: Path, registry: Path, valkey: str, namespace: str, lake: str) -> None:
+        """Raises BadSetup for a repo that cannot be used."""
+        from millstream_tiles.errors import TilesError
         from millstream_tiles.feast_views import views_of
         from millstream_tiles.registry import catalogue_of, open_store
 
         registry.parent.mkdir(parents=True, exist_ok=True)
-        self._store = open_store(
-            repo,
-            registry=registry,
-            online={"url": valkey, "namespace": namespace},
-            offline={"lake": lake},
-        )
+        try:
+            self._store = open_store(
+                repo,
+                registry=registry,
+                online={"url": valkey, "namespace": namespace},
+                offline={"lake": lake},
+            )
+        except TilesError as error:
+            raise BadSetup(str(error)) from error
         self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())
 
@@ -42,32 +48,60 @@ class FeastReader:
     ) -> dict[str, Any]:
         """What Feast's feature server answers: `{metadata: {feature_names}, results: [{values, statuses, …}]}`.
 
-        Blocks. Raises RejectEvent("unknown_feature" | "bad_entities"), StoreUnavailable.
+        Blocks. Raises Refusal(`unknown_feature`, `bad_entities`, `bad_question`), StoreUnavailable.
         """
-        from feast.errors import FeastError
+        from feast.errors import FeastError, FeastObjectNotFoundException
         from google.protobuf.json_format import MessageToDict
 
         from millstream_tiles import as_of as at
         from millstream_tiles import errors as tiles_errors
 
+        rows = _rows(entities)
         try:
             wanted: Any = self._store.get_feature_service(service) if service else list(features or [])
             with at(as_of) if as_of is not None else nullcontext():
                 response = self._store.get_online_features(
-                    features=wanted, entity_rows=_rows(entities), full_feature_names=full_names
+                    features=wanted, entity_rows=rows, full_feature_names=full_names
                 )
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(str(error)) from error
-        except FeastError as error:
-            raise RejectEvent("unknown_feature", str(error)) from error
-        except (KeyError, ValueError) as error:
-            raise RejectEvent("bad_entities", str(error)) from error
+        except FeastObjectNotFoundException as error:
+            raise Refusal("unknown_feature", str(error)) from error
+        except KeyError as error:
+            said = str(error.args[0])
+            raise Refusal("bad_question", f"entities: {said} is missing" if said.isidentifier() else said) from error
+        except (FeastError, ValueError, TypeError, AssertionError) as error:
+            # Feast takes a null or a wrong type as far as it goes, and then names neither the entity nor its row.
+            if misfit := self._misfit(entities):
+                raise Refusal("bad_entities", misfit) from error
+            if isinstance(error, (TypeError, AssertionError)):
+                raise
+            raise Refusal("bad_question", str(error)) from error
         answer: dict[str, Any] = MessageToDict(response.proto, preserving_proto_field_name=True)
         return answer
+
+    def _misfit(self, entities: dict[str, list[Any]]) -> str | None:
+        """The first value that names no entity, for a person."""
+        from feast.type_map import python_values_to_proto_values
+        from feast.value_type import ValueType
+
+        types = {entity.join_key: entity.value_type for entity in self._store.list_entities()}
+        for name, values in entities.items():
+            kind = types.get(name, ValueType.UNKNOWN)
+            for row, value in enumerate(values):
+                place = f"{pointer(['entities', name, row])} is"
+                if value is None or isinstance(value, list | dict):
+                    what = "null" if value is None else "an array" if isinstance(value, list) else "an object"
+                    return f"{place} {what}; write a text or a number, or leave this row out"
+                try:
+                    python_values_to_proto_values([value], kind)
+                except (ValueError, TypeError, AssertionError):
+                    return f"{place} {str(value)[:100]!r}; {name} is of type {kind.name}"
+        return None
 
 
 def _rows(entities: dict[str, list[Any]]) -> list[dict[str, Any]]:
     lengths = {len(values) for values in entities.values()}
     if len(lengths) != 1:
-        raise RejectEvent("bad_entities", f"entity columns must have one length; got {sorted(lengths)}")
+        raise Refusal("bad_entities", f"entity columns must have one length; got {sorted(lengths)}")
     return [dict(zip(entities, row, strict=True)) for row in zip(*entities.values(), strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from millstream_ingest.errors import Refusal
+from millstream.errors import Refusal
 
 MOST_EVENTS = 10_000
 """Of one batch. Checking that many takes under a second of one core; more belongs into several requests."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from millstream_ingest.errors import Refusal
+from millstream.errors import Refusal
 
 
 class Gate:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
-from millstream.errors import MillstreamError
+from millstream.errors import BadSetup
 from millstream.project import load_project
 from millstream_serving.domain.columns import FeatureValues
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
@@ -61,7 +61,7 @@ class FeastStore:
         self._opening = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Read the repo. Raises MillstreamError for one that cannot be read: the process ends, the message says why."""
+        """Read the repo. Raises BadSetup for one that cannot be read: the process ends, the message says why."""
         async with self._opening:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._open_store)
@@ -100,7 +100,7 @@ class FeastStore:
                 load_project(self._project, catalogue_of(store))
             return store
         except TilesError as error:
-            raise MillstreamError(str(error)) from error
+            raise BadSetup(str(error)) from error
 
     def _open(self, service: str) -> FeastFeatures:
         from millstream_tiles.digest import digest

@@ -44,6 +44,7 @@ class MlflowTracker:
     def __init__(self, uri: str, patience: float) -> None:
         # urllib3 waits 2, 4, 8… seconds between retries, the first one at once: n retries are 2**n - 2 seconds.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = str(int(math.log2(patience + 2)))
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would stand between lines of JSON
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "1"
         os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"] = "0"
         # Its server answers within half a second; one that hangs is asked again while there is patience left.
