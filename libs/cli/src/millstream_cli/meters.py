@@ -22,7 +22,8 @@ class Reading:
     """One service at one moment."""
 
     rate: float
-    """Records a second since the last reading: for ingest, written to the project's streams; else committed."""
+    """Records a second since the last reading: for ingest, written to the project's streams; else committed by its (first)
+    group, so that what two groups of a service read counts once."""
     lag: int
     """Records in its topics that its groups have yet to commit."""
 
@@ -62,7 +63,7 @@ class Meters:
             for group in groups:
                 committed = await self._offsets.committed(group)
                 ends = await self._offsets.ends(sorted({p.topic for p in committed}))
-                done += sum(committed.values())
+                done += sum(committed.values()) if group == groups[0] else 0
                 lag += sum(max(0, end - committed.get(p, 0)) for p, end in ends.items())
             self._note(service, done, lag)
 
