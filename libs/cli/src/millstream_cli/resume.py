@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.envelope import known_at_of
+from millstream.contracts.times import from_datetime
+from millstream.contracts.topics import PREDICTIONS
 from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
 
@@ -47,11 +52,20 @@ async def _last(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> 
     return found
 
 
-def _times(records: Iterable[ConsumerRecord]) -> Iterable[int]:
+def _times(records: Iterable[ConsumerRecord]) -> Iterator[int]:
     for record in records:
-        try:
+        with suppress(ValueError):  # a stranger's record: it is on its way to the dead letters
             at = known_at_of(record.headers)
-        except ValueError:  # a stranger's record: it is on its way to the dead letters
-            continue
-        if at is not None:
-            yield at
+            if at is None and record.topic == PREDICTIONS.name:
+                at = from_datetime(_ASKED.decode(record.value or b"").asked_at)
+            if at is not None:
+                yield at
+
+
+class _Asked(msgspec.Struct):
+    """What answers and unanswered questions have in common. They carry no known-at: they are of the time of asking."""
+
+    asked_at: datetime
+
+
+_ASKED = msgspec.json.Decoder(_Asked)
