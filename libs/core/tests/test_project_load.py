@@ -240,6 +240,7 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
 
     views = {
         "ok": View(stream="flights-landed", keys=("origin",), aggregates=mean("tailnum", "count")),
+        "events": View(stream="flights-landed", keys=("origin",), aggregates=(*mean("", "count"), *mean("*", "count"))),
         "a": View(stream="flights-land", keys=(), aggregates=()),
         "b": View(stream="flights-landed", keys=("orgin",), aggregates=mean("arr_dely")),
         "c": View(stream="flights-landed", keys=("origin",), aggregates=mean("tailnum")),

@@ -150,6 +150,8 @@ def view_problems(catalogue: FeatureCatalogue, streams: Mapping[str, Stream], un
                 message = f"no field {key!r} in stream {stream.name} to join by"
                 yield problem(name, name, message, nearest(key, _fields(stream)))
         for aggregate in view.aggregates:
+            if aggregate.function == "count" and aggregate.column in ("", "*"):
+                continue  # the events themselves
             types = stream.types_of(aggregate.column) - {"null"}
             where = f"{name}.{aggregate.name}"
             if aggregate.column not in _fields(stream):
