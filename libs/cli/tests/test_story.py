@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from millstream.contracts.envelope import Envelope, Headers
 from millstream.contracts.events import (
     Cause,
@@ -104,9 +106,14 @@ def test_the_timeline_keeps_verdicts_that_led_to_something() -> None:
     assert [(row["id"], row["caused_by"]) for row in story.timeline()] == [("v1", None), ("d1", "v1")]
 
 
-def test_a_record_that_is_not_ours_is_passed_over() -> None:
-    strange = FakeRecord(b"{}", Envelope(id="x", type="millstream.model.state.v1", source="stranger").headers())
+@pytest.mark.parametrize("value", [b"{}", b'{"loop":', b"\xff", b"[" * 100_000, b""])
+def test_a_record_that_is_not_ours_is_passed_over(value: bytes) -> None:
+    strange = FakeRecord(value, Envelope(id="x", type="millstream.model.state.v1", source="stranger").headers())
     assert told(strange).told == []
+
+
+def test_a_record_with_broken_headers_is_passed_over() -> None:
+    assert told(FakeRecord(b"{}", [("ce_type", b"\xff")])).told == []
 
 
 def test_news_is_what_somebody_would_want_to_be_told() -> None:

@@ -52,12 +52,12 @@ def test_rows_are_the_same_however_they_were_encoded() -> None:
     assert sent == [f'{{"name":"at {hour}"}}'.encode() for hour in hours]
 
 
-def test_a_replay_goes_on_with_the_tick_that_ended_last() -> None:
+def test_a_replay_goes_on_after_the_tick_that_ended_last() -> None:
     hours = frame(*(i * 0.11 for i in range(500)))
     whole = Ticks({"asked": hours}, questions={"asked"}, tick=HOUR, until=None)
     rest = Ticks({"asked": hours}, questions={"asked"}, tick=HOUR, until=None, since=20 * HOUR)
-    assert rest.span == (19 * HOUR, whole.span[1])
-    assert list(rest) == [tick for tick in whole if tick.end >= 20 * HOUR]
+    assert rest.span == (20 * HOUR, whole.span[1])
+    assert list(rest) == [tick for tick in whole if tick.end > 20 * HOUR]
 
 
 def test_known_at_is_that_of_the_tick() -> None:

@@ -39,11 +39,12 @@ def departure(number: int, at: str = "2013-06-01T11:30:00Z") -> bytes:
 
 
 JUNK = [
-    (b"\xff\xfe no text", b"not_json"),
-    (b"{", b"not_json"),
-    (b"", b"not_json"),
-    (b"[" * 100 + b"]" * 100, b"schema"),
-    (b"[" * 100_000 + b"]" * 100_000, b"not_json"),
+    (b"\xff\xfe no text", b"bad_json"),
+    (b"{", b"bad_json"),
+    (b"", b"bad_json"),
+    (b"[" * 64 + b"]" * 64, b"schema"),
+    (departure(8)[:-1] + b', "extra": ' + b"[" * 100 + b"]" * 100 + b"}", b"too_deep"),
+    (b"[" * 100_000 + b"]" * 100_000, b"too_deep"),
     (b'{"flight_id": "B6-9"}', b"schema"),
     (b'{"flight_id": "' + b"x" * 900_000 + b'"}', b"schema"),
     (departure(9, at="2013-06-01T12:06:00Z"), b"too_early"),

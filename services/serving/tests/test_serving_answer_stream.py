@@ -111,13 +111,23 @@ async def test_broken_records_are_named_and_their_neighbours_answered(stage: Sta
     stage.promote(1, stage.package("1", lambda row: 0.25))
     await stage.heard(1)
     rejected = await doorway(stage)(
-        batch(flight(1), b"\xff\xfe", b"{", flight(2, distance=True), flight(3, distance="far"), b"[" * 5000, flight(4))
+        batch(
+            flight(1),
+            b"\xff\xfe",
+            b"{",
+            flight(2, distance=True),
+            flight(3, distance="far"),
+            b"[" * 5000,
+            flight(4),
+            flight(5, extra=json.loads("[" * 100 + "]" * 100)),
+        )
     )
     assert [(one.record.offset, one.error.reason) for one in rejected] == [
-        (1, "not_json"),
-        (2, "not_json"),
+        (1, "bad_json"),
+        (2, "bad_json"),
         (3, "schema"),
-        (5, "not_json"),
+        (5, "too_deep"),
+        (7, "too_deep"),
         (4, "bad_input"),
     ]
     assert [event.question for event in published(stage)] == ["B6-1", "B6-4"]

@@ -105,10 +105,24 @@ async def test_without_a_model_the_answer_says_what_it_waits_for(http: httpx.Asy
         (b'{"event": []}', 422, "bad_body"),
         (b'{"event": {}, "as_of": "yesterday"}', 422, "bad_body"),
         (b'{"event":' * 5000, 422, "too_deep"),
+        (b'{"event": {"extra": ' + b"[" * 100 + b"]" * 100 + b"}}", 422, "too_deep"),
+        (b'{"a":', 400, "bad_json"),
+        (b'{"event": {"distance": 1e999}}', 400, "bad_json"),
         (b'{"event": {}}', 422, "bad_question"),
         (b" " * (LARGEST_BODY + 1), 413, "body_too_large"),
     ],
-    ids=["torn", "no UTF-8", "a list", "unknown field", "deep", "no fields", "too large"],
+    ids=[
+        "torn",
+        "no UTF-8",
+        "a list",
+        "unknown field",
+        "deep",
+        "deep inside",
+        "torn elsewhere",
+        "too large a number",
+        "no fields",
+        "too large",
+    ],
 )
 async def test_a_bad_body_is_refused_by_the_table(
     http: httpx.AsyncClient, body: bytes, status: int, error: str

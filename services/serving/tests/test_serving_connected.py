@@ -162,7 +162,7 @@ async def test_questions_become_answers_and_a_new_model_takes_over_without_a_res
         second = [a for a in found if a.question == "B6-2"]
         assert {a.id for a in second} == {asked_over_http.json()["prediction_id"]}, "one question, one id, both ways"
         assert {a.transport for a in second if isinstance(a, PredictionServed)} == {"kafka", "http"}
-        assert (await town.dead_letter())["millstream-dlq-reason"] == b"not_json"
+        assert (await town.dead_letter())["millstream-dlq-reason"] == b"bad_json"
 
         await town.promote(2, town.package("2", lambda row: 0.75))
         await until(http, f"/v1/loops/{town.loop}", lambda said: said["revision"] == 2)

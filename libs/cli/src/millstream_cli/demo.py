@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
-from millstream_cli.summary import Places, summarise
+from millstream_cli.summary import Places, broken_promises, summarise
 from millstream_cli.ticks import Ticks
 
 
@@ -25,6 +26,7 @@ async def demo(
     *, project: Project, root: Path, out: Path, tick: int, until: int | None, console: Console
 ) -> dict[str, Any]:
     """Run it and return the figures, which are also written to `out`/demo.json. Everything under `root` starts afresh.
+    `broken_promises` among them is empty when all is well.
 
     Raises CommandFailed, EmbeddedError. Whatever happens, what was started is stopped.
     """
@@ -43,9 +45,9 @@ async def demo(
     try:
         loading = asyncio.ensure_future(asyncio.to_thread(load_recording, project))
         state = await mill.start()
-        ticks = Ticks(
-            await loading, questions={loop.predict.on for loop in project.loops.values()}, tick=tick, until=until
-        )
+        recording = await loading
+        asking = {loop.predict.on for loop in project.loops.values()}
+        ticks = Ticks(recording.events, questions=asking, tick=tick, until=until)
         started = time.perf_counter()
         console.print(f"replaying {ticks.events:,} events in {len(ticks):,} ticks")
         replayed = await run_replay(
@@ -63,17 +65,26 @@ async def demo(
         console.print("[dim]counting topics, lake and stores; recomputing features offline[/dim]")
         loop = next(iter(project.loops.values()))
         places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
-        figures = await summarise(project, loop, ticks, replayed.story, places)
+        figures = await summarise(project, loop, recording, ticks, replayed.story, places)
         figures |= _costs(mill, replayed, ticks, started - began, time.perf_counter() - began)
         figures["restarts"] = sum(mill.restarts.values())
-        # JSON knows no NaN: what could not be measured (no flight after the first of March) is null.
-        figures = {name: None if value != value else value for name, value in figures.items()}
+        figures["broken_promises"] = broken_promises(figures)
     finally:
         console.print("[dim]stopping[/dim]")
         await asyncio.to_thread(mill.stop)
+    figures = {name: finite(value) for name, value in figures.items()}
     (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str, allow_nan=False) + "\n")
     show(figures, console, out)
     return figures
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can say it: null for NaN (no flight of that month landed) and for infinite (a null beside a number)."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _costs(mill: Mill, replayed: Replayed, ticks: Ticks, startup: float, wall: float) -> dict[str, Any]:
@@ -129,19 +140,29 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
         row("log loss", f"{f['log_loss']:.4f}", f"{kept} {f['static_log_loss']:.4f}")
         row("AUC", f"{f['auc']:.4f}", f"{kept} {f['static_auc']:.4f}")
     else:
-        row("log loss", "–", "scored from March on; this replay ends before")
+        row("log loss", "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before")
     row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
-    row("online = offline", f"{f['skew_max']:.1e}", f"largest difference, {f['skew_checked']:,} predictions recomputed")
+    row(
+        "online = offline",
+        _difference(f["skew_max"]),
+        f"largest difference, {f['skew_checked']:,} predictions recomputed",
+    )
     row(
         "online = recount",
-        f"{f['recount_max']:.1e}",
+        _difference(f["recount_max"]),
         f"largest difference, {f['recount_checked']:,} recounted by plain loops",
     )
     row("seconds", f"{f['wall_seconds']:.0f}", f"{f['events_per_second']:,.0f} events/s while replaying")
     row("memory", f"{f['peak_rss_mb'][largest]:,.0f} MiB", f"the largest process: {largest}")
     console.print(table)
+    for promise in f["broken_promises"]:
+        console.print(f"BROKEN: {promise}", style="bold red", soft_wrap=True)
     console.print(
         f"\nEverything, with the timeline of verdicts, decisions, runs and models: {out / 'demo.json'}\n"
         "Keep a mill running and look around:  make up\n"
         "Ask it something:                     millstream status, then the addresses it prints"
     )
+
+
+def _difference(largest: float | None) -> str:
+    return "infinite" if largest is None else f"{largest:.1e}"

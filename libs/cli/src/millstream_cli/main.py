@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="Folder with streams/, features/ and loops/.")]
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
+SinceOption = Annotated[
+    str | None, typer.Option(help="Begin at this day (UTC). Default: where the last replay into this mill ended.")
+]
 TickOption = Annotated[str, typer.Option(help="Step of the simulated clock: 15m, 1h. Smaller is fresher and slower.")]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="In the background; stop with: millstream down.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget everything that an earlier mill kept.")]
@@ -54,7 +57,7 @@ def _project(path: Path) -> Project:
         raise _fail(error) from error
 
 
-def _until(text: str | None) -> int | None:
+def _moment(text: str | None) -> int | None:
     if text is None:
         return None
     try:
@@ -107,10 +110,12 @@ def demo(
     console = Console(stderr=as_json)
     with _interruptible():
         figures = _run(
-            run(project=found, root=data / "demo", out=out, tick=_tick(tick), until=_until(until), console=console)
+            run(project=found, root=data / "demo", out=out, tick=_tick(tick), until=_moment(until), console=console)
         )
     if as_json:
         print(json.dumps(figures, indent=2, default=str))
+    if figures["broken_promises"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -156,22 +161,26 @@ def status(data: DataOption = HOME, as_json: JsonOption = False) -> None:
 def replay(
     project: ProjectOption = FLIGHTS,
     until: UntilOption = None,
+    since: SinceOption = None,
     tick: TickOption = "1h",
     kafka: Annotated[str | None, typer.Option(help="Kafka of a mill elsewhere; with --ingest and --serving.")] = None,
     ingest: Annotated[str | None, typer.Option(help="Address of its ingest, like http://ingest:8080.")] = None,
     serving: Annotated[str | None, typer.Option(help="Address of its serving.")] = None,
     data: DataOption = HOME,
 ) -> None:
-    """Send a project's recording through a running mill, along a simulated clock. Goes on where the last one ended.
+    """Send a project's recording through a running mill, along a simulated clock.
+
+    Goes on where the last one into this mill ended.
 
     Example:  millstream up --detach && millstream replay --until 2013-02-01
     """
-    from millstream_cli.up import replay_into, running_addresses
+    from millstream_cli.replaying import Span, replay_into, target_of
 
     found = _project(project)
     with _interruptible():
-        addresses = running_addresses(data / "up", kafka=kafka, ingest=ingest, serving=serving)
-        _run(replay_into(found, addresses, tick=_tick(tick), until=_until(until), console=Console()))
+        target = target_of(data / "up", kafka=kafka, ingest=ingest, serving=serving)
+        span = Span(tick=_tick(tick), since=_moment(since), until=_moment(until))
+        _run(replay_into(found, target, span, Console()))
 
 
 @app.command()

@@ -29,6 +29,8 @@ PORTS = {"ingest": 8101, "features": 8102, "serving": 8103, "drift": 8104, "trai
 
 SERVERS = "servers"
 """Folder of the embedded servers in a mill's."""
+POSITION = "replay.json"
+"""File in a mill's folder: how far the last replay into it came."""
 
 RESTARTS = 20
 """A service that ended this often is broken, not unlucky; then the mill stops instead of hiding it."""
@@ -77,14 +79,17 @@ class Mill:
         fixed_ports: bool,
         say: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
+        mend_servers: bool = True,
     ) -> None:
-        """Nothing is started yet. `fresh` forgets what an earlier run left in `root`."""
+        """Nothing is started yet. `fresh` forgets what an earlier run left in `root`; with `mend_servers` a server that
+        ended is started again, as a service is."""
         self._project = project
         self._root = root.resolve()
         self._say = say
         self._environment = dict(environment or {})
         self._fresh = fresh
         self._fixed = fixed_ports
+        self._mend_servers = mend_servers
         self.stack = EmbeddedStack(
             self._root / SERVERS, with_mlflow=True, progress=say, fresh=fresh, wait_for_mlflow=False
         )
@@ -99,15 +104,13 @@ class Mill:
 
         MLflow may still import then (10 s): no service waits for it, and `supervise` sees it through.
         """
-        for name in SERVICES:
-            variable = f"MILLSTREAM_PORT_{name.upper()}"
-            wanted = int(os.environ.get(variable, PORTS[name])) if self._fixed else None
-            self._urls[name] = f"http://127.0.0.1:{claim(wanted, variable)}"
+        self._urls = {name: f"http://127.0.0.1:{port}" for name, port in self._ports().items()}
         # The stack refuses a folder that another mill uses, so it comes before anything is removed.
         await asyncio.to_thread(self.stack.start)
         if self._fresh:
             for old in ("lake", "packages", "data", "logs", "cli"):
                 shutil.rmtree(self._root / old, ignore_errors=True)
+            (self._root / POSITION).unlink(missing_ok=True)
         await ensure_topics(self.stack.kafka.bootstrap, topics_of(self._project, partitions=1))
         self._say("starting the five services")
         for name in SERVICES:
@@ -152,6 +155,10 @@ class Mill:
                     raise CommandFailed(f"{name} ended {RESTARTS} times; see {process.log}\n{process.log_tail()}")
                 self._say(f"{name} ended with status {process.returncode}; starting it again")
                 process.launch()
+            for server in self.stack.processes() if self._mend_servers else ():
+                if not self._stopping and not server.alive():
+                    self._say(f"{server.name} ended with status {server.returncode}; starting it again")
+                    server.launch()
 
     def usage(self) -> dict[str, Usage]:
         """Peak memory and CPU time of each process, by name, as far as it was looked at while it ran."""
@@ -173,6 +180,19 @@ class Mill:
     def _wait_for_mlflow(self) -> None:
         if self.stack.mlflow is not None:
             self.stack.mlflow.wait_ready()
+
+    def _ports(self) -> dict[str, int]:
+        """Raises PortTaken, and CommandFailed for a setting that names no port of its own."""
+        if not self._fixed:
+            return {name: claim(None, name) for name in SERVICES}
+        ports: dict[str, int] = {}
+        for name in SERVICES:
+            variable = f"MILLSTREAM_PORT_{name.upper()}"
+            said = os.environ.get(variable, str(PORTS[name]))
+            if not said.isdecimal() or not 0 < int(said) < 65536 or int(said) in ports.values():
+                raise CommandFailed(f"{variable} is {said!r}; write a port from 1 to 65535 that no other service has")
+            ports[name] = claim(int(said), variable)
+        return ports
 
     def _process(self, name: str) -> ManagedProcess:
         url = self._urls[name]

@@ -38,6 +38,7 @@ class PredictionLog:
     unanswered: int = 0
     repeats: int = 0
     records: int = 0
+    """Of answers: the served ones, repeats and all."""
 
     def add(self, served: Sequence[PredictionServed]) -> None:
         """Append answers that were not there before."""
@@ -99,9 +100,12 @@ async def _read(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> 
         fresh: list[PredictionServed] = []
         for partition, records in (await consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)).items():
             for record in records:
-                log.records += 1
                 served = _type_of(record) == PredictionServed.type_name
-                event = decode_served(record.value) if served else decode_unanswered(record.value)
+                try:
+                    event = (decode_served if served else decode_unanswered)(record.value or b"")
+                except (ValueError, RecursionError):
+                    continue  # somebody else's record in our topic: drift dead-letters it
+                log.records += served
                 if event.id in seen:
                     log.repeats += 1
                     continue

@@ -1,17 +1,32 @@
-"""A recording: events of the past with the time at which each became known. `recording.py` of a project makes one."""
+"""A recording: events of the past with the time at which each became known. `recording.py` of a project makes one.
+
+It has a function `recording()` that returns the events, and may have `SCORED_FROM` (RFC 3339: answers to earlier questions are
+not scored) and `TIME_ZONE` (IANA name: in which months are counted).
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from millstream.contracts.times import from_rfc3339
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
 
-Recording = Mapping[str, pl.DataFrame]
-"""Stream → its events; column `known_at` (int64 µs, UTC) says when each became known, the other columns are the event."""
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Events of the past, and how a summary of their replay is to be read."""
+
+    events: Mapping[str, pl.DataFrame]
+    """Stream → its events; column `known_at` (int64 µs, UTC) says when each became known, the other columns are the event."""
+    scored_from: int | None = None
+    """Questions asked before (microseconds) are not scored."""
+    time_zone: str = "UTC"
 
 
 def load_recording(project: Project) -> Recording:
@@ -28,7 +43,10 @@ def load_recording(project: Project) -> Recording:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        found = module.recording()
+        found: dict[str, pl.DataFrame] = module.recording()
+        since: str | None = getattr(module, "SCORED_FROM", None)
+        scored_from = None if since is None else from_rfc3339(since)
+        time_zone = ZoneInfo(getattr(module, "TIME_ZONE", "UTC")).key
     except Exception as error:
         raise CommandFailed(f"{path}: {type(error).__name__}: {error}") from error
     for stream, events in found.items():
@@ -38,4 +56,5 @@ def load_recording(project: Project) -> Recording:
             raise CommandFailed(
                 f"{path}: {stream}: known_at must be Int64 microseconds, is {events.schema.get('known_at')}"
             )
-    return {stream: events.sort("known_at", maintain_order=True) for stream, events in found.items()}
+    ordered = {stream: events.sort("known_at", maintain_order=True) for stream, events in found.items()}
+    return Recording(events=ordered, scored_from=scored_from, time_zone=time_zone)

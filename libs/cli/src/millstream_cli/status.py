@@ -13,13 +13,14 @@ from rich.table import Table
 
 from millstream_cli.meters import Meters
 from millstream_cli.mill import MillState
+from millstream_cli.probes import missing_of
 
 
 async def status(root: Path, console: Console, as_json: bool) -> None:
     """Ask every service and Kafka. Raises CommandFailed when no mill runs in `root`."""
     state = MillState.load(root)
     async with httpx.AsyncClient(timeout=5.0) as http:
-        ready = await asyncio.gather(*(_ready(http, url) for url in state.services.values()))
+        ready = await asyncio.gather(*(missing_of(http, url) for url in state.services.values()))
         loops = await _loops(http, state)
     meters = Meters(state.kafka, list(_streams(state)))
     await meters.once()
@@ -47,14 +48,6 @@ def _streams(state: MillState) -> list[str]:
     from millstream.project import load_project
 
     return list(load_project(state.project).streams)
-
-
-async def _ready(http: httpx.AsyncClient, url: str) -> list[str]:
-    try:
-        answer = (await http.get(f"{url}/readyz")).json()
-    except (httpx.TransportError, ValueError) as error:
-        return [f"does not answer ({type(error).__name__})"]
-    return [f"{what}: {why}" for what, why in answer["missing"].items()]
 
 
 async def _loops(http: httpx.AsyncClient, state: MillState) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,12 @@ from millstream.contracts.events import (
     decode_event,
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
+from millstream_cli.errors import Stuck
+
+READ_WITHIN = 120.0
+"""Seconds to read what is in the topics: thousands of records a year, and Kafka may be away for a while."""
+RUN_WITHIN = 7200.0
+"""Seconds that a run may take; the trainer gives up each of its attempts after half an hour."""
 
 TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS))
 
@@ -66,9 +73,12 @@ class Story:
         await self._consumer.stop()
 
     async def catch_up(self, ends: dict[TopicPartition, int]) -> None:
-        """Read up to `ends` (partitions of other topics are ignored)."""
+        """Read up to `ends` (partitions of other topics are ignored). Raises Stuck."""
         mine = {p: end for p, end in ends.items() if p in self._partitions}
+        deadline = time.monotonic() + READ_WITHIN
         while any([await self._consumer.position(p) < end for p, end in mine.items()]):
+            if time.monotonic() > deadline:
+                raise Stuck(f"{', '.join(TOPICS)} could not be read to their ends within {READ_WITHIN:.0f} s")
             await self.read(timeout=0.2)
 
     async def read(self, timeout: float) -> None:
@@ -79,15 +89,19 @@ class Story:
                 self._tell(record)
 
     async def until_runs_are_done(self) -> None:
+        """Raises Stuck for a run that neither ends nor is given up."""
+        deadline = time.monotonic() + RUN_WITHIN
         while self.open_runs:
+            if time.monotonic() > deadline:
+                raise Stuck(f"run {', '.join(self.open_runs)} did not end within {RUN_WITHIN / 60:.0f} minutes")
             await self.read(timeout=0.5)
             await asyncio.sleep(0)
 
     def _tell(self, record: Any) -> None:
-        envelope = envelope_of(record.headers)
         try:
+            envelope = envelope_of(record.headers)
             event = decode_event(envelope.type, record.value or b"")
-        except msgspec.ValidationError:
+        except (ValueError, RecursionError):
             return  # somebody else's record in our topic: the services dead-letter it
         if event is None or envelope.id in self._seen:
             return

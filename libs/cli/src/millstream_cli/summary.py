@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,21 @@ import numpy as np
 import polars as pl
 
 from millstream.contracts.events import Decision, ModelState, Outcome, RetrainDecided
-from millstream.contracts.times import from_rfc3339
+from millstream.contracts.times import to_rfc3339
 from millstream.project import Loop, Project
 from millstream.runtime.packages import PackageStore
 from millstream_cli.offsets import Offsets
 from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.recording import Recording
 from millstream_cli.scores import auc, log_loss
 from millstream_cli.skew import Skew, measure_skew, sample
 from millstream_cli.static_model import score_static
 from millstream_cli.story import Story
 from millstream_cli.ticks import Ticks
 
-SCORED_FROM = from_rfc3339("2013-03-01T05:00:00Z")
-"""The flights are scored from March (New York) on, so that the numbers stand beside those of plain retraining schedules."""
 SKEW_SAMPLE = 4_000
+SAME = 1e-9
+"""Features further apart than the last digits of a sum are two numbers."""
 RECOUNT_SAMPLE = 200
 """A recount is slow on purpose: these take two seconds."""
 
@@ -38,7 +40,9 @@ class Places:
     registry: Path
 
 
-async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, places: Places) -> dict[str, Any]:
+async def summarise(
+    project: Project, loop: Loop, recording: Recording, ticks: Ticks, story: Story, places: Places
+) -> dict[str, Any]:
     """The figures of `out/demo.json` that come from topics, lake and stores."""
     offsets = Offsets(places.kafka)
     await offsets.start()
@@ -60,15 +64,27 @@ async def summarise(project: Project, loop: Loop, ticks: Ticks, story: Story, pl
         "dead_letters": dead,
         "questions": lake["questions"],
         "unanswered_no_model": log.unanswered,
-        "predictions": log.records - log.unanswered,
+        "predictions": log.records,
         "predictions_effective": log.served,
     }
-    figures |= _quality(loop, log, labels, story, places)
+    figures |= _quality(loop, recording, log, labels, story, places)
     figures |= _decisions(story)
     figures |= _skew(project, loop, log, places)
     figures |= _recount(project, loop, log, ticks)
     figures["timeline"] = story.timeline()
     return figures
+
+
+def broken_promises(figures: Mapping[str, Any]) -> list[str]:
+    """What must hold after every replay, whatever was sent, and does not: nothing where all is well."""
+    answered = figures["predictions_effective"] + figures["unanswered_no_model"]
+    found = {
+        f"{figures['events_lost']:,} events are lost": figures["events_lost"] == 0,
+        f"{figures['questions']:,} questions, {answered:,} of them answered": answered == figures["questions"],
+        f"online and offline differ: {figures['skew_worst']}": figures["skew_max"] <= SAME,
+        f"online and a recount differ: {figures['recount_worst']}": figures["recount_max"] <= SAME,
+    }
+    return [what for what, holds in found.items() if not holds]
 
 
 async def _dead_letters(offsets: Offsets, project: Project) -> int:
@@ -80,13 +96,16 @@ async def _dead_letters(offsets: Offsets, project: Project) -> int:
 def _lake(project: Project, loop: Loop, ticks: Ticks, lake: str) -> dict[str, int]:
     """Rows, different questions, ids that were sent and are not there, ids that are there twice."""
     from millstream_tiles.lake import Lake
-    from millstream_tiles.lake_reader import read_events
+    from millstream_tiles.lake_reader import count, read_events
 
     rows = lost = duplicates = questions = 0
     tables = Lake(lake)
     for name, stream in project.streams.items():
         sent = ticks.sent(name)
-        if stream.id is None or not len(sent):
+        if stream.id is None:  # nothing tells one event from another: they can only be counted
+            there = count(tables, name)
+            rows, lost = rows + there, lost + max(0, len(sent) - there)
+            questions += there if name == loop.predict.on else 0
             continue
         ids = read_events(tables, name, ["_id"])["_id"]
         rows += len(ids)
@@ -98,25 +117,35 @@ def _lake(project: Project, loop: Loop, ticks: Ticks, lake: str) -> dict[str, in
 
 
 def _labels(loop: Loop, lake: str) -> pl.DataFrame:
-    """key, truth (0 or 1) of every label event in the lake that carries one."""
+    """key, truth (0 or 1) and known_at (microseconds) of the first label event of each key that carries one."""
     from millstream_tiles.lake import Lake
     from millstream_tiles.lake_reader import read_events
 
     fields = sorted({loop.label.by, *loop.label.value.fields})
-    rows = read_events(Lake(lake), loop.label.stream, fields)
+    rows = read_events(Lake(lake), loop.label.stream, [*fields, "_known_at"])
     names = loop.label.value.fields
     values = rows.select(names).rows()
     truth = {row: loop.label.value(dict(zip(names, row, strict=True))) for row in set(values)}
     known = {row: None if value is None else float(value) for row, value in truth.items()}
-    found = pl.DataFrame({"key": rows[loop.label.by].cast(pl.String), "truth": [known[row] for row in values]})
-    return found.drop_nulls().unique("key", keep="first", maintain_order=True)
+    columns = {
+        "key": rows[loop.label.by].cast(pl.String),
+        "truth": pl.Series([known[row] for row in values], dtype=pl.Float64),
+        "known_at": rows["_known_at"].dt.epoch("us"),
+    }
+    return pl.DataFrame(columns).drop_nulls().unique("key", keep="first", maintain_order=True)
 
 
-def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story, places: Places) -> dict[str, Any]:
-    joined = log.frame(loop.name).join(labels, on="key", how="inner")
-    answers = joined.filter(pl.col("asked_at") >= SCORED_FROM).sort("asked_at", "id")
+def _quality(
+    loop: Loop, recording: Recording, log: PredictionLog, labels: pl.DataFrame, story: Story, places: Places
+) -> dict[str, Any]:
+    # A label counts from the time of asking until label.within later, as drift and trainer count.
+    waited = pl.col("known_at") - pl.col("asked_at")
+    joined = log.frame(loop.name).join(labels, on="key").filter(waited.is_between(0, loop.label.within))
+    since = recording.scored_from
+    scored = joined if since is None else joined.filter(pl.col("asked_at") >= since)
+    answers = scored.sort("asked_at", "id")
     truth, p = answers["truth"].to_numpy(), answers["probability"].to_numpy()
-    month = pl.from_epoch("asked_at", time_unit="us").dt.convert_time_zone("America/New_York").dt.strftime("%Y-%m")
+    month = pl.from_epoch("asked_at", time_unit="us").dt.convert_time_zone(recording.time_zone).dt.strftime("%Y-%m")
     by_month = {
         str(name[0]): round(auc(part["truth"].to_numpy(), part["probability"].to_numpy()), 4)
         for name, part in answers.with_columns(month=month).group_by("month", maintain_order=True)
@@ -125,7 +154,7 @@ def _quality(loop: Loop, log: PredictionLog, labels: pl.DataFrame, story: Story,
     return {
         "labels_joined": len(joined),
         "scored": len(answers),
-        "scored_from": "2013-03-01 (New York)",
+        "scored_from": None if since is None else to_rfc3339(since),
         "log_loss": log_loss(truth, p),
         "auc": auc(truth, p),
         "auc_by_month": by_month,
@@ -167,7 +196,7 @@ def _skew(project: Project, loop: Loop, log: PredictionLog, places: Places) -> d
         "skew_values": skew.values,
         "skew_max": skew.largest,
         "skew_worst": skew.worst,
-        "first_prediction_at": answers["asked_at"].min(),
+        "first_prediction_at": None if answers.is_empty() else to_rfc3339(int(answers["asked_at"][0])),
     }
 
 

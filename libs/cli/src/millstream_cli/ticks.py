@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
-from millstream_cli.recording import Recording
 
 ENCODED_AT_ONCE = 20_000
 """Rows turned into JSON in one go: most of the cost is per call, and 20,000 rows are 6 MB."""
@@ -55,25 +53,27 @@ class Ticks:
 
     def __init__(
         self,
-        recording: Recording,
+        events: Mapping[str, pl.DataFrame],
         *,
         questions: Collection[str],
         tick: int,
         until: int | None,
         since: int | None = None,
     ) -> None:
-        """`questions` names the streams that ask. `tick`, `until` and `since` are microseconds: what became known at `until`
-        or later is left out (None: nothing is), as are ticks that ended before `since`.
+        """`events` are those of a recording, `questions` names the streams that ask.
+
+        `tick`, `until` and `since` are microseconds: what became known at `until` or later is left out (None: nothing is),
+        as are ticks that ended at `since` or before.
         """
         self._tick = tick
         self._questions = set(questions)
         self._frames: dict[str, pl.DataFrame] = {}
         self._numbers: dict[str, NDArray[np.int64]] = {}
         """Of each stream, the tick of each row."""
-        for stream, frame in recording.items():
+        for stream, frame in events.items():
             known = frame["known_at"].to_numpy()
             last = len(known) if until is None else int(np.searchsorted(known, until, side="left"))
-            first = 0 if since is None else int(np.searchsorted(known // tick + 1, -(-since // tick), side="left"))
+            first = 0 if since is None else int(np.searchsorted(known // tick, since // tick, side="left"))
             self._numbers[stream] = known[first:last] // tick
             self._frames[stream] = frame.slice(first, max(0, last - first)).drop("known_at")
         found = [np.unique(numbers) for numbers in self._numbers.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 NOT_OURS = "not_our_event"
 """No `ce_type` on a record of our own topic."""
-NOT_JSON = "not_json"
+BAD_JSON = "bad_json"
 BAD_EVENT = "bad_event"
 """JSON, but not what the type says."""
 NO_PROBABILITY = "no_probability"

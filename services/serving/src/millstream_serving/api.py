@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
@@ -96,13 +95,6 @@ PREDICT_DOCS: dict[str, Any] = {
 }
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    event: dict[str, Any]
-
-
-_BODY = msgspec.json.Decoder(_Body)
-
-
 def refusal(error: Exception) -> Response:
     """The answer that the table gives to `error`; an error that is not in it is ours, and the frame says 500."""
     if isinstance(error, Refusal):
@@ -167,7 +159,7 @@ class Doorway:
 
     async def _predict(self, loop: Loop, request: Request) -> dict[str, Any]:
         http.media_type(request)
-        event = read_json(await http.read_body(request, LARGEST_BODY, BODY_SECONDS), _decode).event
+        event = _event(read_json(await http.read_body(request, LARGEST_BODY, BODY_SECONDS)))
         known_at = http.known_at(request, self._trusts_known_at)
         now = self._clock() if known_at is None else known_at
         time = self._check(self._streams[loop.predict.on], event, now)
@@ -257,8 +249,10 @@ def _said(served: PredictionServed) -> dict[str, Any]:
     }
 
 
-def _decode(raw: bytes) -> _Body:
-    try:
-        return _BODY.decode(raw)
-    except msgspec.ValidationError as error:
-        raise Refusal("bad_body", f'send {{"event": {{…}}}}: {error}') from error
+def _event(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict) or not isinstance(body.get("event"), dict):
+        raise Refusal("bad_body", 'send {"event": {…}}, one event as its stream has it')
+    if others := body.keys() - {"event"}:
+        raise Refusal("bad_body", f'send {{"event": {{…}}}} and nothing beside it; found {sorted(others)[:5]!r:.200}')
+    event: dict[str, Any] = body["event"]
+    return event

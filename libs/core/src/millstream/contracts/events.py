@@ -298,7 +298,7 @@ _DECODERS = {event.type_name: msgspec.json.Decoder(event) for event in EVENTS}
 def decode_event(type_name: str, value: bytes) -> Event | None:
     """Decode one of our own events; None for a type we do not know (a newer release may send it).
 
-    Raises msgspec.ValidationError (a ValueError) where the value does not fit the type.
+    Raises ValueError where the value is no JSON or does not fit the type (msgspec.ValidationError).
     """
     decoder: msgspec.json.Decoder[Any] | None = _DECODERS.get(type_name)
     if decoder is None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from millstream.contracts.envelope import Envelope, known_at_of
+from millstream.contracts.json_text import read_json
 from millstream.contracts.times import MINUTE, to_rfc3339
-from millstream.errors import RejectEvent
+from millstream.errors import Refusal, RejectEvent
 from millstream.project.stream import Stream
 from millstream.runtime.records import Batch, Record, Rejected, envelope
 
 MAX_AHEAD = 5 * MINUTE
 """An event time further ahead of its known-at is a broken clock, and one such event would freeze a key's newest tile."""
-
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +34,16 @@ class UserEvent:
 
 
 def read_event(stream: Stream, record: Record) -> UserEvent:
-    """Decode and check one record. Raises RejectEvent: bad_headers, not_json, schema, invalid_time, too_early."""
+    """Decode and check one record. Raises RejectEvent: bad_headers, bad_json, invalid_utf8, too_deep, schema, invalid_time,
+    too_early."""
     try:
         said = known_at_of(record.headers)
     except ValueError as error:
         raise RejectEvent("bad_headers", str(error)) from error
     try:
-        event = _decode(record.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RejectEvent("not_json", f"{error or 'nested too deeply'}") from error
+        event = read_json(record.value or b"")
+    except Refusal as error:
+        raise RejectEvent(error.code, str(error)) from error
     validator = stream.validator()
     try:
         # Most events have no fault: only one that has is gone through again, to name it.

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def check_folder(root: Path, *, min_free_bytes: int, free_bytes: Callable[[Path]
         )
 
 
+LOOK, LOOKS = 0.02, 10
+"""Seconds between two tries to get the lock, and how many there are."""
+
+
 class FolderLock:
     """Held while a stack runs on a folder. The system drops it when the holder dies, so it is never stale."""
 
@@ -44,13 +49,20 @@ class FolderLock:
     def take(self) -> None:
         """Raises StackAlreadyRunning, naming the holder's process id."""
         descriptor = os.open(self._root / "stack.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        if not try_lock(descriptor):
+        if not self._lock(descriptor):
             holder = os.read(descriptor, 32).decode().strip()
             os.close(descriptor)
             raise StackAlreadyRunning(self._root, holder)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
+
+    def _lock(self, descriptor: int) -> bool:
+        for _ in range(LOOKS):
+            if try_lock(descriptor):
+                return True
+            time.sleep(LOOK)  # somebody may just look whether it is held, which takes it for an instant
+        return False
 
     def held(self) -> bool:
         """Whether a stack runs here, whoever's."""

@@ -14,7 +14,7 @@ from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Record
 from millstream.runtime.user_events import read_event
 from millstream_drift.domain.events import Heard, Label, Question
-from millstream_drift.errors import BAD_EVENT, KNOWN_IN_FUTURE, NO_PROBABILITY, NOT_JSON, NOT_OURS
+from millstream_drift.errors import BAD_EVENT, BAD_JSON, KNOWN_IN_FUTURE, NO_PROBABILITY, NOT_OURS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
 
@@ -88,7 +88,7 @@ class KafkaEvents:
         except msgspec.ValidationError as error:
             raise RejectEvent(BAD_EVENT, str(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RejectEvent(NOT_JSON, str(error) or "nested too deeply") from error
+            raise RejectEvent(BAD_JSON, str(error) or "nested too deeply") from error
 
     def _is_lost(self, event: PredictionServed, asked_at: int) -> bool:
         """Whether nobody can judge this version. Raises RetryLater while its announcement may be on its way."""
