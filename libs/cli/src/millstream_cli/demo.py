@@ -137,8 +137,8 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
     answered = f"{f['predictions_effective']:,} answered, {f['unanswered_no_model']:,} before the first model"
     row("questions", f["questions"], answered)
     if f["scored"]:
-        row("log loss", f"{f['log_loss']:.4f}", f"{kept} {f['static_log_loss']:.4f}")
-        row("AUC", f"{f['auc']:.4f}", f"{kept} {f['static_auc']:.4f}")
+        row("log loss", _score(f["log_loss"]), f"{kept} {_score(f['static_log_loss'])}")
+        row("AUC", _score(f["auc"]), f"{kept} {_score(f['static_auc'])}")
     else:
         row("log loss", "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before")
     row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
@@ -162,6 +162,11 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
         "Keep a mill running and look around:  make up\n"
         "Ask it something:                     millstream status, then the addresses it prints"
     )
+
+
+def _score(value: float | None) -> str:
+    """An AUC needs both outcomes, which a few hours of flights may not have."""
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _difference(largest: float | None) -> str:
