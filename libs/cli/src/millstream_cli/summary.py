@@ -138,9 +138,8 @@ def _labels(loop: Loop, lake: str) -> pl.DataFrame:
 def _quality(
     loop: Loop, recording: Recording, log: PredictionLog, labels: pl.DataFrame, story: Story, places: Places
 ) -> dict[str, Any]:
-    # A label counts from the time of asking until label.within later, as drift and trainer count.
-    waited = pl.col("known_at") - pl.col("asked_at")
-    joined = log.frame(loop.name).join(labels, on="key").filter(waited.is_between(0, loop.label.within))
+    joined = log.frame(loop.name).join(labels, on="key")
+    waited = joined["known_at"] - joined["asked_at"]
     since = recording.scored_from
     scored = joined if since is None else joined.filter(pl.col("asked_at") >= since)
     answers = scored.sort("asked_at", "id")
@@ -152,7 +151,8 @@ def _quality(
     }
     static = _static(answers, story, places)
     return {
-        "labels_joined": len(joined),
+        # In time, as drift and trainer count; every answer that got its label is scored.
+        "labels_joined": int(waited.is_between(0, loop.label.within).sum()),
         "scored": len(answers),
         "scored_from": None if since is None else to_rfc3339(since),
         "log_loss": log_loss(truth, p),
