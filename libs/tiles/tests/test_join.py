@@ -102,11 +102,12 @@ def assert_same_as_recount(
             found = joined[feature.name][row]
             if expected is None:
                 assert math.isnan(found), (feature, key, t)
-            elif feature.function in (Function.COUNT, Function.MIN, Function.MAX, Function.LAST):
+            elif feature.function in (Function.COUNT, Function.MIN, Function.MAX, Function.FIRST, Function.LAST):
                 assert found == expected, (feature, key, t)
             else:
                 # Relative to what was added: where values cancel, no sum of doubles has more digits.
-                assert found == pytest.approx(expected, rel=1e-9, abs=1e-14 * largest * (len(events) + 1)), (
+                added = largest**2 if feature.function is Function.VAR else largest
+                assert found == pytest.approx(expected, rel=1e-9, abs=1e-14 * added * (len(events) + 1)), (
                     feature,
                     key,
                     t,
@@ -232,7 +233,7 @@ def test_a_million_events_of_a_large_mean_keep_nine_digits() -> None:
     delay = 1e9 + rng.normal(0, 1, n)
     known = when + rng.integers(0, HOUR, n)
     frame = pl.DataFrame({"_event_time": when, "_known_at": known, "origin": ["JFK"] * n, "delay": delay})
-    functions = (Function.SUM, Function.MEAN, Function.STD, Function.MIN)
+    functions = (Function.SUM, Function.MEAN, Function.VAR, Function.STD, Function.MIN)
     view = a_view(*(aggregate(f, window=6 * HOUR) for f in functions))
     t = np.array([23 * HOUR + 7])
     found = windowed_values(view, frame, pl.DataFrame({"origin": ["JFK"]}), t)
@@ -242,7 +243,8 @@ def test_a_million_events_of_a_large_mean_keep_nine_digits() -> None:
         Function.MEAN: math.fsum(seen) / len(seen),
         Function.MIN: float(seen.min()),
     }
-    direct[Function.STD] = math.sqrt(math.fsum((seen - direct[Function.MEAN]) ** 2) / (len(seen) - 1))
+    direct[Function.VAR] = math.fsum((seen - direct[Function.MEAN]) ** 2) / (len(seen) - 1)
+    direct[Function.STD] = math.sqrt(direct[Function.VAR])
     for feature in view.aggregates:
         assert found[feature.name][0] == pytest.approx(direct[feature.function], rel=1e-9)
 

@@ -48,6 +48,7 @@ def view(name: str, keys: tuple[str, ...], *aggregates: tuple[Function, str, int
 VIEWS = [
     view("by_origin", ("origin",), (Function.COUNT, "*", HOUR, 10 * MINUTE), (Function.STD, "dep_delay", HOUR, HOUR)),
     view("by_gate", ("origin", "gate"), (Function.LAST, "dep_delay", 24 * HOUR, HOUR)),
+    view("first", ("origin",), (Function.FIRST, "dep_delay", HOUR, HOUR), (Function.VAR, "dep_delay", HOUR, HOUR)),
 ]
 
 
@@ -97,7 +98,8 @@ def test_a_week_of_questions_is_what_a_recount_says(tmp_path: Path, chunk: int) 
     t = np.array([MARCH + rng.randrange(8 * 24 * HOUR) for _ in range(60)], dtype=np.int64)
     origins = [rng.choice(["EWR", "JFK", "LGA", None]) for _ in t]
     gates = [rng.choice([1, 2]) for _ in t]
-    keys = {"by_origin": pl.DataFrame({"origin": origins}), "by_gate": pl.DataFrame({"origin": origins, "gate": gates})}
+    keys = {name: pl.DataFrame({"origin": origins}) for name in ("by_origin", "first")}
+    keys |= {"by_gate": pl.DataFrame({"origin": origins, "gate": gates})}
     answers = history(lake, [Asked(view=v, keys=keys[v.name]) for v in VIEWS], t, chunk=chunk)
     for one, values in zip(VIEWS, answers, strict=True):
         for row, key in enumerate(keys[one.name].rows()):

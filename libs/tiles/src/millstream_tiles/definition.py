@@ -39,8 +39,9 @@ DAY = 86_400_000_000
 class Function(StrEnum):
     """The aggregate functions. All are mergeable: partial(a) + partial(b) = partial(a and b).
 
-    `std` is the sample standard deviation (n - 1; null below two events). `last` is the value with the largest event
-    time; among equal event times the larger value wins, so that merging commutes.
+    `var` is the sample variance and `std` its root (n - 1; null below two values). `last` is the value with the largest
+    event time, `first` that with the smallest; among equal event times the larger value is the last and the smaller one the
+    first, so that merging commutes.
     """
 
     COUNT = "count"
@@ -48,7 +49,9 @@ class Function(StrEnum):
     MEAN = "mean"
     MIN = "min"
     MAX = "max"
+    VAR = "var"
     STD = "std"
+    FIRST = "first"
     LAST = "last"
 
 

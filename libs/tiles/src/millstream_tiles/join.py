@@ -23,7 +23,7 @@ from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.join_events import EVENT_TIME, KNOWN_AT, countable, every_event, numbers, present
 from millstream_tiles.join_forest import Bools, Floats, Ints, Measure, Span, walk
 from millstream_tiles.join_keys import by_code_and_time, key_codes
-from millstream_tiles.join_measures import Count, Deviation, Extreme, Last, Mean, Sum
+from millstream_tiles.join_measures import Count, Deviation, Extreme, First, Last, Mean, Sum, Variance
 
 Features = Mapping[str, Floats | Ints]
 
@@ -133,12 +133,16 @@ class _Join:
                 return Sum(column, questions)
             case Function.MEAN:
                 return Mean(column, questions)
+            case Function.VAR:
+                return Variance(column, questions)
             case Function.STD:
                 return Deviation(column, questions)
             case Function.MIN:
                 return Extreme(column, questions, np.minimum, np.inf)
             case Function.MAX:
                 return Extreme(column, questions, np.maximum, -np.inf)
+            case Function.FIRST:
+                return First(column, self._sorted.places, questions)
             case Function.LAST:
                 return Last(column, self._sorted.places, questions)
         raise ValueError(f"{self._view.name}: no offline aggregate for {aggregate.function}")

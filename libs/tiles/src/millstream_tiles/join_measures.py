@@ -121,8 +121,18 @@ class Last(_Running[np.int64]):
         return last
 
 
-class Deviation:
-    """Sample standard deviation, from partials merged pairwise; null below two values.
+class First(Last):
+    """The value with the smallest event time; among equal event times the smaller value: the last one seen backwards."""
+
+    def __init__(self, column: Floats, places: Ints, questions: int) -> None:
+        super().__init__(-column, -places, questions)
+
+    def values(self) -> Floats:
+        return -super().values()
+
+
+class Variance:
+    """Sample variance, from partials merged pairwise; null below two values.
 
     Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979), eq. 2.1:
     there is no sum of raw squares, so a large mean costs no digits.
@@ -163,7 +173,14 @@ class Deviation:
 
     def values(self) -> Floats:
         n, _, squares = self._answers
-        return np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
+        return np.where(n > 1, squares / np.maximum(n - 1, 1), np.nan)
+
+
+class Deviation(Variance):
+    """Its root: the sample standard deviation."""
+
+    def values(self) -> Floats:
+        return np.sqrt(super().values())
 
 
 def _each(do: Callable[[Floats], Floats], partial: Partial) -> Partial:

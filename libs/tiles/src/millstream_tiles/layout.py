@@ -27,12 +27,14 @@ class Op(StrEnum):
     MAX = ">"
     MOMENTS = "v"
     """Three components, n, mean, M2 (sum of squared differences from the mean): Chan, Golub and LeVeque (1983)."""
+    FIRST = "f"
+    """Two components, event time and value: the smaller time wins, then the smaller value."""
     LAST = "l"
     """Two components, event time and value: the larger time wins, then the larger value."""
 
     @property
     def width(self) -> int:
-        return {"v": 3, "l": 2}.get(self.value, 1)
+        return {"v": 3, "f": 2, "l": 2}.get(self.value, 1)
 
     @property
     def empty(self) -> tuple[float, ...]:
@@ -45,6 +47,7 @@ _EMPTY: dict[str, tuple[float, ...]] = {
     "<": (float("inf"),),
     ">": (float("-inf"),),
     "v": (0.0, 0.0, 0.0),
+    "f": (float("inf"), float("inf")),
     "l": (float("-inf"), float("-inf")),
 }
 
@@ -85,7 +88,9 @@ _NEEDS: dict[Function, tuple[tuple[str, Op], ...]] = {
     Function.MEAN: (("n", Op.ADD), ("sum", Op.ADD)),
     Function.MIN: (("min", Op.MIN),),
     Function.MAX: (("max", Op.MAX),),
+    Function.VAR: (("moments", Op.MOMENTS),),
     Function.STD: (("moments", Op.MOMENTS),),
+    Function.FIRST: (("first", Op.FIRST),),
     Function.LAST: (("last", Op.LAST),),
 }
 
@@ -122,6 +127,9 @@ def merge(layout: Layout, a: Floats, b: Floats) -> Floats:
             out[i] = min(a[i], b[i])
         elif part.op is Op.MAX:
             out[i] = max(a[i], b[i])
+        elif part.op is Op.FIRST:
+            if (b[i], b[i + 1]) < (a[i], a[i + 1]):
+                out[i : i + 2] = b[i : i + 2]
         elif part.op is Op.LAST:
             if (b[i], b[i + 1]) > (a[i], a[i + 1]):
                 out[i : i + 2] = b[i : i + 2]

@@ -281,14 +281,15 @@ class _Reduction:
             mean = total / np.maximum(n, 1.0)
             away = np.where(valid, values - np.repeat(mean, self._counts), 0.0)
             return np.stack([n, mean, self._add(away * away)], axis=1)
-        return self._last(values, valid)
+        return self._at_the_end(values, valid, *((np.minimum, np.inf) if kind == "first" else (np.maximum, -np.inf)))
 
-    def _last(self, values: Floats, valid: NDArray[np.bool_]) -> Floats:
-        times = np.where(valid, self._columns.batch.event_time[self._chosen].astype(np.float64), -np.inf)
-        newest = self._reduced(np.maximum, times)
-        at_newest = valid & (times == np.repeat(newest, self._counts))
-        value = self._reduced(np.maximum, np.where(at_newest, values, -np.inf))
-        return np.stack([newest, value], axis=1)
+    def _at_the_end(self, values: Floats, valid: NDArray[np.bool_], furthest: np.ufunc, nothing: float) -> Floats:
+        """Time and value of the first (`furthest` is the minimum) or last value of each group."""
+        times = np.where(valid, self._columns.batch.event_time[self._chosen].astype(np.float64), nothing)
+        end = self._reduced(furthest, times)
+        at_end = valid & (times == np.repeat(end, self._counts))
+        value = self._reduced(furthest, np.where(at_end, values, nothing))
+        return np.stack([end, value], axis=1)
 
     def _column(self, name: str) -> tuple[Floats, NDArray[np.bool_], Floats, Floats]:
         """(values with 0 for null, not null, how many a group, their sum a group)."""

@@ -76,12 +76,15 @@ def _value(aggregate: Aggregate, events: list[Event], t: int) -> float | int | N
         return min(values)
     if aggregate.function is Function.MAX:
         return max(values)
+    if aggregate.function is Function.FIRST:
+        return min(pairs)[1]
     if aggregate.function is Function.LAST:
         return max(pairs)[1]
-    if len(values) < 2:  # Function.STD
+    if len(values) < 2:
         return None
     mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return math.sqrt(variance) if aggregate.function is Function.STD else variance
 
 
 def _has_value(value: object) -> bool:

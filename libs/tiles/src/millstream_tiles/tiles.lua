@@ -89,6 +89,9 @@ local function merged(ops, old, new, form)
     elseif op == 108 then -- l last: time, value
       if b[i] > a[i] or (b[i] == a[i] and b[i + 1] > a[i + 1]) then a[i], a[i + 1] = b[i], b[i + 1] end
       i = i + 2
+    elseif op == 102 then -- f first: time, value
+      if b[i] < a[i] or (b[i] == a[i] and b[i + 1] < a[i + 1]) then a[i], a[i + 1] = b[i], b[i + 1] end
+      i = i + 2
     else -- v moments: n, mean, M2
       local n = a[i] + b[i]
       if n > 0 then
@@ -111,7 +114,7 @@ for _ = 1, tonumber(ARGV[7]) do
   local width = 1
   for p = 1, #ops do
     local op = sub(ops, p, p)
-    width = width + (op == 'v' and 3 or op == 'l' and 2 or 1)
+    width = width + (op == 'v' and 3 or (op == 'f' or op == 'l') and 2 or 1)
   end
   local form, size, pos = '<' .. string.rep('d', width), 8 * width, 1
   for e = 1, entities do

@@ -93,23 +93,32 @@ def _value(aggregate: Aggregate, layout: Layout, window: _Window) -> NDArray[np.
             return _finite(window.reduce(np.minimum, window.column(part("min")), np.inf))
         case Function.MAX:
             return _finite(window.reduce(np.maximum, window.column(part("max")), -np.inf))
+        case Function.VAR:
+            return _variance(window, part("moments"))
         case Function.STD:
-            return _std(window, part("moments"))
+            return np.sqrt(_variance(window, part("moments")))
+        case Function.FIRST:
+            return _at_the_end(window, part("first"), np.minimum, np.inf)
         case Function.LAST:
-            times = window.column(part("last"))
-            newest = window.reduce(np.maximum, times, -np.inf)
-            values = np.where(times == newest[window.owner], window.column(part("last"), 1), -np.inf)
-            return _finite(window.reduce(np.maximum, values, -np.inf))
+            return _at_the_end(window, part("last"), np.maximum, -np.inf)
 
 
-def _std(window: _Window, moments: Part) -> Floats:
+def _at_the_end(window: _Window, part: Part, furthest: np.ufunc, nothing: float) -> Floats:
+    """The first (`furthest` is the minimum) or last value."""
+    times = window.column(part)
+    end = window.reduce(furthest, times, nothing)
+    values = np.where(times == end[window.owner], window.column(part, 1), nothing)
+    return _finite(window.reduce(furthest, values, nothing))
+
+
+def _variance(window: _Window, moments: Part) -> Floats:
     """Chan, Golub and LeVeque (1983) for any number of parts: M2 = sum(M2_i) + sum(n_i (mean_i - mean)^2)."""
     n, mean, m2 = (window.column(moments, i) for i in range(3))
     total = window.add(n)
     overall = _divide(window.add(n * mean), total)
     away = np.where(n > 0, mean - overall[window.owner], 0.0)
     spread = window.add(m2 + n * away * away)
-    return np.sqrt(_divide(spread, np.where(total > 1, total - 1, 0.0)))
+    return _divide(spread, np.where(total > 1, total - 1, 0.0))
 
 
 def _divide(a: Floats, b: Floats) -> Floats:
