@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import MessageSizeTooLargeError
 
 from millstream.testing.errors import PortTaken, ServerDidNotStart
 from millstream.testing.jvm import ClassArchive
@@ -78,6 +79,20 @@ async def test_an_orderly_restart_keeps_topics(broker: EmbeddedKafka) -> None:
     await asyncio.to_thread(broker.restart)
     await send(broker.bootstrap, "flights-departed", b"N24211 left")
     assert await first_value(broker.bootstrap, "flights-departed") == b"N24211 left"
+
+
+async def test_a_record_of_two_mebibytes_is_refused_by_the_broker_itself(broker: EmbeddedKafka) -> None:
+    """So no service ever reads one, whatever a producer of its own is set to."""
+    await create(broker.bootstrap, "flights-diverted")
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, max_request_size=8 * 1024 * 1024)
+    await producer.start()
+    try:
+        with pytest.raises(MessageSizeTooLargeError):
+            await producer.send_and_wait("flights-diverted", b"x" * 2 * 1024 * 1024)
+        await producer.send_and_wait("flights-diverted", b"N14228 turned back")
+    finally:
+        await producer.stop()
+    assert await first_value(broker.bootstrap, "flights-diverted") == b"N14228 turned back"
 
 
 async def test_no_topic_appears_by_itself(broker: EmbeddedKafka) -> None:
