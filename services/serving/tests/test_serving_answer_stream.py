@@ -117,7 +117,7 @@ async def test_broken_records_are_named_and_their_neighbours_answered(stage: Sta
             b"{",
             flight(2, distance=True),
             flight(3, distance="far"),
-            b"[" * 5000,
+            b"[" * 5000 + b"]" * 5000,
             flight(4),
             flight(5, extra=json.loads("[" * 100 + "]" * 100)),
         )

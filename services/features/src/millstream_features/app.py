@@ -56,8 +56,8 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )
         hear(
             service,
-            tiles_streams=found.streams_with_views,
-            lake_streams=list(project.streams),
+            tiles_streams=found.streams_with_views if settings.part != "lake" else [],
+            lake_streams=list(project.streams) if settings.part != "tiles" else [],
             tiles=tiles,
             lake=lake,
         )

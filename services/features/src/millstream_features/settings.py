@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from millstream.runtime.settings import ServiceSettings
 
@@ -16,6 +17,10 @@ class Settings(ServiceSettings):
     """Folder or URI of the Delta tables."""
     data: Path = Path("data/features")
     """This replica's own folder: the compiled Feast registry."""
+
+    part: Literal["all", "tiles", "lake"] = "all"
+    """Which of its two groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
+    in one process they share a core, and the lake takes half of it."""
 
     lake_rows: int = 20_000
     """Append when this many rows wait: about 40 MB in memory, one Parquet file that is worth opening."""

@@ -24,9 +24,11 @@ def hear(
     lake: KeepInLake,
 ) -> None:
     """Two groups, since a slow lake must not delay fresh features. Tiles: one consumer per stream that any view reads,
-    so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway."""
+    so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway. Streams that are not
+    given are another process' part."""
     for name in tiles_streams:
         service.hears([name], group=TILES, handler=tiles)
-    service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
-    service.keeps("appending to the lake", lake.keep_flushing)
-    service.at_stop(lake.flush)
+    if lake_streams:
+        service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
+        service.keeps("appending to the lake", lake.keep_flushing)
+        service.at_stop(lake.flush)
