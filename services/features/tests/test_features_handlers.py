@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from millstream.runtime.delivery import Rewind
+from millstream.runtime.delivery import Batch, Rewind
+from millstream_features import handlers
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
-from millstream_features.errors import LakeUnavailable
-from millstream_features.handlers import ApplyToTiles, KeepInLake
+from millstream_features.errors import LakeUnavailable, StoreUnavailable
+from millstream_features.handlers import ApplyToTiles, KeepInLake, parts_of
+from millstream_features.ports import Applied, Slice
 
 from .features_story import DEPARTED, HOUR, MINUTE, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
 
@@ -43,6 +45,39 @@ async def test_a_departure_is_applied_once_however_often_it_is_delivered() -> No
     for _ in range(3):
         assert not await handle(batch(departure(0), departure(1)))
     assert [e.event["flight_id"] for e in tiles.events] == ["F0", "F1"]
+
+
+async def test_a_large_batch_is_applied_in_parts_that_leave_no_offset_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "PART", 2)
+    tiles = MemoryTiles()
+    with_gaps = Batch(DEPARTED.name, 0, 0, 12, [departure(n) for n in (1, 2, 5, 8, 9)])
+    assert [(part.start, part.end) for part in parts_of(with_gaps, 2)] == [(0, 2), (3, 8), (9, 12)]
+    assert not await applying(tiles)(with_gaps)
+    assert [event.event["flight_id"] for event in tiles.events] == ["F1", "F2", "F5", "F8", "F9"]
+    assert tiles.fences[DEPARTED.name, 0] == 12
+
+
+async def test_a_store_that_fails_between_two_parts_is_told_the_rest_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "PART", 2)
+    tiles = MemoryTiles()
+    apply, calls = tiles.apply, 0
+
+    async def sometimes(part: Slice) -> Applied:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreUnavailable("Valkey is away")
+        return await apply(part)
+
+    monkeypatch.setattr(tiles, "apply", sometimes)
+    flights = batch(*(departure(n) for n in range(6)))
+    with pytest.raises(StoreUnavailable):
+        await applying(tiles)(flights)
+    assert [event.event["flight_id"] for event in tiles.events] == ["F0", "F1"], (
+        "no part is begun after one that failed"
+    )
+    await applying(tiles)(flights)
+    assert [event.event["flight_id"] for event in tiles.events] == [f"F{n}" for n in range(6)]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ class Settings(ServiceSettings):
     data: Path = Path("data/features")
     """This replica's own folder: the compiled Feast registry."""
 
+    fetch_max_records: int = 20_000
+    """Largest poll; the tiles apply it in parts."""
     part: Literal["all", "tiles", "lake"] = "all"
     """Which of its two groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
     in one process they share a core, and the lake takes half of it."""

@@ -15,9 +15,8 @@ REMEMBERED = 4096
 """Times that are remembered as text: events of one moment come together, and a clock has few ticks at once."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -26,7 +25,7 @@ def from_rfc3339(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no UTC offset; write it like 2013-01-31T09:30:00Z")
-    micros = (moment - _EPOCH) // _MICROSECOND
+    micros = from_datetime(moment)
     if not _FIRST <= micros <= _LAST:
         # An offset can push a legal local time out of the calendar; nobody could write such a time back.
         raise ValueError(f"{text!r} is not within the years 1 to 9999 in UTC")
@@ -35,7 +34,8 @@ def from_rfc3339(text: str) -> int:
 
 def from_datetime(moment: datetime) -> int:
     """Microseconds of an aware datetime."""
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds  # half the time of a division
 
 
 def to_datetime(micros: int) -> datetime:

@@ -73,6 +73,8 @@ class Gulp:
     min_bytes: int = 1
     wait_ms: int = 100
     """A long poll that is under way delays other partitions of the same consumer: keep it short."""
+    most_bytes: int = 1024 * 1024
+    """Of one partition, fetched at once and held in memory; a larger record comes alone."""
 
 
 AT_ONCE = Gulp()
@@ -134,6 +136,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             max_records=settings.fetch_max_records,
             fetch_min_bytes=self._gulp.min_bytes,
             fetch_max_wait_ms=self._gulp.wait_ms,
+            max_partition_fetch_bytes=self._gulp.most_bytes,
             session_timeout_ms=settings.session_timeout_ms,
             # A member hears of a rebalance by its next heartbeat: the group stands still until its slowest has heard.
             heartbeat_interval_ms=min(1000, settings.session_timeout_ms // 3),
