@@ -170,9 +170,19 @@ def views(draw: st.DrawFn) -> View:
     )
 
 
+@pytest.mark.parametrize("largest", [2**62, 1], ids=["places", "ranks"])
 @given(view=views(), events=departures(), data=st.data())
-@settings(max_examples=300, deadline=None)
-def test_any_view_over_any_events_is_what_a_recount_says(view: View, events: list[Event], data: st.DataObject) -> None:
+@settings(max_examples=200, deadline=None)
+def test_any_view_over_any_events_is_what_a_recount_says(
+    largest: int, view: View, events: list[Event], data: st.DataObject
+) -> None:
+    """Also where keys and times are too many for one integer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("millstream_tiles.join.LARGEST_PLACE", largest)
+        check_any_view(view, events, data)
+
+
+def check_any_view(view: View, events: list[Event], data: st.DataObject) -> None:
     moments = [0, *(e.event_time for e in events), *(e.known_at for e in events), *(e.known_at - 1 for e in events)]
     names: dict[str, list[object]] = {"origin": ["EWR", "JFK", "XXX", None], "carrier": ["AA", "UA"]}
     keys = st.tuples(*(st.sampled_from(names[k]) for k in view.keys))

@@ -13,8 +13,8 @@ event and per question of one call; the offline store calls it with chunks of qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -23,9 +23,27 @@ from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.join_events import EVENT_TIME, KNOWN_AT, countable, every_event, numbers, present
 from millstream_tiles.join_forest import Bools, Floats, Ints, Measure, Span, walk
 from millstream_tiles.join_keys import by_code_and_time, key_codes
-from millstream_tiles.join_measures import Count, Deviation, Extreme, First, Last, Mean, Sum, Variance
+from millstream_tiles.join_measures import (
+    Count,
+    Deviation,
+    Extreme,
+    First,
+    Last,
+    Mean,
+    Moments,
+    Ranks,
+    Running,
+    Sum,
+    Variance,
+    adding,
+    counting,
+    furthest,
+)
 
 Features = Mapping[str, Floats | Ints]
+R = TypeVar("R")
+LARGEST_PLACE = 2**62
+"""Places stay below it, so that they fit an int64."""
 
 
 def windowed_values(view: View, events: pl.DataFrame, keys: pl.DataFrame, t: Ints) -> dict[str, Floats | Ints]:
@@ -56,7 +74,8 @@ def values_of(view: View, usable: pl.DataFrame, keys: pl.DataFrame, t: Ints) -> 
     first[1:] = (codes[1:] != codes[:-1]) | (times[1:] != times[:-1])
     # Ticks and batches ask the same question many times; each distinct one is answered once.
     distinct = np.flatnonzero(first)
-    answers = _Join(view, usable, event_codes).answer(codes[distinct], times[distinct])
+    known_keys = int(np.max(question_codes, initial=0)) + 1
+    answers = _Join(view, usable, event_codes, known_keys).answer(codes[distinct], times[distinct])
 
     answer_of = np.cumsum(first) - 1
     values: dict[str, Floats | Ints] = {}
@@ -73,38 +92,46 @@ def _empty(aggregate: Aggregate, n: int) -> Floats | Ints:
     return np.full(n, 0.0 if aggregate.function is Function.SUM else np.nan)
 
 
-@dataclass(frozen=True)
 class _Sorted:
     """A view's events in (key, event time) order, with positions found by binary search."""
 
-    event_times: Ints
-    """The distinct event times, ascending: positions compare ranks, so that key and time fit one int64."""
-    places: Ints
-    """key code * (ranks + 1) + rank of the event time, ascending."""
+    def __init__(self, codes: Ints, when: Ints, keys: int) -> None:
+        """`codes` (all below `keys`) and `when` of the events, in that order."""
+        self._first, last = (int(when.min()), int(when.max())) if len(when) else (0, 0)
+        self._ranked: Ints | None = None
+        ticks, self._ticks = when - self._first, last - self._first + 2
+        if keys * self._ticks > LARGEST_PLACE:
+            # Decades of microseconds for millions of keys: the times are counted instead, which costs a search more.
+            self._ranked, ticks = np.unique(when, return_inverse=True)
+            self._ticks = len(self._ranked) + 1
+        self.places: Ints = codes * self._ticks + ticks
+        """Key and event time as one int64, ascending."""
 
     def position(self, codes: Ints, at: Ints) -> Ints:
         """Position of the first event of each key with event time >= `at`."""
-        ranks = np.searchsorted(self.event_times, at)
-        return np.searchsorted(self.places, codes * (len(self.event_times) + 1) + ranks)
+        ticks = (
+            np.clip(at - self._first, 0, self._ticks - 1) if self._ranked is None else np.searchsorted(self._ranked, at)
+        )
+        return np.searchsorted(self.places, codes * self._ticks + ticks)
 
 
 class _Join:
     """One view's events, ready to answer questions about distinct, sorted (key, time) pairs."""
 
-    def __init__(self, view: View, events: pl.DataFrame, codes: Ints) -> None:
+    def __init__(self, view: View, events: pl.DataFrame, codes: Ints, keys: int) -> None:
         when = events[EVENT_TIME].to_numpy()
         order = by_code_and_time(codes, when)
-        event_times, ranks = np.unique(when[order], return_inverse=True)
         self._view = view
         self._known = events[KNOWN_AT].to_numpy()[order]
         self._when = when[order]
-        self._sorted = _Sorted(event_times, codes[order] * (len(event_times) + 1) + ranks)
+        self._sorted = _Sorted(codes[order], when[order], keys)
         self._numbers = {a.column: numbers(events, a.column)[order] for a in view.aggregates if not _counts(a)}
         self._present = {a.column: _present(events, a.column)[order] for a in view.aggregates if _counts(a)}
         self._in_order = bool(np.all(self._known >= self._when))
 
     def answer(self, codes: Ints, t: Ints) -> dict[str, Floats | Ints]:
         """One value per (code, t) and aggregate; both ascending by (code, t)."""
+        self._runs: dict[tuple[str, str], Any] = {}
         spans: dict[tuple[int, int], Span] = {}
         measures: dict[str, Measure] = {}
         for aggregate in self._view.aggregates:
@@ -126,26 +153,43 @@ class _Join:
 
     def _measure(self, aggregate: Aggregate, questions: int) -> Measure:
         if _counts(aggregate):
-            return Count(self._present[aggregate.column], questions)
-        column = self._numbers[aggregate.column]
+            return Count(self._counting(aggregate.column), questions)
+        name = aggregate.column
+        column, places, shared = self._numbers[name], self._sorted.places, self._shared
         match aggregate.function:
             case Function.SUM:
-                return Sum(column, questions)
+                return Sum(shared("sum", name, lambda: adding(column)), questions)
             case Function.MEAN:
-                return Mean(column, questions)
+                valued = shared("n", name, lambda: counting(~np.isnan(column)))
+                return Mean(valued, shared("sum", name, lambda: adding(column)), questions)
             case Function.VAR:
-                return Variance(column, questions)
+                return Variance(shared("moments", name, lambda: Moments(column)), questions)
             case Function.STD:
-                return Deviation(column, questions)
+                return Deviation(shared("moments", name, lambda: Moments(column)), questions)
             case Function.MIN:
-                return Extreme(column, questions, np.minimum, np.inf)
+                return Extreme(shared("min", name, lambda: furthest(column, np.minimum, np.inf)), questions)
             case Function.MAX:
-                return Extreme(column, questions, np.maximum, -np.inf)
+                return Extreme(shared("max", name, lambda: furthest(column, np.maximum, -np.inf)), questions)
             case Function.FIRST:
-                return First(column, self._sorted.places, questions)
+                return First(shared("first", name, lambda: Ranks(-column, -places)), questions)
             case Function.LAST:
-                return Last(column, self._sorted.places, questions)
+                return Last(shared("last", name, lambda: Ranks(column, places)), questions)
         raise ValueError(f"{self._view.name}: no offline aggregate for {aggregate.function}")
+
+    def _counting(self, column: str) -> Running[np.int64]:
+        """Where all that is there is a number, as many have a value as are numbers: one run serves count and mean."""
+        present, values = self._present[column], self._numbers.get(column)
+        if values is not None and np.array_equal(present, ~np.isnan(values)):
+            return self._shared("n", column, lambda: counting(present))
+        return self._shared("count", column, lambda: counting(present))
+
+    def _shared(self, kind: str, column: str, make: Callable[[], R]) -> R:
+        """One running value a column, whatever windows and functions need it."""
+        found = self._runs.get((kind, column))
+        if found is None:
+            found = self._runs[kind, column] = make()
+        made: R = found
+        return made
 
 
 def _counts(aggregate: Aggregate) -> bool:

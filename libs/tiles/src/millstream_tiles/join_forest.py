@@ -6,6 +6,7 @@ walk visits one size at a time, bottom up, and keeps only that size in memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,8 +20,8 @@ NEVER = np.iinfo(np.int64).max
 """Known-at of the padding that fills the last block."""
 
 
-class Measure(Protocol):
-    """One aggregate of one span. `walk` calls `start`, then size by size `rise` (not for size 1) and `take`, then `values`."""
+class Run(Protocol):
+    """A running value along the rows of each block. `walk` calls `start`, then `rise` for each size but 1."""
 
     def start(self, padded: int) -> None:
         """Lay the events out as `padded` blocks of one row; rows past the last event count as null."""
@@ -30,6 +31,14 @@ class Measure(Protocol):
 
         `order[i]` says which row of the joined block `mixed[i]` comes where; in the other blocks the rows stay in place.
         """
+
+
+class Measure(Protocol):
+    """One aggregate of one span, taken from the runs that it may share with others. `walk` calls `take` size by size."""
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """What it is taken from."""
 
     def take(self, questions: Ints, rows: Ints) -> None:
         """Add to each question the part of a block from its first row up to and including `rows`."""
@@ -56,9 +65,9 @@ def walk(known: Ints, spans: list[Span]) -> None:
     padded = -(-max(len(known), 1) // top) * top
     known = np.concatenate([known, np.full(padded - len(known), NEVER)])
     frontiers = [_Frontier(span) for span in spans]
-    measures = [measure for span in spans for measure in span.measures]
-    for measure in measures:
-        measure.start(padded)
+    runs = {id(run): run for span in spans for measure in span.measures for run in measure.runs}
+    for run in runs.values():
+        run.start(padded)
     width = 1
     while True:
         for frontier in frontiers:
@@ -67,8 +76,8 @@ def walk(known: Ints, spans: list[Span]) -> None:
         if width > top:
             return
         mixed, order = _sort_blocks(known, width)
-        for measure in measures:
-            measure.rise(width, mixed, order)
+        for run in runs.values():
+            run.rise(width, mixed, order)
 
 
 def _sort_blocks(known: Ints, width: int) -> tuple[Ints, Ints]:
