@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +69,11 @@ class Layout:
 
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def ops(self) -> str:
         return "".join(p.op for p in self.parts)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Doubles a row, the tile index included."""
         return 1 + sum(p.op.width for p in self.parts)

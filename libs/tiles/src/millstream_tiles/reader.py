@@ -13,10 +13,10 @@ import redis.asyncio
 from numpy.typing import NDArray
 from redis.exceptions import NoScriptError, RedisError
 
-from millstream_tiles.definition import View
+from millstream_tiles.definition import Aggregate, View
 from millstream_tiles.errors import StoreUnavailable
 from millstream_tiles.keys import entity_text
-from millstream_tiles.layout import Ints, layout_of
+from millstream_tiles.layout import Ints, Layout, layout_of
 from millstream_tiles.partials import shard_of
 from millstream_tiles.scripts import Script
 from millstream_tiles.tile_keys import TileKeys, entity_bytes
@@ -29,10 +29,25 @@ Request = tuple[str, Mapping[str, Sequence[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """What every read of one view and slide has in common, resolved once: a read takes a third of a millisecond."""
+
+    slide: int
+    layout: Layout
+    aggregates: tuple[Aggregate, ...]
+    names: tuple[str, ...]
+    alike: int
+    """The same number for views that aggregate alike on this slide: they are computed as one."""
+    prefixes: tuple[bytes, ...]
+    """Of the keys, by shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Question:
     """One request, its rows reduced to the distinct entities."""
 
     view: View
+    shapes: tuple[_Shape, ...]
     entities: list[str]
     rows: Ints
     """Which entity each row means; -1: none, its key is null."""
@@ -43,8 +58,8 @@ class _Family:
     """The tiles to fetch for one question: those of one slide in one shard."""
 
     question: int
-    slide: int
-    prefix: bytes
+    shape: _Shape
+    shard: int
     entities: list[bytes]
     numbers: Ints
     """Their numbers among all entities of the question."""
@@ -72,6 +87,8 @@ class WindowReader:
     ) -> None:
         self.views = views
         self._keys = TileKeys(namespace, shards)
+        self._shapes: dict[str, tuple[View, tuple[_Shape, ...]]] = {}
+        self._kinds: dict[tuple[Any, ...], int] = {}
         # `timeout` (seconds): a read takes about 2 ms; one that takes a thousand times as long will not be waited for.
         self._options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
         self._url = url
@@ -86,8 +103,14 @@ class WindowReader:
         """
         plan = self._plan(requests)
         try:
-            with self._client().pipeline(transaction=False) as pipe:
-                replies = self._ask(pipe, plan).execute()
+            # One command needs no pipeline, which takes a tenth of the whole read.
+            commands = self._commands(plan)
+            client: Any = self._client()
+            if len(commands) == 1:
+                replies = [client.execute_command(*commands[0])]
+            else:
+                with client.pipeline(transaction=False) as pipe:
+                    replies = _all(pipe, commands).execute()
         except NoScriptError:
             self._load()
             return self.read(requests, as_of)
@@ -99,8 +122,13 @@ class WindowReader:
         """`read` for the event loop."""
         plan = self._plan(requests)
         try:
-            async with self._async_client().pipeline(transaction=False) as pipe:
-                replies = await self._ask(pipe, plan).execute()
+            commands = self._commands(plan)
+            client: Any = self._async_client()
+            if len(commands) == 1:
+                replies = [await client.execute_command(*commands[0])]
+            else:
+                async with client.pipeline(transaction=False) as pipe:
+                    replies = await _all(pipe, commands).execute()
         except NoScriptError:
             await self._async_client().script_load(READ.text)
             return await self.read_async(requests, as_of)
@@ -160,28 +188,46 @@ class WindowReader:
         shards: list[list[_Family]] = [[] for _ in range(self._keys.shards)]
         for name, columns in requests:
             view = self.views[name]
-            question = _distinct(view, [columns[k] for k in view.keys])
+            question = _distinct(view, self._shapes_of(view), [columns[k] for k in view.keys])
             questions.append(question)
             for shard, families in enumerate(shards):
                 entities = enumerate(question.entities)
                 mine = [(i, entity_bytes(e)) for i, e in entities if shard_of(e, self._keys.shards) == shard]
-                for slide in view.slides if mine else ():
-                    families.append(
-                        _Family(
-                            question=len(questions) - 1,
-                            slide=slide,
-                            prefix=self._keys.family(name, slide, layout_of(view, slide), shard),
-                            entities=[text for _, text in mine],
-                            numbers=np.array([i for i, _ in mine]),
-                        )
-                    )
+                texts, numbers = [text for _, text in mine], np.array([i for i, _ in mine], dtype=np.int64)
+                for shape in question.shapes if mine else ():
+                    number = len(questions) - 1
+                    families.append(_Family(question=number, shape=shape, shard=shard, entities=texts, numbers=numbers))
         return _Plan(questions=questions, shards=[families for families in shards if families])
 
-    def _ask(self, pipe: Any, plan: _Plan) -> Any:
+    def _shapes_of(self, view: View) -> tuple[_Shape, ...]:
+        """One a slide. The store may come to know further views while it runs."""
+        known = self._shapes.get(view.name)
+        if known is not None and known[0] is view:
+            return known[1]
+        shapes = []
+        for slide in view.slides:
+            layout, aggregates = layout_of(view, slide), tuple(a for a in view.aggregates if a.slide == slide)
+            kinds = (slide, *((a.function, a.column, a.window) for a in aggregates))
+            shards = range(self._keys.shards)
+            shape = _Shape(
+                slide=slide,
+                layout=layout,
+                aggregates=aggregates,
+                names=tuple(a.name for a in aggregates),
+                alike=self._kinds.setdefault(kinds, len(self._kinds)),
+                prefixes=tuple(self._keys.family(view.name, slide, layout, shard) for shard in shards),
+            )
+            shapes.append(shape)
+        self._shapes[view.name] = view, tuple(shapes)
+        return self._shapes[view.name][1]
+
+    def _commands(self, plan: _Plan) -> list[tuple[Any, ...]]:
+        """One a shard that is asked."""
+        commands: list[tuple[Any, ...]] = []
         for families in plan.shards:
-            keys = [family.prefix + entity for family in families for entity in family.entities]
-            pipe.execute_command("EVALSHA", READ.sha, len(keys), *keys, *(len(f.entities) for f in families))
-        return pipe
+            keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
+            commands.append(("EVALSHA", READ.sha, len(keys), *keys, *(len(f.entities) for f in families)))
+        return commands
 
     def _ask_clocks(self, pipe: Any, streams: Iterable[str]) -> Any:
         for stream in streams:
@@ -200,47 +246,56 @@ class WindowReader:
         return clocks
 
 
-def _distinct(view: View, columns: list[Sequence[Any]]) -> _Question:
+def _all(pipe: Any, commands: Iterable[tuple[Any, ...]]) -> Any:
+    for command in commands:
+        pipe.execute_command(*command)
+    return pipe
+
+
+def _distinct(view: View, shapes: tuple[_Shape, ...], columns: list[Sequence[Any]]) -> _Question:
     index: dict[str, int] = {}
     rows = []
     for values in zip(*columns, strict=True):
         text = entity_text(values)
         rows.append(-1 if text is None else index.setdefault(text, len(index)))
-    return _Question(view=view, entities=list(index), rows=np.array(rows, dtype=np.int64))
+    return _Question(view=view, shapes=shapes, entities=list(index), rows=np.array(rows, dtype=np.int64))
 
 
 def _values(plan: _Plan, as_of: int | Ints, replies: list[list[bytes]]) -> list[Values]:
     """Compute what was fetched. Views that aggregate alike (and they mostly do) are computed as one."""
     fetched = _fetched(plan, replies)
-    alike: dict[tuple[Any, ...], list[int]] = {}
+    alike: dict[int, list[tuple[int, _Shape]]] = {}
     for number, question in enumerate(plan.questions):
-        for slide in question.view.slides:
-            kinds = tuple((a.function, a.column, a.window) for a in question.view.aggregates if a.slide == slide)
-            alike.setdefault((slide, kinds), []).append(number)
+        for shape in question.shapes:
+            alike.setdefault(shape.alike, []).append((number, shape))
     values: list[Values] = [{} for _ in plan.questions]
-    for (slide, _), members in alike.items():
-        views = [plan.questions[m].view for m in members]
-        layout = layout_of(views[0], slide)
-        rows, counts, entity_of, times = [np.empty((0, layout.width))], [], [], []
+    for members in alike.values():
+        first_shape = members[0][1]
+        width = first_shape.layout.width
+        rows, counts, entity_of, times = [np.empty((0, width))], [], [], []
         entities = 0
-        for member in members:
+        for member, shape in members:
             question = plan.questions[member]
-            for _, one_counts, one_rows in fetched.get((member, slide), []):
-                rows.append(one_rows.reshape(-1, layout.width))
+            parts = fetched.get((member, shape.slide), [])
+            for _, one_counts, one_rows in parts:
+                rows.append(one_rows.reshape(-1, width))
                 counts.append(one_counts)
-            places = _places(question, fetched.get((member, slide), []))
+            places = _places(question, parts)
             entity_of.append(np.where(question.rows < 0, -1, places[question.rows] + entities))
             entities += len(question.entities)
             times.append(np.broadcast_to(np.asarray(as_of, dtype=np.int64), question.rows.shape))
-        aggregates = [a for a in views[0].aggregates if a.slide == slide]
         results = window_values(
-            aggregates, layout, np.concatenate(rows), _joined(counts), _joined(entity_of), _joined(times)
+            first_shape.aggregates,
+            first_shape.layout,
+            np.concatenate(rows),
+            _joined(counts),
+            _joined(entity_of),
+            _joined(times),
         )
         first = 0
-        for member, view in zip(members, views, strict=True):
+        for member, shape in members:
             end = first + len(plan.questions[member].rows)
-            names = [a.name for a in view.aggregates if a.slide == slide]
-            values[member] |= {n: r[first:end] for n, r in zip(names, results, strict=True)}
+            values[member] |= {n: r[first:end] for n, r in zip(shape.names, results, strict=True)}
             first = end
     return [
         {a.name: found[a.name] for a in question.view.aggregates}
@@ -256,7 +311,7 @@ def _fetched(plan: _Plan, replies: list[list[bytes]]) -> dict[tuple[int, int], l
         for family in families:
             counts = np.frombuffer(next(blobs), dtype="<u4").astype(np.int64)
             rows = np.frombuffer(next(blobs), dtype="<f8")
-            fetched.setdefault((family.question, family.slide), []).append((family, counts, rows))
+            fetched.setdefault((family.question, family.shape.slide), []).append((family, counts, rows))
     return fetched
 
 
