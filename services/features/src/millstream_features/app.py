@@ -63,7 +63,8 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )
 
     service.before_hearing("feature definitions", open_stores)
-    service.before_hearing("valkey", lambda: opened[0].tiles.check())
+    if settings.part != "lake":  # the lake's part has nothing to do with Valkey, and does not wait for it
+        service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
 
 

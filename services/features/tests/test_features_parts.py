@@ -1,0 +1,38 @@
+"""A process may be in one of the two groups only: then the other one's records are another process' business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
+from millstream_features.app import Stores, create_app
+from millstream_features.settings import Settings
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+
+
+@pytest.mark.parametrize(
+    ("part", "groups"),
+    [
+        ("all", {"features-tiles", "features-lake"}),
+        ("tiles", {"features-tiles"}),
+        ("lake", {"features-lake"}),
+    ],
+)
+async def test_a_part_hears_its_own_group_alone(tmp_path: Path, part: Any, groups: set[str]) -> None:
+    stores = Stores(
+        reader=cast("Any", None),
+        tiles=cast("Any", MemoryTiles()),
+        history=cast("Any", MemoryHistory()),
+        streams_with_views=["flights-departed", "flights-landed"],
+    )
+    service = create_app(Settings(project=FLIGHTS, data=tmp_path, part=part), stores)
+    definitions = dict(service._before)["feature definitions"]
+    await definitions()
+    assert {subscription.group for subscription in service._subscriptions} == groups
+    kept = {what for what, _ in service._loops}
+    assert ("appending to the lake" in kept) == ("features-lake" in groups)
+    assert ("valkey" in dict(service._before)) == ("features-tiles" in groups)
