@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJso
 
 from millstream.contracts.times import DAY
 from millstream.project.duration import PositiveDuration
-from millstream.project.expression import Expression, compile_expression
+from millstream.project.expression import LabelValue, compile_label
 from millstream.project.fields import text_of
 from millstream.project.model import Model
 from millstream.project.names import STRICT, FieldName, Name
@@ -21,8 +21,8 @@ Trigger = Literal["drift", "performance", "schedule", "manual"]
 TRIGGERS: tuple[Trigger, ...] = ("drift", "performance", "schedule", "manual")
 
 ExpressionText = Annotated[
-    Expression,
-    BeforeValidator(compile_expression),
+    LabelValue,
+    BeforeValidator(compile_label),
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "examples": ["arr_delay >= 15"]}),
 ]
