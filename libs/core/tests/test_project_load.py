@@ -88,6 +88,7 @@ class View:
     stream: str
     keys: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
+    where: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +245,11 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "a": View(stream="flights-land", keys=(), aggregates=()),
         "b": View(stream="flights-landed", keys=("orgin",), aggregates=mean("arr_dely")),
         "c": View(stream="flights-landed", keys=("origin",), aggregates=mean("tailnum")),
+        "planes": View(stream="flights-landed", keys=("origin",), aggregates=mean("tailnum", "count_distinct")),
+        "punctual": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="on_time"),
+        "d": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="tailnum > 3 and arr_dely < 1"),
+        "e": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="not tailnum"),
+        "f": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="arr_delay"),
     }
     assert complaints(write(), Catalogue(services={"delay_v1": ()}, views=views)) == [
         "features: a: no stream 'flights-land' in streams/; did you mean 'flights-landed'? "
@@ -253,6 +259,11 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "features: b.x: no field 'arr_dely' in stream flights-landed to aggregate; did you mean 'arr_delay'? "
         "known: arr_delay, flight_id, landed_at, on_time, origin, tailnum",
         "features: c.x: mean of 'tailnum', which is string; aggregate a number or an integer, or count",
+        "features: d.where: no field 'arr_dely' in stream flights-landed; did you mean 'arr_delay'? "
+        "known: arr_delay, flight_id, landed_at, on_time, origin, tailnum",
+        "features: e.where: 'not tailnum' needs a truth and 'tailnum' of stream flights-landed is string; "
+        "compare like with like",
+        "features: f.where: 'arr_delay' is not true or false; compare it, like arr_delay > 0",
     ]
 
 

@@ -172,6 +172,28 @@ def test_two_repos_with_the_same_file_names_do_not_mix(repo: Path, tmp_path: Pat
             "entity 'tail' is in no variable; write tail =",
         ),
         ('column="dep_delay", function="mean"', 'function="mean"', "no column; only count may go without"),
+        ('function="mean"', 'function="last_k"', "no function 'last_k'; there are"),
+        ('function="mean"', 'function="last_101"', "'last_101' keeps 101 values; write last_1 to last_100"),
+        (
+            "time_window=24 * HOUR",
+            "time_window=90 * 24 * HOUR * 61",
+            "its window is 131760 slides, max may have 131072",
+        ),
+        (
+            'function="max", time_window=24 * HOUR',
+            'function="p90", time_window=30 * 24 * HOUR',
+            "its window is 720 slides, p90 may have 512; write for example slide_interval=timedelta.minutes=85",
+        ),
+        (
+            'entities=[origin], source=departed, timestamp_field="departed_at",',
+            'entities=[origin], source=departed, timestamp_field="departed_at", tags={"where": "in delay"},',
+            "tags=.'where': ....: column 1: cannot be read from",
+        ),
+        (
+            'entities=[origin], source=departed, timestamp_field="departed_at",',
+            'entities=[origin], source=departed, timestamp_field="departed_at", tags={"where": "dep_delay + 1"},',
+            "is a number; write a comparison",
+        ),
     ],
 )
 def test_a_view_that_cannot_be_computed_says_why(repo: Path, line: str, instead: str, complaint: str) -> None:

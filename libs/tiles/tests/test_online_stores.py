@@ -11,10 +11,11 @@ import pytest
 
 from millstream_tiles import Aggregate, EventBatch, Function, MemoryTileStore, TileWriter, ValkeyTileStore, View
 from millstream_tiles.errors import StoreUnavailable
-from millstream_tiles.layout import Floats, layout_of, merge
+from millstream_tiles.layout import Floats, layout_of, merge, sketch_of
 from millstream_tiles.memory_reader import MemoryWindowReader
 from millstream_tiles.ports import Applied, Fence, Outcome, TileStore
 from millstream_tiles.reader import WindowReader
+from millstream_tiles.tiling import tilings_of
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 NOON = 1_362_139_200 * SECOND
@@ -28,7 +29,10 @@ DELAYS = View(
     lateness=30 * MINUTE,
     event_id="flight",
     aggregates=(
-        *(Aggregate(name=f, function=f, column="delay", window=HOUR, slide=10 * MINUTE) for f in Function),
+        *(
+            Aggregate(name=f, function=f, column="delay", window=HOUR, slide=10 * MINUTE, k=3 * (f is Function.LAST_K))
+            for f in Function
+        ),
         Aggregate(name="flights", function=Function.COUNT, column="*", window=6 * HOUR, slide=HOUR),
     ),
 )
@@ -205,7 +209,9 @@ async def test_old_tiles_are_dropped_and_windows_stay_whole(online: Online) -> N
     else:
         assert isinstance(online.reader, WindowReader)
         client = online.reader._client()
-        assert max(client.hlen(k) for k in client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*")) < 20
+        keys = client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*")
+        plain = {t.layout.mark.encode() for t in tilings_of(DELAYS) if not t.layout.sketch}
+        assert max(client.hlen(k) for k in keys if k.split(b":")[-2] in plain) < 20
         tiles = next(client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*"))
         assert 0 < client.pttl(tiles) <= 2 * 24 * 3_600_000
 
@@ -285,10 +291,31 @@ async def test_no_server_is_said_plainly(unused_tcp_port: int) -> None:
 
 
 def test_merging_commutes_and_nothing_is_neutral() -> None:
-    layout = layout_of(DELAYS, 10 * MINUTE)
-    nothing: Floats = np.array([7.0, *(x for p in layout.parts for x in p.op.empty)])
+    layout = layout_of(a for a in DELAYS.aggregates if not sketch_of(a))
+    nothing: Floats = np.array([7.0, *(x for p in layout.parts for x in p.empty)])
     some: Floats = np.arange(layout.width, dtype=np.float64)
     other: Floats = some[::-1].copy()
+    latest = layout.find("latest", "delay")
+    for row, times in ((some, (9.0, 5.0, 1.0)), (other, (7.0, 5.0, 3.0))):
+        row[latest.at : latest.at + latest.width] = [x for time in times for x in (time, -time)]
     assert merge(layout, some, nothing)[1:].tolist() == some[1:].tolist()
     assert merge(layout, nothing, some)[1:].tolist() == some[1:].tolist()
     assert merge(layout, some, other)[1:] == pytest.approx(merge(layout, other, some)[1:], rel=1e-12)
+
+
+async def test_a_sketch_is_looked_through_when_it_has_doubled_and_forgets_what_no_window_needs(online: Online) -> None:
+    """A thousand different delays an hour, for two days: the window of an hour needs some hundred slots."""
+    delays = [1.05**i for i in range(300)]
+    for hour in range(48):
+        batch = departures([("JFK", 60 * hour, delay) for delay in delays], start=300 * hour)
+        assert (await online.write(batch)).outcome is Outcome.APPLIED
+    seen = online.delays(NOON + 47 * HOUR + MINUTE, "JFK")
+    assert seen["p50"] == pytest.approx([sorted(delays)[149]], rel=0.01)
+    assert seen["count_distinct"][0] == pytest.approx(300, rel=0.05)
+    if isinstance(online.store, MemoryTileStore):
+        assert max(len(tiles) for tiles in online.store.tiles.values()) < 1_500
+    else:
+        assert isinstance(online.reader, WindowReader)
+        client = online.reader._client()
+        held = [client.hlen(k) for k in client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*")]
+        assert 300 < max(held) < 2_500, "of 14,400 slots that were ever filled"

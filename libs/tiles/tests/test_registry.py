@@ -84,7 +84,8 @@ c = view("c", mean("wait"), entities=[Entity(name="quay")])
 """
     assert told(write(definitions=HEAD + views)) == [
         f"definitions.py:{FIRST}: a: aggregation 'median_wait_3600s': no function 'median'; "
-        "there are count, sum, mean, min, max, var, std, first, last",
+        "there are count, sum, mean, min, max, var, std, first, last, last_5 (the latest five values), count_distinct, "
+        "p50, p90, p99",
         f"definitions.py:{FIRST}: a: aggregation 'median_wait_3600s': slide 0:07:00 does not divide window 1:00:00; "
         "write for example slide_interval=timedelta(seconds=600), a sixth of it",
         f"definitions.py:{FIRST}: a: aggregation 'nothing': no column; only count may go without",

@@ -30,7 +30,8 @@ def measure_recount(answers: pl.DataFrame, ticks: Ticks, views: Iterable[View]) 
             key = tuple(answer[ENTITIES + part] for part in view.keys)
             values = recount(view, sent.before(key, answer["asked_at"]), key, answer["asked_at"])
             for name, column in wanted.items():
-                counted.setdefault(column, []).append(values[name])
+                value = values[name]
+                counted.setdefault(column, []).append(None if isinstance(value, list) else value)
     return compared(answers, pl.DataFrame(counted, schema=dict.fromkeys(counted, pl.Float64)), "recounted")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -14,4 +15,15 @@ def digest(view: View) -> str:
 
     Trainer writes it into the manifest as `views[name]`, serving compares it with the view that it reads.
     """
-    return hashlib.sha256(msgspec.json.encode(view, order="sorted")).hexdigest()
+    said = msgspec.to_builtins(view)
+    # What came to the definition later and is not said leaves the digest of older views as it was.
+    _drop(said, where=None)
+    for aggregate in said["aggregates"]:
+        _drop(aggregate, k=0)
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+
+
+def _drop(said: dict[str, Any], **unsaid: object) -> None:
+    for name, value in unsaid.items():
+        if said[name] == value:
+            del said[name]

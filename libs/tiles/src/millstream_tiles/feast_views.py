@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 
 from feast import Entity, FeatureStore, Field, KafkaSource
 from feast.aggregation import Aggregation
 from feast.feature_view import DUMMY_ENTITY_NAME
+from feast.feature_view_projection import FeatureViewProjection
 from feast.stream_feature_view import StreamFeatureView
-from feast.types import Float64, Int64
+from feast.types import Array, Float64, Int64
 
-from millstream_tiles.definition import Aggregate, Function, View
+from millstream_expression import BadExpression
+from millstream_tiles.definition import MOST_LATEST, Aggregate, Function, View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import BadView
+from millstream_tiles.filters import filter_of
+from millstream_tiles.sketches import SHORTEST_SLIDE
 from millstream_tiles.source import DEFAULT_LATENESS, ID_TAG
+from millstream_tiles.tiling import FLAT, MOST_TILES
+
+WHERE_TAG = "where"
+"""The tag of a view that holds its filter, an expression over one event."""
+
+_LATEST = re.compile(r"last_(\d{1,6})")
 
 # Feast says so whenever it builds one, and it builds them anew for every request.
 warnings.filterwarnings("ignore", message="Stream feature views are experimental", category=RuntimeWarning)
@@ -49,6 +61,7 @@ def view_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = None
         lateness=micros(DEFAULT_LATENESS if lateness is None else lateness),
         event_id=source.tags.get(ID_TAG),
         aggregates=tuple(_aggregate(a) for a in sfv.aggregations),
+        where=sfv.tags.get(WHERE_TAG),
     )
 
 
@@ -64,6 +77,8 @@ def problems_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = 
     for aggregation in sfv.aggregations:
         for problem in _aggregation_problems(aggregation):
             yield f"aggregation {feature_name(aggregation)!r}: {problem}"
+    if (where := sfv.tags.get(WHERE_TAG)) is not None:
+        yield from _filter_problems(where)
     names = [feature_name(aggregation) for aggregation in sfv.aggregations]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
@@ -77,21 +92,38 @@ def problems_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = 
 
 
 def schema_of(aggregations: Iterable[Aggregation]) -> list[Field]:
-    """The `schema=` of a view with these aggregations: Int64 for counts, Float64 for everything else.
+    """The `schema=` of a view with these aggregations: Int64 for counts, a list for `last_k`, Float64 for everything else.
 
     `feast apply` infers a schema from the columns of the batch source, which knows nothing of aggregations; so a view
     for plain Feast must state it. `open_store` adds it where it is missing.
     """
     fields = []
     for aggregation in aggregations:
-        counts = aggregation.function == Function.COUNT
-        fields.append(Field(name=feature_name(aggregation), dtype=Int64 if counts else Float64))
+        function, _ = function_of(aggregation.function)
+        dtype = Array(Float64) if function is Function.LAST_K else Int64 if function and function.counts else Float64
+        fields.append(Field(name=feature_name(aggregation), dtype=dtype))
     return fields
+
+
+def function_of(text: str) -> tuple[Function | None, int]:
+    """The function that an aggregation names, None if there is no such; and the k of `last_5`, else 0."""
+    if (latest := _LATEST.fullmatch(text or "")) is not None:
+        return Function.LAST_K, int(latest[1])
+    known = [f for f in Function if f is not Function.LAST_K]
+    return next((f for f in known if f == text), None), 0
 
 
 def feature_name(aggregation: Aggregation) -> str:
     """The feature that an aggregation makes: its own name, else as Feast derives it, e.g. "mean_delay_3600s"."""
     return str(aggregation.resolved_name(aggregation.time_window))
+
+
+def columns_in(projection: FeatureViewProjection, views: Mapping[str, View]) -> list[str]:
+    """The columns "view__feature" that a model sees of one view of a FeatureService; a `last_k` is k of them."""
+    view = views.get(projection.name)
+    columns = {a.name: a.columns for a in view.aggregates} if view else {}
+    prefix = projection.name_to_use()
+    return [f"{prefix}__{column}" for f in projection.features for column in columns.get(f.name, (f.name,))]
 
 
 def _join_keys(sfv: StreamFeatureView, entities: Mapping[str, Entity]) -> tuple[str, ...]:
@@ -103,9 +135,12 @@ def _join_keys(sfv: StreamFeatureView, entities: Mapping[str, Entity]) -> tuple[
 
 
 def _aggregation_problems(aggregation: Aggregation) -> Iterator[str]:
-    known = list(Function)
-    if aggregation.function not in known:
+    function, k = function_of(aggregation.function)
+    if function is None:
+        known = ["last_5 (the latest five values)" if f is Function.LAST_K else f.value for f in Function]
         yield f"no function {aggregation.function!r}; there are {', '.join(known)}"
+    if function is Function.LAST_K and not 1 <= k <= MOST_LATEST:
+        yield f"{aggregation.function!r} keeps {k} values; write last_1 to last_{MOST_LATEST}"
     if not aggregation.column and aggregation.function != Function.COUNT:
         yield "no column; only count may go without"
     if not aggregation.time_window or micros(aggregation.time_window) <= 0:
@@ -117,9 +152,32 @@ def _aggregation_problems(aggregation: Aggregation) -> Iterator[str]:
             f"slide {aggregation.slide_interval} does not divide window {aggregation.time_window}; write for example "
             f"slide_interval=timedelta(seconds={window / 6e6:g}), a sixth of it"
         )
+        return
+    sketch = function is not None and (function is Function.COUNT_DISTINCT or function.quantile is not None)
+    most = FLAT if sketch else MOST_TILES
+    if window // slide > most:
+        longer = math.ceil(window / most / 60e6)
+        yield (
+            f"its window is {window // slide} slides, {aggregation.function} may have {most}; write for example "
+            f"slide_interval=timedelta(minutes={longer})"
+        )
+    if sketch and slide < SHORTEST_SLIDE:
+        yield f"slide {aggregation.slide_interval} is too short for {aggregation.function}; write a second or more"
+
+
+def _filter_problems(where: str) -> Iterator[str]:
+    try:
+        compiled = filter_of(where)
+    except BadExpression as error:
+        yield f"tags={{'where': ...}}: {error}"
+        return
+    if compiled.kind == "number":
+        yield f"tags={{'where': {where!r}}} is a number; write a comparison like 'not cancelled and distance > 500'"
 
 
 def _aggregate(aggregation: Aggregation) -> Aggregate:
     window, slide = micros(aggregation.time_window), micros(aggregation.slide_interval or aggregation.time_window)
-    name, function = feature_name(aggregation), Function(aggregation.function)
-    return Aggregate(name=name, function=function, column=aggregation.column, window=window, slide=slide)
+    name, (function, k) = feature_name(aggregation), function_of(aggregation.function)
+    if function is None:  # `problems_of` lets none pass
+        raise ValueError(aggregation.function)
+    return Aggregate(name=name, function=function, column=aggregation.column, window=window, slide=slide, k=k)

@@ -12,14 +12,16 @@ from feast.errors import FeatureServiceNotFoundException
 from numpy.typing import NDArray
 
 from millstream_tiles.errors import BadRepo, RepoFault
-from millstream_tiles.feast_views import is_windowed, views_of
+from millstream_tiles.feast_views import columns_in, is_windowed, views_of
 from millstream_tiles.layout import Ints
 from millstream_tiles.online_store import reader_of
 from millstream_tiles.reader import Request
+from millstream_tiles.windows import Values
 
 Features = dict[str, NDArray[Any]]
-""" "view__feature" -> one value a row: int64 counts, float64 with NaN for null; features of ordinary views as Feast has
-them (an object array with None where one is missing, numbers else)."""
+""" "view__feature" -> one value a row: int64 counts, float64 with NaN for null (a `last_k` is k columns, see
+`Aggregate.columns`); features of ordinary views as Feast has them (an object array with None where one is missing, numbers
+else)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class FeatureReader:
         every = {v.name: v for v in store.list_all_feature_views()}
         for projection in service.feature_view_projections:
             prefix, features = projection.name_to_use(), tuple(f.name for f in projection.features)
-            names += [f"{prefix}__{f}" for f in features]
+            names += columns_in(projection, self.views)
             if is_windowed(every[projection.name]):
                 renamed = projection.join_key_map or {}
                 keys = {k: renamed.get(k, k) for k in self.views[projection.name].keys}
@@ -66,7 +68,7 @@ class FeatureReader:
                 self._ordinary += [f"{prefix}:{f}" for f in features]
                 columns |= dict.fromkeys(getattr(every[projection.name], "join_keys", ()))
         self.names: tuple[str, ...] = tuple(names)
-        """The features in the order of the service."""
+        """The columns that `read` gives, in the order of the service."""
         self.entity_columns: tuple[str, ...] = tuple(columns)
         """The columns that `read` needs."""
         self._reader = reader_of(store.config, self.views)
@@ -78,7 +80,7 @@ class FeatureReader:
         """
         found: Features = {}
         for one, values in zip(self._windowed, self._reader.read(self._requests(entities), as_of), strict=True):
-            found |= {f"{one.prefix}__{f}": values[f] for f in one.features}
+            found |= _columns(one, values)
         if self._ordinary:
             response = self._store.get_online_features(self._ordinary, _rows(entities), full_feature_names=True)
             found |= _arrays(response.to_dict())
@@ -89,7 +91,7 @@ class FeatureReader:
         found: Features = {}
         windows = await self._reader.read_async(self._requests(entities), as_of)
         for one, values in zip(self._windowed, windows, strict=True):
-            found |= {f"{one.prefix}__{f}": values[f] for f in one.features}
+            found |= _columns(one, values)
         if self._ordinary:
             response = await self._store.get_online_features_async(
                 self._ordinary, _rows(entities), full_feature_names=True
@@ -115,6 +117,17 @@ class FeatureReader:
 
     def _requests(self, entities: Mapping[str, Sequence[Any]]) -> list[Request]:
         return [(w.view, {key: entities[column] for key, column in w.keys.items()}) for w in self._windowed]
+
+
+def _columns(one: _Windowed, values: Values) -> Features:
+    found: Features = {}
+    for feature in one.features:
+        column, name = values[feature], f"{one.prefix}__{feature}"
+        if column.ndim == 1:
+            found[name] = column
+        else:
+            found |= {f"{name}__{place}": column[:, place - 1] for place in range(1, column.shape[1] + 1)}
+    return found
 
 
 def _rows(entities: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

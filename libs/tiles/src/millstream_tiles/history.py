@@ -6,15 +6,15 @@ Memory is bounded by chunks of questions in time order: one chunk holds its ques
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from millstream_tiles.definition import Function, View
-from millstream_tiles.join import values_of
+from millstream_tiles.definition import View
+from millstream_tiles.join import nothing, values_of
 from millstream_tiles.join_events import columns_of, on_time_once
 from millstream_tiles.join_forest import Floats, Ints
 from millstream_tiles.lake import Lake
@@ -38,8 +38,8 @@ class Asked:
 def history(lake: Lake, asked: Sequence[Asked], t: Ints, *, chunk: int = CHUNK) -> list[dict[str, Floats | Ints]]:
     """The values of each view of `asked`, in its order, as known at `t` (int64 microseconds, one per question).
 
-    Counts are int64, everything else float64 with NaN for null. Raises LakeUnavailable, and KeyError for a column that
-    neither the lake nor the questions have.
+    Counts are int64, everything else float64 with NaN for null (`last_k`: k columns). Raises LakeUnavailable, and KeyError for
+    a column that neither the lake nor the questions have.
     """
     answers = [_empty(one.view, len(t)) for one in asked]
     order = np.argsort(t, kind="stable")
@@ -84,5 +84,4 @@ def _events(lake: Lake, views: Sequence[View], earliest: int, latest: int) -> pl
 
 
 def _empty(view: View, n: int) -> dict[str, Floats | Ints]:
-    dtypes: Mapping[bool, type] = {True: np.int64, False: np.float64}
-    return {a.name: np.zeros(n, dtype=dtypes[a.function is Function.COUNT]) for a in view.aggregates}
+    return {a.name: nothing(a, n) for a in view.aggregates}

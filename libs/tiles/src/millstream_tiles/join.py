@@ -20,9 +20,10 @@ import numpy as np
 import polars as pl
 
 from millstream_tiles.definition import Aggregate, Function, View
-from millstream_tiles.join_events import EVENT_TIME, KNOWN_AT, countable, every_event, numbers, present
+from millstream_tiles.join_events import EVENT_TIME, KNOWN_AT, countable, every_event, let_through, numbers, present
 from millstream_tiles.join_forest import Bools, Floats, Ints, Measure, Span, walk
 from millstream_tiles.join_keys import by_code_and_time, key_codes
+from millstream_tiles.join_latest import latest_values
 from millstream_tiles.join_measures import (
     Count,
     Deviation,
@@ -39,6 +40,9 @@ from millstream_tiles.join_measures import (
     counting,
     furthest,
 )
+from millstream_tiles.join_sketches import TileSlots
+from millstream_tiles.layout import sketch_of
+from millstream_tiles.sketches import distinct_counts, distinct_entries, percentiles, spread_slots
 
 Features = Mapping[str, Floats | Ints]
 R = TypeVar("R")
@@ -53,7 +57,8 @@ def windowed_values(view: View, events: pl.DataFrame, keys: pl.DataFrame, t: Int
     and repeated ones included. `keys` has one column per join key (a view without keys needs none), `t` is int64
     microseconds: "as known at t". A null key asks about no event.
 
-    Counts are int64, everything else float64 with NaN for null. Raises KeyError naming a column that is missing.
+    Counts are int64, everything else float64 with NaN for null (`last_k`: k columns). Raises KeyError naming a column that is
+    missing.
     """
     return values_of(view, countable(view, events), keys, t)
 
@@ -61,6 +66,7 @@ def windowed_values(view: View, events: pl.DataFrame, keys: pl.DataFrame, t: Int
 def values_of(view: View, usable: pl.DataFrame, keys: pl.DataFrame, t: Ints) -> dict[str, Floats | Ints]:
     """`windowed_values` over events that are `countable` for the view already (it may share them with other views)."""
     t = np.ascontiguousarray(t, dtype=np.int64)
+    usable = let_through(view, usable)
     if view.keys and len(keys) != len(t):
         raise ValueError(f"{view.name}: {len(keys)} keys but {len(t)} times; each question needs both")
     if view.keys:
@@ -80,15 +86,18 @@ def values_of(view: View, usable: pl.DataFrame, keys: pl.DataFrame, t: Ints) -> 
     answer_of = np.cumsum(first) - 1
     values: dict[str, Floats | Ints] = {}
     for aggregate in view.aggregates:
-        column = _empty(aggregate, len(t))
+        column = nothing(aggregate, len(t))
         column[order] = answers[aggregate.name][answer_of]
         values[aggregate.name] = column
     return values
 
 
-def _empty(aggregate: Aggregate, n: int) -> Floats | Ints:
-    if aggregate.function is Function.COUNT:
+def nothing(aggregate: Aggregate, n: int) -> Floats | Ints:
+    """The values of `n` empty windows."""
+    if aggregate.function.counts:
         return np.zeros(n, dtype=np.int64)
+    if aggregate.function is Function.LAST_K:
+        return np.full((n, aggregate.k), np.nan)
     return np.full(n, 0.0 if aggregate.function is Function.SUM else np.nan)
 
 
@@ -124,8 +133,12 @@ class _Join:
         self._view = view
         self._known = events[KNOWN_AT].to_numpy()[order]
         self._when = when[order]
+        self._codes = codes[order]
         self._sorted = _Sorted(codes[order], when[order], keys)
-        self._numbers = {a.column: numbers(events, a.column)[order] for a in view.aggregates if not _counts(a)}
+        self._raw = {
+            a.column: events[a.column][order] for a in view.aggregates if a.function is Function.COUNT_DISTINCT
+        }
+        self._numbers = {a.column: numbers(events, a.column)[order] for a in view.aggregates if not a.function.counts}
         self._present = {a.column: _present(events, a.column)[order] for a in view.aggregates if _counts(a)}
         self._in_order = bool(np.all(self._known >= self._when))
 
@@ -134,7 +147,11 @@ class _Join:
         self._runs: dict[tuple[str, str], Any] = {}
         spans: dict[tuple[int, int], Span] = {}
         measures: dict[str, Measure] = {}
+        others: dict[str, Floats | Ints] = {}
         for aggregate in self._view.aggregates:
+            if sketch_of(aggregate):
+                others[aggregate.name] = self._sketched(aggregate, codes, t)
+                continue
             shape = (aggregate.window, aggregate.slide)
             if shape not in spans:
                 newest = t // aggregate.slide
@@ -146,10 +163,39 @@ class _Join:
                     else (newest + 1) * aggregate.slide
                 )
                 spans[shape] = Span(start, self._sorted.position(codes, end), t)
+            if aggregate.function is Function.LAST_K:
+                column, places = self._numbers[aggregate.column], self._sorted.places
+                others[aggregate.name] = latest_values(column, places, self._known, spans[shape], aggregate.k)
+                continue
             measures[aggregate.name] = self._measure(aggregate, len(t))
             spans[shape].measures.append(measures[aggregate.name])
-        walk(self._known, list(spans.values()))
-        return {name: measure.values() for name, measure in measures.items()}
+        if measures:
+            walk(self._known, list(spans.values()))
+        return others | {name: measure.values() for name, measure in measures.items()}
+
+    def _sketched(self, aggregate: Aggregate, codes: Ints, t: Ints) -> Floats | Ints:
+        """Distinct values or a percentile, from the slots that each question's tiles fill."""
+        newest = t // aggregate.slide
+        start = self._sorted.position(codes, (newest - aggregate.tiles + 1) * aggregate.slide)
+        end = self._sorted.position(codes, (newest + 1) * aggregate.slide)
+        values, quantile = nothing(aggregate, len(t)), aggregate.function.quantile
+        held = self._shared(
+            f"slots {aggregate.slide} {quantile is None}", aggregate.column, lambda: self._slots(aggregate)
+        )
+        for questions, owner, slots, said in held.answers(start, end, t):
+            if quantile is None:
+                values[questions] = distinct_counts(owner, said, len(questions))
+            else:
+                values[questions] = percentiles(owner, slots, said, len(questions), quantile)
+        return values
+
+    def _slots(self, aggregate: Aggregate) -> TileSlots:
+        tiles = self._when // aggregate.slide
+        if aggregate.function is Function.COUNT_DISTINCT:
+            slots, said = distinct_entries(self._raw[aggregate.column].to_list())
+            return TileSlots(self._codes, tiles, self._known, slots, said, np.maximum)
+        slots = spread_slots(self._numbers[aggregate.column])
+        return TileSlots(self._codes, tiles, self._known, slots, np.ones(len(slots)), np.add)
 
     def _measure(self, aggregate: Aggregate, questions: int) -> Measure:
         if _counts(aggregate):

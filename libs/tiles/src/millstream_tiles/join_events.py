@@ -6,9 +6,14 @@ import numpy as np
 import polars as pl
 
 from millstream_tiles.definition import LARGEST, View
+from millstream_tiles.filters import filter_of, filtered
 from millstream_tiles.join_forest import Bools, Floats
 
 EVENT_TIME, KNOWN_AT, PARTITION, OFFSET, ID = "_event_time", "_known_at", "_partition", "_offset", "_id"
+
+
+AT_ONCE = 1_000_000
+"""Rows that are filtered together, as they become Python objects (0.1 to 0.3 GB)."""
 
 
 def every_event(column: str) -> bool:
@@ -19,7 +24,9 @@ def every_event(column: str) -> bool:
 def columns_of(view: View) -> list[str]:
     """What the join needs to know of the view's events, each name once."""
     own = [EVENT_TIME, KNOWN_AT, *([PARTITION, OFFSET, ID] if view.event_id else [])]
-    return list(dict.fromkeys([*own, *view.keys, *(a.column for a in view.aggregates if not every_event(a.column))]))
+    read = [*filter_of(view.where).fields] if view.where is not None else []
+    columns = (a.column for a in view.aggregates if not every_event(a.column))
+    return list(dict.fromkeys([*own, *view.keys, *columns, *read]))
 
 
 def countable(view: View, events: pl.DataFrame) -> pl.DataFrame:
@@ -47,6 +54,15 @@ def on_time_once(events: pl.DataFrame, *, lateness: int, by_id: bool) -> pl.Data
         return events
     first = events.filter(repeated).sort(KNOWN_AT, PARTITION, OFFSET).unique(ID, keep="first", maintain_order=True)
     return pl.concat([events.filter(~repeated), first])
+
+
+def let_through(view: View, events: pl.DataFrame) -> pl.DataFrame:
+    """The events that the view's filter lets through."""
+    if view.where is None:
+        return events
+    fields = events.select(filter_of(view.where).fields)
+    parts = [filtered(view.where, part.iter_rows(), len(part)) for part in fields.iter_slices(AT_ONCE)]
+    return events.filter(np.concatenate(parts)) if parts else events
 
 
 def micros(column: str) -> pl.Expr:

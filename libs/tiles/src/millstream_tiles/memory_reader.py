@@ -8,10 +8,11 @@ import numpy as np
 
 from millstream_tiles.definition import View
 from millstream_tiles.keys import entity_text
-from millstream_tiles.layout import Ints, layout_of
+from millstream_tiles.layout import Floats, Ints
 from millstream_tiles.memory_tiles import MemoryTileStore
 from millstream_tiles.reader import Request
-from millstream_tiles.windows import Values, window_values
+from millstream_tiles.tiling import Tiling, tilings_of
+from millstream_tiles.windows import Coarse, Values, window_values
 
 
 class MemoryWindowReader:
@@ -40,13 +41,21 @@ class MemoryWindowReader:
         entities = [entity_text(row) for row in zip(*(columns[k] for k in view.keys), strict=True)]
         times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(entities))
         values: Values = {}
-        for slide in view.slides:
-            layout = layout_of(view, slide)
-            tiles = [self.store.tiles.get((view.name, slide, e or ""), {}) if e is not None else {} for e in entities]
-            rows = [row for held in tiles for row in held.values()]
-            counts = np.array([len(held) for held in tiles], dtype=np.int64)
-            table = np.array(rows).reshape(-1, layout.width)
-            chosen = [a for a in view.aggregates if a.slide == slide]
-            found = window_values(chosen, layout, table, counts, np.arange(len(entities)), times)
-            values |= {a.name: column for a, column in zip(chosen, found, strict=True)}
+        for tiling in tilings_of(view):
+            rows, counts = self._held(tiling, entities)
+            coarse = None
+            if tiling.coarse is not None:
+                long_rows, long_counts = self._held(tiling.coarse, entities)
+                coarse = Coarse(many=tiling.coarse.layout.coarse, rows=long_rows, counts=long_counts)
+            every = np.arange(len(entities))
+            found = window_values(tiling.aggregates, tiling.layout, rows, counts, every, times, coarse)
+            values |= {a.name: column for a, column in zip(tiling.aggregates, found, strict=True)}
         return {a.name: values[a.name] for a in view.aggregates}
+
+    def _held(self, tiling: Tiling, entities: Sequence[str | None]) -> tuple[Floats, Ints]:
+        """The rows of all entities, and how many each has."""
+        name = tiling.view.name, tiling.slide, tiling.layout.mark
+        tiles = [self.store.tiles.get((*name, e), {}) if e is not None else {} for e in entities]
+        rows = [row for held in tiles for row in held.values()]
+        counts = np.array([len(held) for held in tiles], dtype=np.int64)
+        return np.array(rows).reshape(-1, tiling.layout.width), counts

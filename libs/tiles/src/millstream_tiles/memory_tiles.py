@@ -14,8 +14,8 @@ class MemoryTileStore:
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
-        self.tiles: dict[tuple[str, int, str], dict[int, Floats]] = {}
-        """(view, slide, entity) -> tile index -> row."""
+        self.tiles: dict[tuple[str, int, str, str], dict[int, Floats]] = {}
+        """(view, slide, layout's mark, entity) -> index -> row."""
         self.clock: dict[tuple[str, int], int] = {}
         self._fences: dict[tuple[int, str, str, int], Fence] = {}
         self._ids: dict[tuple[int, str], dict[int, set[str]]] = {}
@@ -72,11 +72,11 @@ class MemoryTileStore:
     def _merge(self, family: Family) -> None:
         rows = iter(family.rows)
         for entity, count in zip(family.entities, family.counts.tolist(), strict=True):
-            tiles = self.tiles.setdefault((family.view, family.slide, entity), {})
+            tiles = self.tiles.setdefault((family.view, family.slide, family.layout.mark, entity), {})
             for _ in range(count):
                 row: Floats = np.array(next(rows))
                 tile = int(row[0])
                 tiles[tile] = merge(family.layout, tiles[tile], row) if tile in tiles else row
-            if len(tiles) > family.keep:
+            if len(tiles) > family.keep:  # a sketch has 0: here a look costs nothing worth saving
                 for tile in [t for t in tiles if t < family.cutoff]:
                     del tiles[tile]

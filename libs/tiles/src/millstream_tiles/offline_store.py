@@ -126,7 +126,7 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
             features: dict[str, Any] = {}
             for (view, names), values in zip(windowed.items(), answers, strict=True):
                 for name in names:
-                    features[_feature(view, name, full_feature_names)] = values[name]
+                    features[_feature(view, name, full_feature_names)] = _column(values[name])
             if ordinary:
                 features |= _ordinary(
                     config, ordinary, entity_df, column, registry, project, full_feature_names, kwargs
@@ -219,6 +219,13 @@ def _time_column(questions: pd.DataFrame) -> str:
     raise TilesError(
         f"the questions have no column {EVENT_TIMESTAMP!r}, and {len(times)} datetime columns instead of one"
     )
+
+
+def _column(values: Any) -> Any:
+    """A feature as a column: of `last_k` the list of what there is, null where there is nothing."""
+    if values.ndim == 1:
+        return values
+    return pd.Series([row[~np.isnan(row)].tolist() or None for row in values], dtype=object)
 
 
 def _micros(column: pd.Series) -> Ints:

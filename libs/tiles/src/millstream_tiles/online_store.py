@@ -13,8 +13,9 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import DoubleList, Value
 from feast.repo_config import FeastConfigBaseModel
+from numpy.typing import NDArray
 from pydantic import StrictInt, StrictStr
 
 from millstream_tiles.as_of_time import asked_time
@@ -213,16 +214,24 @@ def _plain(value: Value) -> Any:
 
 
 def _rows(values: Values, requested: Sequence[str] | None, length: int, moment: int) -> Rows:
-    """Windows as Feast's rows: counts int64, others double, NaN null; the row's time is the one asked for."""
+    """Windows as Feast's rows: counts int64, `last_k` lists, others double, NaN null; the row's time is the one asked for."""
     when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)
     columns = {}
     for name in requested if requested is not None else values:
         column = values[name]
-        if column.dtype == np.int64:
+        if column.ndim == 2:
+            columns[name] = [_latest(row) for row in column]
+        elif column.dtype == np.int64:
             columns[name] = [Value(int64_val=v) for v in column.tolist()]
         else:
             columns[name] = [Value() if v != v else Value(double_val=v) for v in column.tolist()]
     return [(when, {name: column[i] for name, column in columns.items()}) for i in range(length)]
+
+
+def _latest(values: NDArray[np.float64]) -> Value:
+    """A `last_k`: what there is of its k values; null where there is none."""
+    there = values[~np.isnan(values)].tolist()
+    return Value(double_list_val=DoubleList(val=there)) if there else Value()
 
 
 def _respond(

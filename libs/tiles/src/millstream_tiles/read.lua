@@ -1,19 +1,45 @@
 -- Reads the tiles of many entities in one round trip.
 --
--- KEYS: hashes, family by family. ARGV: how many keys each family has.
+-- KEYS: hashes, family by family. ARGV: for each family how many keys it has, how many ranges of tiles are wanted (0: all that
+-- there is), and of each range its first and last tile.
 -- Answers for each family two strings: the number of tiles of each key (<I4 each), and all their rows, one after another.
 
-local answer, key = {}, 1
-for f = 1, #ARGV do
-  local counts, rows, r = {}, {}, 0
-  for e = 1, tonumber(ARGV[f]) do
-    local tiles = redis.call('HVALS', KEYS[key])
-    key = key + 1
-    counts[e] = struct.pack('<I4', #tiles)
-    for t = 1, #tiles do
-      r = r + 1
-      rows[r] = tiles[t]
+local CHUNK = 1000 -- arguments of one call; Lua's stack holds 8,000
+
+local answer, key, at = {}, 1, 1
+while at <= #ARGV do
+  local keys, ranges = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  at = at + 2
+  local wanted = {}
+  for _ = 1, ranges do
+    for tile = tonumber(ARGV[at]), tonumber(ARGV[at + 1]) do
+      wanted[#wanted + 1] = struct.pack('<d', tile)
     end
+    at = at + 2
+  end
+  local counts, rows, r = {}, {}, 0
+  for e = 1, keys do
+    local hash, before = KEYS[key], r
+    key = key + 1
+    if ranges == 0 or redis.call('HLEN', hash) <= #wanted then
+      local tiles = redis.call('HVALS', hash)
+      for t = 1, #tiles do
+        r = r + 1
+        rows[r] = tiles[t]
+      end
+    else
+      for first = 1, #wanted, CHUNK do
+        local last = math.min(first + CHUNK - 1, #wanted)
+        local tiles = redis.call('HMGET', hash, unpack(wanted, first, last))
+        for t = 1, last - first + 1 do
+          if tiles[t] then
+            r = r + 1
+            rows[r] = tiles[t]
+          end
+        end
+      end
+    end
+    counts[e] = struct.pack('<I4', r - before)
   end
   answer[#answer + 1] = table.concat(counts)
   answer[#answer + 1] = table.concat(rows)

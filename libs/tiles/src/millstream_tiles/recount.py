@@ -1,7 +1,7 @@
 """The naive recount: a windowed feature by plain loops over every event, the judge of both the online and offline side.
 
-Slow on purpose. It shares nothing with the tiles or the join but the definition, so a mistake in one of them shows as a
-difference here.
+Slow on purpose. It shares nothing with the tiles or the join but the definition (and what a sketch says of one value), so a
+mistake in one of them shows as a difference here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from millstream_tiles.definition import LARGEST, Aggregate, Function, View
+from millstream_tiles.filters import lets_through
 from millstream_tiles.keys import key_text
+from millstream_tiles.sketches import distinct_counts, distinct_of, percentiles, spread_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,10 @@ class Event:
     columns: Mapping[str, object] = field(default_factory=dict)
 
 
-def recount(view: View, events: Iterable[Event], key: tuple[object, ...], t: int) -> dict[str, float | int | None]:
+Value = float | int | list[float] | None
+
+
+def recount(view: View, events: Iterable[Event], key: tuple[object, ...], t: int) -> dict[str, Value]:
     """The value of every aggregate of `view` for `key`, as known at `t`. `key` follows `view.keys`."""
     wanted = tuple(key_text(part) for part in key)
     mine = []
@@ -48,17 +55,20 @@ def countable(view: View, events: Iterable[Event]) -> list[Event]:
             if event_id in seen:
                 continue
             seen.add(event_id)
-        kept.append(event)
+        if view.where is None or lets_through(view.where, dict(event.columns)):
+            kept.append(event)
     return kept
 
 
-def _value(aggregate: Aggregate, events: list[Event], t: int) -> float | int | None:
+def _value(aggregate: Aggregate, events: list[Event], t: int) -> Value:
     oldest, newest = aggregate.tile_range(t)
     visible = [e for e in events if oldest <= e.event_time // aggregate.slide <= newest]
     if aggregate.function is Function.COUNT:
         if aggregate.column in ("", "*"):
             return len(visible)
         return sum(1 for e in visible if _has_value(e.columns.get(aggregate.column)))
+    if aggregate.function is Function.COUNT_DISTINCT:
+        return _distinct([e.columns.get(aggregate.column) for e in visible])
 
     pairs = []
     for event in visible:
@@ -80,11 +90,34 @@ def _value(aggregate: Aggregate, events: list[Event], t: int) -> float | int | N
         return min(pairs)[1]
     if aggregate.function is Function.LAST:
         return max(pairs)[1]
+    if aggregate.function is Function.LAST_K:
+        return [number for _, number in sorted(pairs, reverse=True)[: aggregate.k]]
+    if aggregate.function.quantile is not None:
+        return _percentile(values, aggregate.function.quantile)
     if len(values) < 2:
         return None
     mean = math.fsum(values) / len(values)
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
     return math.sqrt(variance) if aggregate.function is Function.STD else variance
+
+
+def _distinct(values: list[object]) -> int:
+    """From the set of registers that the values reach, one after the other."""
+    registers: dict[int, int] = {}
+    for value in values:
+        found = None if isinstance(value, list | dict) else distinct_of(value)
+        if found is not None:
+            registers[found[0]] = max(found[1], registers.get(found[0], 0))
+    ranks = np.array(list(registers.values()), dtype=np.float64)
+    return int(distinct_counts(np.zeros(len(ranks), dtype=np.int64), ranks, 1)[0])
+
+
+def _percentile(values: list[float], quantile: float) -> float:
+    """What the sketch says of the very value that stands at the rank: buckets keep the order of the values."""
+    at_rank = sorted(values)[math.floor(quantile * (len(values) - 1))]
+    slot = spread_slots(np.array([at_rank]))
+    one = np.ones(1)
+    return float(percentiles(np.zeros(1, dtype=np.int64), slot, one, 1, quantile)[0])
 
 
 def _has_value(value: object) -> bool:

@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from millstream_tiles.definition import View
 from millstream_tiles.errors import BadRepo, RepoFault, TilesError
-from millstream_tiles.feast_views import is_windowed, problems_of, schema_of, views_of
+from millstream_tiles.feast_views import columns_in, is_windowed, problems_of, schema_of, views_of
 from millstream_tiles.repo_files import definitions, places, quiet
 
 
@@ -35,7 +35,7 @@ class Catalogue:
     ordinary_views: tuple[str, ...]
     """Views that Feast serves itself."""
     services: Mapping[str, tuple[str, ...]]
-    """FeatureService -> its features as "view__feature", in order."""
+    """FeatureService -> the columns that a model sees of its features, "view__feature", in order."""
     places: Mapping[str, tuple[str, int]]
     """File in the repo and line of each windowed view that was found there by its name."""
 
@@ -92,11 +92,10 @@ def describe(repo: Path) -> Catalogue:
 def catalogue_of(store: FeatureStore) -> Catalogue:
     """What an open store offers; `load_project` checks streams and loops against it."""
     services = {}
-    for service in store.list_feature_services():
-        names = [(p.name_to_use(), f.name) for p in service.feature_view_projections for f in p.features]
-        services[service.name] = tuple(f"{view}__{feature}" for view, feature in names)
-    ordinary = [v.name for v in store.list_all_feature_views() if not is_windowed(v)]
     views = views_of(store)
+    for service in store.list_feature_services():
+        services[service.name] = tuple(c for p in service.feature_view_projections for c in columns_in(p, views))
+    ordinary = [v.name for v in store.list_all_feature_views() if not is_windowed(v)]
     return Catalogue(
         project=store.project,
         views=views,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from zlib import crc32
-
 from millstream_tiles.layout import Layout
 
 SECOND = 1_000_000
@@ -19,13 +17,9 @@ class TileKeys:
         self.shards = shards
 
     def family(self, view: str, slide: int, layout: Layout, shard: int) -> bytes:
-        """What the keys of a family begin with; the entity's text follows.
-
-        A changed set of functions or columns changes the layout's sum: its tiles are others, never misread.
-        """
+        """What the keys of a family begin with; the entity's text follows."""
         step = f"{slide // SECOND}s" if slide % SECOND == 0 else f"{slide}us"
-        kinds = crc32(",".join(f"{p.kind}:{p.column}" for p in layout.parts).encode())
-        return f"{self._tag(shard)}:tile:{view}:{step}:{kinds:08x}:".encode()
+        return f"{self._tag(shard)}:tile:{view}:{step}:{layout.mark}:".encode()
 
     def fences(self, group: str, stream: str, shard: int) -> bytes:
         return f"{self._tag(shard)}:fence:{group}:{stream}".encode()

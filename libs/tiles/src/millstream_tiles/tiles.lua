@@ -6,9 +6,10 @@
 -- KEYS[4..] for each id bucket of the batch: the bucket before it, itself, the one after; then one key an entity
 -- ARGV[1..8] partition, start, end, stream_time, accept_gap, number of id buckets, number of families, id span (us)
 -- ARGV[9..] for each bucket: bucket number, prefix of bucket keys, n, id 1 .. id n
---           for each family: ops, n entities, counts (<I4 each), rows (<d each), cutoff, keep, expire (ms)
+--           for each family: ops, n entities, counts (<I4 each), rows (<d each), cutoff, keep (0: as the hash itself says),
+--           expire (ms)
 --
--- A tile hash has one field a tile: the packed index (the first 8 bytes of the row) -> the row. Doubles in Lua are the
+-- A tile hash has one field a row: the packed index (the first 8 bytes of the row) -> the row. Doubles in Lua are the
 -- doubles of the rows: unpacking and packing them changes no bit.
 
 local partition, first, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -72,11 +73,37 @@ for _, bucket in ipairs(buckets) do
 end
 
 -- 3. Tiles.
-local function merged(ops, old, new, form)
+local function latest(a, b, i, k)
+  -- k pairs (time, value), the latest first, of two such lists.
+  local from, upto, kept = i, i + 2 * k - 1, {}
+  local x, y = i, i
+  for n = 1, 2 * k, 2 do
+    if a[x] > b[y] or (a[x] == b[y] and a[x + 1] >= b[y + 1]) then
+      kept[n], kept[n + 1] = a[x], a[x + 1]
+      x = x + 2
+    else
+      kept[n], kept[n + 1] = b[y], b[y + 1]
+      y = y + 2
+    end
+  end
+  for n = from, upto do a[n] = kept[n - from + 1] end
+end
+
+local function larger(old, new)
+  -- The index stays; of the bytes behind it, each the larger.
+  local a, b = {string.byte(old, 9, -1)}, {string.byte(new, 9, -1)}
+  for i = 1, #a do
+    if b[i] > a[i] then a[i] = b[i] end
+  end
+  return sub(old, 1, 8) .. string.char(unpack(a))
+end
+
+local function merged(ops, sizes, old, new, form)
+  if ops[1] == 98 then return larger(old, new) end -- b bytes
   local a, b = {unpackd(form, old)}, {unpackd(form, new)}
   local i = 2
   for p = 1, #ops do
-    local op = string.byte(ops, p)
+    local op = ops[p]
     if op == 43 then -- + add
       a[i] = a[i] + b[i]
       i = i + 1
@@ -92,6 +119,9 @@ local function merged(ops, old, new, form)
     elseif op == 102 then -- f first: time, value
       if b[i] < a[i] or (b[i] == a[i] and b[i + 1] < a[i + 1]) then a[i], a[i + 1] = b[i], b[i + 1] end
       i = i + 2
+    elseif op == 107 then -- k latest: k times time, value
+      latest(a, b, i, sizes[p])
+      i = i + 2 * sizes[p]
     else -- v moments: n, mean, M2
       local n = a[i] + b[i]
       if n > 0 then
@@ -106,15 +136,18 @@ local function merged(ops, old, new, form)
   return pack(form, unpack(a, 1, i - 1))
 end
 
+-- Looking through a hash costs as much as what it holds, so it is done when that has doubled since the last time.
+local MARK, FIRST_LOOK = pack('<d', -math.huge), 256
+
 local key = 4 + 3 * #buckets
 for _ = 1, tonumber(ARGV[7]) do
   local ops, entities, counts, rows = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
   local cutoff, keep, expire = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
   at = at + 7
-  local width = 1
-  for p = 1, #ops do
-    local op = sub(ops, p, p)
-    width = width + (op == 'v' and 3 or (op == 'f' or op == 'l') and 2 or 1)
+  local width, codes, sizes = 1, {}, {}
+  for op, k in string.gmatch(ops, '(%D)(%d*)') do
+    codes[#codes + 1], sizes[#codes + 1] = string.byte(op), tonumber(k) or 1
+    width = width + (op == 'v' and 3 or (op == 'f' or op == 'l') and 2 or op == 'k' and 2 * k or op == 'b' and 4 or 1)
   end
   local form, size, pos = '<' .. string.rep('d', width), 8 * width, 1
   for e = 1, entities do
@@ -126,7 +159,7 @@ for _ = 1, tonumber(ARGV[7]) do
       pos = pos + size
       local old = call('HGET', hash, tile)
       if old then
-        call('HSET', hash, tile, merged(ops, old, new, form))
+        call('HSET', hash, tile, merged(codes, sizes, old, new, form))
       else
         call('HSET', hash, tile, new)
         fresh = true
@@ -134,9 +167,22 @@ for _ = 1, tonumber(ARGV[7]) do
     end
     if fresh then
       call('PEXPIRE', hash, expire)
-      if call('HLEN', hash) > keep then
+      local held, most = call('HLEN', hash), keep
+      if keep == 0 then
+        local said = call('HGET', hash, MARK)
+        most = said and unpackd('<d', said, 9) or FIRST_LOOK
+      end
+      if held > most then
         for _, tile in ipairs(call('HKEYS', hash)) do
-          if unpackd('<d', tile) < cutoff then call('HDEL', hash, tile) end
+          if tile ~= MARK and unpackd('<d', tile) < cutoff then
+            call('HDEL', hash, tile)
+            held = held - 1
+          end
+        end
+        -- The row that says when to look again: in no window, since its index is below all others.
+        if keep == 0 then
+          local look = pack('<d', math.max(FIRST_LOOK, 2 * held))
+          call('HSET', hash, MARK, MARK .. look .. string.rep('\0', size - 16))
         end
       end
     end

@@ -37,13 +37,18 @@ class DescribedView(Protocol):
     @property
     def aggregates(self) -> Sequence[DescribedAggregate]: ...
 
+    @property
+    def where(self) -> str | None:
+        """The filter of its events, an expression that compiles; None: every event counts."""
+        ...
+
 
 class FeatureCatalogue(Protocol):
     """What a Feast repo offers, by name."""
 
     @property
     def services(self) -> Mapping[str, Sequence[str]]:
-        """Each FeatureService with its features as `view__feature`."""
+        """Each FeatureService with the columns of its features, `view__feature`."""
         ...
 
     @property

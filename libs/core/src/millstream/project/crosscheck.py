@@ -10,9 +10,10 @@ from millstream.project.event_schema import NUMBERS, SCALARS
 from millstream.project.loop import Loop
 from millstream.project.problem import Fault, Path, Problem, found, nearest
 from millstream.project.stream import Stream
+from millstream_expression import Expression, compile_expression
 
 _KINDS = {"number": NUMBERS, "text": frozenset({"string"}), "truth": frozenset({"boolean"})}
-"""What a label expression needs of a field, in JSON's types; null is always allowed."""
+"""What an expression needs of a field, in JSON's types; null is always allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +158,36 @@ def view_problems(catalogue: FeatureCatalogue, streams: Mapping[str, Stream], un
             if aggregate.column not in _fields(stream):
                 message = f"no field {aggregate.column!r} in stream {stream.name} to aggregate"
                 yield problem(name, where, message, nearest(aggregate.column, _fields(stream)))
-            elif aggregate.function != "count" and (not types or not types <= NUMBERS):
+            elif aggregate.function == "count_distinct" and (not types or not types <= SCALARS):
+                is_ = " or ".join(sorted(types)) or "of no stated type"
+                message = f"count_distinct of {aggregate.column!r}, which is {is_}"
+                yield problem(name, where, message, "count the different values of a text, number, integer or boolean")
+            elif not aggregate.function.startswith("count") and (not types or not types <= NUMBERS):
                 message = (
                     f"{aggregate.function} of {aggregate.column!r}, which is {' or '.join(sorted(types)) or 'no type'}"
                 )
                 yield problem(name, where, message, "aggregate a number or an integer, or count")
+
+        if view.where is not None:
+            for message, remedy in _filter_faults(compile_expression(view.where), stream):
+                yield problem(name, f"{name}.where", message, remedy)
+
+
+def _filter_faults(where: Expression, stream: Stream) -> Iterator[tuple[str, str]]:
+    """The filter of a view against the types of the stream's fields."""
+    unfit = [fault for name in where.fields for fault in _scalar_faults((), stream, name)]
+    for fault in unfit:
+        yield fault.message, fault.remedy
+    for name, kind in () if unfit else where.uses:
+        types = stream.types_of(name) - {"null"}
+        if not types <= _KINDS[kind]:
+            is_ = " or ".join(sorted(types))
+            yield (
+                f"{where.text!r} needs a {kind} and {name!r} of stream {stream.name} is {is_}",
+                "compare like with like",
+            )
+    if not unfit and where.kind == "any" and stream.types_of(where.fields[0]) - {"null"} != {"boolean"}:
+        yield f"{where.text!r} is not true or false", f"compare it, like {where.text} > 0"
 
 
 def _scalar_faults(path: Path, stream: Stream, name: str) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ import polars as pl
 from millstream.project import Loop, Project
 from millstream_tiles.digest import digest
 from millstream_tiles.errors import TilesError
-from millstream_tiles.feast_views import views_of
+from millstream_tiles.feast_views import columns_in, views_of
 from millstream_tiles.lake import Lake
 from millstream_tiles.registry import open_store
 from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for
@@ -46,7 +46,7 @@ class FeastHistory:
             except Exception as error:  # Feast has no common base for its errors
                 raise RunFailed(f"feature service {loop.predict.features}: {error}") from error
             used = {p.name_to_use(): p.name for p in service.feature_view_projections}
-            names = [f"{p.name_to_use()}__{f.name}" for p in service.feature_view_projections for f in p.features]
+            names = [column for p in service.feature_view_projections for column in columns_in(p, views)]
             keys = sorted({key for name in used.values() for key in _keys(store, views, name)})
             rows, left_out = self._rows(loop, spec, [*loop.predict.inputs, *keys])
             features = self._features(store, service, rows, keys, names)
@@ -81,7 +81,7 @@ class FeastHistory:
         if len(found) != len(rows) or not np.array_equal(np.sort(found[ROW].to_numpy()), np.arange(len(rows))):
             raise RunFailed(f"Feast returned {len(found)} rows for {len(rows)} questions; each must come back once")
         order = np.argsort(found[ROW].to_numpy(), kind="stable")
-        return {name: found[name].to_numpy(dtype=np.float64, na_value=np.nan)[order] for name in names}
+        return {name: _numbers(found, name)[order] for name in names}
 
     @contextmanager
     def _store(self) -> Iterator[Any]:
@@ -97,6 +97,16 @@ class FeastHistory:
                 )
             except TilesError as error:
                 raise RunFailed(str(error)) from error
+
+
+def _numbers(found: Any, name: str) -> np.ndarray[Any, Any]:
+    """One column of features; "view__feature__2" is the second value of a list."""
+    if name in found:
+        column = found[name]
+    else:
+        feature, _, place = name.rpartition("__")
+        column = found[feature].str.get(int(place) - 1)
+    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _keys(store: Any, views: dict[str, Any], name: str) -> list[str]:
