@@ -172,7 +172,8 @@ def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytes
     assert len(views) == 11
     assert views[-1] == (
         "features/definitions.py:84: origin_landings: aggregation 'mean_delay_3h': no function 'median'; "
-        "there are count, sum, mean, min, max, var, std, first, last"
+        "there are count, sum, mean, min, max, var, std, first, last, last_5 (the latest five values), count_distinct, "
+        "p50, p90, p99"
     )
     assert count == f"✗ {flights}: 12 problems"
 
