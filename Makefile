@@ -32,7 +32,10 @@ test: $(READY) check ## everything CI runs: lint, types, unit, contracts, connec
 	@$(BIN)/pytest
 
 unit: $(READY) ## the fast tests: no server is started
-	@$(BIN)/pytest -m "not connected and not e2e"
+	@$(BIN)/pytest -m "not connected and not e2e and not prove"
+
+prove: $(READY) ## the long proofs: features through kills, losses and five million events (an hour)
+	@$(BIN)/pytest -m prove
 
 check: lint types ## lint, types, layers
 
