@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from millstream_tiles.events import EventBatch
     from millstream_tiles.feast_views import schema_of, view_of, views_of
     from millstream_tiles.feature_reader import FeatureReader
+    from millstream_tiles.laptop import Laptop
     from millstream_tiles.memory_tiles import MemoryTileStore
     from millstream_tiles.reader import WindowReader
     from millstream_tiles.registry import Catalogue, describe, open_store
@@ -27,6 +28,7 @@ _HOMES = {
     "EventBatch": "events",
     "FeatureReader": "feature_reader",
     "Function": "definition",
+    "Laptop": "laptop",
     "MemoryTileStore": "memory_tiles",
     "TileWriter": "writer",
     "ValkeyTileStore": "tile_store",
@@ -47,6 +49,7 @@ __all__ = [
     "EventBatch",
     "FeatureReader",
     "Function",
+    "Laptop",
     "MemoryTileStore",
     "TileWriter",
     "ValkeyTileStore",

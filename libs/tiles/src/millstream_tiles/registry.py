@@ -54,12 +54,25 @@ def open_store(
     schema, and entities no value type (string). Raises BadRepo, with every file that cannot be loaded and every view that
     cannot be computed.
     """
+    objects, broken = definitions(repo)
+    return store_of(repo, objects, broken, registry=registry, online=online, offline=offline)
+
+
+def store_of(
+    repo: Path,
+    objects: Sequence[Any],
+    broken: Sequence[RepoFault] = (),
+    *,
+    registry: Path | None = None,
+    online: Mapping[str, Any] | None = None,
+    offline: Mapping[str, Any] | None = None,
+) -> FeatureStore:
+    """`open_store` with `objects` in place of those in the folder's files, and what is `broken` there."""
     home = None
     if registry is None:
         home = Path(tempfile.mkdtemp(prefix="millstream-registry-"))
         registry = home / "registry.db"
     config, faults = _config(repo, registry, online or {}, offline or {})
-    objects, broken = definitions(repo)
     faults += [*broken, *_view_faults(repo, objects, complete=not broken)]
     if config is None or faults:
         if home is not None:

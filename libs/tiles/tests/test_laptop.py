@@ -1,0 +1,72 @@
+"""The README's first lines, and what else a laptop does: events told by hand, answered online and offline."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from feast import Entity
+from feast.aggregation import Aggregation
+from feast.stream_feature_view import StreamFeatureView
+from feast.value_type import ValueType
+
+from millstream_tiles import Laptop, as_of, stream_source
+from millstream_tiles.errors import BadRepo, TilesError
+
+README = Path(__file__).parents[1] / "README.md"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+customer = Entity(name="customer", value_type=ValueType.STRING)
+orders = stream_source("orders", time="placed_at", lateness="10m", id="order_id")
+
+
+def spend(function: str = "sum") -> StreamFeatureView:
+    spent = Aggregation(column="amount", function=function, name="spent", time_window=HOUR, slide_interval=HOUR / 12)
+    return StreamFeatureView(
+        name="spend", entities=[customer], source=orders, timestamp_field="placed_at", aggregations=[spent]
+    )
+
+
+@pytest.mark.connected
+def test_the_first_lines_of_the_readme_say_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:
+    first = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert first is not None
+    exec(compile(first[1], str(README), "exec"), {})
+    said = capsys.readouterr().out
+    assert "{'customer': ['ada'], 'sum_1h': [20.0]}" in said
+    assert re.search(r"ada .* 20\.0", said)
+
+
+@pytest.mark.connected
+def test_what_is_late_or_not_known_yet_is_in_no_answer() -> None:
+    with Laptop([customer, spend()]) as laptop:
+        laptop.tell("orders", {"order_id": 1, "customer": "ada", "amount": 1, "placed_at": NOON}, known_at=NOON)
+        late = {"order_id": 2, "customer": "ada", "amount": 10, "placed_at": "2026-03-01T11:45:00Z"}
+        soon = {"order_id": 3, "customer": "ada", "amount": 100, "placed_at": "2026-03-01T12:01:00+00:00"}
+        laptop.tell("orders", late, soon, known_at=NOON + timedelta(minutes=2))
+        with as_of(NOON + timedelta(minutes=3)):
+            assert laptop.store.get_online_features(["spend:spent"], [{"customer": "ada"}]).to_dict()["spent"] == [
+                101.0
+            ]
+        asked = pd.DataFrame(
+            {"customer": ["ada"] * 3, "event_timestamp": [NOON + timedelta(minutes=m) for m in (0, 1, 2)]}
+        )
+        assert laptop.store.get_historical_features(asked, ["spend:spent"]).to_df()["spent"].tolist() == [1, 1, 101]
+
+
+@pytest.mark.connected
+def test_what_cannot_be_told_is_said() -> None:
+    with Laptop([customer, spend()]) as laptop:
+        with pytest.raises(TilesError, match="no view follows stream 'order'; there are orders"):
+            laptop.tell("order", {})
+        with pytest.raises(TilesError, match="placed_at=None is no time; write a datetime"):
+            laptop.tell("orders", {"customer": "ada"})
+        with pytest.raises(TilesError, match="lies more than 0:05:00 ahead"):
+            laptop.tell("orders", {"customer": "ada", "placed_at": NOON + HOUR}, known_at=NOON)
+        laptop.tell("orders")
+    with pytest.raises(BadRepo, match="no function 'median'"), Laptop([customer, spend("median")]):
+        pass
