@@ -59,12 +59,12 @@ async def apply(events: int, *, two_slides: bool, headers: bool) -> Applied:
             )
             worker.launch()
             try:
-                return await _watch(kafka, valkey, worker, events, size)
+                return await watch(kafka, valkey, worker, events, size)
             finally:
                 worker.terminate()
 
 
-async def _watch(
+async def watch(
     kafka: EmbeddedKafka, valkey: EmbeddedValkey, worker: ManagedProcess, events: int, size: int
 ) -> Applied:
     """From the first commit to the last: the start of the process is not what is measured."""
