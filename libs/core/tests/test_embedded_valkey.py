@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from millstream.testing.errors import PortTaken
-from millstream.testing.valkey import EmbeddedValkey
+from millstream.testing.errors import PortTaken, ToolMissing
+from millstream.testing.valkey import EmbeddedValkey, valkey_binary
+from millstream.testing.valkey_cluster import EmbeddedValkeyCluster
 
 pytestmark = pytest.mark.connected
 
@@ -62,3 +63,24 @@ def test_every_test_finds_the_session_server_empty(valkey_url: str, visitor: str
     with redis.Redis.from_url(valkey_url) as store:
         assert store.dbsize() == 0
         store.set("left behind by", visitor)
+
+
+def test_six_servers_are_one_cluster(valkey_cluster: EmbeddedValkeyCluster, valkey_cluster_url: str) -> None:
+    masters = valkey_cluster.masters()
+    replicas = {valkey_cluster.replica_of(master).port for master in masters}
+    assert len(replicas | {master.port for master in masters}) == len(valkey_cluster.nodes) == 6
+    owner = valkey_cluster.master_of("tower")
+    assert owner.ask("SET", "tower", "JFK")
+    with owner.client() as client:
+        assert client.wait(1, 5_000) == 1, "its replica has it"
+    valkey_cluster.flush()
+    assert [node.ask("DBSIZE") for node in valkey_cluster.nodes] == [0] * 6
+    assert all(node.ask("INFO", "memory")["maxmemory_policy"] == "noeviction" for node in valkey_cluster.nodes)
+
+
+def test_another_server_may_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MILLSTREAM_VALKEY_SERVER", "/bin/sh")
+    assert valkey_binary() == Path("/bin/sh")
+    monkeypatch.setenv("MILLSTREAM_VALKEY_SERVER", str(tmp_path / "redis-server"))
+    with pytest.raises(ToolMissing, match=r"MILLSTREAM_VALKEY_SERVER names .* no executable file"):
+        valkey_binary()

