@@ -23,6 +23,7 @@ from millstream_tiles import (
     views_of,
 )
 from millstream_tiles.errors import BadRepo, BadSource, TilesError
+from millstream_tiles.online_store import tile_store_of
 
 NOON = datetime(2013, 3, 1, 12, 0, tzinfo=UTC)
 MINUTE = 60_000_000
@@ -253,11 +254,13 @@ async def test_get_online_features_just_works(repo: Path, valkey_url: str) -> No
 
 
 @pytest.mark.connected
-async def test_ordinary_views_live_in_the_same_store(repo: Path, valkey_url: str) -> None:
+@pytest.mark.parametrize("server", ["valkey_url", "valkey_cluster_url"])
+async def test_ordinary_views_live_in_the_same_store(repo: Path, server: str, request: pytest.FixtureRequest) -> None:
     import pandas as pd
 
-    store = open_store(repo, online={"url": valkey_url, "namespace": "ordinary"})
-    tiles = ValkeyTileStore(valkey_url, "ordinary")
+    url = request.getfixturevalue(server)
+    store = open_store(repo, online={"url": url, "namespace": "ordinary"})
+    tiles = tile_store_of(store.config)
     await TileWriter(tiles, views_of(store).values(), "features").write(departures(MORNING))
     store.write_to_online_store("airports", pd.DataFrame({"origin": ["JFK"], "runways": [4], "at": [NOON]}))
     with pytest.raises(TilesError, match="push and materialize cannot write it"):
@@ -283,6 +286,9 @@ async def test_ordinary_views_live_in_the_same_store(repo: Path, valkey_url: str
     again = await reader.read_async({"origin": ["JFK", "SFO"]}, micros(NOON))
     assert again["airports__runways"].tolist() == [4, None]
     assert reader.stream_times() == {"origin_delays": micros(NOON - timedelta(minutes=5)) + 1_000_000}
+    assert await tiles.fence("features", "flights-departed", 0) is not None
+    store.teardown()
+    assert await tiles.fence("features", "flights-departed", 0) is None
     await reader.aclose()
     await store.close()
     await tiles.close()

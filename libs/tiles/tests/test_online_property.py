@@ -291,6 +291,11 @@ def test_valkey_says_what_a_recount_says(valkey_url: str, shards: int) -> None:
 
 
 @pytest.mark.connected
+def test_a_cluster_says_what_a_recount_says(valkey_cluster_url: str) -> None:
+    on_valkey(ValkeyTileStore, valkey_cluster_url, 6, 15)()
+
+
+@pytest.mark.connected
 def test_the_proof_notices_a_valkey_without_its_fence(valkey_url: str) -> None:
     with pytest.raises(AssertionError):
         on_valkey(ValkeyWithoutFence, valkey_url, 1, 60)()

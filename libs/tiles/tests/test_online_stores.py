@@ -60,6 +60,7 @@ class Online:
         pytest.param(("memory", 3), id="memory-3-shards"),
         pytest.param(("valkey", 1), id="valkey", marks=pytest.mark.connected),
         pytest.param(("valkey", 3), id="valkey-3-shards", marks=pytest.mark.connected),
+        pytest.param(("valkey_cluster", None), id="cluster", marks=pytest.mark.connected),
     ]
 )
 async def online(request: pytest.FixtureRequest) -> AsyncIterator[Online]:
@@ -68,7 +69,7 @@ async def online(request: pytest.FixtureRequest) -> AsyncIterator[Online]:
         memory = MemoryTileStore(shards)
         yield Online(memory, MemoryWindowReader(memory, {"delays": DELAYS}))
         return
-    url, namespace = request.getfixturevalue("valkey_url"), f"stores-{next(_numbers)}"
+    url, namespace = request.getfixturevalue(f"{kind}_url"), f"stores-{next(_numbers)}"
     store = ValkeyTileStore(url, namespace, shards)
     reader = WindowReader(url, namespace, {"delays": DELAYS}, shards=shards)
     yield Online(store, reader)
@@ -208,11 +209,11 @@ async def test_old_tiles_are_dropped_and_windows_stay_whole(online: Online) -> N
         assert len(held) <= 5
     else:
         assert isinstance(online.reader, WindowReader)
-        client = online.reader._client()
-        keys = client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*")
+        client = online.reader.client.sync()
+        keys = client.scan_iter(f"{{{online.reader.client.keys.namespace}:*:tile:*")
         plain = {t.layout.mark.encode() for t in tilings_of(DELAYS) if not t.layout.sketch}
         assert max(client.hlen(k) for k in keys if k.split(b":")[-2] in plain) < 20
-        tiles = next(client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*"))
+        tiles = next(client.scan_iter(f"{{{online.reader.client.keys.namespace}:*:tile:*"))
         assert 0 < client.pttl(tiles) <= 2 * 24 * 3_600_000
 
 
@@ -260,12 +261,12 @@ async def test_a_server_that_forgot_its_scripts_is_told_again(valkey_url: str) -
     store = ValkeyTileStore(valkey_url, namespace)
     reader = WindowReader(valkey_url, namespace, {"delays": DELAYS})
     for start in (0, 3):
-        reader._client().script_flush()
+        reader.client.sync().script_flush()
         await TileWriter(store, [DELAYS], "features").write(departures([("JFK", 1, 1.0)] * 3, start=start))
-        reader._client().script_flush()
+        reader.client.sync().script_flush()
         [seen] = reader.read([("delays", {"origin": ["JFK"]})], NOON + 5 * MINUTE)
         assert seen["count"].tolist() == [start + 3]
-        reader._client().script_flush()
+        reader.client.sync().script_flush()
         [seen] = await reader.read_async([("delays", {"origin": ["JFK"]})], NOON + 5 * MINUTE)
         assert seen["count"].tolist() == [start + 3]
     assert reader.stream_times() == {"departed": {0: NOON + 2 * MINUTE}}
@@ -316,6 +317,6 @@ async def test_a_sketch_is_looked_through_when_it_has_doubled_and_forgets_what_n
         assert max(len(tiles) for tiles in online.store.tiles.values()) < 1_500
     else:
         assert isinstance(online.reader, WindowReader)
-        client = online.reader._client()
-        held = [client.hlen(k) for k in client.scan_iter(f"{{{online.reader._keys.namespace}:*:tile:*")]
+        client = online.reader.client.sync()
+        held = [client.hlen(k) for k in client.scan_iter(f"{{{online.reader.client.keys.namespace}:*:tile:*")]
         assert 300 < max(held) < 2_500, "of 14,400 slots that were ever filled"

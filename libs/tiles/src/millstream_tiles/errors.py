@@ -62,6 +62,21 @@ class BadRepo(TilesError):
         self.faults = tuple(faults)
 
 
+class BadAddress(TilesError):
+    """A URL of the online store that says neither a server nor a cluster; the message says what to write."""
+
+
+class ShardsDiffer(TilesError):
+    """The online store keeps a namespace in another number of shards than we were told: nothing was read or written."""
+
+    def __init__(self, namespace: str, stored: int, told: int) -> None:
+        super().__init__(
+            f"the online store keeps {namespace!r} in {stored} shards, but shards is {told} here; "
+            f"set shards to {stored}, or use another namespace and rebuild its views"
+        )
+        self.stored = stored
+
+
 class StoreUnavailable(TilesError):
     """The online store did not answer, or is not able to now. Nothing is known to be applied; try again later."""
 

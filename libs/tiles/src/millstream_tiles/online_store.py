@@ -16,14 +16,16 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import DoubleList, Value
 from feast.repo_config import FeastConfigBaseModel
 from numpy.typing import NDArray
-from pydantic import StrictInt, StrictStr
+from pydantic import StrictInt, StrictStr, field_validator
 
 from millstream_tiles.as_of_time import asked_time
+from millstream_tiles.connection import Address
 from millstream_tiles.definition import View
-from millstream_tiles.errors import TilesError
+from millstream_tiles.errors import BadAddress, TilesError
 from millstream_tiles.feast_views import is_windowed, view_of
 from millstream_tiles.reader import WindowReader
 from millstream_tiles.tile_keys import TileKeys
+from millstream_tiles.tile_store import ValkeyTileStore
 from millstream_tiles.windows import Values
 
 Rows = list[tuple[datetime | None, dict[str, Value] | None]]
@@ -34,10 +36,21 @@ class MillstreamOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
 
     type: StrictStr = "millstream_tiles.online_store.MillstreamOnlineStore"
     url: StrictStr = "redis://localhost:6379/0"
+    """One server, or a cluster by any of its nodes: redis+cluster://host:6379,host:6379 (with TLS: rediss://, rediss+cluster://)."""
     namespace: StrictStr | None = None
     """What all keys begin with; default: the Feast project's name."""
-    shards: StrictInt = 1
-    """As the writer has it."""
+    shards: StrictInt | None = None
+    """Parts into which entities are split, each atomic by itself; the same for all who share the namespace, and never changed
+    while it has data. Default: 1 on one server, 12 on a cluster."""
+
+    @field_validator("url")
+    @classmethod
+    def _says_where(cls, url: str) -> str:
+        try:
+            Address.of(url)
+        except BadAddress as error:
+            raise ValueError(str(error)) from error
+        return url
 
 
 def namespace_of(config: RepoConfig) -> str:
@@ -48,6 +61,12 @@ def reader_of(config: RepoConfig, views: dict[str, View]) -> WindowReader:
     """A WindowReader on the server that the repo's feature_store.yaml names."""
     online = config.online_store
     return WindowReader(online.url, namespace_of(config), views, shards=online.shards)
+
+
+def tile_store_of(config: RepoConfig) -> ValkeyTileStore:
+    """The store for a writer of the views of the repo: same server, namespace and shards as its readers."""
+    online = config.online_store
+    return ValkeyTileStore(online.url, namespace_of(config), online.shards)
 
 
 class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
@@ -177,16 +196,20 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
 
 def _redis(config: RepoConfig) -> RepoConfig:
     """The same repo as Feast's Redis store wants to see it."""
-    url = urlsplit(config.online_store.url)
-    parts = [f"{url.hostname}:{url.port or 6379}", f"db={url.path.strip('/') or 0}"]
+    address = Address.of(config.online_store.url)
+    url = urlsplit(address.url)
+    parts = [f"{host}:{port}" for host, port in address.nodes]
+    if not address.cluster:
+        parts.append(f"db={url.path.strip('/') or 0}")
     if url.username:
         parts.append(f"username={unquote(url.username)}")
     if url.password:
         parts.append(f"password={unquote(url.password)}")
     if url.scheme == "rediss":
         parts.append("ssl=true")
+    kind = "redis_cluster" if address.cluster else "redis"
     copy = config.model_copy()
-    copy._online_store = RedisOnlineStoreConfig(connection_string=",".join(parts))
+    copy._online_store = RedisOnlineStoreConfig(redis_type=kind, connection_string=",".join(parts))
     return copy
 
 

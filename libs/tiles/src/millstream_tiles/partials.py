@@ -204,23 +204,23 @@ def _keep(tiling: Tiling) -> int:
 def expiry_ms(tiling: Tiling) -> int:
     """How long (wall-clock milliseconds) the tiles of an entity outlive its last new tile.
 
-    Twice the window, since the expiry is set when a tile is new and a window may begin a slide later; the lateness,
-    since an event may come so much after its time; a day at least, so that a paused replay or a worker that was away
-    over night finds its tiles again.
+    A tile that is new now is in a window for no longer than the window takes, and in one that a question may lag behind
+    for by the slack. A day more, so that a paused replay or a worker that was away over night finds its tiles again.
     """
-    return max(2 * tiling.window + tiling.view.lateness, 24 * HOUR) // 1000
+    return (tiling.window + slack_of(tiling.view) + 24 * HOUR) // 1000
 
 
-def for_shard(batch: TileBatch, shard: int, shards: int) -> TileBatch:
-    """The part of `batch` that `shard` holds; every shard gets the ids, and moves its own fence."""
+def by_shard(batch: TileBatch, shards: int) -> list[TileBatch]:
+    """What each shard gets of `batch`: its own entities, every id (whose event may have entities elsewhere), its own fence."""
     if shards == 1:
-        return batch
-    families = []
-    for family in batch.families:
-        mine = np.array([shard_of(entity, shards) == shard for entity in family.entities])
-        if mine.any():
-            families.append(_only(family, mine))
-    return replace(batch, shard=shard, families=tuple(families))
+        return [batch]
+    owners = [np.array([shard_of(e, shards) for e in family.entities]) for family in batch.families]
+    parts = []
+    for shard in range(shards):
+        mine = [(family, of == shard) for family, of in zip(batch.families, owners, strict=True)]
+        families = tuple(_only(family, chosen) for family, chosen in mine if chosen.any())
+        parts.append(replace(batch, shard=shard, families=families))
+    return parts
 
 
 def _only(family: Family, mine: NDArray[np.bool_]) -> Family:

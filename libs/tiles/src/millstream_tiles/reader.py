@@ -1,30 +1,23 @@
-"""Reads windows from Valkey: many views, entities and times in one round trip."""
+"""Reads windows from Valkey: many views, entities and times in one round trip (on a cluster one a node, all at once)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import redis
-import redis.asyncio
 from numpy.typing import NDArray
-from redis.exceptions import NoScriptError, RedisError
 
 from millstream_tiles.definition import View
-from millstream_tiles.errors import StoreUnavailable
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Ints
 from millstream_tiles.partials import shard_of
-from millstream_tiles.scripts import Script
-from millstream_tiles.tile_keys import TileKeys, entity_bytes
+from millstream_tiles.tile_client import Call, TileClient
+from millstream_tiles.tile_keys import entity_bytes
 from millstream_tiles.tiling import Tiling, cover, tilings_of
 from millstream_tiles.windows import Coarse, Values, window_values
-
-READ = Script(files("millstream_tiles").joinpath("read.lua").read_text())
 
 MOST_WANTED = 4096
 """Tiles that a read names one by one, twice as many as the longest window takes; questions about times far apart fetch all."""
@@ -90,108 +83,52 @@ class WindowReader:
 
     An as-of may lie behind the newest event applied by `partials.slack_of(view)`; it then sees those newer events in its
     newest tile (online state has no memory of when it learned what), and further back windows may miss tiles.
-    Connections are made on first use; sync and async reads have each their own.
+    Connections are made on first use; sync and async reads have each their own. `url` is one server or a cluster (see
+    `connection`); `shards` as the writer has them. Another number than the store's is refused, never read as no data.
     """
 
     def __init__(
-        self, url: str, namespace: str, views: Mapping[str, View], *, shards: int = 1, timeout: float = 2.0
+        self, url: str, namespace: str, views: Mapping[str, View], *, shards: int | None = None, timeout: float = 2.0
     ) -> None:
         self.views = views
-        self._keys = TileKeys(namespace, shards)
         self._shapes: dict[str, tuple[View, tuple[_Shape, ...]]] = {}
         self._kinds: dict[tuple[Any, ...], int] = {}
         # `timeout` (seconds): a read takes about 2 ms; one that takes a thousand times as long will not be waited for.
-        self._options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        self._url = url
-        self._sync: redis.Redis | None = None
-        self._async: redis.asyncio.Redis | None = None
+        self.client = TileClient(url, namespace, shards, timeout=timeout)
+        self._keys = self.client.keys
 
     def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
         """For each request the view's features: arrays with one value a row.
 
-        `as_of` is microseconds, one for all or one a row. A null key has empty windows. Raises StoreUnavailable, and
-        KeyError for a view or a join key that is not there.
+        `as_of` is microseconds, one for all or one a row. A null key has empty windows. Raises StoreUnavailable,
+        ShardsDiffer, and KeyError for a view or a join key that is not there.
         """
         plan = self._plan(requests, as_of)
-        try:
-            # One command needs no pipeline, which takes a tenth of the whole read.
-            commands = self._commands(plan)
-            client: Any = self._client()
-            if len(commands) == 1:
-                replies = [client.execute_command(*commands[0])]
-            else:
-                with client.pipeline(transaction=False) as pipe:
-                    replies = _all(pipe, commands).execute()
-        except NoScriptError:
-            self._load()
-            return self.read(requests, as_of)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return _values(plan, as_of, replies)
+        return _values(plan, as_of, self.client.fetch(_calls(plan)))
 
     async def read_async(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
         """`read` for the event loop."""
         plan = self._plan(requests, as_of)
-        try:
-            commands = self._commands(plan)
-            client: Any = self._async_client()
-            if len(commands) == 1:
-                replies = [await client.execute_command(*commands[0])]
-            else:
-                async with client.pipeline(transaction=False) as pipe:
-                    replies = await _all(pipe, commands).execute()
-        except NoScriptError:
-            await self._async_client().script_load(READ.text)
-            return await self.read_async(requests, as_of)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return _values(plan, as_of, replies)
+        return _values(plan, as_of, await self.client.fetch_async(_calls(plan)))
 
     def stream_times(self) -> dict[str, dict[int, int]]:
-        """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable."""
-        streams = sorted({view.stream for view in self.views.values()})
-        try:
-            with self._client().pipeline(transaction=False) as pipe:
-                replies = self._ask_clocks(pipe, streams).execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return self._clocks(streams, replies)
+        """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable, ShardsDiffer."""
+        return self.client.clocks(self._streams())
 
     async def stream_times_async(self) -> dict[str, dict[int, int]]:
         """`stream_times` for the event loop."""
-        streams = sorted({view.stream for view in self.views.values()})
-        try:
-            async with self._async_client().pipeline(transaction=False) as pipe:
-                replies = await self._ask_clocks(pipe, streams).execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
-        return self._clocks(streams, replies)
+        return await self.client.clocks_async(self._streams())
 
     def close(self) -> None:
         """Close the connections of the sync reads."""
-        if self._sync is not None:
-            self._sync.close()
-            self._sync = None
+        self.client.close()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self.close()
-        if self._async is not None:
-            await self._async.aclose()
-            self._async = None
+        await self.client.aclose()
 
-    def _client(self) -> redis.Redis:
-        if self._sync is None:
-            self._sync = redis.Redis.from_url(self._url, **self._options)
-        return self._sync
-
-    def _async_client(self) -> redis.asyncio.Redis:
-        if self._async is None:
-            self._async = redis.asyncio.Redis.from_url(self._url, **self._options)
-        return self._async
-
-    def _load(self) -> None:
-        self._client().script_load(READ.text)
+    def _streams(self) -> list[str]:
+        return sorted({view.stream for view in self.views.values()})
 
     def _plan(self, requests: Sequence[Request], as_of: int | Ints) -> _Plan:
         """What to fetch from each shard: distinct entities only."""
@@ -201,23 +138,23 @@ class WindowReader:
             view = self.views[name]
             question = _distinct(view, self._shapes_of(view), [columns[k] for k in view.keys])
             questions.append(question)
-            for shard, families in enumerate(shards):
-                entities = enumerate(question.entities)
-                mine = [(i, entity_bytes(e)) for i, e in entities if shard_of(e, self._keys.shards) == shard]
-                texts, numbers = [text for _, text in mine], np.array([i for i, _ in mine], dtype=np.int64)
-                number = len(questions) - 1
-                for shape in question.shapes if mine else ():
-                    for level, ranges in _wanted(shape, as_of):
-                        families.append(
-                            _Family(
-                                question=number,
-                                shape=level,
-                                shard=shard,
-                                entities=texts,
-                                numbers=numbers,
-                                ranges=ranges,
-                            )
-                        )
+            levels = [level for shape in question.shapes for level in _wanted(shape, as_of)]
+            split: list[list[int]] = [[] for _ in shards]
+            for entity, text in enumerate(question.entities):
+                split[shard_of(text, len(shards))].append(entity)
+            for shard, mine in enumerate(split):
+                texts = [entity_bytes(question.entities[entity]) for entity in mine]
+                shards[shard] += [
+                    _Family(
+                        question=len(questions) - 1,
+                        shape=shape,
+                        shard=shard,
+                        entities=texts,
+                        numbers=np.array(mine, dtype=np.int64),
+                        ranges=ranges,
+                    )
+                    for shape, ranges in (levels if mine else ())
+                ]
         return _Plan(questions=questions, shards=[families for families in shards if families])
 
     def _shapes_of(self, view: View) -> tuple[_Shape, ...]:
@@ -240,36 +177,15 @@ class WindowReader:
             coarse=None if tiling.coarse is None else self._shape(tiling.coarse),
         )
 
-    def _commands(self, plan: _Plan) -> list[tuple[Any, ...]]:
-        """One a shard that is asked."""
-        commands: list[tuple[Any, ...]] = []
-        for families in plan.shards:
-            keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
-            wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
-            commands.append(("EVALSHA", READ.sha, len(keys), *keys, *wanted))
-        return commands
 
-    def _ask_clocks(self, pipe: Any, streams: Iterable[str]) -> Any:
-        for stream in streams:
-            for shard in range(self._keys.shards):
-                pipe.hgetall(self._keys.clock(stream, shard))
-        return pipe
-
-    def _clocks(self, streams: list[str], replies: list[dict[bytes, bytes]]) -> dict[str, dict[int, int]]:
-        """A partition is as far as its slowest shard."""
-        clocks: dict[str, dict[int, int]] = {}
-        answers = iter(replies)
-        for stream in streams:
-            shards = [{int(p): int(t) for p, t in next(answers).items()} for _ in range(self._keys.shards)]
-            partitions = set().union(*shards)
-            clocks[stream] = {p: min(s.get(p, 0) for s in shards) for p in sorted(partitions)}
-        return clocks
-
-
-def _all(pipe: Any, commands: Iterable[tuple[Any, ...]]) -> Any:
-    for command in commands:
-        pipe.execute_command(*command)
-    return pipe
+def _calls(plan: _Plan) -> list[Call]:
+    """One a shard that is asked."""
+    calls: list[Call] = []
+    for families in plan.shards:
+        keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
+        wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
+        calls.append((keys, wanted))
+    return calls
 
 
 def _wanted(shape: _Shape, as_of: int | Ints) -> Iterator[tuple[_Shape, tuple[tuple[int, int], ...]]]:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import count
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
 from millstream_tiles.layout import Layout
 
 SECOND = 1_000_000
+MOST_SHARDS = 256
+"""Every batch is one script call a shard."""
 
 
 class TileKeys:
     """Key names of one namespace. All keys of a shard carry its hash tag, so that one script may touch them in a cluster."""
 
     def __init__(self, namespace: str, shards: int) -> None:
-        if shards < 1 or not namespace or set(namespace) & set("{}"):
-            raise ValueError(f"namespace {namespace!r} must have no braces, shards {shards} must be at least 1")
+        if not namespace or set(namespace) & set("{}"):
+            raise ValueError(f"namespace {namespace!r} must be a name without braces")
+        if not 1 <= shards <= MOST_SHARDS:
+            raise ValueError(f"shards is {shards}; write 1 to {MOST_SHARDS}")
         self.namespace = namespace
         self.shards = shards
+        self._tags = _tags(namespace, shards)
 
     def family(self, view: str, slide: int, layout: Layout, shard: int) -> bytes:
         """What the keys of a family begin with; the entity's text follows."""
@@ -31,12 +41,34 @@ class TileKeys:
         """The index of id buckets; with ":<bucket>" behind it, a bucket."""
         return f"{self._tag(shard)}:ids:{stream}".encode()
 
+    def shard_count(self) -> str:
+        """The number of shards of the namespace, which never changes while it has data."""
+        return f"{{{self.namespace}:shards}}"
+
     def everything(self) -> str:
         """A SCAN pattern for all keys of the namespace."""
         return f"{{{self.namespace}:*"
 
     def _tag(self, shard: int) -> str:
-        return f"{{{self.namespace}:{shard}}}"
+        return self._tags[shard]
+
+
+@lru_cache(maxsize=64)
+def _tags(namespace: str, shards: int) -> tuple[str, ...]:
+    """A hash tag for each shard, `{namespace:3}` or with a number more behind it.
+
+    The slots of a new cluster lie in one equal range a master. So shard i takes the first tag whose slot is near the middle of
+    the i-th of N equal ranges: N shards, or a multiple, are spread exactly evenly over N masters, where N names chosen
+    blindly would leave some of them idle.
+    """
+    if shards == 1:
+        return (f"{{{namespace}:0}}",)
+    width = REDIS_CLUSTER_HASH_SLOTS / shards
+    tags = []
+    for shard in range(shards):
+        names = (f"{namespace}:{shard}" + (f".{n}" if n else "") for n in count())
+        tags.append(next(n for n in names if 0.25 <= key_slot(n.encode()) / width - shard < 0.75))
+    return tuple(f"{{{tag}}}" for tag in tags)
 
 
 def entity_bytes(entity: str) -> bytes:

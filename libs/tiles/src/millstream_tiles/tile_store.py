@@ -1,14 +1,14 @@
-"""Tiles in Valkey (or Redis 7 and newer): one atomic script a batch, with the fence inside."""
+"""Tiles in Valkey (or Redis 7 and newer), one server or a cluster: one atomic script a batch and shard, the fence inside."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from typing import Any
 
-import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
-from millstream_tiles.errors import StoreUnavailable
+from millstream_tiles.connection import answering, connect_async, shards_of
+from millstream_tiles.errors import ShardsDiffer, StoreUnavailable
 from millstream_tiles.partials import TileBatch
 from millstream_tiles.ports import Applied, Fence, Outcome
 from millstream_tiles.scripts import Script
@@ -20,20 +20,31 @@ APPLY = Script(files("millstream_tiles").joinpath("tiles.lua").read_text())
 class ValkeyTileStore:
     """A TileStore in Valkey. The server must not evict (`maxmemory-policy noeviction`): a tile lost alone is a wrong number.
 
-    Losing everything is safe, as the fences are lost with it.
+    Losing everything of a shard is safe (a failover to a replica that was behind, a restart without a disk), as its fence is
+    lost with it. `url` is one server or a cluster (see `connection`); `shards` is 1 and 12 there, unless said.
     """
 
-    def __init__(self, url: str, namespace: str, shards: int = 1, *, timeout: float = 10.0) -> None:
-        self._keys = TileKeys(namespace, shards)
-        self.shards = shards
+    def __init__(self, url: str, namespace: str, shards: int | None = None, *, timeout: float = 10.0) -> None:
+        self.shards = shards_of(url, shards)
+        self._keys = TileKeys(namespace, self.shards)
         # The timeout (seconds) is many times the longest script (50 ms for 5,000 events), so that only a server which is
         # hung or gone meets it.
-        self._client = redis.asyncio.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+        self._client = connect_async(url, timeout=timeout)
+        self._claimed = False
+        """Whether the store knows our number of shards; forgotten as soon as it may have lost something."""
 
     async def apply(self, batch: TileBatch, *, group: str) -> Applied:
         keys, args = self.call(batch, group)
-        reply: list[Any] = await self._run(keys, args)
+        try:
+            with answering():
+                await self._claim()
+                reply: list[Any] = await self._run(keys, args)
+        except StoreUnavailable:
+            self._claimed = False
+            raise
         outcome = Outcome(reply[0].decode())
+        if outcome is Outcome.BEHIND:
+            self._claimed = False
         seen = (
             frozenset(i.decode("utf-8", "surrogatepass") for i in reply[2]) if outcome is Outcome.SEEN else frozenset()
         )
@@ -58,33 +69,43 @@ class ValkeyTileStore:
         return keys, args
 
     async def fence(self, group: str, stream: str, partition: int) -> Fence | None:
-        try:
+        with answering():
+            await self._client.initialize()
             async with self._client.pipeline(transaction=False) as pipe:
                 for shard in range(self.shards):
                     pipe.hget(self._keys.fences(group, stream, shard), str(partition))
                 stored = await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
         if None in stored:
             return None
         offset, stream_time = min(tuple(map(int, s.split())) for s in stored)
         return Fence(offset=offset, stream_time=stream_time)
 
     async def check(self) -> None:
-        """Whether the server answers. Raises StoreUnavailable."""
-        try:
-            await self._client.ping()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
+        """Whether every shard answers, and the namespace has as many as we think. Raises StoreUnavailable, ShardsDiffer."""
+        with answering():
+            await self._client.initialize()
+            self._agree(await self._client.get(self._keys.shard_count()))
+            async with self._client.pipeline(transaction=False) as pipe:
+                for shard in range(self.shards):
+                    pipe.hlen(self._keys.clock("", shard))
+                await pipe.execute()
 
     async def close(self) -> None:
         await self._client.aclose()
 
+    async def _claim(self) -> None:
+        """Say in how many shards we write, unless another number was said before. Raises ShardsDiffer."""
+        if not self._claimed:
+            await self._client.initialize()
+            self._agree(await self._client.set(self._keys.shard_count(), self.shards, nx=True, get=True))
+            self._claimed = True
+
+    def _agree(self, stored: bytes | None) -> None:
+        if stored is not None and int(stored) != self.shards:
+            raise ShardsDiffer(self._keys.namespace, int(stored), self.shards)
+
     async def _run(self, keys: list[bytes], args: list[bytes | int]) -> list[Any]:
         try:
-            try:
-                return list(await self._client.evalsha(APPLY.sha, len(keys), *keys, *args))
-            except NoScriptError:  # a fresh server, or one that was told to forget
-                return list(await self._client.eval(APPLY.text, len(keys), *keys, *args))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the online store did not answer: {error}") from error
+            return list(await self._client.evalsha(APPLY.sha, len(keys), *keys, *args))
+        except NoScriptError:  # a fresh server, a replica that was promoted, or one that was told to forget
+            return list(await self._client.eval(APPLY.text, len(keys), *keys, *args))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from millstream_tiles.definition import View
 from millstream_tiles.events import EventBatch
-from millstream_tiles.partials import for_shard, tile_batch
+from millstream_tiles.partials import TileBatch, by_shard, tile_batch
 from millstream_tiles.ports import Applied, Outcome, TileStore
 
 LARGEST_BATCH = 10_000
@@ -31,19 +32,25 @@ class TileWriter:
         """
         applied = Applied(outcome=Outcome.ALREADY, fence=batch.end)
         for part in batch.split(LARGEST_BATCH):
-            for shard in range(self.store.shards):
-                result = await self._write_shard(part, shard, accept_gap)
-                if result.outcome is Outcome.BEHIND:
-                    return result
-                if result.outcome is Outcome.APPLIED:
-                    applied = Applied(outcome=Outcome.APPLIED, fence=batch.end)
+            # All shards at once: on a cluster each has a thread of its own.
+            tiles = tile_batch(self.views, part, accept_gap=accept_gap)
+            shards = by_shard(tiles, self.store.shards)
+            writing = (self._write_shard(part, shard, accept_gap) for shard in shards)
+            # With a shard that fails the others are still waited for, so that a repetition never runs beside its first try.
+            answers = await asyncio.gather(*writing, return_exceptions=True)
+            results = [answer for answer in answers if isinstance(answer, Applied)]
+            if failed := [answer for answer in answers if isinstance(answer, BaseException)]:
+                raise failed[0]
+            if behind := [result for result in results if result.outcome is Outcome.BEHIND]:
+                return min(behind, key=lambda result: result.fence)
+            if any(result.outcome is Outcome.APPLIED for result in results):
+                applied = Applied(outcome=Outcome.APPLIED, fence=batch.end)
         return applied
 
-    async def _write_shard(self, batch: EventBatch, shard: int, accept_gap: bool) -> Applied:
+    async def _write_shard(self, batch: EventBatch, tiles: TileBatch, accept_gap: bool) -> Applied:
         seen: frozenset[str] = frozenset()
         while True:
-            tiles = tile_batch(self.views, batch, seen=seen, accept_gap=accept_gap)
-            result = await self.store.apply(for_shard(tiles, shard, self.store.shards), group=self.group)
+            result = await self.store.apply(tiles, group=self.group)
             # Both answers leave less to do: the fence lies inside the batch, the ids were not in `seen` yet.
             if result.outcome is Outcome.OVERLAP:
                 batch = batch.after(result.fence)
@@ -51,3 +58,5 @@ class TileWriter:
                 seen |= result.seen
             else:
                 return result
+            rest = tile_batch(self.views, batch, seen=seen, accept_gap=accept_gap)
+            tiles = by_shard(rest, self.store.shards)[tiles.shard]

@@ -1,0 +1,145 @@
+"""Asks the online store what it holds: tiles and clocks, from every shard at once, for threads and for the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from millstream_tiles.connection import answering, ask, ask_async, connect, connect_async, shards_of
+from millstream_tiles.errors import ShardsDiffer
+from millstream_tiles.scripts import Script
+from millstream_tiles.tile_keys import TileKeys
+
+READ = Script(files("millstream_tiles").joinpath("read.lua").read_text())
+
+BELIEVED = 1.0
+"""Seconds for which answers without a single tile are believed before the number of shards is looked up again. A store that
+was emptied has no tiles for longer than that, whoever fills it."""
+
+Call = tuple[Sequence[bytes], Sequence[int]]
+"""Keys and arguments of `read.lua`, all of one shard."""
+
+
+class TileClient:
+    """Connections are made on first use; threads and the event loop have each their own.
+
+    All methods raise StoreUnavailable, and ShardsDiffer where the store has another number of shards: what stands in others
+    than ours would look as if nothing had ever been written.
+    """
+
+    def __init__(self, url: str, namespace: str, shards: int | None, *, timeout: float) -> None:
+        self.keys = TileKeys(namespace, shards_of(url, shards))
+        self._url = url
+        self._timeout = timeout
+        self._sync: Any = None
+        self._async: Any = None
+        self._agreed_at = float("-inf")
+
+    def fetch(self, calls: Sequence[Call]) -> list[list[bytes]]:
+        """The answers of `read.lua`, in the order of `calls`."""
+        with answering():
+            try:
+                replies = self._ask(_commands(calls, "EVALSHA", READ.sha))
+            except NoScriptError:  # a fresh server, a replica that was promoted, or one that was told to forget
+                replies = self._ask(_commands(calls, "EVAL", READ.text))
+            if self._doubtful(replies):
+                self._agree(self.sync().get(self.keys.shard_count()))
+        return replies
+
+    async def fetch_async(self, calls: Sequence[Call]) -> list[list[bytes]]:
+        """`fetch` for the event loop."""
+        with answering():
+            try:
+                replies = await self._ask_async(_commands(calls, "EVALSHA", READ.sha))
+            except NoScriptError:
+                replies = await self._ask_async(_commands(calls, "EVAL", READ.text))
+            if self._doubtful(replies):
+                self._agree(await self._loop().get(self.keys.shard_count()))
+        return replies
+
+    def clocks(self, streams: Sequence[str]) -> dict[str, dict[int, int]]:
+        """Stream -> partition -> its stream time in the slowest shard (microseconds)."""
+        with answering():
+            self._agree(self.sync().get(self.keys.shard_count()))
+            with self.sync().pipeline(transaction=False) as pipe:
+                replies = self._queue_clocks(pipe, streams).execute()
+        return self._slowest(streams, replies)
+
+    async def clocks_async(self, streams: Sequence[str]) -> dict[str, dict[int, int]]:
+        """`clocks` for the event loop."""
+        with answering():
+            client = self._loop()
+            await client.initialize()
+            self._agree(await client.get(self.keys.shard_count()))
+            async with client.pipeline(transaction=False) as pipe:
+                replies = await self._queue_clocks(pipe, streams).execute()
+        return self._slowest(streams, replies)
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        if self._sync is not None:
+            self._sync.close()
+            self._sync = None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self.close()
+        if self._async is not None:
+            await self._async.aclose()
+            self._async = None
+
+    def sync(self) -> Any:
+        """redis-py's client for threads."""
+        if self._sync is None:
+            self._sync = connect(self._url, timeout=self._timeout)
+        return self._sync
+
+    def _loop(self) -> Any:
+        if self._async is None:
+            self._async = connect_async(self._url, timeout=self._timeout)
+        return self._async
+
+    def _ask(self, commands: list[tuple[Any, ...]]) -> list[list[bytes]]:
+        client = self.sync()
+        if len(commands) == 1:  # which needs no pipeline, a tenth of the whole read
+            return [client.execute_command(*commands[0])]
+        return ask(client, commands)
+
+    async def _ask_async(self, commands: list[tuple[Any, ...]]) -> list[list[bytes]]:
+        client = self._loop()
+        await client.initialize()
+        if len(commands) == 1:
+            return [await client.execute_command(*commands[0])]
+        return await ask_async(client, commands)
+
+    def _doubtful(self, replies: list[list[bytes]]) -> bool:
+        """Whether a shard had nothing at all of what it was asked for, as if the tiles were elsewhere."""
+        return any(not any(reply[1::2]) for reply in replies) and monotonic() - self._agreed_at > BELIEVED
+
+    def _agree(self, stored: bytes | None) -> None:
+        if stored is not None and int(stored) != self.keys.shards:
+            raise ShardsDiffer(self.keys.namespace, int(stored), self.keys.shards)
+        self._agreed_at = monotonic()
+
+    def _queue_clocks(self, pipe: Any, streams: Sequence[str]) -> Any:
+        for stream in streams:
+            for shard in range(self.keys.shards):
+                pipe.hgetall(self.keys.clock(stream, shard))
+        return pipe
+
+    def _slowest(self, streams: Sequence[str], replies: list[dict[bytes, bytes]]) -> dict[str, dict[int, int]]:
+        clocks: dict[str, dict[int, int]] = {}
+        answers = iter(replies)
+        for stream in streams:
+            shards = [{int(p): int(t) for p, t in next(answers).items()} for _ in range(self.keys.shards)]
+            partitions = set().union(*shards)
+            clocks[stream] = {p: min(s.get(p, 0) for s in shards) for p in sorted(partitions)}
+        return clocks
+
+
+def _commands(calls: Sequence[Call], how: str, script: str) -> list[tuple[Any, ...]]:
+    return [(how, script, len(keys), *keys, *args) for keys, args in calls]
