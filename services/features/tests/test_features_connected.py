@@ -85,9 +85,9 @@ class Process:
                     assert self.child.returncode is None, "features ended"
                 await asyncio.sleep(0.05)
 
-    async def flights(self) -> int:
-        """Departures out of JFK in the hour before noon, as the online store has them."""
-        asked = {"features": ["origin_departures:flights_1h"], "entities": {"origin": ["JFK"]}}
+    async def flights(self, origin: str = "JFK") -> int:
+        """Departures out of `origin` in the hour before noon, as the online store has them."""
+        asked = {"features": ["origin_departures:flights_1h"], "entities": {"origin": [origin]}}
         answer = await self.http.post("/get-online-features", json=asked | {"as_of": "2013-06-01T12:00:00Z"})
         assert answer.status_code == 200, answer.text
         names = answer.json()["metadata"]["feature_names"]["val"]
@@ -209,9 +209,20 @@ async def strangers_ask(http: httpx.AsyncClient) -> None:
         assert answer.status_code == status, answer.text
 
 
-async def until(process: Process, flights: int) -> None:
+async def until(process: Process, flights: int, origin: str = "JFK") -> None:
     """Wait until the online store counts so many flights; more would be one too often."""
     async with asyncio.timeout(60):
-        while (found := await process.flights()) < flights:  # noqa: ASYNC110  another process decides
+        while (found := await process.flights(origin)) < flights:  # noqa: ASYNC110  another process decides
             await asyncio.sleep(0.05)
     assert found == flights
+
+
+async def test_a_cluster_is_written_and_read_as_one_server_is(
+    kafka: EmbeddedKafka, valkey_cluster_url: str, environment: dict[str, str]
+) -> None:
+    """It is empty, wherever the group's commits are: the worker goes back to the log's start and fills it."""
+    there = environment | {"MILLSTREAM_VALKEY": valkey_cluster_url, "MILLSTREAM_SHARDS": "6"}
+    await send(kafka.bootstrap, [departure(number).replace(b"JFK", b"EWR") for number in (70, 71)])
+    async with features(there) as process:
+        await process.shows('"ready":true')
+        await until(process, 2, "EWR")

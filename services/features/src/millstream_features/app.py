@@ -73,18 +73,18 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
     from millstream_tiles.lake import Lake
-    from millstream_tiles.tile_store import ValkeyTileStore
 
     reader = FeastReader(
         repo=settings.project / "features",
         registry=settings.data / "registry.db",
         valkey=settings.valkey,
         namespace=settings.namespace,
+        shards=settings.shards,
         lake=settings.lake,
     )
     # Now that the definitions are read: a view of a field that no stream has would be null for ever.
     load_project(settings.project, reader.catalogue)
-    store = ValkeyTileStore(settings.valkey, settings.namespace)
+    store = reader.tile_store()
     return Stores(
         reader=reader,
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from millstream.runtime.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
     valkey: str = "redis://127.0.0.1:6379/0"
-    """Online store: Redis 7 or newer, or Valkey."""
+    """Online store: Redis 7 or newer, or Valkey; a cluster by any of its nodes, redis+cluster://host:6379,host:6379."""
+    shards: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Parts of the online store, each atomic by itself; the same for features and serving, never changed while it has data.
+    None: as features/feature_store.yaml says, else 1 on one server and 12 on a cluster."""
     namespace: str = "millstream"
     """Prefix of every key, so that several projects can share a server."""
     lake: str = "lake"

@@ -13,13 +13,16 @@ from millstream.errors import BadSetup, Refusal
 from millstream.project import FeatureCatalogue
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
+from millstream_tiles.ports import TileStore
 
 
 class FeastReader:
     """A FeatureStore on the project's definitions. Opening imports Feast (seconds): do it off the event loop."""
 
-    def __init__(self, *, repo: Path, registry: Path, valkey: str, namespace: str, lake: str) -> None:
-        """Raises BadSetup for a repo that cannot be used."""
+    def __init__(
+        self, *, repo: Path, registry: Path, valkey: str, namespace: str, lake: str, shards: int | None = None
+    ) -> None:
+        """`shards` None: as the repo says. Raises BadSetup for a repo that cannot be used."""
         from millstream_tiles.errors import TilesError
         from millstream_tiles.feast_views import views_of
         from millstream_tiles.registry import catalogue_of, open_store
@@ -29,13 +32,19 @@ class FeastReader:
             self._store = open_store(
                 repo,
                 registry=registry,
-                online={"url": valkey, "namespace": namespace},
+                online={"url": valkey, "namespace": namespace} | ({} if shards is None else {"shards": shards}),
                 offline={"lake": lake},
             )
         except TilesError as error:
             raise BadSetup(str(error)) from error
         self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())
+
+    def tile_store(self) -> TileStore:
+        """Where the tiles are written that this reads."""
+        from millstream_tiles.online_store import tile_store_of
+
+        return tile_store_of(self._store.config)
 
     def read(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from millstream.errors import BadSetup
 from millstream.project.stream import Stream
 from millstream_features.errors import StoreUnavailable
 from millstream_features.metrics import FeatureMetrics
@@ -51,6 +52,8 @@ class ValkeyTiles:
             await self._store.check()
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
+        except tiles_errors.ShardsDiffer as error:
+            raise BadSetup(f"MILLSTREAM_SHARDS: {error}") from error
 
     async def apply(self, batch: Slice) -> Applied:
         events = self._event_batch(batch)
