@@ -9,11 +9,12 @@ import pytest
 
 from millstream.contracts.events import Scalar
 from millstream.contracts.times import MINUTE, from_rfc3339
+from millstream.errors import BadSetup
 from millstream.testing.valkey import EmbeddedValkey
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
 from millstream_tiles.events import EventBatch
-from millstream_tiles.tile_store import ValkeyTileStore
+from millstream_tiles.online_store import tile_store_of
 from millstream_tiles.writer import TileWriter
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights" / "features"
@@ -26,11 +27,11 @@ ASKED: dict[str, list[Scalar]] = {
 }
 
 
-async def departures(url: str, store: FeastStore) -> None:
+async def departures(store: FeastStore) -> None:
     """Two flights of B6 left JFK before noon, ten and twenty minutes late."""
     features = await store.open("delay_v1")
     views = [view for view in features._reader.views.values() if view.stream == "flights-departed"]
-    tiles = ValkeyTileStore(url, "millstream")
+    tiles = tile_store_of(store._store.config)
     times = np.array([NOON - 30 * MINUTE, NOON - 20 * MINUTE])
     outcome = await TileWriter(tiles, views, "features-tiles").write(
         EventBatch(
@@ -65,7 +66,7 @@ async def test_features_are_read_by_view_and_name_as_of_each_question(
     assert set(features.views) >= {"origin_departures", "aircraft_landings"}
     assert all(len(digest) == 64 for digest in features.views.values())
 
-    await departures(valkey_url, store)
+    await departures(store)
     found = await features.read(ASKED, np.array([NOON, NOON]))
     assert list(found) == list(features.names)
     assert found["origin_departures__mean_delay_1h"][0] == 15.0
@@ -90,3 +91,22 @@ async def test_features_are_read_by_view_and_name_as_of_each_question(
     assert again["origin_departures__mean_delay_1h"][0] == 15.0
     await store.close()
     await store.close()
+
+
+async def test_a_cluster_in_as_many_shards_as_features_wrote(valkey_cluster_url: str, tmp_path: Path) -> None:
+    store = FeastStore(
+        repo=FLIGHTS, registry=tmp_path / "registry.db", url=valkey_cluster_url, namespace="millstream", shards=6
+    )
+    await store.check()
+    features = await store.open("delay_v1")
+    await departures(store)
+    found = await features.read(ASKED, np.array([NOON, NOON]))
+    assert found["origin_departures__mean_delay_1h"][0] == 15.0
+    assert found["origin_departures__flights_1h"].tolist() == [2, 0]
+    await store.close()
+    other = FeastStore(
+        repo=FLIGHTS, registry=tmp_path / "other.db", url=valkey_cluster_url, namespace="millstream", shards=4
+    )
+    with pytest.raises(BadSetup, match=r"MILLSTREAM_SHARDS: .* in 6 shards, but shards is 4 here; set shards to 6"):
+        await other.check()
+    await other.close()

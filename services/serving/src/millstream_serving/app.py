@@ -36,6 +36,7 @@ def create_app(
         registry=settings.data / "registry.db",
         url=settings.valkey,
         namespace=settings.namespace,
+        shards=settings.shards,
         project=settings.project,
     )
     keeper = ModelKeeper(

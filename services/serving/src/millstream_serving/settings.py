@@ -12,7 +12,10 @@ from millstream.runtime.settings import ServiceSettings
 
 class Settings(ServiceSettings):
     valkey: str = "redis://127.0.0.1:6379/0"
-    """Online store that features writes: Redis 7 or newer, or Valkey."""
+    """Online store that features writes: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
+    shards: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Parts of the online store, as features has them. None: as feature_store.yaml says, else 1 on one server and 12 on a
+    cluster."""
     namespace: str = "millstream"
     """Prefix of every key in it, so that several projects can share a server."""
     packages: str = "packages"

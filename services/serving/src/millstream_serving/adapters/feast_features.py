@@ -50,12 +50,23 @@ class FeastFeatures:
 class FeastStore:
     """`ports.FeatureStore` on the project's repo. Importing Feast takes seconds, so that happens in a thread, once."""
 
-    def __init__(self, *, repo: Path, registry: Path, url: str, namespace: str, project: Path | None = None) -> None:
-        """`project`, when given, is held against what the repo declares."""
+    def __init__(
+        self,
+        *,
+        repo: Path,
+        registry: Path,
+        url: str,
+        namespace: str,
+        shards: int | None = None,
+        project: Path | None = None,
+    ) -> None:
+        """`project`, when given, is held against what the repo declares; `shards` None: as the repo says."""
         self._repo = repo
         self._project = project
         self._registry = registry
-        self._online = {"url": url, "namespace": namespace}
+        self._online: dict[str, Any] = {"url": url, "namespace": namespace}
+        if shards is not None:
+            self._online["shards"] = shards
         self._store: Any = None
         self._opened: dict[str, FeastFeatures] = {}
         self._opening = asyncio.Lock()
@@ -67,12 +78,15 @@ class FeastStore:
                 self._store = await asyncio.to_thread(self._open_store)
 
     async def check(self) -> None:
-        from millstream_tiles.errors import StoreUnavailable
-        from millstream_tiles.tile_store import ValkeyTileStore
+        from millstream_tiles.errors import ShardsDiffer, StoreUnavailable
+        from millstream_tiles.online_store import tile_store_of
 
-        tiles = ValkeyTileStore(self._online["url"], self._online["namespace"])
+        await self.prepare()
+        tiles = tile_store_of(self._store.config)
         try:
             await tiles.check()
+        except ShardsDiffer as error:
+            raise BadSetup(f"MILLSTREAM_SHARDS: {error}") from error
         except StoreUnavailable as error:
             raise FeaturesUnavailable(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
         finally:
