@@ -9,7 +9,7 @@ from millstream.runtime.settings import ServiceSettings
 
 class Settings(ServiceSettings):
     valkey: str = "redis://127.0.0.1:6379/0"
-    """Where the state is kept: Redis 7 or newer, or Valkey."""
+    """Where the state is kept: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
     namespace: str = "millstream"
     """Prefix of every key, so that several projects can share a server."""
     packages: str = "packages"
