@@ -19,6 +19,7 @@ from typing import Any
 
 from apply import apply
 from join import measured
+from memory import memory
 from read import read
 from rich.console import Console
 
@@ -88,12 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/features", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
-    parser.add_argument("--only", choices=["apply", "read", "join"], help="measure this alone")
+    parser.add_argument("--only", choices=["apply", "read", "join", "memory"], help="measure this alone")
     asked = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "apply": lambda: applying(asked.events, asked.runs),
         "read": lambda: reading(asked.runs),
         "join": lambda: joining(min(asked.runs, 2), SIZES),
+        "memory": lambda: asyncio.run(memory()),
     }
     figures: dict[str, Any] = {}
     for name, part in parts.items():
