@@ -1,6 +1,6 @@
 """The peer's side of `quix.py`, in an environment of its own: four tumbling windows of ten minutes in Quix Streams.
 
-Each is keyed as one of our views is, so it goes through a topic of its own (`group_by`); count and mean are kept in RocksDB, with
+Each is keyed as one of our views is, so it goes through a topic of its own (`group_by`); count and mean are in RocksDB, with
 Quix's defaults. Prints the seconds from the first window to the last as JSON.
 """
 
