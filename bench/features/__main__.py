@@ -79,7 +79,7 @@ def pushing(events: int, runs: int) -> dict[str, Any]:
     for number in range(runs):
         ours.append(asyncio.run(apply(events, two_slides=False, headers=False)).events_per_second * len(ENTITIES))
         few.append(push(features=4).view_rows_per_second)
-        many.append(push(features=20).view_rows_per_second)
+        many.append(push(features=20, batches=2).view_rows_per_second)
         console.print(
             f"push, run {number + 1} of {runs}: {ours[-1]}, Feast's {few[-1]} and {many[-1]}", highlight=False
         )
