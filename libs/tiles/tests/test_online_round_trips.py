@@ -153,3 +153,12 @@ async def test_a_thousand_entities_of_a_stream_are_one_question(store: FeatureSt
     assert calls["cmdstat_evalsha"] == 1, "all windows"
     assert calls["cmdstat_hmget"] == 2 * 1_000 + 1, "a row each of airports and names, and the country's"
     await reader.aclose()
+
+
+async def test_no_row_and_one_row_by_a_numpy_time(store: FeatureStore) -> None:
+    reader = FeatureReader(store, "mixed")
+    none = reader.read({"origin": [], "carrier": []}, MICROS)
+    assert {name: len(values) for name, values in none.items()} == dict.fromkeys(MIXED, 0)
+    one = reader.read({"origin": ["JFK"], "carrier": ["DL"]}, np.array([MICROS])[0])
+    assert one["delays__flights"].tolist() == [2]
+    await reader.aclose()

@@ -49,7 +49,8 @@ def _few(plan: Plan, fetched: _Fetched, as_of: int | Ints) -> list[Values]:
     """All values are made one array, whose slices are the answers: an array takes longer to make than a value."""
     flat: list[float] = []
     for number, question in enumerate(plan.questions):
-        times = [as_of] * len(question.rows) if isinstance(as_of, int) else np.asarray(as_of).tolist()
+        rows = len(question.rows)
+        times = [as_of] * rows if isinstance(as_of, int) else np.broadcast_to(as_of, rows).tolist()
         for shape in question.shapes:
             tiles = _tiles(shape, fetched.get((number, id(shape)), ()))
             for entity, time in zip(question.rows, times, strict=True):
