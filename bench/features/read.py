@@ -9,12 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from feast import FeatureStore
+from feast_redis import SOURCE, names, opened, rows
 from workload import ENTITIES
 
 from millstream.testing.valkey import EmbeddedValkey
 from millstream_tiles import EventBatch, TileWriter, ValkeyTileStore
 from millstream_tiles.definition import Aggregate, Function, View
-from millstream_tiles.reader import Request, WindowReader
+from millstream_tiles.read_plan import Request
+from millstream_tiles.reader import WindowReader
 
 MINUTE, HOUR = 60_000_000, 3_600_000_000
 NOON = 1_370_088_000_000_000
@@ -30,6 +33,8 @@ class Read:
     one_ms_p99: float
     entities_per_second: float
     """In reads of 1,000 questions."""
+    feast_ms_p50: float
+    """Feast's `get_online_features` of as many stored values from its own Redis store, read in turns with ours."""
 
 
 def views() -> dict[str, View]:
@@ -56,7 +61,12 @@ async def read(*, rounds: int = 2_000) -> Read:
         with valkey.running():
             await _fill(valkey.url)
             reader = WindowReader(valkey.url, "bench", views())
-            one = [_timed(reader, _questions(1, seed)) for seed in range(rounds)]
+            peer = _peer(Path(name) / "feast", valkey.url)
+            one, theirs = [], []
+            for seed in range(rounds):
+                one.append(_timed(reader, _questions(1, seed)))
+                if seed % 4 == 0:
+                    theirs.append(_peer_timed(peer, _questions(1, seed)))
             many = [_timed(reader, _questions(1_000, seed)) for seed in range(max(10, rounds // 40))]
             await reader.aclose()
     one.sort()
@@ -64,6 +74,7 @@ async def read(*, rounds: int = 2_000) -> Read:
         one_ms_p50=round(statistics.median(one) * 1e3, 3),
         one_ms_p99=round(one[int(len(one) * 0.99)] * 1e3, 3),
         entities_per_second=round(1_000 / statistics.median(many)),
+        feast_ms_p50=round(statistics.median(theirs) * 1e3, 3),
     )
 
 
@@ -88,6 +99,27 @@ async def _fill(url: str) -> None:
                 columns={name: values[part] for name, values in columns.items()} | {"delay": delays[part]},
             )
         )
+
+
+def _peer(folder: Path, url: str) -> FeatureStore:
+    """Feast's store with a row for every entity."""
+    store = opened(folder, url, features=len(FUNCTIONS))
+    known = max(ENTITIES.values())
+    frame = rows(known, features=len(FUNCTIONS))
+    for key, count in ENTITIES.items():
+        frame[key] = [f"{key}{n % count}" for n in range(known)]
+    store.push(SOURCE, frame)
+    return store
+
+
+def _peer_timed(store: FeatureStore, requests: list[Request]) -> float:
+    asked = [f"peer_{key}:{name}" for key in ENTITIES for name in names(len(FUNCTIONS))]
+    row = {key: values[0] for _, columns in requests for key, values in columns.items()}
+    began = time.perf_counter()
+    response = store.get_online_features(asked, [row], full_feature_names=True)
+    seconds = time.perf_counter() - began
+    assert None not in response.to_dict()[f"peer_airport__{names(1)[0]}"], "there is a row for every entity"
+    return seconds
 
 
 def _questions(count: int, seed: int) -> list[Request]:

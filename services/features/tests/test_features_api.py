@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from millstream.runtime.http import http_app
 from millstream_features.adapters.feast_reader import FeastReader
-from millstream_features.api import STATUS, Reader, add_routes
+from millstream_features.api import STATUS, add_routes
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 ASK = "/get-online-features"
@@ -22,15 +22,25 @@ ROUTE = {"origin": ["JFK"], "dest": ["LAX"], "carrier": ["B6"], "tailnum": ["N70
 
 
 class Parrot:
-    """A reader that says what it was asked."""
+    """Says what it was asked, and keeps what it was told to write."""
+
+    def __init__(self) -> None:
+        self.rows = self
+        self.written: list[dict[str, Any]] = []
 
     def read(self, **asked: Any) -> dict[str, Any]:
         return asked
 
+    def push(self, **asked: Any) -> None:
+        self.written.append(asked)
 
-def office(reader: Reader | None) -> httpx.AsyncClient:
+    def write(self, **asked: Any) -> None:
+        self.written.append(asked)
+
+
+def office(store: Parrot | FeastReader | None) -> httpx.AsyncClient:
     app = http_app(title="features")
-    add_routes(app, lambda: reader)
+    add_routes(app, lambda: store, lambda: store.rows if store is not None else None)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://features")
 
 
@@ -68,8 +78,15 @@ async def test_a_question_reaches_the_reader_as_feasts_server_would_take_it(parr
         "service": "delay_v1",
         "entities": ROUTE,
         "full_names": False,
+        "with_versions": False,
         "as_of": None,
     }
+
+
+async def test_feasts_go_client_sends_the_requests_own_data_apart(parrot: httpx.AsyncClient) -> None:
+    asked = {"feature_service": "delay_v1", "entities": ROUTE, "request_context": {"hour": [7]}}
+
+    assert (await parrot.post(ASK, json=asked)).json()["entities"] == {"hour": [7]} | ROUTE
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,8 @@ class Process:
         asked = {"features": ["origin_departures:flights_1h"], "entities": {"origin": [origin]}}
         answer = await self.http.post("/get-online-features", json=asked | {"as_of": "2013-06-01T12:00:00Z"})
         assert answer.status_code == 200, answer.text
-        names = answer.json()["metadata"]["feature_names"]["val"]
-        value = answer.json()["results"][names.index("flights_1h")]["values"][0]
-        return int(value.get("int64_val", 0))
+        names = answer.json()["metadata"]["feature_names"]
+        return int(answer.json()["results"][names.index("flights_1h")]["values"][0])
 
 
 @asynccontextmanager

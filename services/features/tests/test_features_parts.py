@@ -25,6 +25,7 @@ FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 async def test_a_part_hears_its_own_group_alone(tmp_path: Path, part: Any, groups: set[str]) -> None:
     stores = Stores(
         reader=cast("Any", None),
+        rows=cast("Any", None),
         tiles=cast("Any", MemoryTiles()),
         history=cast("Any", MemoryHistory()),
         streams_with_views=["flights-departed", "flights-landed"],

@@ -35,6 +35,10 @@ More would keep a question waiting for a server that hangs; who calls us has pat
 _EXAMPLE = "write redis://host:6379/0, or redis+cluster://host:6379,host:6379 for a cluster"
 
 
+Command = tuple[Any, ...]
+"""A command and its arguments. A script's are (script, number of keys, keys…); of any other the first is its only key."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Address:
     """A URL of the online store, taken apart."""
@@ -113,8 +117,8 @@ def answering() -> Iterator[None]:
         raise StoreUnavailable("the online store did not answer: the cluster is changing") from error
 
 
-def ask(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The answers to `commands`, each of them (name, script, number of keys, keys…), from all servers that it takes at once."""
+def ask(client: Any, commands: Sequence[Command]) -> list[Any]:
+    """The answers to `commands`, from all servers that it takes at once."""
     for last in (isinstance(client, redis.Redis), True):
         with client.pipeline(transaction=False) as pipe:
             try:
@@ -125,7 +129,7 @@ def ask(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     raise AssertionError("the last try returns or raises")
 
 
-async def ask_async(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def ask_async(client: Any, commands: Sequence[Command]) -> list[Any]:
     """`ask` for the event loop."""
     for last in (isinstance(client, redis.asyncio.Redis), True):
         async with client.pipeline(transaction=False) as pipe:
@@ -137,11 +141,12 @@ async def ask_async(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[An
     raise AssertionError("the last try returns or raises")
 
 
-def _aimed(pipe: Any, client: Any, commands: Sequence[tuple[Any, ...]]) -> Any:
+def _aimed(pipe: Any, client: Any, commands: Sequence[Command]) -> Any:
     """Each command is for the node of its first key. Left to itself the client would ask a server where the keys of a script
     stand, and work out the slot of each of thousands."""
     for command in commands:
-        pipe.execute_command(*command, **_aim(client, command[3]))
+        key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+        pipe.execute_command(*command, **_aim(client, key))
     return pipe
 
 

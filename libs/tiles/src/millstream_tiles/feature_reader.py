@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from feast import FeatureStore
+from feast import FeatureStore, OnDemandFeatureView
 from feast.errors import FeatureServiceNotFoundException
-from numpy.typing import NDArray
+from feast.feature_view import DUMMY_ENTITY_ID
 
+from millstream_tiles.as_of_time import as_of as at
+from millstream_tiles.connection import Command
 from millstream_tiles.errors import BadRepo, RepoFault
 from millstream_tiles.feast_views import columns_in, is_windowed, views_of
 from millstream_tiles.layout import Ints
 from millstream_tiles.online_store import reader_of
-from millstream_tiles.reader import Request
+from millstream_tiles.ordinary_features import Features, OrdinaryFeatures, array_of
+from millstream_tiles.ordinary_rows import RowsQuestion
+from millstream_tiles.read_plan import Request
 from millstream_tiles.windows import Values
 
-Features = dict[str, NDArray[Any]]
-""" "view__feature" -> one value a row: int64 counts, float64 with NaN for null (a `last_k` is k columns, see
-`Aggregate.columns`); features of ordinary views as Feast has them (an object array with None where one is missing, numbers
-else)."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ class FeatureReader:
             raise BadRepo(store.repo_path, [fault]) from None
         self._store = store
         self._windowed: list[_Windowed] = []
-        self._ordinary: list[str] = []
+        self._ordinary: list[OrdinaryFeatures] = []
+        self._on_demand: dict[str, list[str]] = {}
         names: list[str] = []
         columns: dict[str, None] = {}
         self.views = views_of(store)
@@ -59,14 +62,18 @@ class FeatureReader:
         for projection in service.feature_view_projections:
             prefix, features = projection.name_to_use(), tuple(f.name for f in projection.features)
             names += columns_in(projection, self.views)
-            if is_windowed(every[projection.name]):
+            view = every[projection.name]
+            if is_windowed(view):
                 renamed = projection.join_key_map or {}
                 keys = {k: renamed.get(k, k) for k in self.views[projection.name].keys}
                 columns |= dict.fromkeys(keys.values())
                 self._windowed.append(_Windowed(view=projection.name, prefix=prefix, keys=keys, features=features))
+            elif isinstance(view, OnDemandFeatureView):
+                self._on_demand[prefix] = [f"{view.name}:{f}" for f in features]
+                columns |= dict.fromkeys(_columns_of(view, every))
             else:
-                self._ordinary += [f"{prefix}:{f}" for f in features]
-                columns |= dict.fromkeys(getattr(every[projection.name], "join_keys", ()))
+                self._ordinary.append(OrdinaryFeatures(view, projection, store.config))
+                columns |= dict.fromkeys(self._ordinary[-1].columns)
         self.names: tuple[str, ...] = tuple(names)
         """The columns that `read` gives, in the order of the service."""
         self.entity_columns: tuple[str, ...] = tuple(columns)
@@ -76,28 +83,30 @@ class FeatureReader:
     def read(self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints) -> Features:
         """The features of each row of `entities` (columns of equal length) as of `as_of` (microseconds; one, or one a row).
 
+        One round trip; on-demand views, which Feast computes from views that it reads, are one more for each time asked for.
         Raises StoreUnavailable, and KeyError for an entity column that is missing.
         """
-        found: Features = {}
-        for one, values in zip(self._windowed, self._reader.read(self._requests(entities), as_of), strict=True):
-            found |= _columns(one, values)
-        if self._ordinary:
-            response = self._store.get_online_features(self._ordinary, _rows(entities), full_feature_names=True)
-            found |= _arrays(response.to_dict())
-        return {name: found[name] for name in self.names}
+        asked = [one.question(entities) for one in self._ordinary]
+        values, replies = self._reader.read_along(self._requests(entities), as_of, _commands(asked))
+        found = self._found(values, asked, replies)
+        computed: dict[str, list[Any]] = {}
+        for moment, numbers, prefix, references in self._still_to_compute(entities, as_of):
+            with at(moment):
+                response = self._store.get_online_features(references, _some(entities, numbers))
+            _put(computed, numbers, prefix, response.to_dict())
+        return self._in_order(found | {name: array_of(values) for name, values in computed.items()})
 
     async def read_async(self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints) -> Features:
         """`read` for the event loop."""
-        found: Features = {}
-        windows = await self._reader.read_async(self._requests(entities), as_of)
-        for one, values in zip(self._windowed, windows, strict=True):
-            found |= _columns(one, values)
-        if self._ordinary:
-            response = await self._store.get_online_features_async(
-                self._ordinary, _rows(entities), full_feature_names=True
-            )
-            found |= _arrays(response.to_dict())
-        return {name: found[name] for name in self.names}
+        asked = [one.question(entities) for one in self._ordinary]
+        values, replies = await self._reader.read_along_async(self._requests(entities), as_of, _commands(asked))
+        found = self._found(values, asked, replies)
+        computed: dict[str, list[Any]] = {}
+        for moment, numbers, prefix, references in self._still_to_compute(entities, as_of):
+            with at(moment):
+                response = await self._store.get_online_features_async(references, _some(entities, numbers))
+            _put(computed, numbers, prefix, response.to_dict())
+        return self._in_order(found | {name: array_of(values) for name, values in computed.items()})
 
     def stream_times(self) -> dict[str, int]:
         """Windowed view -> the newest known-at applied to it (microseconds; 0: nothing yet). Raises StoreUnavailable."""
@@ -115,6 +124,38 @@ class FeatureReader:
         used = {w.view for w in self._windowed}
         return {v: max(clocks[self.views[v].stream].values(), default=0) for v in sorted(used)}
 
+    def _found(
+        self, values: Sequence[Values], asked: Sequence[tuple[RowsQuestion, list[int]]], replies: Sequence[Any]
+    ) -> Features:
+        found: Features = {}
+        for one, windows in zip(self._windowed, values, strict=True):
+            found |= _columns(one, windows)
+        first = 0
+        for ordinary, (question, rows) in zip(self._ordinary, asked, strict=True):
+            end = first + len(question.commands)
+            found |= ordinary.answer(question, rows, replies[first:end])
+            first = end
+        return found
+
+    def _in_order(self, found: Features) -> Features:
+        return {name: found[name] for name in self.names}
+
+    def _still_to_compute(
+        self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints
+    ) -> Iterator[tuple[datetime, list[int], str, list[str]]]:
+        """Each time that on-demand views are asked for, with the numbers of its rows, a view and what is asked of it.
+
+        View by view, because Feast loses those in Python when it is asked for full names.
+        """
+        if not self._on_demand:
+            return
+        count = max(map(len, entities.values()), default=0)
+        times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), count)
+        for moment in np.unique(times).tolist():
+            numbers = np.flatnonzero(times == moment).tolist()
+            for prefix, references in self._on_demand.items():
+                yield _EPOCH + timedelta(microseconds=moment), numbers, prefix, references
+
     def _requests(self, entities: Mapping[str, Sequence[Any]]) -> list[Request]:
         return [(w.view, {key: entities[column] for key, column in w.keys.items()}) for w in self._windowed]
 
@@ -130,9 +171,29 @@ def _columns(one: _Windowed, values: Values) -> Features:
     return found
 
 
-def _rows(entities: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(entities, row, strict=True)) for row in zip(*entities.values(), strict=True)]
+def _commands(asked: Sequence[tuple[RowsQuestion, list[int]]]) -> list[Command]:
+    return [command for question, _ in asked for command in question.commands]
 
 
-def _arrays(columns: dict[str, list[Any]]) -> Features:
-    return {name: np.array(values, dtype=None if None not in values else object) for name, values in columns.items()}
+def _columns_of(view: OnDemandFeatureView, every: Mapping[str, Any]) -> list[str]:
+    """The columns that an on-demand view is computed from: join keys of its sources and what the request brings."""
+    columns = []
+    for projection in view.source_feature_view_projections.values():
+        renamed = projection.join_key_map or {}
+        columns += [renamed.get(k, k) for k in every[projection.name].join_keys if k != DUMMY_ENTITY_ID]
+    return columns + [field.name for source in view.source_request_sources.values() for field in source.schema]
+
+
+def _some(entities: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, list[Any]]:
+    return {name: [column[i] for i in numbers] for name, column in entities.items()}
+
+
+def _put(
+    computed: dict[str, list[Any]], numbers: Sequence[int], prefix: str, columns: Mapping[str, Sequence[Any]]
+) -> None:
+    """Add what was computed for the rows with these numbers; each row comes once."""
+    for name, values in columns.items():
+        column = computed.setdefault(f"{prefix}__{name}", [])
+        column += [None] * (max(numbers) + 1 - len(column))
+        for number, value in zip(numbers, values, strict=True):
+            column[number] = value

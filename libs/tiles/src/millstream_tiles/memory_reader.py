@@ -10,7 +10,7 @@ from millstream_tiles.definition import View
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Floats, Ints
 from millstream_tiles.memory_tiles import MemoryTileStore
-from millstream_tiles.reader import Request
+from millstream_tiles.read_plan import Request
 from millstream_tiles.tiling import Tiling, tilings_of
 from millstream_tiles.windows import Coarse, Values, window_values
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feast import Entity, FeatureStore, FeatureView, RepoConfig
+from feast import Entity, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
 from feast.errors import FeastError
 from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.value_type import ValueType
@@ -84,6 +84,7 @@ def store_of(
         weakref.finalize(store, shutil.rmtree, home, ignore_errors=True)
     for thing in objects:
         _complete(thing)
+    _complete_sources(objects)
     try:
         with quiet():
             store.apply(objects)
@@ -190,3 +191,13 @@ def _complete(thing: Any) -> None:
         thing.value_type = ValueType.STRING
     elif is_windowed(thing) and not thing.features:
         thing.features = schema_of(thing.aggregations)
+
+
+def _complete_sources(objects: Sequence[Any]) -> None:
+    """An on-demand view took over its sources' columns when the file was read, before windowed views had any."""
+    views = {thing.name: thing for thing in objects if is_windowed(thing)}
+    for thing in objects:
+        if isinstance(thing, OnDemandFeatureView):
+            for projection in thing.source_feature_view_projections.values():
+                if projection.name in views and not projection.features:
+                    projection.features = list(views[projection.name].features)

@@ -137,7 +137,8 @@ def _top(repo: Path, file: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Feast's notice that an entity should have a type; we give it one."""
+    """Without Feast's notices that an entity should have a type (we give it one) and that on-demand views are an experiment."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="On demand feature view is an experimental", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message=".*value_type.*", category=DeprecationWarning)
         yield

@@ -9,8 +9,10 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from millstream_tiles.connection import answering, ask, ask_async, connect, connect_async, shards_of
+from millstream_tiles.connection import Command, answering, ask, ask_async, connect, connect_async, shards_of
 from millstream_tiles.errors import ShardsDiffer
+from millstream_tiles.one_command import send, send_async
+from millstream_tiles.read_plan import Call
 from millstream_tiles.scripts import Script
 from millstream_tiles.tile_keys import TileKeys
 
@@ -19,9 +21,6 @@ READ = Script(files("millstream_tiles").joinpath("read.lua").read_text())
 BELIEVED = 1.0
 """Seconds for which answers without a single tile are believed before the number of shards is looked up again. A store that
 was emptied has no tiles for longer than that, whoever fills it."""
-
-Call = tuple[Sequence[bytes], Sequence[int]]
-"""Keys and arguments of `read.lua`, all of one shard."""
 
 
 class TileClient:
@@ -39,27 +38,31 @@ class TileClient:
         self._async: Any = None
         self._agreed_at = float("-inf")
 
-    def fetch(self, calls: Sequence[Call]) -> list[list[bytes]]:
-        """The answers of `read.lua`, in the order of `calls`."""
+    def fetch(self, calls: Sequence[Call], others: Sequence[Command] = ()) -> tuple[list[list[bytes]], list[Any]]:
+        """The answers of `read.lua`, in the order of `calls`, and those to `others`, in one round trip."""
         with answering():
             try:
-                replies = self._ask(_commands(calls, "EVALSHA", READ.sha))
+                replies = self._ask([*_commands(calls, "EVALSHA", READ.sha), *others])
             except NoScriptError:  # a fresh server, a replica that was promoted, or one that was told to forget
-                replies = self._ask(_commands(calls, "EVAL", READ.text))
-            if self._doubtful(replies):
+                replies = self._ask([*_commands(calls, "EVAL", READ.text), *others])
+            tiles, rest = replies[: len(calls)], replies[len(calls) :]
+            if self._doubtful(tiles):
                 self._agree(self.sync().get(self.keys.shard_count()))
-        return replies
+        return tiles, rest
 
-    async def fetch_async(self, calls: Sequence[Call]) -> list[list[bytes]]:
+    async def fetch_async(
+        self, calls: Sequence[Call], others: Sequence[Command] = ()
+    ) -> tuple[list[list[bytes]], list[Any]]:
         """`fetch` for the event loop."""
         with answering():
             try:
-                replies = await self._ask_async(_commands(calls, "EVALSHA", READ.sha))
+                replies = await self._ask_async([*_commands(calls, "EVALSHA", READ.sha), *others])
             except NoScriptError:
-                replies = await self._ask_async(_commands(calls, "EVAL", READ.text))
-            if self._doubtful(replies):
+                replies = await self._ask_async([*_commands(calls, "EVAL", READ.text), *others])
+            tiles, rest = replies[: len(calls)], replies[len(calls) :]
+            if self._doubtful(tiles):
                 self._agree(await self._loop().get(self.keys.shard_count()))
-        return replies
+        return tiles, rest
 
     def clocks(self, streams: Sequence[str]) -> dict[str, dict[int, int]]:
         """Stream -> partition -> its stream time in the slowest shard (microseconds)."""
@@ -103,17 +106,17 @@ class TileClient:
             self._async = connect_async(self._url, timeout=self._timeout)
         return self._async
 
-    def _ask(self, commands: list[tuple[Any, ...]]) -> list[list[bytes]]:
+    def _ask(self, commands: list[Command]) -> list[Any]:
         client = self.sync()
         if len(commands) == 1:  # which needs no pipeline, a tenth of the whole read
-            return [client.execute_command(*commands[0])]
+            return [send(client, commands[0])]
         return ask(client, commands)
 
-    async def _ask_async(self, commands: list[tuple[Any, ...]]) -> list[list[bytes]]:
+    async def _ask_async(self, commands: list[Command]) -> list[Any]:
         client = self._loop()
         await client.initialize()
         if len(commands) == 1:
-            return [await client.execute_command(*commands[0])]
+            return [await send_async(client, commands[0])]
         return await ask_async(client, commands)
 
     def _doubtful(self, replies: list[list[bytes]]) -> bool:
@@ -141,5 +144,5 @@ class TileClient:
         return clocks
 
 
-def _commands(calls: Sequence[Call], how: str, script: str) -> list[tuple[Any, ...]]:
+def _commands(calls: Sequence[Call], how: str, script: str) -> list[Command]:
     return [(how, script, len(keys), *keys, *args) for keys, args in calls]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from millstream.project import Stream, load_project
 from millstream.runtime.service import Service
-from millstream_features.api import Reader, add_routes
+from millstream_features.api import Reader, Rows, add_routes
 from millstream_features.handlers import ApplyToTiles, KeepInLake
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import History, Tiles
@@ -22,6 +22,7 @@ class Stores:
     """What is opened before the first record."""
 
     reader: Reader
+    rows: Rows
     tiles: Tiles
     history: History
     streams_with_views: Sequence[str]
@@ -36,7 +37,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     service = Service("features", settings, title="Millstream features")
     metrics = FeatureMetrics(service.registry)
     opened: list[Stores] = [] if stores is None else [stores]
-    add_routes(service.app, lambda: opened[0].reader if opened else None)
+    add_routes(service.app, lambda: opened[0].reader if opened else None, lambda: opened[0].rows if opened else None)
 
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
@@ -87,6 +88,7 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     store = reader.tile_store()
     return Stores(
         reader=reader,
+        rows=reader.rows,
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
         history=DeltaHistory(lake=Lake(settings.lake), streams=streams, group=LAKE),
         streams_with_views=sorted({view.stream for view in reader.views}),

@@ -11,6 +11,7 @@ from typing import Any
 from millstream.contracts.json_text import pointer
 from millstream.errors import BadSetup, Refusal
 from millstream.project import FeatureCatalogue
+from millstream_features.adapters.feast_rows import FeastRows
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
 from millstream_tiles.ports import TileStore
@@ -37,6 +38,7 @@ class FeastReader:
             )
         except TilesError as error:
             raise BadSetup(str(error)) from error
+        self.rows = FeastRows(self._store)
         self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())
 
@@ -53,14 +55,15 @@ class FeastReader:
         service: str | None,
         entities: dict[str, list[Any]],
         full_names: bool,
+        with_versions: bool,
         as_of: datetime | None,
     ) -> dict[str, Any]:
-        """What Feast's feature server answers: `{metadata: {feature_names}, results: [{values, statuses, …}]}`.
+        """What Feast's feature server answers: `{metadata: {feature_names}, results: [{values, statuses, event_timestamps}]}`.
 
         Blocks. Raises Refusal(`unknown_feature`, `bad_entities`, `bad_question`), StoreUnavailable.
         """
         from feast.errors import FeastError, FeastObjectNotFoundException
-        from google.protobuf.json_format import MessageToDict
+        from feast.feature_server_utils import convert_response_to_dict
 
         from millstream_tiles import as_of as at
         from millstream_tiles import errors as tiles_errors
@@ -70,7 +73,10 @@ class FeastReader:
             wanted: Any = self._store.get_feature_service(service) if service else list(features or [])
             with at(as_of) if as_of is not None else nullcontext():
                 response = self._store.get_online_features(
-                    features=wanted, entity_rows=rows, full_feature_names=full_names
+                    features=wanted,
+                    entity_rows=rows,
+                    full_feature_names=full_names,
+                    include_feature_view_version_metadata=with_versions,
                 )
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(str(error)) from error
@@ -86,7 +92,7 @@ class FeastReader:
             if isinstance(error, (TypeError, AssertionError)):
                 raise
             raise Refusal("bad_question", str(error)) from error
-        answer: dict[str, Any] = MessageToDict(response.proto, preserving_proto_field_name=True)
+        answer: dict[str, Any] = convert_response_to_dict(response.proto)
         return answer
 
     def _misfit(self, entities: dict[str, list[Any]]) -> str | None:

@@ -1,0 +1,98 @@
+"""One `get_online_features`: what is asked of the server, and the answer in Feast's form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from feast import FeatureView, RepoConfig, utils
+from feast.protos.feast.types.Value_pb2 import DoubleList, Value
+from numpy.typing import NDArray
+
+from millstream_tiles.as_of_time import asked_time
+from millstream_tiles.connection import Command
+from millstream_tiles.feast_views import is_windowed
+from millstream_tiles.ordinary_rows import OrdinaryRows, Rows, RowsQuestion
+from millstream_tiles.read_plan import Request
+from millstream_tiles.windows import Values
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class OnlineQuestion:
+    """Windowed and ordinary views, asked together as of one moment."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        ordinary: OrdinaryRows,
+        grouped_refs: Sequence[tuple[FeatureView, list[str]]],
+        join_key_values: dict[str, Any],
+        key_map: dict[str, str],
+    ) -> None:
+        """The arguments are those of Feast's `_read_features_per_fv`."""
+        self.moment = asked_time()
+        self.windowed: list[Any] = []
+        self.requests: list[Request] = []
+        self.commands: list[Command] = []
+        self._ordinary = ordinary
+        self._asked: list[tuple[FeatureView, list[str], Any, int, RowsQuestion | None]] = []
+        for table, features in grouped_refs:
+            entities, indexes, length = utils._get_unique_entities(table, join_key_values, key_map)
+            question = None
+            if is_windowed(table):
+                self.windowed.append(table)
+                self.requests.append((table.name, columns_of(entities)))
+            else:
+                question = ordinary.question(config, table, features, utils._get_entity_key_protos(entities))
+                self.commands += question.commands
+            self._asked.append((table, features, indexes, length, question))
+
+    def answer(
+        self, values: Sequence[Values], replies: Sequence[Any], response: Any, full_names: bool, with_versions: bool
+    ) -> None:
+        """Add to Feast's `response` what was read, view by view in the order of the question."""
+        windows, first = iter(values), 0
+        for table, features, indexes, length, question in self._asked:
+            if question is None:
+                rows = windows_as_rows(next(windows), features, len(indexes), self.moment)
+            else:
+                end = first + len(question.commands)
+                rows, first = self._ordinary.rows(question, replies[first:end]), end
+            utils._populate_response_from_feature_data(
+                features, rows, indexes, response, full_names, table, length, with_versions
+            )
+
+
+def columns_of(entities: Sequence[dict[str, Value]]) -> dict[str, list[Any]]:
+    """Feast's entity rows as columns of plain values."""
+    names = entities[0].keys() if entities else ()
+    return {name: [_plain(row[name]) for row in entities] for name in names}
+
+
+def windows_as_rows(values: Values, features: Sequence[str] | None, length: int, moment: int) -> Rows:
+    """Windows as Feast's rows: counts int64, `last_k` lists, others double, NaN null; the row's time is the one asked for."""
+    when = _EPOCH + timedelta(microseconds=moment)
+    columns = {}
+    for name in features if features is not None else values:
+        column = values[name]
+        if column.ndim == 2:
+            columns[name] = [_latest(row) for row in column]
+        elif column.dtype == np.int64:
+            columns[name] = [Value(int64_val=v) for v in column.tolist()]
+        else:
+            columns[name] = [Value() if v != v else Value(double_val=v) for v in column.tolist()]
+    return [(when, {name: column[i] for name, column in columns.items()}) for i in range(length)]
+
+
+def _latest(values: NDArray[np.float64]) -> Value:
+    """A `last_k`: what there is of its k values; null where there is none."""
+    there = values[~np.isnan(values)].tolist()
+    return Value(double_list_val=DoubleList(val=there)) if there else Value()
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("val")
+    return None if kind is None else getattr(value, kind)

@@ -1,0 +1,141 @@
+"""From the replies to a read to window values: many rows by columns, a few in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream_tiles.few_windows import ROWS, TILES, few_values
+from millstream_tiles.layout import Ints
+from millstream_tiles.read_plan import Family, Plan, Question, Shape
+from millstream_tiles.windows import Coarse, Values, window_values
+
+_Part = tuple[Family, Ints, NDArray[np.float64]]
+"""A family, how many tiles each of its entities has, and all of them, flat."""
+_Fetched = Mapping[tuple[int, int], Sequence[_Part]]
+"""(question, shape by identity) -> its part of each shard."""
+
+
+def values_of(plan: Plan, as_of: int | Ints, replies: Sequence[Sequence[bytes]]) -> list[Values]:
+    """For each question the values of its view; `replies` are those to the plan's commands, one a shard."""
+    fetched = _fetched(plan, replies)
+    values = _few(plan, fetched, as_of) if _is_little(plan, fetched) else _many(plan, fetched, as_of)
+    return [
+        found if len(question.shapes) == 1 else {a.name: found[a.name] for a in question.view.aggregates}
+        for question, found in zip(plan.questions, values, strict=True)
+    ]
+
+
+def _fetched(plan: Plan, replies: Sequence[Sequence[bytes]]) -> _Fetched:
+    blobs = (blob for reply in replies for blob in reply)
+    fetched: dict[tuple[int, int], list[_Part]] = {}
+    for families in plan.shards:
+        for family in families:
+            counts = np.frombuffer(next(blobs), dtype="<u4").astype(np.int64)
+            rows = np.frombuffer(next(blobs), dtype="<f8")
+            fetched.setdefault((family.question, id(family.shape)), []).append((family, counts, rows))
+    return fetched
+
+
+def _is_little(plan: Plan, fetched: _Fetched) -> bool:
+    if any(len(q.rows) > ROWS or any(s.steps is None for s in q.shapes) for q in plan.questions):
+        return False
+    return sum(len(rows) // f.shape.tiling.layout.width for parts in fetched.values() for f, _, rows in parts) <= TILES
+
+
+def _few(plan: Plan, fetched: _Fetched, as_of: int | Ints) -> list[Values]:
+    """All values are made one array, whose slices are the answers: an array takes longer to make than a value."""
+    flat: list[float] = []
+    for number, question in enumerate(plan.questions):
+        rows = len(question.rows)
+        times = [as_of] * rows if isinstance(as_of, int) else np.broadcast_to(as_of, rows).tolist()
+        for shape in question.shapes:
+            tiles = _tiles(shape, fetched.get((number, id(shape)), ()))
+            for entity, time in zip(question.rows, times, strict=True):
+                flat += few_values(shape.steps or (), tiles.get(entity, ()), time)
+    values, answers, first = np.array(flat, dtype=np.float64), [], 0
+    for question in plan.questions:
+        answer: Values = {}
+        for shape in question.shapes:
+            step = len(shape.names)
+            end = first + step * len(question.rows)
+            for i, name in enumerate(shape.names, first):
+                answer[name] = values[i:end:step]
+            for name in shape.counts:
+                answer[name] = answer[name].astype(np.int64)
+            first = end
+        answers.append(answer)
+    return answers
+
+
+def _tiles(shape: Shape, parts: Sequence[_Part]) -> dict[int, list[list[float]]]:
+    """Entity -> its tiles."""
+    width, tiles = shape.tiling.layout.width, {}
+    for family, sizes, rows in parts:
+        flat, first = rows.tolist(), 0
+        for entity, size in zip(family.numbers, sizes.tolist(), strict=True):
+            end = first + size * width
+            tiles[entity] = [flat[i : i + width] for i in range(first, end, width)]
+            first = end
+    return tiles
+
+
+def _many(plan: Plan, fetched: _Fetched, as_of: int | Ints) -> list[Values]:
+    """Views that aggregate alike (and they mostly do) are computed as one."""
+    alike: dict[int, list[tuple[int, Shape]]] = {}
+    for number, question in enumerate(plan.questions):
+        for shape in question.shapes:
+            alike.setdefault(shape.alike, []).append((number, shape))
+    values: list[Values] = [{} for _ in plan.questions]
+    for members in alike.values():
+        shape = members[0][1]
+        rows, counts, entity_of = _held(plan, fetched, members)
+        coarse = None
+        if shape.coarse is not None:
+            longer = [(member, one.coarse) for member, one in members if one.coarse is not None]
+            long_rows, long_counts, _ = _held(plan, fetched, longer)
+            coarse = Coarse(many=shape.coarse.tiling.layout.coarse, rows=long_rows, counts=long_counts)
+        asked = [len(plan.questions[member].rows) for member, _ in members]
+        times = _joined([np.broadcast_to(np.asarray(as_of, dtype=np.int64), count) for count in asked])
+        tiling = shape.tiling
+        results = window_values(tiling.aggregates, tiling.layout, rows, counts, entity_of, times, coarse)
+        first = 0
+        for member, shape in members:
+            end = first + len(plan.questions[member].rows)
+            values[member] |= {n: r[first:end] for n, r in zip(shape.names, results, strict=True)}
+            first = end
+    return values
+
+
+def _held(
+    plan: Plan, fetched: _Fetched, members: Sequence[tuple[int, Shape]]
+) -> tuple[NDArray[np.float64], Ints, Ints]:
+    """The rows of all members, how many each entity has, and which entity each row of the questions asks for."""
+    width = members[0][1].tiling.layout.width
+    rows, counts, entity_of = [np.empty((0, width))], [], []
+    entities = 0
+    for member, shape in members:
+        question = plan.questions[member]
+        asked = np.array(question.rows, dtype=np.int64)
+        parts = fetched.get((member, id(shape)), ())
+        for _, one_counts, one_rows in parts:
+            rows.append(one_rows.reshape(-1, width))
+            counts.append(one_counts)
+        places = _places(question, parts)
+        entity_of.append(np.where(asked < 0, -1, places[asked] + entities))
+        entities += len(question.entities)
+    return np.concatenate(rows), _joined(counts), _joined(entity_of)
+
+
+def _places(question: Question, parts: Sequence[_Part]) -> Ints:
+    """Where each entity of the question stands, since they come in the order of their shards (one more for "none")."""
+    places = np.zeros(len(question.entities) + 1, dtype=np.int64)
+    numbers = _joined([np.array(family.numbers, dtype=np.int64) for family, _, _ in parts])
+    places[numbers] = np.arange(len(numbers))
+    return places
+
+
+def _joined(arrays: list[Ints]) -> Ints:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
