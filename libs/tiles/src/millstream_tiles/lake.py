@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from millstream_tiles.errors import LakeBehind, LakeSchemaRefused, LakeUnavailable
-from millstream_tiles.lake_schema import clash, fitted
+from millstream_tiles.lake_schema import Clash, clashes, fitted
 from millstream_tiles.lake_storage import Storage, Unavailable
 
 ATTEMPTS = 8
@@ -109,13 +109,17 @@ class Lake:
         with Unavailable(self.storage, stream, "read"):
             return self._open(stream)
 
-    def refusal(self, stream: str, schema: pa.Schema) -> str | None:
-        """Why events with the columns of `schema` could not be appended, and what to do; None where they could.
+    def clashes(self, stream: str, schema: pa.Schema) -> list[Clash]:
+        """What keeps events with the columns of `schema` out of the stream's table; empty where they fit.
 
         Raises LakeUnavailable.
         """
         table = self.table(stream)
-        return None if table is None else clash(stream, schema, pa.schema(table.schema().to_arrow()))
+        return [] if table is None else clashes(schema, pa.schema(table.schema().to_arrow()))
+
+    def refusal(self, stream: str, schema: pa.Schema) -> str | None:
+        """The same as one sentence that says what to do; None where they fit. Raises LakeUnavailable."""
+        return _refusal(stream, self.clashes(stream, schema))
 
     def _append(self, stream: str, batches: Sequence[LakeBatch], group: str) -> Appended:
         partitions = sorted({batch.partition for batch in batches})
@@ -135,7 +139,7 @@ class Lake:
 
         rows = pa.concat_tables(parts)
         known = pa.schema(table.schema().to_arrow())
-        if refused := clash(stream, rows.schema, known):
+        if refused := _refusal(stream, clashes(rows.schema, known)):
             raise LakeSchemaRefused(refused)
         rows = fitted(rows, known)
         grown = len(rows.schema) > len(known)
@@ -193,3 +197,7 @@ def _app(group: str, stream: str, partition: int) -> str:
 def _positions(table: DeltaTable, group: str, stream: str, partitions: Sequence[int]) -> dict[int, int]:
     found = {p: table.transaction_version(_app(group, stream, p)) for p in partitions}
     return {p: offset for p, offset in found.items() if offset is not None}
+
+
+def _refusal(stream: str, found: Sequence[Clash]) -> str | None:
+    return f"lake {stream}: {', '.join(clash.problem for clash in found)}; {Clash.REMEDY}" if found else None

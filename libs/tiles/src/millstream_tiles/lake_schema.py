@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
@@ -73,23 +74,32 @@ def events_table(
     return pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
-def clash(stream: str, schema: pa.Schema, known: pa.Schema) -> str | None:
-    """Why rows with the columns of `schema` do not fit a table with those of `known`, and what to do; None where they do.
+@dataclass(frozen=True, kw_only=True)
+class Clash:
+    """A field whose type in the stream's schema does not fit its column in the lake."""
+
+    field: str
+    problem: str
+
+    REMEDY: ClassVar[str] = "give the field a new name, or the events a new stream"
+
+
+def clashes(schema: pa.Schema, known: pa.Schema) -> list[Clash]:
+    """What keeps rows with the columns of `schema` out of a table with those of `known`.
 
     A new column fits, so does one that is gone, and an integer where the lake has numbers.
     """
+    found = []
     for field in schema:
         there = known.field(field.name).type if field.name in known.names else field.type
         if there != field.type and (field.type, there) != (pa.int64(), pa.float64()):
-            return (
-                f"lake {stream}: {field.name!r} is {_called(there)} in the lake and {_called(field.type)} in the stream's "
-                f"schema; give the field a new name, or the events a new stream"
-            )
-    return None
+            problem = f"{field.name!r} is {_called(there)} in the lake and {_called(field.type)} in the stream's schema"
+            found.append(Clash(field=field.name, problem=problem))
+    return found
 
 
 def fitted(rows: pa.Table, known: pa.Schema) -> pa.Table:
-    """`rows`, which do not clash with `known`, with its columns first and in its order: null where they have none."""
+    """`rows`, which have no clash with `known`, with its columns first and in its order: null where they have none."""
     columns = []
     for field in known:
         if field.name in rows.schema.names:
