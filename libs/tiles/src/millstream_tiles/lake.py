@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +62,12 @@ class Lake:
         self.uri = self.storage.uri
         self._tables: dict[str, DeltaTable] = {}
         self._lock = threading.Lock()
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """What `polars.scan_delta` is to be given with one of our tables, besides what the table brings with it."""
+        # It reads the same name as a number.
+        return {"max_retries": int(self.storage.options["max_retries"])} if self.storage.remote else {}
 
     def append(self, stream: str, batches: Sequence[LakeBatch], *, group: str) -> Appended:
         """Append what the lake does not have of `batches`, all of it in one commit.

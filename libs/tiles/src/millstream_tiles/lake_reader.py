@@ -63,7 +63,7 @@ def distinct_ids(lake: Lake, stream: str) -> int:
 
 def _scan(lake: Lake, table: DeltaTable) -> pl.LazyFrame:
     # Without boto3's credentials, which are there only where boto3 is: writer and reader find theirs the same way.
-    return pl.scan_delta(table, storage_options=lake.storage.for_polars, credential_provider=None)
+    return pl.scan_delta(table, storage_options=lake.storage_options or None, credential_provider=None)
 
 
 def _collect(lake: Lake, stream: str, rows: pl.LazyFrame) -> pl.DataFrame:

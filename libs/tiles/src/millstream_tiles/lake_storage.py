@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 from urllib.parse import urlsplit
 
 from deltalake.exceptions import DeltaError
@@ -74,13 +73,6 @@ class Storage:
         """Where an S3 other than Amazon's answers; empty without one."""
         names = ("aws_endpoint_url", "aws_endpoint_url_s3", "aws_endpoint", "endpoint_url", "endpoint")
         return next((value for name in names for _, value in _setting(name, self.options) if value), "")
-
-    @property
-    def for_polars(self) -> dict[str, Any] | None:
-        """What `polars.scan_delta` is to have besides the options that the table was opened with; None for a folder."""
-        if not self.remote:
-            return None
-        return {"max_retries": int(self.options["max_retries"]), "retry_timeout_ms": 30_000}  # in words of its own
 
     def table(self, stream: str) -> str:
         return f"{self.uri}/{stream}"
