@@ -69,8 +69,8 @@ def compact(
 ) -> Compacted:
     """Join the files of each date that has `least` small ones or more, latest date first, at most `most_bytes` in all.
 
-    One commit a date, so what is done stays done; rows flow through, so that memory does not grow with a date's. Safe while
-    others write, read, vacuum or compact. Raises LakeUnavailable.
+    One commit a date, so what is done stays done. Memory is a date's: 0.5 GB for 60 MB of files, 0.9 for 220, 1.6 for 450
+    (delta-rs's writer; reading streams). Safe while others write, read, vacuum or compact. Raises LakeUnavailable.
     """
     with Unavailable(lake.storage, stream, "compacted"):
         due = [found for found in dates_of(lake, stream) if found.small >= least]

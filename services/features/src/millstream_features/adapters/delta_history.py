@@ -32,7 +32,7 @@ class DeltaHistory:
         lake: Lake,
         streams: Mapping[str, Stream],
         group: str,
-        tidy_bytes: int = 256 * 1024 * 1024,
+        tidy_bytes: int = 128 * 1024 * 1024,
         keep: timedelta | None = RETENTION,
     ) -> None:
         """`tidy_bytes` of a table are rewritten at a time; unused files stay for `keep`, None: for ever."""
