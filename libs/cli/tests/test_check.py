@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from millstream.project import load_project
 from millstream_cli.check import check
+from millstream_cli.errors import CommandFailed
+from millstream_cli.lake_schemas import lake_problems
+from millstream_tiles.lake import Lake, LakeBatch
+from millstream_tiles.lake_schema import table_schema
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "flights"
 
@@ -185,3 +190,27 @@ def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.Capt
     )
     assert check(tmp_path) == 2
     assert "features/feature_store.yaml: is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["integer", "string"])
+def test_the_streams_are_held_against_what_the_lake_has_of_them(
+    flights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    rows = table_schema({"properties": {"seats": {"type": "number"}}}).empty_table()
+    lake = Lake(str(tmp_path / "lake"))
+    lake.append("flights-landed", [LakeBatch(partition=0, end=0, rows=rows)], group="features-lake")
+    file = flights / "streams" / "flights-landed.yaml"
+    file.write_text(file.read_text() + f"    seats: {{ type: {kind} }}\n")
+    problems = lake_problems(load_project(flights), lake.uri)
+    if kind == "integer":
+        assert problems == [], "a whole number is a number"
+        return
+    assert check(flights, lake=lake.uri) == 2
+    line = len(file.read_text().splitlines())
+    assert capsys.readouterr().out.splitlines()[-2] == (
+        f"streams/flights-landed.yaml:{line}: schema.properties.seats: 'seats' is a number in the lake and text "
+        "in the stream's schema; give the field a new name, or the events a new stream"
+    )
+    with pytest.raises(CommandFailed, match="the address carries credentials") as refused:
+        lake_problems(load_project(flights), "s3://user:secret@mill/lake")
+    assert "secret" not in str(refused.value)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import pytest
 
-from millstream.runtime.delivery import Batch, Rewind
+from millstream.project import Stream
+from millstream.runtime.delivery import Batch, Hold, Rewind
 from millstream_features import handlers
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
 from millstream_features.errors import LakeUnavailable, StoreUnavailable
-from millstream_features.handlers import ApplyToTiles, KeepInLake, parts_of
+from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake, parts_of
 from millstream_features.ports import Applied, Slice
 
 from .features_story import DEPARTED, HOUR, MINUTE, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
@@ -26,9 +30,16 @@ def applying(tiles: MemoryTiles, outbox: Outbox | None = None) -> ApplyToTiles:
     return ApplyToTiles(streams=STREAMS, tiles=tiles, publisher=outbox or Outbox(), metrics=metrics())  # type: ignore[arg-type]
 
 
-def keeping(history: MemoryHistory, clock: Clock, *, rows: int = 100, buffer_rows: int = 1000) -> KeepInLake:
+def keeping(
+    history: MemoryHistory,
+    clock: Clock,
+    *,
+    rows: int = 100,
+    buffer_rows: int = 1000,
+    streams: Mapping[str, Stream] = STREAMS,
+) -> KeepInLake:
     return KeepInLake(
-        streams=STREAMS,
+        streams=streams,
         history=history,
         metrics=metrics(),
         rows=rows,
@@ -217,3 +228,64 @@ async def test_an_event_known_before_it_happened_is_known_when_it_happened() -> 
     tiles = MemoryTiles()
     await applying(tiles)(batch(departure(0, known=NOON - 3 * MINUTE)))
     assert tiles.events[0].known_at == NOON
+
+
+async def test_a_stream_that_does_not_fit_its_table_is_held_back_alone() -> None:
+    """Known at the assignment for one, at the append for the other: a newer replica was first with its column."""
+    history, clock, other = MemoryHistory(), Clock(), "flights-landed"
+    history.refuses[DEPARTED.name] = "'dep_delay' is text in the lake"
+    keep = keeping(history, clock, streams=STREAMS | {other: DEPARTED, "gates": DEPARTED})
+    await keep.assigned([(name, 0) for name in (DEPARTED.name, other, "gates")])
+    with pytest.raises(Hold, match="'dep_delay' is text in the lake"):
+        await keep(batch(departure(0)))
+    history.refuses["gates"] = "'gate' is a number in the lake"
+    await keep(batch(replace(departure(0), topic="gates")))
+    await keep(batch(replace(departure(0), topic=other)))
+    await keep.flush()
+    with pytest.raises(Hold, match="'gate' is a number"):
+        await keep(batch(replace(departure(1), topic="gates")))
+    assert list(history.rows) == [other]
+    assert not keep.due(), "what is held back is Kafka's to keep, not ours"
+    history.refuses.clear()
+    starts = await keep.assigned([(DEPARTED.name, 0), ("gates", 0)])
+    assert starts == {(DEPARTED.name, 0): 0, ("gates", 0): 0}, "nothing of them was kept, so all of it is read again"
+    await keep(batch(replace(departure(0), topic="gates")))
+
+
+async def test_a_table_that_cannot_be_written_does_not_keep_the_next_one_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history, clock, other = MemoryHistory(), Clock(), "flights-landed"
+    append = history.append
+
+    async def one_away(slices: Sequence[Slice]) -> None:
+        if slices[0].stream == DEPARTED.name:
+            raise LakeUnavailable("away")
+        await append(slices)
+
+    monkeypatch.setattr(history, "append", one_away)
+    keep = keeping(history, clock, streams=STREAMS | {other: DEPARTED})
+    await keep(batch(departure(0)))
+    await keep(batch(replace(departure(0), topic=other)))
+    with pytest.raises(LakeUnavailable):
+        await keep.flush()
+    assert list(history.rows) == [other]
+    monkeypatch.undo()
+    await keep.flush()
+    assert set(history.rows) == {other, DEPARTED.name}
+    assert history.commits == 2, "what was kept is not appended again"
+
+
+async def test_a_table_is_tidied_by_who_has_its_first_partition_and_a_failure_is_for_the_next_time() -> None:
+    history, seen = MemoryHistory(), metrics()
+    keep = keeping(history, Clock(), streams=STREAMS)
+    await keep.assigned([(DEPARTED.name, 1), (DEPARTED.name, 2)])
+    assert keep.leads() == []
+    await keep.assigned([(DEPARTED.name, 0), (DEPARTED.name, 1)])
+    tidy = TidyLake(history=history, metrics=seen, streams=keep.leads, every=3600.0)
+    history.away = True
+    await tidy.tidy()
+    assert seen.lake_untidied.labels(DEPARTED.name)._value.get() == 1
+    history.away = False
+    await tidy.tidy()
+    assert seen.lake_untidied.labels(DEPARTED.name)._value.get() == 1

@@ -18,6 +18,7 @@ from millstream.errors import MillstreamError
 from millstream.project import BadProject, Project, load_project
 from millstream.project.duration import from_text
 from millstream_cli.interrupt import Interrupted, interruptible
+from millstream_cli.lake_commands import lake_app
 
 app = typer.Typer(
     help="A machine-learning loop on an event stream: events in, features, predictions, drift, retraining.",
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(lake_app, name="lake")
 
 FLIGHTS = Path("examples/flights")
 HOME = Path(".millstream")
@@ -80,6 +83,9 @@ def _tick(text: str) -> int:
 @app.command()
 def check(
     path: Annotated[Path, typer.Argument(help="The project to check.")] = FLIGHTS,
+    lake: Annotated[
+        str | None, typer.Option(help="Also whether this lake (folder, s3://…) can keep the events.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a project: every mistake with file, line and what to write instead.
@@ -88,7 +94,8 @@ def check(
     """
     from millstream_cli.check import check as run
 
-    raise typer.Exit(run(path, as_json))
+    with _interruptible():
+        raise typer.Exit(run(path, as_json, lake))
 
 
 @app.command()

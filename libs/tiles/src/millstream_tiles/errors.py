@@ -85,6 +85,10 @@ class LakeUnavailable(TilesError):
     """The lake cannot be read or written now. Nothing was lost; call again, a repeated append adds nothing twice."""
 
 
+class LakeRefused(TilesError):
+    """A lake that cannot be kept as it is set up; the message says what to change. Trying again changes nothing."""
+
+
 class LakeBehind(TilesError):
     """The lake does not have all that was waited for; the message says up to which offsets it has and who writes it."""
 

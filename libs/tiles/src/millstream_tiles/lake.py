@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +18,17 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from millstream_tiles.errors import LakeBehind, LakeSchemaRefused, LakeUnavailable
+from millstream_tiles.lake_schema import Clash, clashes, fitted
+from millstream_tiles.lake_storage import Storage, Unavailable
 
 ATTEMPTS = 8
 """Commits of other writers that one append gives way to. Two writers of one partition is a rebalance: it is over soon."""
 
 POLL = 0.05
 """Seconds between two looks at a table's log while waiting; a look costs under a millisecond."""
+
+POLL_BUCKET = 0.5
+"""The same where a look is a request that takes 20 to 50 ms and is paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +55,22 @@ class Appended:
 class Lake:
     """Delta tables at `<uri>/<stream>`, partitioned by event date (UTC). Every call blocks: use a thread in async code.
 
-    Safe for several threads, and for several processes on storage that can refuse a second commit of one version (local
-    files; S3 with conditional puts, which is delta-rs's default).
+    `uri` is a folder or `s3://bucket/prefix`; `lake_storage` says where credentials come from. Safe for several threads, and
+    for several processes on storage that refuses a second commit of one version: local files, S3 with conditional puts.
+    Raises LakeRefused for an address or options that no lake can be kept with.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
-        self.uri = uri.rstrip("/")
-        self.storage_options = dict(storage_options or {})
+        self.storage = Storage(uri, storage_options)
+        self.uri = self.storage.uri
         self._tables: dict[str, DeltaTable] = {}
         self._lock = threading.Lock()
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """What `polars.scan_delta` is to be given with one of our tables, besides what the table brings with it."""
+        # It reads the same name as a number.
+        return {"max_retries": int(self.storage.options["max_retries"])} if self.storage.remote else {}
 
     def append(self, stream: str, batches: Sequence[LakeBatch], *, group: str) -> Appended:
         """Append what the lake does not have of `batches`, all of it in one commit.
@@ -66,7 +79,7 @@ class Lake:
         Raises LakeUnavailable (nothing was added, or it will be found on the next call; call again) and
         LakeSchemaRefused (a column changed its type; nothing was added, and calling again will not help).
         """
-        with self._lock, _Unavailable(stream, "written"):
+        with self._lock, Unavailable(self.storage, stream, "written"):
             for _ in range(ATTEMPTS):
                 try:
                     return self._append(stream, batches, group)
@@ -81,7 +94,7 @@ class Lake:
 
     def positions(self, stream: str, group: str, partitions: Sequence[int]) -> dict[int, int]:
         """The last offset of each partition that the lake has; the others are missing. Raises LakeUnavailable."""
-        with self._lock, _Unavailable(stream, "read"):
+        with self._lock, Unavailable(self.storage, stream, "read"):
             table = self._fresh(stream)
             return {} if table is None else _positions(table, group, stream, partitions)
 
@@ -97,29 +110,26 @@ class Lake:
                 have = {p: found.get(p, -1) for p in missing}
                 raise LakeBehind(
                     f"lake {stream}: after {timeout:g} s it has offsets {have} of {missing} (partition: offset); "
-                    f"is consumer group {group!r} of features running?"
+                    f"is consumer group {group!r} of features running, or does it hold the stream back (its log says why)?"
                 )
-            time.sleep(POLL)
+            time.sleep(POLL_BUCKET if self.storage.remote else POLL)
 
     def table(self, stream: str) -> DeltaTable | None:
         """The stream's table as of now; None when nothing was ever appended. Raises LakeUnavailable."""
-        with _Unavailable(stream, "read"):
+        with Unavailable(self.storage, stream, "read"):
             return self._open(stream)
 
-    def compact(self, stream: str) -> int:
-        """Join small files of one date into large ones; returns how many were replaced. Rows and positions stay."""
-        with _Unavailable(stream, "compacted"):
-            table = self._open(stream)
-            return 0 if table is None else int(table.optimize.compact()["numFilesRemoved"])
+    def clashes(self, stream: str, schema: pa.Schema) -> list[Clash]:
+        """What keeps events with the columns of `schema` out of the stream's table; empty where they fit.
 
-    def vacuum(self, stream: str, *, retention_hours: int = 168) -> list[str]:
-        """Delete files that no version of the last `retention_hours` uses; returns them.
-
-        A week, Delta's default: longer than any reader holds a version, and than any writer takes from file to commit.
+        Raises LakeUnavailable.
         """
-        with _Unavailable(stream, "vacuumed"):
-            table = self._open(stream)
-            return [] if table is None else table.vacuum(retention_hours=retention_hours, dry_run=False)
+        table = self.table(stream)
+        return [] if table is None else clashes(schema, pa.schema(table.schema().to_arrow()))
+
+    def refusal(self, stream: str, schema: pa.Schema) -> str | None:
+        """The same as one sentence that says what to do; None where they fit. Raises LakeUnavailable."""
+        return _refusal(stream, self.clashes(stream, schema))
 
     def _append(self, stream: str, batches: Sequence[LakeBatch], group: str) -> Appended:
         partitions = sorted({batch.partition for batch in batches})
@@ -138,7 +148,11 @@ class Lake:
             return Appended(rows=0, repeated=asked, positions=after)
 
         rows = pa.concat_tables(parts)
-        rows, grown = _fit(stream, rows, pa.schema(table.schema().to_arrow()))
+        known = pa.schema(table.schema().to_arrow())
+        if refused := _refusal(stream, clashes(rows.schema, known)):
+            raise LakeSchemaRefused(refused)
+        rows = fitted(rows, known)
+        grown = len(rows.schema) > len(known)
         moved = [Transaction(_app(group, stream, p), end) for p, end in after.items() if before.get(p) != end]
         try:
             write_deltalake(
@@ -170,23 +184,20 @@ class Lake:
 
     def _open(self, stream: str) -> DeltaTable | None:
         try:
-            return DeltaTable(self._uri(stream), storage_options=self.storage_options)
+            return DeltaTable(self.storage.table(stream), storage_options=self.storage.options)
         except TableNotFoundError:
             return None
 
     def _create(self, stream: str, schema: pa.Schema) -> DeltaTable:
         """A new table, or the one that another writer made since we looked, with what it holds by now."""
         self._tables[stream] = DeltaTable.create(
-            self._uri(stream),
+            self.storage.table(stream),
             schema=schema,
             partition_by=["_date"],
             mode="ignore",
-            storage_options=self.storage_options,
+            storage_options=self.storage.options,
         )
         return self._tables[stream]
-
-    def _uri(self, stream: str) -> str:
-        return f"{self.uri}/{stream}"
 
 
 def _app(group: str, stream: str, partition: int) -> str:
@@ -198,29 +209,5 @@ def _positions(table: DeltaTable, group: str, stream: str, partitions: Sequence[
     return {p: offset for p, offset in found.items() if offset is not None}
 
 
-def _fit(stream: str, rows: pa.Table, known: pa.Schema) -> tuple[pa.Table, bool]:
-    """`rows` with null columns for what they lack, and whether they bring columns that the table does not have."""
-    for field in known:
-        if field.name not in rows.schema.names:
-            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-        elif rows.schema.field(field.name).type != field.type:
-            raise LakeSchemaRefused(
-                f"lake {stream}: {field.name!r} is {field.type} in the lake and "
-                f"{rows.schema.field(field.name).type} now; give the field a new name, or the events a new stream"
-            )
-    grown = any(name not in known.names for name in rows.schema.names)
-    return (rows, True) if grown else (rows.select(known.names), False)
-
-
-class _Unavailable:
-    """Turns what storage and Delta raise into LakeUnavailable; a lost race is caught before it gets here."""
-
-    def __init__(self, stream: str, done: str) -> None:
-        self._what = f"lake {stream} cannot be {done}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DeltaError | OSError):
-            raise LakeUnavailable(f"{self._what}: {error}") from error
+def _refusal(stream: str, found: Sequence[Clash]) -> str | None:
+    return f"lake {stream}: {', '.join(clash.problem for clash in found)}; {Clash.REMEDY}" if found else None

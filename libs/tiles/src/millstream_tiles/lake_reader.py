@@ -44,13 +44,13 @@ def read_events(
         rows = rows.filter(pl.col("_known_at") <= _at(known_by))
     known = set(rows.collect_schema().names())
     wanted = [pl.col(c) if c in known else pl.lit(None).alias(c) for c in dict.fromkeys([*columns, *ORDER])]
-    return _collect(stream, rows.select(wanted)).sort(ORDER).select(columns)
+    return _collect(lake, stream, rows.select(wanted)).sort(ORDER).select(columns)
 
 
 def count(lake: Lake, stream: str) -> int:
     """How many rows the stream's table has. Raises LakeUnavailable."""
     table = lake.table(stream)
-    return 0 if table is None else int(_collect(stream, _scan(lake, table).select(pl.len())).item())
+    return 0 if table is None else int(_collect(lake, stream, _scan(lake, table).select(pl.len())).item())
 
 
 def distinct_ids(lake: Lake, stream: str) -> int:
@@ -58,19 +58,20 @@ def distinct_ids(lake: Lake, stream: str) -> int:
     table = lake.table(stream)
     if table is None:
         return 0
-    return int(_collect(stream, _scan(lake, table).select(pl.col("_id").drop_nulls().n_unique())).item())
+    return int(_collect(lake, stream, _scan(lake, table).select(pl.col("_id").drop_nulls().n_unique())).item())
 
 
 def _scan(lake: Lake, table: DeltaTable) -> pl.LazyFrame:
-    return pl.scan_delta(table, storage_options=lake.storage_options or None)
+    # Without boto3's credentials, which are there only where boto3 is: writer and reader find theirs the same way.
+    return pl.scan_delta(table, storage_options=lake.storage_options or None, credential_provider=None)
 
 
-def _collect(stream: str, rows: pl.LazyFrame) -> pl.DataFrame:
+def _collect(lake: Lake, stream: str, rows: pl.LazyFrame) -> pl.DataFrame:
     try:
         return rows.collect()
     except (OSError, pl.exceptions.ComputeError) as error:
         # Also a file that vacuum deleted under a reader that took longer than its retention.
-        raise LakeUnavailable(f"lake {stream} cannot be read: {error}") from error
+        raise LakeUnavailable(f"lake {stream} cannot be read: {lake.storage.said(error)}") from error
 
 
 def _at(micros: int) -> datetime:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
@@ -23,6 +24,7 @@ OWN_FIELDS = (
 """What we add to an event. They come first: Delta keeps minimum and maximum of the first 32 columns to skip files by."""
 
 _SIMPLE = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "string": pa.string()}
+_CALLED = {pa.int64(): "an integer", pa.float64(): "a number", pa.bool_(): "a boolean", pa.string(): "text"}
 _JSON_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
 _json = msgspec.json.Encoder()
 
@@ -70,6 +72,47 @@ def events_table(
         if field.name not in columns:
             columns[field.name] = _column([event.get(field.name) for event in events], field.type)
     return pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clash:
+    """A field whose type in the stream's schema does not fit its column in the lake."""
+
+    field: str
+    problem: str
+
+    REMEDY: ClassVar[str] = "give the field a new name, or the events a new stream"
+
+
+def clashes(schema: pa.Schema, known: pa.Schema) -> list[Clash]:
+    """What keeps rows with the columns of `schema` out of a table with those of `known`.
+
+    A new column fits, so does one that is gone, and an integer where the lake has numbers.
+    """
+    found = []
+    for field in schema:
+        there = known.field(field.name).type if field.name in known.names else field.type
+        if there != field.type and (field.type, there) != (pa.int64(), pa.float64()):
+            problem = f"{field.name!r} is {_called(there)} in the lake and {_called(field.type)} in the stream's schema"
+            found.append(Clash(field=field.name, problem=problem))
+    return found
+
+
+def fitted(rows: pa.Table, known: pa.Schema) -> pa.Table:
+    """`rows`, which have no clash with `known`, with its columns first and in its order: null where they have none."""
+    columns = []
+    for field in known:
+        if field.name in rows.schema.names:
+            columns.append(rows[field.name].cast(field.type, safe=False))  # as JSON reads 2**53 + 1 as a number
+        else:
+            columns.append(pa.chunked_array([pa.nulls(len(rows), field.type)]))
+    new = [field for field in rows.schema if field.name not in known.names]
+    fields = [*known, *new]
+    return pa.Table.from_arrays([*columns, *(rows[field.name] for field in new)], schema=pa.schema(fields))
+
+
+def _called(dtype: pa.DataType) -> str:
+    return _CALLED.get(dtype, str(dtype))
 
 
 def _column(values: list[Any], dtype: pa.DataType) -> pa.Array:

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
+from millstream.errors import BadSetup
 from millstream.project import Stream, load_project
 from millstream.runtime.service import Service
 from millstream_features.api import Reader, Rows, add_routes
-from millstream_features.handlers import ApplyToTiles, KeepInLake
+from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import History, Tiles
 from millstream_features.settings import Settings
@@ -55,12 +57,16 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             buffer_rows=settings.lake_buffer_rows,
             clock=time.monotonic,
         )
+        tidy = TidyLake(
+            history=found.history, metrics=metrics, streams=lake.leads, every=settings.lake_tidy_every
+        )  # fmt: skip
         hear(
             service,
             tiles_streams=found.streams_with_views if settings.part != "lake" else [],
             lake_streams=list(project.streams) if settings.part != "tiles" else [],
             tiles=tiles,
             lake=lake,
+            tidy=tidy if settings.lake_tidy_every else None,
         )
 
     service.before_hearing("feature definitions", open_stores)
@@ -73,8 +79,13 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
+    from millstream_tiles.errors import LakeRefused
     from millstream_tiles.lake import Lake
 
+    try:
+        lake = Lake(settings.lake)
+    except LakeRefused as error:
+        raise BadSetup(f"MILLSTREAM_LAKE: {error}") from error
     reader = FeastReader(
         repo=settings.project / "features",
         registry=settings.data / "registry.db",
@@ -90,6 +101,12 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
         reader=reader,
         rows=reader.rows,
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
-        history=DeltaHistory(lake=Lake(settings.lake), streams=streams, group=LAKE),
+        history=DeltaHistory(
+            lake=lake,
+            streams=streams,
+            group=LAKE,
+            tidy_bytes=settings.lake_tidy_mb * 1024 * 1024,
+            keep=timedelta(days=settings.lake_keep_days) if settings.lake_keep_days else None,
+        ),
         streams_with_views=sorted({view.stream for view in reader.views}),
     )

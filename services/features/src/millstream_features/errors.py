@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.errors import RetryLater
+from millstream.errors import MillstreamError, RetryLater
 
 
 class StoreUnavailable(RetryLater):
@@ -11,3 +11,7 @@ class StoreUnavailable(RetryLater):
 
 class LakeUnavailable(RetryLater):
     """The lake's storage cannot be written: rows wait in memory up to a bound, then reading stops."""
+
+
+class LakeRefuses(MillstreamError):
+    """A stream's events do not fit its table: nothing was added, and a person has to change the schema. Others go on."""

@@ -48,3 +48,30 @@ class FeatureMetrics:
         self.lake_waiting = Gauge(
             "millstream_lake_rows_waiting", "Rows read and not yet in the lake.", registry=registry
         )
+        self.lake_held = Gauge(
+            "millstream_lake_held",
+            "1 while a stream is not kept because its schema does not fit its table. Mend it before Kafka forgets what waits.",
+            ["stream"],
+            registry=registry,
+        )
+        self.lake_files = Gauge(
+            "millstream_lake_files",
+            "Files of the table when it was last tidied. Rises from day to day by more than the dates: compact by hand.",
+            ["stream"],
+            registry=registry,
+        )
+        self.lake_joined = Counter(
+            "millstream_lake_files_joined",
+            "Small files that became part of larger ones.",
+            ["stream"],
+            registry=registry,
+        )
+        self.lake_deleted = Counter(
+            "millstream_lake_files_deleted", "Files deleted that nothing used any more.", ["stream"], registry=registry
+        )
+        self.lake_untidied = Counter(
+            "millstream_lake_tidying_failed",
+            "Times that a table could not be tidied; the log says why. It is tried again at the next time.",
+            ["stream"],
+            registry=registry,
+        )

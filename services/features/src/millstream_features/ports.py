@@ -30,6 +30,18 @@ class Slice:
     events: Sequence[UserEvent]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tidied:
+    """What was done to one stream's table."""
+
+    joined: int
+    """Files that became part of larger ones."""
+    deleted: int
+    """Files that no reader can need any more."""
+    files: int
+    """In use now."""
+
+
 class Tiles(Protocol):
     """Where windows live. Called by one subscriber per stream; may wait for the store, never blocks the loop."""
 
@@ -44,13 +56,23 @@ class Tiles(Protocol):
 
 
 class History(Protocol):
-    """Where every event is kept for good. Called from one flusher at a time."""
+    """Where every event is kept for good. Appends come from one flusher at a time."""
 
     async def append(self, slices: Sequence[Slice]) -> None:
         """Append the slices of one stream in one commit that carries their offsets; what is there already adds nothing.
 
-        Slices of one partition are consecutive. Raises LakeUnavailable: nothing was added, call again.
+        Slices of one partition are consecutive. Raises LakeUnavailable (nothing was added, call again) and LakeRefuses
+        (nothing was added, and calling again will not help).
         """
+
+    async def refusal(self, stream: str) -> str | None:
+        """Why the stream's events do not fit what is kept of it, and what to do; None where they do. Raises LakeUnavailable."""
 
     async def positions(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
         """Last offset of each partition that is in the lake; a partition without rows is missing. Raises LakeUnavailable."""
+
+    async def tidy(self, stream: str) -> Tidied:
+        """Join small files and delete unused ones, as much as a bounded time allows; appends go on meanwhile.
+
+        Safe to call twice, and by several at once. Raises LakeUnavailable: nothing is lost, call later.
+        """

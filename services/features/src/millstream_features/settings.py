@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from millstream.runtime.settings import ServiceSettings
 
@@ -19,7 +19,8 @@ class Settings(ServiceSettings):
     namespace: str = "millstream"
     """Prefix of every key, so that several projects can share a server."""
     lake: str = "lake"
-    """Folder or URI of the Delta tables."""
+    """Folder or `s3://bucket/prefix` of the Delta tables. A bucket's credentials, region and endpoint come from the `AWS_…`
+    variables that its own tools read, or from the pod's role; an address that carries a password is refused."""
     data: Path = Path("data/features")
     """This replica's own folder: the compiled Feast registry."""
 
@@ -38,3 +39,20 @@ class Settings(ServiceSettings):
     Longer than a poll of the lake's waits for records (0.2 s), or every poll would be an append."""
     lake_buffer_rows: int = 100_000
     """Stop reading while this many rows wait: bounds memory when the lake's storage is slow."""
+    lake_tidy_every: Annotated[float, Field(ge=0)] = 3600.0
+    """Seconds between two looks at each table for small files to join and unused ones to delete; 0: never. Appends leave up to
+    8,640 files a day (`lake_age`), of which an hour's do not slow a reader yet."""
+    lake_tidy_mb: Annotated[int, Field(ge=1)] = 128
+    """Most megabytes of one table that are rewritten at a time: 5 s on a busy core, since a stop waits for it, and 0.6 GB of
+    memory meanwhile. A date that is larger is left to `millstream lake compact`."""
+    lake_keep_days: Annotated[float, Field(ge=0)] = 7.0
+    """Days that a file stays after nothing uses it any more, for readers that began before; 1 or more, 0: for ever."""
+
+    @field_validator("lake_keep_days")
+    @classmethod
+    def _readers_need_a_day(cls, days: float) -> float:
+        if 0 < days < 1:
+            raise ValueError(
+                "a training run or a join may still read a file of today: write 1 or more days, or 0 for ever"
+            )
+        return days

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
-from millstream_features.handlers import ApplyToTiles, KeepInLake
+from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
 
 TILES = "features-tiles"
 LAKE = "features-lake"
@@ -26,13 +26,16 @@ def hear(
     lake_streams: Sequence[str],
     tiles: ApplyToTiles,
     lake: KeepInLake,
+    tidy: TidyLake | None,
 ) -> None:
     """Two groups, since a slow lake must not delay fresh features. Tiles: one consumer per stream that any view reads,
     so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway. Streams that are not
-    given are another process' part."""
+    given are another process' part. Without `tidy` the tables are left to whoever runs `millstream lake`."""
     for name in tiles_streams:
         service.hears([name], group=TILES, handler=tiles, gulp=CATCH_UP)
     if lake_streams:
         service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
         service.keeps("appending to the lake", lake.keep_flushing)
         service.at_stop(lake.flush)
+        if tidy is not None:
+            service.keeps("tidying the lake", tidy.keep_tidying)

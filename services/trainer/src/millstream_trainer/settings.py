@@ -14,7 +14,7 @@ class Settings(ServiceSettings):
     """Settings of one dispatcher. There is one per project: it is the only writer of `millstream-models`."""
 
     lake: str = "lake"
-    """Folder or URI of the Delta tables that features keeps."""
+    """Folder or `s3://bucket/prefix` of the Delta tables that features keeps; credentials as `AWS_…` variables."""
     packages: str = "packages"
     """Folder where finished model packages go; serving and drift read it."""
     mlflow: str | None = None

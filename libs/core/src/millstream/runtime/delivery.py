@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -41,9 +42,16 @@ class Rewind(Exception):
         self.offset = offset
 
 
+class Hold(Exception):
+    """Nothing of this partition can be handled until a person has changed something: it is read no further, others are.
+
+    Nothing is committed past it, so Kafka keeps what waits, and a new assignment (a restart, say) tries again.
+    """
+
+
 Handler = Callable[[Batch], Awaitable[Sequence[Rejected] | None]]
 """Handles one batch; returns what it could not use. Must be harmless when called twice with the same records.
-Raises RetryLater (the batch is tried again), Rewind, or anything else (the process stops, loudly)."""
+Raises RetryLater (the batch is tried again), Rewind, Hold, or anything else (the process stops, loudly)."""
 
 Assigned = Callable[[Sequence[tuple[str, int]]], Awaitable[dict[tuple[str, int], int]]]
 """Called before the first record of new partitions; returns the offsets to start from where they differ from Kafka's."""
@@ -286,6 +294,10 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("rewinding: the store is behind", extra={"topic": batch.topic, "offset": back.offset})
                 self._seek(consumer, partition, back.offset)
                 return None
+            except Hold as why:
+                log.error("held back: %s", why, extra={"topic": batch.topic, "offset": first})
+                self._hold(consumer, partition, first)
+                return None
             except RetryLater as error:
                 self._metrics.retries.labels(partition.topic, self.group).inc()
                 waited = clock() - began
@@ -306,6 +318,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             consumer.seek(partition, offset)
         except IllegalStateError:
             log.info("the partition moved meanwhile", extra={"topic": partition.topic})
+
+    def _hold(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
+        self._seek(consumer, partition, offset)
+        self._progress.held(partition.topic, partition.partition)
+        with suppress(IllegalStateError):  # it moved meanwhile
+            consumer.pause(partition)
 
     async def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Dead letters are confirmed before the commit, so that none is lost between the two."""
@@ -364,6 +382,7 @@ __all__ = [
     "Assigned",
     "Batch",
     "Handler",
+    "Hold",
     "Record",
     "Rejected",
     "Retry",

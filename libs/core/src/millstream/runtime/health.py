@@ -26,6 +26,10 @@ class Progress:
         self.lag[topic, partition] = lag
         self.moved_at = self.clock()
 
+    def held(self, topic: str, partition: int) -> None:
+        """This partition waits for a person: a restart would not help it, so its lag is no reason for one."""
+        self.lag.pop((topic, partition), None)
+
     def revoked(self) -> None:
         """Partitions moved away: their lag is no longer ours to answer for."""
         self.lag.clear()

@@ -8,10 +8,11 @@ import pytest
 
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.mlflow import EmbeddedMlflow
+from millstream.testing.s3 import EmbeddedS3
 from millstream.testing.valkey import EmbeddedValkey
 from millstream.testing.valkey_cluster import EmbeddedValkeyCluster
 
-CONNECTED = {"kafka", "valkey", "valkey_url", "valkey_cluster", "valkey_cluster_url", "mlflow_server"}
+CONNECTED = {"kafka", "valkey", "valkey_url", "valkey_cluster", "valkey_cluster_url", "mlflow_server", "s3"}
 """Fixtures behind which a server runs."""
 
 
@@ -46,6 +47,13 @@ def valkey(stack_dir: Path) -> Iterator[EmbeddedValkey]:
 def mlflow_server(stack_dir: Path) -> Iterator[EmbeddedMlflow]:
     """An MLflow for the whole session."""
     with EmbeddedMlflow(stack_dir / "mlflow").running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(stack_dir: Path) -> Iterator[EmbeddedS3]:
+    """An S3 for the whole session. Make a bucket of your own."""
+    with EmbeddedS3(stack_dir / "s3").running() as server:
         yield server
 
 

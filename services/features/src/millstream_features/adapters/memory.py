@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from millstream.runtime.user_events import UserEvent
-from millstream_features.errors import LakeUnavailable
-from millstream_features.ports import Applied, Slice
+from millstream_features.errors import LakeRefuses, LakeUnavailable
+from millstream_features.ports import Applied, Slice, Tidied
 
 
 class MemoryTiles:
@@ -32,17 +32,20 @@ class MemoryTiles:
 
 
 class MemoryHistory:
-    """Keeps rows by stream; `away` makes it unavailable."""
+    """Keeps rows by stream; `away` makes it unavailable, `refuses` says of streams why they do not fit."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[UserEvent]] = {}
         self.ends: dict[tuple[str, int], int] = {}
         self.commits = 0
         self.away = False
+        self.refuses: dict[str, str] = {}
 
     async def append(self, slices: Sequence[Slice]) -> None:
         if self.away:
             raise LakeUnavailable("the lake is away")
+        if why := self.refuses.get(slices[0].stream):
+            raise LakeRefuses(why)
         for part in slices:
             end = self.ends.get((part.stream, part.partition), -1)
             self.rows.setdefault(part.stream, []).extend(e for e in part.events if e.record.offset > end)
@@ -53,3 +56,14 @@ class MemoryHistory:
         if self.away:
             raise LakeUnavailable("the lake is away")
         return {p: self.ends[stream, p] for p in partitions if (stream, p) in self.ends}
+
+    async def refusal(self, stream: str) -> str | None:
+        if self.away:
+            raise LakeUnavailable("the lake is away")
+        return self.refuses.get(stream)
+
+    async def tidy(self, stream: str) -> Tidied:
+        """Nothing to do, there are no files."""
+        if self.away:
+            raise LakeUnavailable("the lake is away")
+        return Tidied(joined=0, deleted=0, files=0)

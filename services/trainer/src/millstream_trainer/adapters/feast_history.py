@@ -32,9 +32,13 @@ class FeastHistory:
     """See `ports.History`."""
 
     def __init__(self, *, project: Project, place: Workplace) -> None:
+        """Raises RunFailed for a lake that nobody could read."""
         self._project = project
         self._place = place
-        self._lake = Lake(place.lake)
+        try:
+            self._lake = Lake(place.lake)
+        except TilesError as error:
+            raise RunFailed(f"MILLSTREAM_LAKE: {error}") from error
 
     def read(self, spec: RunSpec) -> Dataset:
         loop = self._project.loops[spec.loop]
