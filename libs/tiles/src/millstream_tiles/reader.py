@@ -14,6 +14,7 @@ from millstream_tiles.definition import View
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Ints
 from millstream_tiles.partials import shard_of
+from millstream_tiles.ports import Fence
 from millstream_tiles.tile_client import Call, TileClient
 from millstream_tiles.tile_keys import entity_bytes
 from millstream_tiles.tiling import Tiling, cover, tilings_of
@@ -118,6 +119,10 @@ class WindowReader:
     async def stream_times_async(self) -> dict[str, dict[int, int]]:
         """`stream_times` for the event loop."""
         return await self.client.clocks_async(self._streams())
+
+    async def fences_async(self, group: str) -> dict[str, dict[int, Fence]]:
+        """Stream -> partition -> how far `group` has applied it in every shard. Raises StoreUnavailable, ShardsDiffer."""
+        return await self.client.fences_async(self._streams(), group)
 
     def close(self) -> None:
         """Close the connections of the sync reads."""
