@@ -10,9 +10,11 @@ from typing import Any, Protocol
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from millstream.contracts.times import to_rfc3339
 from millstream.errors import Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.http import JsonBody, answer
+from millstream_features.ports import ViewTime, ViewTimes
 
 MAX_ENTITIES = 1_000
 """Entities of one read. Larger reads are for the offline store; this bounds one request's memory and time."""
@@ -79,7 +81,9 @@ ASKED = JsonBody(
 )
 
 
-def add_routes(app: FastAPI, reader: Callable[[], Reader | None]) -> None:
+def add_routes(
+    app: FastAPI, reader: Callable[[], Reader | None], times: Callable[[], ViewTimes | None] = lambda: None
+) -> None:
     @app.exception_handler(Refusal)
     async def refuse(request: Request, error: Refusal) -> Response:
         return http.refused(error, STATUS)
@@ -104,3 +108,24 @@ def add_routes(app: FastAPI, reader: Callable[[], Reader | None]) -> None:
             as_of=asked.as_of,
         )
         return answer(200, read)
+
+    @app.get("/v1/views", tags=["features"], summary="How far each windowed view has come")
+    async def show_views() -> Response:
+        """`stream_time`: the newest event that is counted. `waits_since`: when the first event became known that is not;
+        null means that the view is as fresh as its stream, however long ago its last event was."""
+        found = times()
+        if found is None:
+            raise RetryLater("the feature definitions are still being read")
+        return answer(200, {"views": [_shown(one) for one in await found.all()]})
+
+
+def _shown(one: ViewTime) -> dict[str, str | None]:
+    def text(micros: int | None) -> str | None:
+        return None if micros is None else to_rfc3339(micros)
+
+    return {
+        "view": one.view,
+        "stream": one.stream,
+        "stream_time": text(one.stream_time),
+        "waits_since": text(one.waits_since),
+    }

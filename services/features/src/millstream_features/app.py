@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from millstream.project import Stream, load_project
 from millstream.runtime.service import Service
+from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, add_routes
 from millstream_features.handlers import ApplyToTiles, KeepInLake
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Tiles
+from millstream_features.ports import History, Tiles, ViewTimes
 from millstream_features.settings import Settings
 from millstream_features.subscribers import LAKE, TILES, hear
 
@@ -24,7 +25,9 @@ class Stores:
     reader: Reader
     tiles: Tiles
     history: History
-    streams_with_views: Sequence[str]
+    times: ViewTimes
+    views: Mapping[str, Sequence[str]]
+    """Stream → names of the views that read it; streams that none reads are not there."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -36,14 +39,25 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     service = Service("features", settings, title="Millstream features")
     metrics = FeatureMetrics(service.registry)
     opened: list[Stores] = [] if stores is None else [stores]
-    add_routes(service.app, lambda: opened[0].reader if opened else None)
+    add_routes(
+        service.app,
+        lambda: opened[0].reader if opened else None,
+        lambda: opened[0].times if opened else None,
+    )
 
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
             opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
         found = opened[0]
-        tiles = ApplyToTiles(streams=project.streams, tiles=found.tiles, publisher=service.publisher, metrics=metrics)
+        service.at_stop(found.times.close)
+        tiles = ApplyToTiles(
+            streams=project.streams,
+            views=found.views,
+            tiles=found.tiles,
+            publisher=service.publisher,
+            metrics=metrics,
+        )
         lake = KeepInLake(
             streams=project.streams,
             history=found.history,
@@ -56,7 +70,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )
         hear(
             service,
-            tiles_streams=found.streams_with_views if settings.part != "lake" else [],
+            tiles_streams=sorted(found.views) if settings.part != "lake" else [],
             lake_streams=list(project.streams) if settings.part != "tiles" else [],
             tiles=tiles,
             lake=lake,
@@ -72,7 +86,9 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
+    from millstream_features.adapters.view_times import FencedViewTimes
     from millstream_tiles.lake import Lake
+    from millstream_tiles.reader import WindowReader
 
     reader = FeastReader(
         repo=settings.project / "features",
@@ -89,5 +105,16 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
         reader=reader,
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
         history=DeltaHistory(lake=Lake(settings.lake), streams=streams, group=LAKE),
-        streams_with_views=sorted({view.stream for view in reader.views}),
+        times=FencedViewTimes(
+            reader=WindowReader(
+                settings.valkey,
+                settings.namespace,
+                {view.name: view for view in reader.views},
+                shards=settings.shards,
+            ),
+            waiting=WaitingRecords(settings.kafka),
+            views=reader.views,
+            group=TILES,
+        ),
+        views={s: sorted(v.name for v in reader.views if v.stream == s) for s in {v.stream for v in reader.views}},
     )

@@ -57,9 +57,17 @@ class ApplyToTiles:
     """Keeps the online windows: each part of a batch is one atomic step of the store, in the order of the offsets."""
 
     def __init__(
-        self, *, streams: Mapping[str, Stream], tiles: Tiles, publisher: Publisher, metrics: FeatureMetrics
+        self,
+        *,
+        streams: Mapping[str, Stream],
+        views: Mapping[str, Sequence[str]],
+        tiles: Tiles,
+        publisher: Publisher,
+        metrics: FeatureMetrics,
     ) -> None:
+        """`views`: stream → names of the views that read it."""
         self._streams = streams
+        self._views = views
         self._tiles = tiles
         self._publisher = publisher
         self._metrics = metrics
@@ -91,7 +99,11 @@ class ApplyToTiles:
             self._metrics.repeated.labels(stream.name).inc()
         elif part.events:
             self._metrics.applied.labels(stream.name).inc(len(part.events))
-            self._metrics.stream_time.labels(stream.name).set(max(e.known_at for e in part.events) / 1e6)
+            newest = max(e.known_at for e in part.events) / 1e6
+            oldest = min(e.record.timestamp for e in part.events) / 1e3
+            self._metrics.stream_time.labels(stream.name).set(newest)
+            for view in self._views.get(stream.name, ()):
+                self._metrics.applied_now(view, stream_time=newest, slowest=oldest)
 
     async def _report_late(self, stream: Stream, events: Sequence[UserEvent]) -> None:
         """Late events go to their own topic as they came. At least once: a repeated batch reports them again, same ids."""

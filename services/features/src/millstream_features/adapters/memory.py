@@ -1,4 +1,4 @@
-"""Tiles and history in memory, for unit tests: held to the same duties as the real ones."""
+"""Tiles, history and times in memory, for unit tests: held to the same duties as the real ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from millstream.runtime.user_events import UserEvent
 from millstream_features.errors import LakeUnavailable
-from millstream_features.ports import Applied, Slice
+from millstream_features.ports import Applied, Slice, ViewTime
 
 
 class MemoryTiles:
@@ -53,3 +53,16 @@ class MemoryHistory:
         if self.away:
             raise LakeUnavailable("the lake is away")
         return {p: self.ends[stream, p] for p in partitions if (stream, p) in self.ends}
+
+
+class MemoryViewTimes:
+    """Says what it was given."""
+
+    def __init__(self, *times: ViewTime) -> None:
+        self.times = list(times)
+
+    async def all(self) -> list[ViewTime]:
+        return self.times
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
