@@ -15,7 +15,7 @@ from millstream_features.handlers import ApplyToTiles, KeepInLake, parts_of
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
 
-from .features_story import DEPARTED, HOUR, MINUTE, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
+from .features_story import DEPARTED, HOUR, MINUTE, NAMES, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
 
 
 class Clock:
@@ -29,6 +29,7 @@ class Clock:
 def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: FeatureMetrics | None = None) -> ApplyToTiles:
     return ApplyToTiles(
         streams=STREAMS,
+        names=NAMES,
         views={DEPARTED.name: ["by_aircraft"]},
         tiles=tiles,
         publisher=outbox or Outbox(),  # type: ignore[arg-type]
@@ -39,6 +40,7 @@ def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: Feature
 def keeping(history: MemoryHistory, clock: Clock, *, rows: int = 100, buffer_rows: int = 1000) -> KeepInLake:
     return KeepInLake(
         streams=STREAMS,
+        names=NAMES,
         history=history,
         metrics=metrics(),
         rows=rows,

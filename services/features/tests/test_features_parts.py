@@ -28,7 +28,7 @@ async def test_a_part_hears_its_own_group_alone(tmp_path: Path, part: Any, group
         tiles=cast("Any", MemoryTiles()),
         history=cast("Any", MemoryHistory()),
         times=MemoryViewTimes(),
-        views={"flights-departed": ["origin_departures"], "flights-landed": ["origin_landings"]},
+        views={"flights-departed": [], "flights-landed": []},
     )
     service = create_app(Settings(project=FLIGHTS, data=tmp_path, part=part), stores)
     definitions = dict(service._before)["feature definitions"]

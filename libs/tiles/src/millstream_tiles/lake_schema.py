@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from millstream_tiles.definition import LARGEST
 from millstream_tiles.keys import key_text
 
 MICROS = pa.timestamp("us", "UTC")
@@ -55,7 +58,8 @@ def events_table(
 ) -> pa.Table:
     """One row for each event (raw JSON values), times in microseconds. `schema` is from `table_schema`.
 
-    A value that does not have its column's type is kept as null, an integer beyond 64 bits too; ids are kept as text.
+    A value that does not have its column's type is kept as null, an integer beyond 64 bits as the largest (smallest) there
+    is; ids are kept as text.
     """
     times = pa.array(event_times, pa.int64()).cast(MICROS)
     columns = {
@@ -102,9 +106,20 @@ def _value(value: Any, dtype: pa.DataType) -> Any:
     if not isinstance(value, int | float):
         return None
     if dtype == pa.float64():
-        return float(value) if abs(value) < 1e308 else None
+        return _double(value)
     whole = isinstance(value, int) or value.is_integer()  # JSON Schema takes 3.0 for an integer
-    return int(value) if whole and -(2**63) <= value < 2**63 else None
+    return max(-(2**63), min(2**63 - 1, int(value))) if whole else None
+
+
+def _double(value: float) -> float:
+    """The nearest double that means the same to the windows: beyond `LARGEST` is no number there, but not null either."""
+    try:
+        nearest = float(value)
+    except OverflowError:  # an int that no double can hold
+        return sys.float_info.max if value > 0 else -sys.float_info.max
+    if abs(nearest) == LARGEST and abs(value) > LARGEST:  # 2**53 + 1 would become a number by rounding
+        return math.copysign(math.nextafter(LARGEST, math.inf), nearest)
+    return nearest
 
 
 def _type(names: frozenset[str]) -> pa.DataType:

@@ -6,16 +6,21 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from millstream.project import Stream, load_project
 from millstream.runtime.service import Service
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, add_routes
+from millstream_features.domain.event_names import EventNames
 from millstream_features.handlers import ApplyToTiles, KeepInLake
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import History, Tiles, ViewTimes
 from millstream_features.settings import Settings
 from millstream_features.subscribers import LAKE, TILES, hear
+
+if TYPE_CHECKING:
+    from millstream_tiles.definition import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +31,8 @@ class Stores:
     tiles: Tiles
     history: History
     times: ViewTimes
-    views: Mapping[str, Sequence[str]]
-    """Stream → names of the views that read it; streams that none reads are not there."""
+    views: Mapping[str, Sequence[View]]
+    """Stream → the views that read it; streams that none reads are not there."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -51,15 +56,18 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
         found = opened[0]
         service.at_stop(found.times.close)
+        names = {name: _names(stream, found.views.get(name, ())) for name, stream in project.streams.items()}
         tiles = ApplyToTiles(
             streams=project.streams,
-            views=found.views,
+            names=names,
+            views={stream: [view.name for view in views] for stream, views in found.views.items()},
             tiles=found.tiles,
             publisher=service.publisher,
             metrics=metrics,
         )
         lake = KeepInLake(
             streams=project.streams,
+            names=names,
             history=found.history,
             metrics=metrics,
             rows=settings.lake_rows,
@@ -80,6 +88,11 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     if settings.part != "lake":  # the lake's part has nothing to do with Valkey, and does not wait for it
         service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
+
+
+def _names(stream: Stream, views: Sequence[View]) -> EventNames:
+    fields = {key for view in views for key in view.keys} | ({stream.id} if stream.id else set())
+    return EventNames(fields={field: stream.types_of(field) for field in sorted(fields)})
 
 
 def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMetrics) -> Stores:
@@ -116,5 +129,5 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
             views=reader.views,
             group=TILES,
         ),
-        views={s: sorted(v.name for v in reader.views if v.stream == s) for s in {v.stream for v in reader.views}},
+        views={s: [v for v in reader.views if v.stream == s] for s in {v.stream for v in reader.views}},
     )
