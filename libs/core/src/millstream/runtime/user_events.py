@@ -58,7 +58,9 @@ def read_event(stream: Stream, record: Record) -> UserEvent:
     known = record.timestamp * 1000 if said is None else said
     if known > now() + MAX_AHEAD:
         whose = "Kafka's timestamp" if said is None else "ce_knownat"
-        raise RejectEvent("too_early", f"{whose} is more than 5 minutes ahead of {to_rfc3339(now())}, the time here")
+        raise RejectEvent(
+            "too_early", f"{whose} is more than 5 minutes ahead of the clock here; nobody can know it yet"
+        )
     if time > known + MAX_AHEAD:
         raise RejectEvent(
             "too_early",
