@@ -56,8 +56,8 @@ bench-features: $(READY) ## what the features cost: bench/out/features.json (10 
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(READY) ## rewrite generated files: schemas, topic table
-	@$(BIN)/python -m millstream.contracts.generate
+generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics
+	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py
 
 locks: $(READY) ## resolve every lock again
 	@tools/lock.sh

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apply import apply
+from freshness import freshness
 from join import measured
 from memory import memory
 from push import push
@@ -91,6 +92,12 @@ def pushing(events: int, runs: int) -> dict[str, Any]:
     }
 
 
+def freshening(runs: int) -> dict[str, Any]:
+    """An event in Kafka until it can be read, at 10,000 events a second."""
+    one = best("freshness", runs, lambda: asyncio.run(freshness()), lambda found: -found.ms_p99)
+    return {f"freshness_{name}": value for name, value in asdict(one).items()}
+
+
 def joining(runs: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     """The point-in-time join by size, and at the smallest beside Polars' rolling windows."""
     found = [
@@ -110,10 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/features", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
-    parser.add_argument("--only", choices=["apply", "read", "push", "join", "memory"], help="measure this alone")
+    parser.add_argument(
+        "--only", choices=["apply", "freshness", "read", "push", "join", "memory"], help="measure this alone"
+    )
     asked = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "apply": lambda: applying(asked.events, asked.runs),
+        "freshness": lambda: freshening(asked.runs),
         "read": lambda: reading(asked.runs),
         "push": lambda: pushing(asked.events, asked.runs),
         "join": lambda: joining(min(asked.runs, 2), SIZES),

@@ -87,6 +87,10 @@ everything = FeatureService(name="everything", features=[by_airport, by_terminal
 """
 
 
+_RNG = random.Random(2)
+_REMARK = "x" * 110
+
+
 def project(folder: Path, *, two_slides: bool) -> Path:
     """Write the project and return its folder."""
     for part in ("streams", "loops", "features"):
@@ -100,20 +104,23 @@ def project(folder: Path, *, two_slides: bool) -> Path:
 def departures(count: int, until: float) -> Iterator[tuple[int, bytes, bytes]]:
     """(milliseconds, key, event) in order; the last one left at `until`. The same ones every time but for their times."""
     rng = random.Random(1)
-    remark = "x" * 110
     for number in range(count):
-        at = until - SPAN + number * SPAN / count
-        aircraft = f"N{rng.randrange(ENTITIES['aircraft']):05d}"
-        event = {
-            "departed_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z",
-            "aircraft": aircraft,
-            "airport": f"A{rng.randrange(ENTITIES['airport'])}",
-            "terminal": f"T{rng.randrange(ENTITIES['terminal'])}",
-            "route": f"R{rng.randrange(ENTITIES['route'])}",
-            "delay": round(rng.gauss(10, 30), 1),
-            "remark": remark,
-        }
-        yield int(at * 1000), aircraft.encode(), json.dumps(event).encode()
+        yield departure(until - SPAN + number * SPAN / count, rng)
+
+
+def departure(at: float, rng: random.Random = _RNG, aircraft: str | None = None) -> tuple[int, bytes, bytes]:
+    """(milliseconds, key, event) of a departure at `at`, by any aircraft unless one is named."""
+    aircraft = aircraft or f"N{rng.randrange(ENTITIES['aircraft']):05d}"
+    event = {
+        "departed_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z",
+        "aircraft": aircraft,
+        "airport": f"A{rng.randrange(ENTITIES['airport'])}",
+        "terminal": f"T{rng.randrange(ENTITIES['terminal'])}",
+        "route": f"R{rng.randrange(ENTITIES['route'])}",
+        "delay": round(rng.gauss(10, 30), 1),
+        "remark": _REMARK,
+    }
+    return int(at * 1000), aircraft.encode(), json.dumps(event).encode()
 
 
 async def fill(bootstrap: str, count: int, *, headers: bool) -> int:

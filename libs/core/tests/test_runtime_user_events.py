@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ values = st.one_of(
 headers = st.lists(
     st.tuples(
         st.sampled_from(["ce_knownat", "ce_id", "KNOWNAT"]),
-        times.map(str.encode) | st.sampled_from([b"\xff", b"2013-06-01T11:00:00.123456Z"]),
+        times.map(str.encode) | st.sampled_from([b"\xff", b"2013-06-01T11:00:00.123456Z", b"9999-12-31T22:00:00Z"]),
     ),
     max_size=3,
 )
@@ -128,3 +129,17 @@ def test_a_good_event_keeps_its_order_time_and_known_at() -> None:
     )
     assert [(event.event["tailnum"], event.known_at) for event in good] == [("N1", NOON), ("N2", NOON - 1_800_000_000)]
     assert [one.record.offset for one in bad] == [1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "timestamp", "says"),
+    [
+        ([("ce_knownat", b"9999-12-31T22:00:00Z")], NOON // 1000, "ce_knownat is more than 5 minutes ahead of"),
+        ([], from_rfc3339("9999-12-31T22:00:00Z") // 1000, "Kafka's timestamp is more than 5 minutes ahead of"),
+    ],
+)
+def test_nobody_knows_what_has_not_come(headers: list[tuple[str, bytes]], timestamp: int, says: str) -> None:
+    """One such record would be the stream time of every reader, and nothing would ever be stale or on time again."""
+    with pytest.raises(RejectEvent, match=says) as refused:
+        read_event(DEPARTED, Told(GOOD, headers, timestamp))
+    assert refused.value.reason == "too_early"

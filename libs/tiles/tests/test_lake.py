@@ -264,9 +264,24 @@ def test_columns_have_the_types_of_the_json_schema() -> None:
     frame = pl.DataFrame(pl.from_arrow(table))
     assert frame.select("n", "x", "ok", "legs", "both", "mixed", "_id", "_offset").rows() == [
         (3, 1.0, None, '[1,"a"]', float(2**60), "5", "42", 7),
-        (None, None, False, None, 2.0, "five", None, 9),
+        (2**63 - 1, None, False, None, 2.0, "five", None, 9),
     ]
     assert [str(d) for d in frame["_date"]] == ["1969-12-31", "1970-01-02"]
     with pytest.raises(ValueError, match="property '_offset': the lake uses this name itself"):
         table_schema({"properties": {"_offset": {"type": "integer"}}})
     assert isinstance(schema, pa.Schema)
+
+
+def test_a_number_too_large_for_its_column_stays_too_large_and_stays_a_value() -> None:
+    """Rounded to 2**53 it would enter sums, and as a null it would leave counts: online it does neither."""
+    schema = table_schema({"properties": {"x": {"type": "number"}, "n": {"type": "integer"}}})
+    said = [2**53, 2**53 + 1, -(2**53) - 1, 2**63, 10**400, -(10**400), 1e308]
+    events = [{"x": value, "n": int(value)} for value in said]
+    zeros = [0] * len(said)
+    table = events_table(
+        schema, partition=0, offsets=zeros, event_times=zeros, known_at=zeros, ids=zeros, events=events
+    )
+    x, n = table["x"].to_pylist(), table["n"].to_pylist()
+    assert x[0] == n[0] == 2**53
+    assert all(abs(value) > 2**53 and (value > 0) == (sent > 0) for value, sent in zip(x[1:], said[1:], strict=True))
+    assert n == [2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63 - 1, -(2**63), 2**63 - 1]

@@ -12,6 +12,7 @@ from millstream.contracts.times import HOUR, MINUTE, from_rfc3339, to_rfc3339
 from millstream.project import Stream
 from millstream.runtime.delivery import Batch
 from millstream.runtime.publisher import Outgoing
+from millstream_features.domain.event_names import EventNames
 from millstream_features.metrics import FeatureMetrics
 
 DEPARTED = Stream.model_validate(
@@ -36,6 +37,7 @@ DEPARTED = Stream.model_validate(
 )
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
 STREAMS = {DEPARTED.name: DEPARTED}
+NAMES = {DEPARTED.name: EventNames(fields={name: frozenset({"string"}) for name in ("flight_id", "tailnum")})}
 
 
 @dataclass
@@ -76,4 +78,16 @@ class Outbox:
         self.sent += records
 
 
-__all__ = ["DEPARTED", "HOUR", "MINUTE", "NOON", "STREAMS", "FakeRecord", "Outbox", "batch", "departure", "metrics"]
+__all__ = [
+    "DEPARTED",
+    "HOUR",
+    "MINUTE",
+    "NAMES",
+    "NOON",
+    "STREAMS",
+    "FakeRecord",
+    "Outbox",
+    "batch",
+    "departure",
+    "metrics",
+]

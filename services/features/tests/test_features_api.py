@@ -12,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from millstream.contracts.times import from_rfc3339
 from millstream.runtime.http import http_app
 from millstream_features.adapters.feast_reader import FeastReader
+from millstream_features.adapters.memory import MemoryViewTimes
 from millstream_features.api import STATUS, add_routes
+from millstream_features.ports import ViewTime
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 ASK = "/get-online-features"
@@ -127,6 +130,28 @@ async def test_another_content_type_is_refused(parrot: httpx.AsyncClient) -> Non
     answer = await parrot.post(ASK, content=json.dumps({"feature_service": "s", "entities": ROUTE}))
 
     assert (answer.status_code, answer.json()["error"]) == (415, "media_type")
+
+
+async def test_each_view_says_how_far_it_has_come() -> None:
+    noon = from_rfc3339("2013-06-01T12:00:00Z")
+    app = http_app(title="features")
+    late = ViewTime(view="landings", stream="flights-landed", stream_time=noon, waits_since=noon + 1_500_000)
+    new = ViewTime(view="departures", stream="flights-departed", stream_time=None, waits_since=None)
+    add_routes(app, lambda: None, lambda: None, lambda: MemoryViewTimes(late, new))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://features") as http:
+        assert (await http.get("/v1/views")).json() == {
+            "views": [
+                {
+                    "view": "landings",
+                    "stream": "flights-landed",
+                    "stream_time": "2013-06-01T12:00:00Z",
+                    "waits_since": "2013-06-01T12:00:01.500000Z",
+                },
+                {"view": "departures", "stream": "flights-departed", "stream_time": None, "waits_since": None},
+            ]
+        }
+    async with office(None) as client:
+        assert (await client.get("/v1/views")).status_code == 503
 
 
 async def test_before_the_definitions_are_read_the_answer_is_later() -> None:

@@ -150,6 +150,11 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
                 assert await dead_letters(kafka.bootstrap, group, len(JUNK)) == JUNK
             await until(process, 2)
             await strangers_ask(process.http)
+            said = (await process.http.get("/v1/views")).json()["views"]
+            assert {(one["view"], one["stream_time"], one["waits_since"]) for one in said} >= {
+                ("origin_departures", "2013-06-01T12:00:00Z", None),
+                ("origin_landings", None, None),
+            }
             process.child.kill()
             await process.child.wait()
     finally:

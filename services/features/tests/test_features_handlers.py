@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from millstream.project import Stream
 from millstream.runtime.delivery import Batch, Hold, Rewind
@@ -13,9 +15,10 @@ from millstream_features import handlers
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
 from millstream_features.errors import LakeUnavailable, StoreUnavailable
 from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake, parts_of
+from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
 
-from .features_story import DEPARTED, HOUR, MINUTE, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
+from .features_story import DEPARTED, HOUR, MINUTE, NAMES, NOON, STREAMS, FakeRecord, Outbox, batch, departure, metrics
 
 
 class Clock:
@@ -26,8 +29,15 @@ class Clock:
         return self.now
 
 
-def applying(tiles: MemoryTiles, outbox: Outbox | None = None) -> ApplyToTiles:
-    return ApplyToTiles(streams=STREAMS, tiles=tiles, publisher=outbox or Outbox(), metrics=metrics())  # type: ignore[arg-type]
+def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: FeatureMetrics | None = None) -> ApplyToTiles:
+    return ApplyToTiles(
+        streams=STREAMS,
+        names=NAMES,
+        views={DEPARTED.name: ["by_aircraft"]},
+        tiles=tiles,
+        publisher=outbox or Outbox(),  # type: ignore[arg-type]
+        metrics=measured or metrics(),
+    )
 
 
 def keeping(
@@ -40,6 +50,7 @@ def keeping(
 ) -> KeepInLake:
     return KeepInLake(
         streams=streams,
+        names=dict.fromkeys(streams, NAMES[DEPARTED.name]),
         history=history,
         metrics=metrics(),
         rows=rows,
@@ -66,6 +77,30 @@ async def test_a_large_batch_is_applied_in_parts_that_leave_no_offset_out(monkey
     assert not await applying(tiles)(with_gaps)
     assert [event.event["flight_id"] for event in tiles.events] == ["F1", "F2", "F5", "F8", "F9"]
     assert tiles.fences[DEPARTED.name, 0] == 12
+
+
+async def test_a_view_says_how_fresh_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    handle = applying(MemoryTiles(), measured=FeatureMetrics(registry))
+    now = NOON / 1e6 + 90
+    clocked = partial(FeatureMetrics.applied_now, clock=lambda: now)
+    monkeypatch.setattr(FeatureMetrics, "applied_now", lambda self, view, **said: clocked(self, view, **said))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"view": "by_aircraft", **labels})
+
+    assert value("millstream_view_behind_seconds") is None
+    slow, fresh = departure(0), departure(1, known=NOON + MINUTE + 20_000_000)
+    slow.timestamp, fresh.timestamp = NOON // 1000 + 30_000, NOON // 1000 + 89_000
+    await handle(batch(slow, fresh))
+    assert value("millstream_view_behind_seconds") == 10.0
+    assert value("millstream_event_readable_seconds_sum") == 60.0, "of the slower one"
+    now += 3600
+    assert value("millstream_view_behind_seconds") == 3610.0, "grows by itself"
+    await handle(batch(departure(0), departure(1)))
+    assert value("millstream_event_readable_seconds_count") == 1.0, "a repeated batch made nothing readable"
+    await handle(batch(departure(2, left=NOON - HOUR)))
+    assert value("millstream_view_behind_seconds") == 3610.0, "an older event takes nothing back"
 
 
 async def test_a_store_that_fails_between_two_parts_is_told_the_rest_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
+from millstream_features.adapters.memory import MemoryHistory, MemoryTiles, MemoryViewTimes
 from millstream_features.app import Stores, create_app
 from millstream_features.settings import Settings
 
@@ -28,7 +28,8 @@ async def test_a_part_hears_its_own_group_alone(tmp_path: Path, part: Any, group
         rows=cast("Any", None),
         tiles=cast("Any", MemoryTiles()),
         history=cast("Any", MemoryHistory()),
-        streams_with_views=["flights-departed", "flights-landed"],
+        times=MemoryViewTimes(),
+        views={"flights-departed": [], "flights-landed": []},
     )
     service = create_app(Settings(project=FLIGHTS, data=tmp_path, part=part), stores)
     definitions = dict(service._before)["feature definitions"]

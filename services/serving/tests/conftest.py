@@ -17,12 +17,14 @@ from prometheus_client import CollectorRegistry
 from millstream.contracts.events import Cause, ModelRef, ModelState, Step
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn, Lineage, Manifest
 from millstream.contracts.times import from_rfc3339, to_datetime
-from millstream.project import Project, load_project
+from millstream.project import Loop, Project, load_project
+from millstream.project.loop import Freshness
 from millstream.runtime.health import Health
 from millstream.runtime.packages import PackageStore
 from millstream_serving.adapters.memory import (
     MemoryFeatures,
     MemoryFeatureStore,
+    MemoryFreshness,
     MemoryPublisher,
     MemoryRuntime,
     Score,
@@ -121,14 +123,24 @@ class Stage:
     health: Health = field(default_factory=lambda: Health(60.0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+    freshness: MemoryFreshness = field(default_factory=MemoryFreshness)
+    seconds: float = 0.0
+    """What the predictor's stopwatch shows."""
 
     def __post_init__(self) -> None:
+        self.loops: dict[str, Loop] = dict(self.project.loops)
         self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
         self.features.values["origin", "JFK"] = 12.1
         self.packages = PackageStore(str(self.root / "packages"))
         self.roster: Roster[Champion] = Roster(self.project.loops)
         metrics = ServingMetrics(self.registry)
-        self.predictor = Predictor(roster=self.roster, metrics=metrics)
+        self.predictor = Predictor(
+            roster=self.roster,
+            loops=self.loops,
+            freshness=self.freshness,
+            metrics=metrics,
+            stopwatch=lambda: self.seconds,
+        )
         self.keeper = ModelKeeper(
             roster=self.roster,
             loops=self.project.loops,
@@ -142,6 +154,12 @@ class Stage:
 
     def package(self, version: str, score: Score, **manifest: Any) -> ModelRef:
         return save_package(self.packages, self.runtime, version, score, **manifest)
+
+    def rule(self, **freshness: Any) -> None:
+        """Give the loop another `predict.freshness`."""
+        loop = self.loops["flight-delay"]
+        predict = loop.predict.model_copy(update={"freshness": Freshness.model_validate(freshness)})
+        self.loops["flight-delay"] = loop.model_copy(update={"predict": predict})
 
     def promote(self, revision: int, champion: ModelRef | None) -> None:
         """The record that trainer would write."""

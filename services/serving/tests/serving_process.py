@@ -14,7 +14,7 @@ from typing import Any
 
 from millstream.runtime.publisher import Outgoing
 from millstream.runtime.service import Service, serve
-from millstream_serving.adapters.memory import MemoryFeatures, MemoryFeatureStore, MemoryRuntime
+from millstream_serving.adapters.memory import MemoryFeatures, MemoryFeatureStore, MemoryFreshness, MemoryRuntime
 from millstream_serving.app import create_app
 from millstream_serving.settings import Settings
 
@@ -26,7 +26,9 @@ def steady(row: Any) -> float:
 def in_memory(settings: Settings, runtime: MemoryRuntime) -> Service:
     """The service as `create_app` wires it, without Feast, Valkey and onnxruntime."""
     features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"}, values={("origin", "JFK"): 12.1})
-    return create_app(settings, store=MemoryFeatureStore({"delay_v1": features}), runtime=runtime)
+    return create_app(
+        settings, store=MemoryFeatureStore({"delay_v1": features}), runtime=runtime, freshness=MemoryFreshness()
+    )
 
 
 def main() -> int:

@@ -146,6 +146,7 @@ async def test_loops_that_share_a_stream_each_answer_its_questions(stage: Stage,
     await stage.heard(1)
     delay = stage.project.loops["flight-delay"]
     other = delay.model_copy(update={"loop": "flight-cancelled"})
+    stage.loops["flight-cancelled"] = other
     stage.roster._standings["flight-cancelled"] = stage.roster.standing("flight-delay")
     assert len(await doorway(stage, delay, other)(batch(flight(1), b"{"))) == 1
     assert [event.loop for event in published(stage)] == ["flight-delay", "flight-cancelled"]

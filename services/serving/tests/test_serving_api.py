@@ -78,6 +78,9 @@ async def test_a_replayed_mill_is_asked_as_of_its_own_time(
     assert said["asked_at"] == asked_at
     bad = await http.post(PREDICT, json={"event": flight()}, headers={"ce-knownat": "noon"})
     assert (bad.status_code, bad.json()["error"]) == (400, "invalid_known_at")
+    future = await http.post(PREDICT, json={"event": flight()}, headers={"ce-knownat": "9999-12-31T00:00:00Z"})
+    assert (future.status_code, future.json()["error"]) == (400, "invalid_known_at")
+    assert "more than 5 minutes ahead" in future.json()["message"]
 
 
 async def test_nobody_else_tells_serving_the_time(stage: Stage, http: httpx.AsyncClient, flight: Flight) -> None:

@@ -21,7 +21,7 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     state = MillState.load(root)
     async with httpx.AsyncClient(timeout=5.0) as http:
         ready = await asyncio.gather(*(missing_of(http, url) for url in state.services.values()))
-        loops = await _loops(http, state)
+        loops, views = await asyncio.gather(_loops(http, state), _views(http, state))
     meters = Meters(state.kafka, list(_streams(state)))
     await meters.once()
     services: dict[str, dict[str, Any]] = {
@@ -30,7 +30,10 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     }
     if as_json:
         print(
-            json.dumps({"services": services, "loops": loops, "kafka": state.kafka, "mlflow": state.mlflow}, indent=2)
+            json.dumps(
+                {"services": services, "views": views, "loops": loops, "kafka": state.kafka, "mlflow": state.mlflow},
+                indent=2,
+            )
         )
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
@@ -40,6 +43,8 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
         says = "ready" if found["ready"] else "; ".join(found["missing"])
         table.add_row(name, says, f"{found['lag']:,}", found["url"])
     console.print(table)
+    if views:
+        console.print(_freshness(views))
     for loop in loops:
         console.print(_line(loop), soft_wrap=True)
 
@@ -57,6 +62,27 @@ async def _loops(http: httpx.AsyncClient, state: MillState) -> list[dict[str, An
         return list(response.raise_for_status().json()["loops"])
     except (httpx.HTTPError, ValueError, KeyError):
         return []
+
+
+async def _views(http: httpx.AsyncClient, state: MillState) -> list[dict[str, Any]]:
+    """What features says of each view; nothing when it does not answer, which the table says."""
+    try:
+        response = await http.get(f"{state.services['features']}/v1/views")
+        return list(response.raise_for_status().json()["views"])
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []
+
+
+def _freshness(views: list[dict[str, Any]]) -> Table:
+    """Each view, the newest event in it, and whether one waits."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("view", "newest event", "freshness"):
+        table.add_column(column)
+    for view in views:
+        waits = view["waits_since"]
+        says = f"behind: an event of {waits} waits" if waits else "has all of its stream"
+        table.add_row(view["view"], view["stream_time"] or "none yet", says)
+    return table
 
 
 def _line(loop: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from millstream_tiles.layout import Ints
 from millstream_tiles.online_store import reader_of
 from millstream_tiles.ordinary_features import Features, OrdinaryFeatures, array_of
 from millstream_tiles.ordinary_rows import RowsQuestion
+from millstream_tiles.ports import Fence
 from millstream_tiles.read_plan import Request
 from millstream_tiles.windows import Values
 
@@ -78,6 +79,8 @@ class FeatureReader:
         """The columns that `read` gives, in the order of the service."""
         self.entity_columns: tuple[str, ...] = tuple(columns)
         """The columns that `read` needs."""
+        self.streams: dict[str, str] = {w.view: self.views[w.view].stream for w in self._windowed}
+        """The windowed views of the service -> the stream whose events they aggregate."""
         self._reader = reader_of(store.config, self.views)
 
     def read(self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints) -> Features:
@@ -115,6 +118,11 @@ class FeatureReader:
     async def stream_times_async(self) -> dict[str, int]:
         """`stream_times` for the event loop."""
         return self._newest(await self._reader.stream_times_async())
+
+    async def fences_async(self, group: str) -> dict[str, dict[int, Fence]]:
+        """Stream of the service's windowed views -> partition -> how far `group` has applied it. Raises StoreUnavailable."""
+        fences = await self._reader.fences_async(group)
+        return {stream: fences[stream] for stream in sorted(set(self.streams.values()))}
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 import pyarrow as pa
 
+from millstream_tiles.definition import LARGEST
 from millstream_tiles.keys import key_text
 
 MICROS = pa.timestamp("us", "UTC")
@@ -57,7 +60,8 @@ def events_table(
 ) -> pa.Table:
     """One row for each event (raw JSON values), times in microseconds. `schema` is from `table_schema`.
 
-    A value that does not have its column's type is kept as null, an integer beyond 64 bits too; ids are kept as text.
+    A value that does not have its column's type is kept as null, an integer beyond 64 bits as the largest (smallest) there
+    is; ids are kept as text.
     """
     times = pa.array(event_times, pa.int64()).cast(MICROS)
     columns = {
@@ -103,12 +107,19 @@ def fitted(rows: pa.Table, known: pa.Schema) -> pa.Table:
     columns = []
     for field in known:
         if field.name in rows.schema.names:
-            columns.append(rows[field.name].cast(field.type, safe=False))  # as JSON reads 2**53 + 1 as a number
+            columns.append(_widened(rows[field.name], field.type))
         else:
             columns.append(pa.chunked_array([pa.nulls(len(rows), field.type)]))
     new = [field for field in rows.schema if field.name not in known.names]
     fields = [*known, *new]
     return pa.Table.from_arrays([*columns, *(rows[field.name] for field in new)], schema=pa.schema(fields))
+
+
+def _widened(column: pa.ChunkedArray, dtype: pa.DataType) -> pa.ChunkedArray:
+    """`column` with the type of the table's: a cast, but for integers that no double holds."""
+    if column.type == pa.int64() and dtype == pa.float64():
+        return pa.chunked_array([[None if v is None else _double(v) for v in column.to_pylist()]], dtype)
+    return column.cast(dtype)
 
 
 def _called(dtype: pa.DataType) -> str:
@@ -145,9 +156,20 @@ def _value(value: Any, dtype: pa.DataType) -> Any:
     if not isinstance(value, int | float):
         return None
     if dtype == pa.float64():
-        return float(value) if abs(value) < 1e308 else None
+        return _double(value)
     whole = isinstance(value, int) or value.is_integer()  # JSON Schema takes 3.0 for an integer
-    return int(value) if whole and -(2**63) <= value < 2**63 else None
+    return max(-(2**63), min(2**63 - 1, int(value))) if whole else None
+
+
+def _double(value: float) -> float:
+    """The nearest double that means the same to the windows: beyond `LARGEST` is no number there, but not null either."""
+    try:
+        nearest = float(value)
+    except OverflowError:  # an int that no double can hold
+        return sys.float_info.max if value > 0 else -sys.float_info.max
+    if abs(nearest) == LARGEST and abs(value) > LARGEST:  # 2**53 + 1 would become a number by rounding
+        return math.copysign(math.nextafter(LARGEST, math.inf), nearest)
+    return nearest
 
 
 def _type(names: frozenset[str]) -> pa.DataType:

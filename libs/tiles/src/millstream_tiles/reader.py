@@ -8,6 +8,7 @@ from typing import Any
 from millstream_tiles.connection import Command
 from millstream_tiles.definition import View
 from millstream_tiles.layout import Ints
+from millstream_tiles.ports import Fence
 from millstream_tiles.read_plan import Planner, Request
 from millstream_tiles.read_values import values_of
 from millstream_tiles.tile_client import TileClient
@@ -66,6 +67,10 @@ class WindowReader:
     async def stream_times_async(self) -> dict[str, dict[int, int]]:
         """`stream_times` for the event loop."""
         return await self.client.clocks_async(self._streams())
+
+    async def fences_async(self, group: str) -> dict[str, dict[int, Fence]]:
+        """Stream -> partition -> how far `group` has applied it in every shard. Raises StoreUnavailable, ShardsDiffer."""
+        return await self.client.fences_async(self._streams(), group)
 
     def close(self) -> None:
         """Close the connections of the sync reads."""

@@ -12,9 +12,10 @@ from redis.exceptions import NoScriptError
 from millstream_tiles.connection import Command, answering, ask, ask_async, connect, connect_async, shards_of
 from millstream_tiles.errors import ShardsDiffer
 from millstream_tiles.one_command import send, send_async
+from millstream_tiles.ports import Fence
 from millstream_tiles.read_plan import Call
 from millstream_tiles.scripts import Script
-from millstream_tiles.tile_keys import TileKeys
+from millstream_tiles.tile_keys import TileKeys, fence_of
 
 READ = Script(files("millstream_tiles").joinpath("read.lua").read_text())
 
@@ -81,6 +82,28 @@ class TileClient:
             async with client.pipeline(transaction=False) as pipe:
                 replies = await self._queue_clocks(pipe, streams).execute()
         return self._slowest(streams, replies)
+
+    async def fences_async(self, streams: Sequence[str], group: str) -> dict[str, dict[int, Fence]]:
+        """Stream -> partition -> how far `group` has applied it in every shard.
+
+        A partition that some shard has nothing of is missing: nothing of it is known to be applied.
+        """
+        shards = range(self.keys.shards)
+        with answering():
+            client = self._loop()
+            await client.initialize()
+            self._agree(await client.get(self.keys.shard_count()))
+            async with client.pipeline(transaction=False) as pipe:
+                for stream in streams:
+                    for shard in shards:
+                        pipe.hgetall(self.keys.fences(group, stream, shard))
+                replies = iter(await pipe.execute())
+        found: dict[str, dict[int, Fence]] = {}
+        for stream in streams:
+            held = [{int(p): fence_of(said) for p, said in next(replies).items()} for _ in shards]
+            everywhere = set(held[0]).intersection(*held)
+            found[stream] = {p: min((one[p] for one in held), key=lambda f: f.offset) for p in sorted(everywhere)}
+        return found
 
     def close(self) -> None:
         """Close the connections of threads."""

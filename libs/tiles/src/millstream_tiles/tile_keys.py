@@ -8,6 +8,7 @@ from itertools import count
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from millstream_tiles.layout import Layout
+from millstream_tiles.ports import Fence
 
 SECOND = 1_000_000
 MOST_SHARDS = 256
@@ -74,3 +75,9 @@ def _tags(namespace: str, shards: int) -> tuple[str, ...]:
 def entity_bytes(entity: str) -> bytes:
     """An entity's text as it stands in a key; lone surrogates (JSON allows them) pass."""
     return entity.encode("utf-8", "surrogatepass")
+
+
+def fence_of(stored: bytes) -> Fence:
+    """A fence as `tiles.lua` wrote it."""
+    offset, stream_time = map(int, stored.split())
+    return Fence(offset=offset, stream_time=stream_time)

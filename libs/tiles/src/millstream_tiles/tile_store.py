@@ -12,7 +12,7 @@ from millstream_tiles.errors import ShardsDiffer, StoreUnavailable
 from millstream_tiles.partials import TileBatch
 from millstream_tiles.ports import Applied, Fence, Outcome
 from millstream_tiles.scripts import Script
-from millstream_tiles.tile_keys import TileKeys, entity_bytes
+from millstream_tiles.tile_keys import TileKeys, entity_bytes, fence_of
 
 APPLY = Script(files("millstream_tiles").joinpath("tiles.lua").read_text())
 
@@ -77,8 +77,7 @@ class ValkeyTileStore:
                 stored = await pipe.execute()
         if None in stored:
             return None
-        offset, stream_time = min(tuple(map(int, s.split())) for s in stored)
-        return Fence(offset=offset, stream_time=stream_time)
+        return min((fence_of(one) for one in stored), key=lambda fence: fence.offset)
 
     async def check(self) -> None:
         """Whether every shard answers, and the namespace has as many as we think. Raises StoreUnavailable, ShardsDiffer."""

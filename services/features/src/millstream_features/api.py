@@ -10,9 +10,11 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from millstream.contracts.times import to_rfc3339
 from millstream.errors import Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.http import JsonBody, answer
+from millstream_features.ports import ViewTime, ViewTimes
 
 MAX_ENTITIES = 1_000
 """Entities of one read. Larger reads are for the offline store; this bounds one request's memory and time."""
@@ -146,7 +148,12 @@ PUSHED = JsonBody(PushRequest, example={"push_source_name": "airports_push", "df
 WRITTEN = JsonBody(WriteRequest, example={"feature_view_name": "airports", "df": _ROWS}, refusals=_WRITE_REFUSALS)
 
 
-def add_routes(app: FastAPI, reader: Callable[[], Reader | None], rows: Callable[[], Rows | None]) -> None:
+def add_routes(
+    app: FastAPI,
+    reader: Callable[[], Reader | None],
+    rows: Callable[[], Rows | None],
+    times: Callable[[], ViewTimes | None] = lambda: None,
+) -> None:
     @app.exception_handler(Refusal)
     async def refuse(request: Request, error: Refusal) -> Response:
         return http.refused(error, STATUS)
@@ -204,8 +211,26 @@ def add_routes(app: FastAPI, reader: Callable[[], Reader | None], rows: Callable
             "not_materialized_here", f"{what}: run `feast materialize-incremental` in features/, from a scheduler"
         )
 
+    @app.get("/v1/views", tags=["features"], summary="How far each windowed view has come")
+    async def show_views() -> Response:
+        """`stream_time`: the newest event that is counted. `waits_since`: when the first event became known that is not;
+        null means that the view is as fresh as its stream, however long ago its last event was."""
+        return answer(200, {"views": [_shown(one) for one in await _ready(times()).all()]})
+
 
 def _ready(opened: D | None) -> D:
     if opened is None:
         raise RetryLater("the feature definitions are still being read")
     return opened
+
+
+def _shown(one: ViewTime) -> dict[str, str | None]:
+    def text(micros: int | None) -> str | None:
+        return None if micros is None else to_rfc3339(micros)
+
+    return {
+        "view": one.view,
+        "stream": one.stream,
+        "stream_time": text(one.stream_time),
+        "waits_since": text(one.waits_since),
+    }

@@ -7,16 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from millstream.errors import BadSetup
 from millstream.project import Stream, load_project
 from millstream.runtime.service import Service
+from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, Rows, add_routes
+from millstream_features.domain.event_names import EventNames
 from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Tiles
+from millstream_features.ports import History, Tiles, ViewTimes
 from millstream_features.settings import Settings
 from millstream_features.subscribers import LAKE, TILES, hear
+
+if TYPE_CHECKING:
+    from millstream_tiles.definition import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,9 @@ class Stores:
     rows: Rows
     tiles: Tiles
     history: History
-    streams_with_views: Sequence[str]
+    times: ViewTimes
+    views: Mapping[str, Sequence[View]]
+    """Stream → the views that read it; streams that none reads are not there."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -39,16 +47,31 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     service = Service("features", settings, title="Millstream features")
     metrics = FeatureMetrics(service.registry)
     opened: list[Stores] = [] if stores is None else [stores]
-    add_routes(service.app, lambda: opened[0].reader if opened else None, lambda: opened[0].rows if opened else None)
+    add_routes(
+        service.app,
+        lambda: opened[0].reader if opened else None,
+        lambda: opened[0].rows if opened else None,
+        lambda: opened[0].times if opened else None,
+    )
 
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
             opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
         found = opened[0]
-        tiles = ApplyToTiles(streams=project.streams, tiles=found.tiles, publisher=service.publisher, metrics=metrics)
+        service.at_stop(found.times.close)
+        names = {name: _names(stream, found.views.get(name, ())) for name, stream in project.streams.items()}
+        tiles = ApplyToTiles(
+            streams=project.streams,
+            names=names,
+            views={stream: [view.name for view in views] for stream, views in found.views.items()},
+            tiles=found.tiles,
+            publisher=service.publisher,
+            metrics=metrics,
+        )
         lake = KeepInLake(
             streams=project.streams,
+            names=names,
             history=found.history,
             metrics=metrics,
             rows=settings.lake_rows,
@@ -62,7 +85,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )  # fmt: skip
         hear(
             service,
-            tiles_streams=found.streams_with_views if settings.part != "lake" else [],
+            tiles_streams=sorted(found.views) if settings.part != "lake" else [],
             lake_streams=list(project.streams) if settings.part != "tiles" else [],
             tiles=tiles,
             lake=lake,
@@ -75,12 +98,19 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     return service
 
 
+def _names(stream: Stream, views: Sequence[View]) -> EventNames:
+    fields = {key for view in views for key in view.keys} | ({stream.id} if stream.id else set())
+    return EventNames(fields={field: stream.types_of(field) for field in sorted(fields)})
+
+
 def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMetrics) -> Stores:
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
+    from millstream_features.adapters.view_times import FencedViewTimes
     from millstream_tiles.errors import LakeRefused
     from millstream_tiles.lake import Lake
+    from millstream_tiles.reader import WindowReader
 
     try:
         lake = Lake(settings.lake)
@@ -108,5 +138,16 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
             tidy_bytes=settings.lake_tidy_mb * 1024 * 1024,
             keep=timedelta(days=settings.lake_keep_days) if settings.lake_keep_days else None,
         ),
-        streams_with_views=sorted({view.stream for view in reader.views}),
+        times=FencedViewTimes(
+            reader=WindowReader(
+                settings.valkey,
+                settings.namespace,
+                {view.name: view for view in reader.views},
+                shards=settings.shards,
+            ),
+            waiting=WaitingRecords(settings.kafka),
+            views=reader.views,
+            group=TILES,
+        ),
+        views={s: [v for v in reader.views if v.stream == s] for s in {v.stream for v in reader.views}},
     )

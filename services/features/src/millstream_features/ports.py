@@ -76,3 +76,25 @@ class History(Protocol):
 
         Safe to call twice, and by several at once. Raises LakeUnavailable: nothing is lost, call later.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewTime:
+    """How far one view has come. Times are known-at, microseconds."""
+
+    view: str
+    stream: str
+    stream_time: int | None
+    """The newest event that is counted; None: none yet."""
+    waits_since: int | None
+    """The first event that lies in Kafka and is not counted; None: all are, the view is as fresh as its stream."""
+
+
+class ViewTimes(Protocol):
+    """Where views stand. Asked by people and scripts, now and then."""
+
+    async def all(self) -> list[ViewTime]:
+        """Every windowed view, by name. Raises StoreUnavailable, RetryLater."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.contracts.topics import TILES_GROUP
 from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
 from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
 
-TILES = "features-tiles"
+TILES = TILES_GROUP
 LAKE = "features-lake"
 
 CATCH_UP = Gulp(most_bytes=8 * 1024 * 1024)

@@ -19,7 +19,7 @@ from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, ans
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.domain.roster import Roster, Standing
-from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
+from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, StaleFeatures, UnknownLoop
 from millstream_serving.handlers import Champion, Predictor, ask
 from millstream_serving.subscribers import on_record
 
@@ -38,6 +38,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (RejectEvent, 422, "bad_question"),
     (NoModel, 503, "no_model"),
     (ModelFailed, 503, "model_failed"),
+    (StaleFeatures, 503, "stale_features"),
     (DeliveryUnknown, 503, "not_logged"),
     (RetryLater, 503, "unavailable"),
 )
@@ -67,6 +68,7 @@ _ANSWER = {
     "inputs": {"distance": 2475, "carrier": "B6"},
     "features": {"origin_departures__mean_delay_3h": 12.25, "aircraft_landings__mean_delay_24h": None},
     "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
+    "stale_views": {},
 }
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
@@ -75,7 +77,7 @@ PREDICT_DOCS: dict[str, Any] = {
         403: {"description": "`ce-knownat`, which this service does not trust"},
         404: {"description": "No such loop; the answer names those there are"},
         422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
-        503: {"description": "no_model, model_failed, not_logged or unavailable: `message` says what it waits for"},
+        503: {"description": "no_model, model_failed, stale_features, not_logged or unavailable: `message` says more"},
     },
     "openapi_extra": {
         "requestBody": {
@@ -246,6 +248,7 @@ def _said(served: PredictionServed) -> dict[str, Any]:
         "inputs": served.inputs,
         "features": served.features,
         "timings_ms": served.timings_ms,
+        "stale_views": served.stale_views,
     }
 
 

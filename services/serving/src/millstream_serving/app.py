@@ -8,12 +8,14 @@ from millstream.contracts.times import now
 from millstream.project import load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
+from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
+from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.api import Doorway
 from millstream_serving.domain.roster import Roster
 from millstream_serving.handlers import Champion, ModelKeeper, Predictor
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import FeatureStore, ModelRuntime, Packages
+from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
 from millstream_serving.subscribers import hear_models, hear_questions
 
@@ -24,6 +26,7 @@ def create_app(
     store: FeatureStore | None = None,
     runtime: ModelRuntime | None = None,
     packages: Packages | None = None,
+    freshness: Freshness | None = None,
     clock: Callable[[], int] = now,
 ) -> Service:
     """The service, ready to run. Raises BadProject for a project that does not hold together, before anything starts."""
@@ -49,7 +52,8 @@ def create_app(
         health=service.health,
         metrics=metrics,
     )
-    predictor = Predictor(roster=roster, metrics=metrics)
+    freshness = freshness or KafkaFreshness(WaitingRecords(settings.kafka))
+    predictor = Predictor(roster=roster, loops=project.loops, freshness=freshness, metrics=metrics)
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
@@ -62,6 +66,7 @@ def create_app(
         patience=settings.models_timeout,
     )
     service.at_stop(store.close)
+    service.at_stop(freshness.close)
     doorway = Doorway(
         loops=project.loops,
         streams=project.streams,

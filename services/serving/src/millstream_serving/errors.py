@@ -9,6 +9,14 @@ class FeaturesUnavailable(RetryLater):
     """The online store does not answer: Kafka's questions wait, HTTP's get 503."""
 
 
+class FeaturesBehind(RetryLater):
+    """The features have not kept up with the question, and its loop waits for them: ask again in a moment."""
+
+
+class StaleFeatures(MillstreamError):
+    """The features have not kept up with the question, and its loop refuses to answer then."""
+
+
 class ModelsUnknown(RetryLater):
     """`millstream-models` has not been read to its end yet, so nobody knows what to answer with."""
 

@@ -8,40 +8,39 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from millstream.contracts.events import ModelRef, ModelState, PredictionServed, QuestionUnanswered, Scalar
+from millstream.contracts.events import ModelRef, ModelState, PredictionServed, QuestionUnanswered
 from millstream.contracts.package import MODEL_FILE, BadPackage, Manifest
 from millstream.errors import RejectEvent, RetryLater
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime.health import Health
-from millstream_serving.domain.answer import served, unanswered
-from millstream_serving.domain.columns import (
-    Columns,
-    FeatureValues,
-    columns_of,
-    empty_columns,
-    entities_of,
-    nullable,
-    scalar,
-)
+from millstream_serving.domain.answer import recorded, unanswered
+from millstream_serving.domain.columns import Columns, columns_of, empty_columns, entities_of
+from millstream_serving.domain.freshness import Outages
 from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster
-from millstream_serving.errors import ModelFailed, ModelRefused
+from millstream_serving.errors import FeaturesBehind, ModelFailed, ModelRefused, StaleFeatures
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import Features, FeatureStore, Model, ModelRuntime, Packages
+from millstream_serving.ports import Features, FeatureStore, Freshness, Model, ModelRuntime, Packages
 
 log = logging.getLogger(__name__)
-
-V = TypeVar("V")
 
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
 INLINE_ROWS = 128
 """A run up to here stays on the event loop: 2 ms at most, while a hop to a thread and back costs 0.1 ms and more."""
+
+PATIENCE = 30.0
+"""Seconds that questions wait for features in one outage, then they are answered and flagged: a features process that was
+killed is back after 12 s, and what takes longer may take hours, in which a marked answer is worth more than none."""
+HTTP_PATIENCE = 2.0
+"""Seconds of it that one HTTP request is held: callers give up after five or ten."""
+HTTP_LOOK = 0.05
+"""Seconds between two looks of a request that waits."""
 
 Answer = PredictionServed | QuestionUnanswered | RejectEvent
 """A RejectEvent where the asking event cannot be a question to this model."""
@@ -80,15 +79,23 @@ class Predictor:
         self,
         *,
         roster: Roster[Champion],
+        loops: Mapping[str, Loop],
+        freshness: Freshness,
         metrics: ServingMetrics,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._roster = roster
+        self._loops = loops
+        self._freshness = freshness
+        self._outages = Outages(PATIENCE)
         self._metrics = metrics
         self._stopwatch = stopwatch
 
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer a question, in order. Raises FeaturesUnavailable: ask all of them again."""
+        """One answer a question, in order; all of one transport.
+
+        Raises FeaturesUnavailable, FeaturesBehind: ask all of them again; and over HTTP StaleFeatures.
+        """
         answers: dict[int, Answer] = {}
         by_loop: dict[str, list[int]] = {}
         for position, question in enumerate(questions):
@@ -112,6 +119,7 @@ class Predictor:
 
     async def _ask(self, champion: Champion, questions: Sequence[Question]) -> Sequence[Answer]:
         began = self._stopwatch()
+        stale, refusing = await self._staleness(champion, questions)
         events = [question.event for question in questions]
         entities = entities_of(champion.features.join_keys, events)
         as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
@@ -124,42 +132,58 @@ class Predictor:
         self._metrics.stage_seconds.labels("model").observe(ran - read)
         share = 1000.0 / len(questions)
         timings = {"features": (read - began) * share, "model": (ran - read) * share, "total": (ran - began) * share}
-        answers = self._record(champion, questions, entities, features, probabilities, timings)
+        answers: list[Answer] = [
+            *recorded(
+                questions,
+                probabilities,
+                version=champion.ref.version,
+                inputs=[column.name for column in champion.manifest.inputs if column.source == "input"],
+                entities=entities,
+                features=features,
+                stale=stale,
+                timings_ms=timings,
+            )
+        ]
+        for row, question in enumerate(questions):
+            if refusing and stale[row]:
+                answers[row] = unanswered(question, "stale_features")
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers
 
-    def _record(
-        self,
-        champion: Champion,
-        questions: Sequence[Question],
-        entities: Mapping[str, Sequence[Scalar]],
-        features: FeatureValues,
-        probabilities: Sequence[float | None],
-        timings: dict[str, float],
-    ) -> list[Answer]:
-        inputs = [column.name for column in champion.manifest.inputs if column.source == "input"]
-        asked = _rows(entities, len(questions))
-        read = _rows({name: nullable(values) for name, values in features.items()}, len(questions))
-        timings = {stage: round(ms, 4) for stage, ms in timings.items()}
-        answers: list[Answer] = []
-        for question, named, found, probability in zip(questions, asked, read, probabilities, strict=True):
-            if probability is None:
-                answers.append(unanswered(question, "model_failed"))
-                continue
-            event = question.event
-            answers.append(
-                served(
-                    question,
-                    version=champion.ref.version,
-                    entities=named,
-                    inputs={name: scalar(event.get(name)) for name in inputs},
-                    features=found,
-                    probability=probability,
-                    timings_ms=timings,
-                )
-            )
-        return answers
+    async def _staleness(
+        self, champion: Champion, questions: Sequence[Question]
+    ) -> tuple[Sequence[dict[str, float]], bool]:
+        """For each question the views that lag beyond its loop's bound, and whether the loop refuses to answer then.
+
+        Raises FeaturesBehind where the loop waits over Kafka, StaleFeatures where it refuses over HTTP.
+        """
+        loop, transport = questions[0].loop, questions[0].transport
+        rule = self._loops[loop].predict.freshness
+        what = rule.when_stale or ("wait" if transport == "kafka" else "flag")
+        asked_at = [question.asked_at for question in questions]
+        began = self._stopwatch()
+        while True:
+            stale = await self._freshness.stale(champion.features, asked_at, rule.bound)
+            worst = {view: max(one.get(view, 0.0) for one in stale) for view in champion.features.streams}
+            for view, seconds in worst.items():
+                self._metrics.view_lag.labels(loop, view).set(seconds)
+            lagging = sum(map(bool, stale))
+            if not lagging:
+                self._outages.over(loop)
+                return stale, False
+            waits = what == "wait" and self._outages.patient(loop, self._stopwatch())
+            if not waits or (transport == "http" and self._stopwatch() - began > HTTP_PATIENCE):
+                break
+            self._metrics.stale.labels(loop, "waited", transport).inc(lagging)
+            if transport == "kafka":
+                raise FeaturesBehind(_behind(loop, worst))
+            await asyncio.sleep(HTTP_LOOK)
+        refusing = what == "refuse"
+        self._metrics.stale.labels(loop, "refused" if refusing else "flagged", transport).inc(lagging)
+        if refusing and transport == "http":
+            raise StaleFeatures(_behind(loop, worst))
+        return stale, refusing
 
     def _count(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         counts: dict[tuple[str, str, str, str], int] = {}
@@ -177,12 +201,9 @@ class Predictor:
             counter.labels(*labels).inc(count)
 
 
-def _rows(columns: Mapping[str, Sequence[V]], rows: int) -> list[dict[str, V]]:
-    """Columns as one mapping a row."""
-    names = list(columns)
-    if not names:
-        return [{} for _ in range(rows)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _behind(loop: str, lags: Mapping[str, float]) -> str:
+    said = ", ".join(f"{view} by {seconds:.1f} s" for view, seconds in sorted(lags.items()) if seconds)
+    return f"{loop}: features have not kept up with the question: {said}; see the lag of the features service"
 
 
 async def _probabilities(model: Model, columns: Columns, rows: int) -> list[float | None]:

@@ -30,6 +30,20 @@ class ServingMetrics:
             buckets=STAGE_SECONDS,
             registry=registry,
         )
+        self.stale = Counter(
+            "millstream_questions_stale",
+            "Questions whose features lagged beyond the loop's bound: flagged, refused, or made to wait (once each time they "
+            "are looked at). Rises: features is behind, see its lag and millstream_view_lag_seconds.",
+            ["loop", "outcome", "transport"],
+            registry=registry,
+        )
+        self.view_lag = Gauge(
+            "millstream_view_lag_seconds",
+            "How far a view lagged behind the last questions; 0 within the loop's bound, a quiet stream included. Above 0: "
+            "features misses events that a question should have seen; scale it, or see why it is stuck.",
+            ["loop", "view"],
+            registry=registry,
+        )
         self.revision = Gauge(
             "millstream_model_revision",
             "Revision of the model state that this replica obeys. Replicas that differ for long: see refused.",

@@ -45,11 +45,35 @@ class Features(Protocol):
     def views(self) -> Mapping[str, str]:
         """View → hash of its definition here and now."""
 
+    @property
+    def streams(self) -> Mapping[str, str]:
+        """View → the stream whose events it aggregates. Ordinary Feast views have none and are in no stream's time."""
+
+    async def applied(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        """Stream → partition → last offset and newest known-at (microseconds) that the online store has applied.
+
+        A partition of which nothing was applied is missing. One round trip. Raises FeaturesUnavailable.
+        """
+
     async def read(self, entities: Mapping[str, Sequence[Scalar]], as_of: NDArray[np.int64]) -> FeatureValues:
         """For each name one value a row, as known at `as_of[row]` (microseconds): int64, or float64 with NaN for null.
 
         A null entity has empty windows. Reads only. Raises FeaturesUnavailable.
         """
+
+
+class Freshness(Protocol):
+    """Whether features have kept up with the questions. Called by many requests at once; never blocks the loop."""
+
+    async def stale(self, features: Features, asked_at: Sequence[int], bound: int) -> list[dict[str, float]]:
+        """For each question the views that miss events known more than `bound` (microseconds) before it, and by how many
+        seconds they lag. Empty where there are none, which is nearly always: that costs no round trip.
+
+        A stream in which nothing happens is never stale. Raises FeaturesUnavailable, RetryLater.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
 
 
 class FeatureStore(Protocol):

@@ -20,7 +20,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
-class PredictionServed(Event, frozen=True, kw_only=True):
+class PredictionServed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A model answered a question: everything needed to judge the answer later, or to compute it again."""
 
     type_name: ClassVar[str] = "millstream.prediction.served.v1"
@@ -47,6 +47,8 @@ class PredictionServed(Event, frozen=True, kw_only=True):
     output: dict[str, float]
     """Binary: `probability` of the positive class."""
     timings_ms: dict[str, float]
+    stale_views: dict[str, float] = {}
+    """View → seconds that it lagged behind the question, where that was more than the loop's bound. Left out when none did."""
 
 
 class QuestionUnanswered(Event, frozen=True, kw_only=True):
@@ -60,7 +62,7 @@ class QuestionUnanswered(Event, frozen=True, kw_only=True):
     key: str
     asked_at: datetime
     reason: str
-    """`no_model`, `model_failed`."""
+    """`no_model`, `model_failed`, `stale_features`."""
     transport: str
 
 

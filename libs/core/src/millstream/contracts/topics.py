@@ -87,6 +87,10 @@ MODELS = Topic(
 TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, RETRAIN, TRAINING, MODELS)
 
 
+TILES_GROUP = "features-tiles"
+"""The consumer group that keeps the online windows: its fences in the online store say how far features are applied."""
+
+
 def dead_letter_topic(topic: str, group: str) -> str:
     """One dead-letter topic per (topic, consumer group). Dashes only: dots and underscores collide in metric names."""
     return f"{topic}-{group}-dlq"

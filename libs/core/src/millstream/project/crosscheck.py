@@ -150,6 +150,9 @@ def view_problems(catalogue: FeatureCatalogue, streams: Mapping[str, Stream], un
             if key not in _fields(stream):
                 message = f"no field {key!r} in stream {stream.name} to join by"
                 yield problem(name, name, message, nearest(key, _fields(stream)))
+            elif not (types := stream.types_of(key) - {"null"}) or not types <= SCALARS:
+                message = f"{key!r} of stream {stream.name} is {' or '.join(sorted(types)) or 'of no stated type'}"
+                yield problem(name, name, message, "join by a text, integer or boolean; write that type in the stream")
         for aggregate in view.aggregates:
             if aggregate.function == "count" and aggregate.column in ("", "*"):
                 continue  # the events themselves

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from millstream.contracts.times import DAY
+from millstream.contracts.times import DAY, SECOND
 from millstream.project.duration import PositiveDuration
 from millstream.project.expression import LabelValue, compile_label
 from millstream.project.fields import text_of
@@ -20,12 +20,27 @@ from millstream.project.words import AllOr, OneOrMore
 Trigger = Literal["drift", "performance", "schedule", "manual"]
 TRIGGERS: tuple[Trigger, ...] = ("drift", "performance", "schedule", "manual")
 
+WhenStale = Literal["wait", "flag", "refuse"]
+
 ExpressionText = Annotated[
     LabelValue,
     BeforeValidator(compile_label),
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "examples": ["arr_delay >= 15"]}),
 ]
+
+
+class Freshness(BaseModel):
+    """What serving does when the features have not kept up with the questions. A quiet stream is not stale."""
+
+    model_config = STRICT
+
+    bound: PositiveDuration = 30 * SECOND
+    """How far the features may lag behind a question. Above the 12 s in which a killed features process is replaced, so
+    that a restart is no staleness; what was known longer than this before the question has been counted, or is missed."""
+    when_stale: WhenStale | None = None
+    """`wait` until they have caught up (30 seconds of an outage at most, then as `flag`), `flag` the answer, or `refuse` to
+    give one. Left out: questions over Kafka wait, since nobody holds a connection open for them; over HTTP they are flagged."""
 
 
 class Predict(BaseModel):
@@ -41,6 +56,8 @@ class Predict(BaseModel):
     """Fields of the asking event that the model reads as they are."""
     id: FieldName | None = None
     """Field that tells questions apart, so that one asked twice is answered once. Default: the asked stream's id."""
+
+    freshness: Freshness = Freshness()
 
     def id_of(self, event: Mapping[str, Any]) -> str:
         """Id of the question. Raises RejectEvent(`missing_field`). Only on loops of a loaded project: it sets the default."""

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Lifespan
 
 from millstream.contracts.json_text import pointer, read_json
-from millstream.contracts.times import from_rfc3339
+from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import Refusal, RetryLater
 
 JSON = "application/json"
@@ -186,9 +186,12 @@ def known_at(request: Request, trusted: bool) -> int | None:
         )
         raise Refusal("known_at_not_trusted", f"{what}, or leave it out")
     try:
-        return from_rfc3339(said)
+        known = from_rfc3339(said)
     except ValueError as error:
         raise Refusal("invalid_known_at", f"ce-knownat: {error}") from error
+    if known > now() + 5 * MINUTE:
+        raise Refusal("invalid_known_at", f"ce-knownat: {said} is more than 5 minutes ahead of {to_rfc3339(now())}")
+    return known
 
 
 class JsonBody(Generic[B]):

@@ -8,13 +8,14 @@ import msgspec
 
 from millstream.contracts.envelope import Envelope, known_at_of
 from millstream.contracts.json_text import DEEPEST, read_json
-from millstream.contracts.times import MINUTE, from_rfc3339, to_rfc3339
+from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import Refusal, RejectEvent
 from millstream.project.stream import Stream
 from millstream.runtime.records import Batch, Record, Rejected, envelope
 
 MAX_AHEAD = 5 * MINUTE
-"""An event time further ahead of its known-at is a broken clock, and one such event would freeze a key's newest tile."""
+"""An event time further ahead of its known-at is a broken clock, and one such event would freeze a key's newest tile. So is
+a known-at further ahead of the clock here: nobody knows it yet, and one such event would be every reader's stream time."""
 
 
 class UserEvent(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +56,11 @@ def read_event(stream: Stream, record: Record) -> UserEvent:
         raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
     time = stream.time_of(event)
     known = record.timestamp * 1000 if said is None else said
+    if known > now() + MAX_AHEAD:
+        whose = "Kafka's timestamp" if said is None else "ce_knownat"
+        raise RejectEvent(
+            "too_early", f"{whose} is more than 5 minutes ahead of the clock here; nobody can know it yet"
+        )
     if time > known + MAX_AHEAD:
         raise RejectEvent(
             "too_early",
@@ -67,7 +73,7 @@ def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Reje
     """The good events of a batch, in order, and the records that cannot be used: `read_event` for each of them."""
     good: list[UserEvent] = []
     bad: list[Rejected] = []
-    is_valid, time_field = stream.validator().is_valid, stream.time
+    is_valid, time_field, latest = stream.validator().is_valid, stream.time, now() + MAX_AHEAD
     for record in batch.records:
         # The way of a good event, written out, since the calls cost more than the work. Whatever is odd goes the long way.
         try:
@@ -81,7 +87,7 @@ def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Reje
                 if name == "ce_knownat":
                     known = from_rfc3339(said.decode())
                     break
-            if time > known + MAX_AHEAD:
+            if time > known + MAX_AHEAD or known > latest:
                 raise ValueError
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             try:

@@ -1,4 +1,4 @@
-"""Tiles and history in memory, for unit tests: held to the same duties as the real ones."""
+"""Tiles, history and times in memory, for unit tests: held to the same duties as the real ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from millstream.runtime.user_events import UserEvent
 from millstream_features.errors import LakeRefuses, LakeUnavailable
-from millstream_features.ports import Applied, Slice, Tidied
+from millstream_features.ports import Applied, Slice, Tidied, ViewTime
 
 
 class MemoryTiles:
@@ -67,3 +67,16 @@ class MemoryHistory:
         if self.away:
             raise LakeUnavailable("the lake is away")
         return Tidied(joined=0, deleted=0, files=0)
+
+
+class MemoryViewTimes:
+    """Says what it was given."""
+
+    def __init__(self, *times: ViewTime) -> None:
+        self.times = list(times)
+
+    async def all(self) -> list[ViewTime]:
+        return self.times
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
+from millstream.contracts.topics import TILES_GROUP
 from millstream.errors import BadSetup
 from millstream.project import load_project
 from millstream_serving.domain.columns import FeatureValues
@@ -33,6 +34,20 @@ class FeastFeatures:
     def names(self) -> Sequence[str]:
         names: tuple[str, ...] = self._reader.names
         return names
+
+    @property
+    def streams(self) -> Mapping[str, str]:
+        streams: Mapping[str, str] = self._reader.streams
+        return streams
+
+    async def applied(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        from millstream_tiles.errors import StoreUnavailable
+
+        try:
+            fences = await self._reader.fences_async(TILES_GROUP)
+        except StoreUnavailable as error:
+            raise FeaturesUnavailable(str(error)) from error
+        return {s: {p: (f.offset, f.stream_time) for p, f in held.items()} for s, held in fences.items()}
 
     async def read(self, entities: Mapping[str, Sequence[Scalar]], as_of: NDArray[np.int64]) -> FeatureValues:
         from millstream_tiles.errors import StoreUnavailable

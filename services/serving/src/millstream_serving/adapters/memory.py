@@ -16,6 +16,7 @@ from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream_serving.domain.columns import Columns, FeatureValues
 from millstream_serving.errors import FeaturesUnavailable, ModelFailed, ModelRefused
+from millstream_serving.ports import Features
 
 Score = Callable[[Mapping[str, object]], float]
 """One row's probability; whatever it raises is a failing graph."""
@@ -59,6 +60,13 @@ class MemoryFeatures:
     """Set to make the store unreachable."""
 
     @property
+    def streams(self) -> Mapping[str, str]:
+        return dict.fromkeys(self.views, "flights-landed")
+
+    async def applied(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        return {}
+
+    @property
     def names(self) -> Sequence[str]:
         return [f"{key}_delays__mean" for key in self.join_keys]
 
@@ -69,6 +77,23 @@ class MemoryFeatures:
             f"{key}_delays__mean": np.array([self.values.get((key, entity), np.nan) for entity in entities[key]])
             for key in self.join_keys
         }
+
+
+@dataclass
+class MemoryFreshness:
+    """Lags as it is told to."""
+
+    known_until: dict[str, int] = field(default_factory=dict)
+    """View → known-at of the first event that it misses."""
+
+    async def stale(self, features: Features, asked_at: Sequence[int], bound: int) -> list[dict[str, float]]:
+        return [
+            {view: (one - until) / 1e6 for view, until in self.known_until.items() if one - until > bound}
+            for one in asked_at
+        ]
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
 
 
 @dataclass

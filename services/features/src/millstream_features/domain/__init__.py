@@ -1,0 +1,1 @@
+"""What features knows of events, without I/O."""
