@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from millstream.project import Stream, load_project
+from millstream.contracts.topics import PREDICTIONS
+from millstream.project import Project, load_project
 from millstream.runtime.service import Service
+from millstream.runtime.topic_admin import topic_exists
+from millstream.runtime.topic_bounds import TopicBounds
 from millstream_features.api import Reader, add_routes
-from millstream_features.handlers import ApplyToTiles, KeepInLake
+from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Tiles
+from millstream_features.ports import History, Recompute, Tiles
 from millstream_features.settings import Settings
-from millstream_features.subscribers import LAKE, TILES, hear
+from millstream_features.subscribers import LAKE, TILES, hear, hear_predictions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class Stores:
     tiles: Tiles
     history: History
     streams_with_views: Sequence[str]
+    recompute: Recompute | None = None
+    """None: skew is not checked."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -41,7 +49,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
-            opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
+            opened.append(await asyncio.to_thread(_open, settings, project, metrics))
         found = opened[0]
         tiles = ApplyToTiles(streams=project.streams, tiles=found.tiles, publisher=service.publisher, metrics=metrics)
         lake = KeepInLake(
@@ -56,21 +64,49 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )
         hear(
             service,
-            tiles_streams=found.streams_with_views if settings.part != "lake" else [],
-            lake_streams=list(project.streams) if settings.part != "tiles" else [],
+            tiles_streams=found.streams_with_views if settings.part in ("all", "tiles") else [],
+            lake_streams=list(project.streams) if settings.part in ("all", "lake") else [],
             tiles=tiles,
             lake=lake,
         )
+        if found.recompute is not None and settings.part in ("all", "skew"):
+            await _watch_skew(service, settings, project, found.recompute, metrics)
 
     service.before_hearing("feature definitions", open_stores)
-    if settings.part != "lake":  # the lake's part has nothing to do with Valkey, and does not wait for it
+    if settings.part in ("all", "tiles"):  # the others have nothing to do with Valkey, and do not wait for it
         service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
 
 
-def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMetrics) -> Stores:
+async def _watch_skew(
+    service: Service, settings: Settings, project: Project, recompute: Recompute, metrics: FeatureMetrics
+) -> None:
+    """Check a sample of the predictions of every loop that asks for it. A mill without predictions goes without."""
+    watched = {name: loop.drift.skew for name, loop in project.loops.items() if loop.drift.skew.sample}
+    if not watched:
+        log.info("no loop asks for a skew check (drift.skew.sample)")
+        return
+    if not await topic_exists(settings.kafka, PREDICTIONS.name):
+        log.warning(
+            "skew is not checked: there is no topic %s; create it (millstream topics) and restart", PREDICTIONS.name
+        )
+        return
+    check = CheckSkew(
+        samples={name: skew.sample for name, skew in watched.items()},
+        bounds={name: skew.bound for name, skew in watched.items()},
+        every=settings.skew_every,
+        recompute=recompute,
+        speaker=service.publisher,
+        metrics=metrics,
+    )
+    hear_predictions(service, check)
+    service.at_stop(recompute.close)
+
+
+def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stores:
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
+    from millstream_features.adapters.lake_recompute import LakeRecompute
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
     from millstream_tiles.lake import Lake
 
@@ -85,9 +121,18 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     # Now that the definitions are read: a view of a field that no stream has would be null for ever.
     load_project(settings.project, reader.catalogue)
     store = reader.tile_store()
+    streams, lake = project.streams, Lake(settings.lake)
     return Stores(
         reader=reader,
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
-        history=DeltaHistory(lake=Lake(settings.lake), streams=streams, group=LAKE),
+        history=DeltaHistory(lake=lake, streams=streams, group=LAKE),
         streams_with_views=sorted({view.stream for view in reader.views}),
+        recompute=LakeRecompute(
+            lake=lake,
+            group=LAKE,
+            views={name: reader.service_views(loop.predict.features) for name, loop in project.loops.items()},
+            tolerances={name: loop.drift.skew.tolerance for name, loop in project.loops.items()},
+            bounds=TopicBounds(settings.kafka),
+            patience=settings.skew_patience,
+        ),
     )

@@ -11,3 +11,7 @@ class StoreUnavailable(RetryLater):
 
 class LakeUnavailable(RetryLater):
     """The lake's storage cannot be written: rows wait in memory up to a bound, then reading stops."""
+
+
+class LakeBehind(RetryLater):
+    """The lake does not have yet what a question could know: its features cannot be computed again now."""

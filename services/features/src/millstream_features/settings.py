@@ -25,8 +25,8 @@ class Settings(ServiceSettings):
 
     fetch_max_records: int = 20_000
     """Largest poll; the tiles apply it in parts."""
-    part: Literal["all", "tiles", "lake"] = "all"
-    """Which of its two groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
+    part: Literal["all", "tiles", "lake", "skew"] = "all"
+    """Which of its groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
     in one process they share a core, and the lake takes half of it."""
 
     lake_rows: int = 20_000
@@ -38,3 +38,9 @@ class Settings(ServiceSettings):
     Longer than a poll of the lake's waits for records (0.2 s), or every poll would be an append."""
     lake_buffer_rows: int = 100_000
     """Stop reading while this many rows wait: bounds memory when the lake's storage is slow."""
+
+    skew_every: float = 10.0
+    """Seconds between two looks at sampled predictions. A look takes 0.05 s of CPU on a year of flights, whether it checks
+    one prediction or a hundred."""
+    skew_patience: float = 60.0
+    """Seconds for the lake to get what the streams had when a sample was drawn; it appends every `lake_age` at the latest."""

@@ -1,0 +1,1 @@
+"""Nouns and maths of features: no I/O, no async, no clock."""
