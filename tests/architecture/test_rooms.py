@@ -11,7 +11,14 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "features", "trainer", "serving", "drift")
 ROOMS = {
     *("__init__.py", "__main__.py", "app.py", "settings.py", "subscribers.py", "api.py", "handlers.py", "ports.py"),
-    *("errors.py", "metrics.py", "py.typed", "domain", "adapters"),
+    *(
+        "errors.py",
+        "metrics.py",
+        "py.typed",
+        "domain",
+        "adapters",
+        "handlers",
+    ),  # a folder where there are several nouns
 }
 SOURCES = sorted(
     path

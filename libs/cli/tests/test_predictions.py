@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from millstream.contracts.events import PredictionServed
+from millstream_cli.comparison import differences, sample
 from millstream_cli.predictions import OWN, PredictionLog
-from millstream_cli.skew import differences, sample
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 

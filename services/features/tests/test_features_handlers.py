@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from millstream.project import Stream
 from millstream.runtime.delivery import Batch, Hold, Rewind
-from millstream_features import handlers
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
 from millstream_features.errors import LakeUnavailable, StoreUnavailable
 from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake, parts_of
+from millstream_features.handlers import tiles as handlers
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
 

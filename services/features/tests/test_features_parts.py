@@ -20,6 +20,7 @@ FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
         ("all", {"features-tiles", "features-lake"}),
         ("tiles", {"features-tiles"}),
         ("lake", {"features-lake"}),
+        ("skew", set()),  # it has predictions to hear only where there are some
     ],
 )
 async def test_a_part_hears_its_own_group_alone(tmp_path: Path, part: Any, groups: set[str]) -> None:

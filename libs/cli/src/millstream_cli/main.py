@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from millstream.contracts.times import from_datetime
-from millstream.errors import MillstreamError
-from millstream.project import BadProject, Project, load_project
 from millstream.project.duration import from_text
-from millstream_cli.interrupt import Interrupted, interruptible
+from millstream_cli.features_commands import (
+    AnyProject,
+    KafkaOption,
+    LakeOption,
+    NamespaceOption,
+    ValkeyOption,
+    features_app,
+)
 from millstream_cli.lake_commands import lake_app
+from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption
+from millstream_cli.shell import guarded as _interruptible
+from millstream_cli.shell import load as _project
+from millstream_cli.shell import moment_of as _moment
+from millstream_cli.shell import run as _run
 
 app = typer.Typer(
     help="A machine-learning loop on an event stream: events in, features, predictions, drift, retraining.",
@@ -29,12 +34,8 @@ app = typer.Typer(
 )
 
 app.add_typer(lake_app, name="lake")
+app.add_typer(features_app, name="features")
 
-FLIGHTS = Path("examples/flights")
-HOME = Path(".millstream")
-T = TypeVar("T")
-
-ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="Folder with streams/, features/ and loops/.")]
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 SinceOption = Annotated[
     str | None, typer.Option(help="Begin at this day (UTC). Default: where the last replay into this mill ended.")
@@ -42,32 +43,6 @@ SinceOption = Annotated[
 TickOption = Annotated[str, typer.Option(help="Step of the simulated clock: 15m, 1h. Smaller is fresher and slower.")]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="In the background; stop with: millstream down.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Forget everything that an earlier mill kept.")]
-DataOption = Annotated[
-    Path, typer.Option("--data", envvar="MILLSTREAM_HOME", help="Folder for everything that a mill here keeps.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
-
-
-def _fail(error: BaseException) -> typer.Exit:
-    print(f"millstream: {error}", file=sys.stderr)
-    return typer.Exit(2 if isinstance(error, BadProject) else 1)
-
-
-def _project(path: Path) -> Project:
-    try:
-        return load_project(path)
-    except BadProject as error:
-        raise _fail(error) from error
-
-
-def _moment(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date; write it like 2013-04-01") from error
-    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _tick(text: str) -> int:
@@ -191,6 +166,42 @@ def replay(
 
 
 @app.command()
+def skew(
+    loop: Annotated[str, typer.Argument(help="A loop of the project, like flight-delay.")],
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="The worst differences to show and explain.")] = 10,
+    sample: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Predictions to compute again, evenly chosen.")
+    ] = 2000,
+    since: Annotated[str | None, typer.Option(help="Only questions asked at this time (UTC) or later.")] = None,
+    project: AnyProject = None,
+    kafka: KafkaOption = None,
+    lake: LakeOption = None,
+    valkey: ValkeyOption = None,
+    namespace: NamespaceOption = "millstream",
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the features that a model was given with the lake's: the worst rows, and the events that explain them.
+
+    Ends with status 1 when more predictions differ than the loop's drift.skew.bound allows.
+
+    Example:  millstream skew flight-delay --rows 5 --since 2013-03-01
+    """
+    from millstream_cli.place import place_of
+    from millstream_cli.skew import skew as run
+
+    with _interruptible():
+        place = place_of(data / "up", project=project, kafka=kafka, lake=lake, valkey=valkey, namespace=namespace)
+        found = _project(place.project)
+        console = Console(stderr=as_json)
+        kept = _run(
+            run(found, place, loop, rows=rows, sample=sample, since=_moment(since), console=console, as_json=as_json)
+        )
+    if not kept:
+        raise typer.Exit(1)
+
+
+@app.command()
 def topics(
     project: ProjectOption = FLIGHTS,
     kafka: Annotated[str, typer.Option(help="Bootstrap servers.")] = "127.0.0.1:9092",
@@ -206,39 +217,6 @@ def topics(
     with _interruptible():
         created = _run(ensure_topics(kafka, specs))
     print(f"{len(created)} created, {len(specs) - len(created)} were there")
-
-
-class _interruptible:
-    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            error = Interrupted(signal.SIGINT)
-        if isinstance(error, Interrupted):
-            print(f"millstream: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        if error is not None and _is_ours(error):
-            raise _fail(error) from error
-
-
-def _is_ours(error: BaseException) -> bool:
-    from millstream.testing.errors import EmbeddedError
-
-    # OSError: a folder that cannot be written; its message names the path.
-    return isinstance(error, MillstreamError | EmbeddedError | OSError)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    import gc
-
-    import uvloop
-
-    # A year has 300,000 answers, and collecting again and again among them takes a fifth of the summary's time.
-    gc.set_threshold(50_000, 20, 100)
-    return uvloop.run(interruptible(work))
 
 
 if __name__ == "__main__":

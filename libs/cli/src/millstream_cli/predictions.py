@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,14 @@ def columns_of(served: Sequence[PredictionServed]) -> pl.DataFrame:
 
 async def read_predictions(bootstrap: str) -> PredictionLog:
     """Read the topic from its beginning to its present end. Memory: about 0.5 KB a prediction."""
+    log, seen = PredictionLog(), set[str]()
+    async for records in every_record(bootstrap):
+        _add(log, seen, records)
+    return log
+
+
+async def every_record(bootstrap: str) -> AsyncIterator[list[Any]]:
+    """The records of `millstream-predictions` from its beginning to its present end, some at a time, whoever wrote them."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         enable_auto_commit=False,
@@ -86,39 +94,41 @@ async def read_predictions(bootstrap: str) -> PredictionLog:
         partitions = [TopicPartition(PREDICTIONS.name, n) for n in sorted(numbers)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        return await _read(consumer, await consumer.end_offsets(partitions))
+        ends = await consumer.end_offsets(partitions)
+        left = {p for p, end in ends.items() if await consumer.position(p) < end}
+        while left:
+            for partition, records in (await consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)).items():
+                yield records
+                if records[-1].offset + 1 >= ends[partition]:
+                    left.discard(partition)
     finally:
         await consumer.stop()
 
 
-async def _read(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> PredictionLog:
-    log, seen = PredictionLog(), set()
-    decode_served = msgspec.json.Decoder(PredictionServed).decode
-    decode_unanswered = msgspec.json.Decoder(QuestionUnanswered).decode
-    left = {p for p, end in ends.items() if await consumer.position(p) < end}
-    while left:
-        fresh: list[PredictionServed] = []
-        for partition, records in (await consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)).items():
-            for record in records:
-                served = _type_of(record) == PredictionServed.type_name
-                try:
-                    event = (decode_served if served else decode_unanswered)(record.value or b"")
-                except (ValueError, RecursionError):
-                    continue  # somebody else's record in our topic: drift dead-letters it
-                log.records += served
-                if event.id in seen:
-                    log.repeats += 1
-                    continue
-                seen.add(event.id)
-                if isinstance(event, PredictionServed):
-                    fresh.append(event)
-                else:
-                    log.unanswered += 1
-            if records[-1].offset + 1 >= ends[partition]:
-                left.discard(partition)
-        log.add(fresh)
-    return log
+def _add(log: PredictionLog, seen: set[str], records: Sequence[Any]) -> None:
+    fresh: list[PredictionServed] = []
+    for record in records:
+        served = type_of(record) == PredictionServed.type_name
+        try:
+            event = (_decode_served if served else _decode_unanswered)(record.value or b"")
+        except (ValueError, RecursionError):
+            continue  # somebody else's record in our topic: drift dead-letters it
+        log.records += served
+        if event.id in seen:
+            log.repeats += 1
+            continue
+        seen.add(event.id)
+        if isinstance(event, PredictionServed):
+            fresh.append(event)
+        else:
+            log.unanswered += 1
+    log.add(fresh)
 
 
-def _type_of(record: Any) -> str:
+_decode_served = msgspec.json.Decoder(PredictionServed).decode
+_decode_unanswered = msgspec.json.Decoder(QuestionUnanswered).decode
+
+
+def type_of(record: Any) -> str:
+    """The CloudEvents type of a record; empty where it has none."""
     return next((value.decode() for name, value in record.headers if name == "ce_type"), "")

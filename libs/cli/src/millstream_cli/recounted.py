@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from millstream.contracts.times import DAY, from_rfc3339
-from millstream_cli.skew import ENTITIES, FEATURES, Skew, compared
+from millstream_cli.comparison import ENTITIES, FEATURES, Skew, compared
 from millstream_cli.ticks import Ticks
 from millstream_tiles.definition import View
 from millstream_tiles.recount import Event, recount

@@ -14,11 +14,11 @@ from millstream.contracts.events import Decision, ModelState, Outcome, RetrainDe
 from millstream.contracts.times import to_rfc3339
 from millstream.project import Loop, Project
 from millstream.runtime.packages import PackageStore
+from millstream_cli.comparison import Skew, measure_skew, sample
 from millstream_cli.offsets import Offsets
 from millstream_cli.predictions import PredictionLog, read_predictions
 from millstream_cli.recording import Recording
 from millstream_cli.scores import auc, log_loss
-from millstream_cli.skew import Skew, measure_skew, sample
 from millstream_cli.static_model import score_static
 from millstream_cli.story import Story
 from millstream_cli.ticks import Ticks

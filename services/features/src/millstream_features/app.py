@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from millstream.contracts.topics import PREDICTIONS
 from millstream.errors import BadSetup
-from millstream.project import Stream, load_project
+from millstream.project import Project, Stream, load_project
 from millstream.runtime.service import Service
+from millstream.runtime.topic_admin import topic_exists
+from millstream.runtime.topic_bounds import TopicBounds
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, Rows, add_routes
 from millstream_features.domain.event_names import EventNames
-from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
+from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, TidyLake
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Tiles, ViewTimes
+from millstream_features.ports import History, Recompute, Tiles, ViewTimes
 from millstream_features.settings import Settings
-from millstream_features.subscribers import LAKE, TILES, hear
+from millstream_features.subscribers import LAKE, TILES, hear, hear_predictions
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from millstream_tiles.definition import View
@@ -36,6 +42,8 @@ class Stores:
     times: ViewTimes
     views: Mapping[str, Sequence[View]]
     """Stream → the views that read it; streams that none reads are not there."""
+    recompute: Recompute | None = None
+    """None: skew is not checked."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -57,7 +65,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
-            opened.append(await asyncio.to_thread(_open, settings, project.streams, metrics))
+            opened.append(await asyncio.to_thread(_open, settings, project, metrics))
         found = opened[0]
         service.at_stop(found.times.close)
         names = {name: _names(stream, found.views.get(name, ())) for name, stream in project.streams.items()}
@@ -85,15 +93,17 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )  # fmt: skip
         hear(
             service,
-            tiles_streams=sorted(found.views) if settings.part != "lake" else [],
-            lake_streams=list(project.streams) if settings.part != "tiles" else [],
+            tiles_streams=sorted(found.views) if settings.part in ("all", "tiles") else [],
+            lake_streams=list(project.streams) if settings.part in ("all", "lake") else [],
             tiles=tiles,
             lake=lake,
             tidy=tidy if settings.lake_tidy_every else None,
         )
+        if found.recompute is not None and settings.part in ("all", "skew"):
+            await _watch_skew(service, settings, project, found.recompute, metrics)
 
     service.before_hearing("feature definitions", open_stores)
-    if settings.part != "lake":  # the lake's part has nothing to do with Valkey, and does not wait for it
+    if settings.part in ("all", "tiles"):  # the others have nothing to do with Valkey, and do not wait for it
         service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
 
@@ -103,9 +113,35 @@ def _names(stream: Stream, views: Sequence[View]) -> EventNames:
     return EventNames(fields={field: stream.types_of(field) for field in sorted(fields)})
 
 
-def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMetrics) -> Stores:
+async def _watch_skew(
+    service: Service, settings: Settings, project: Project, recompute: Recompute, metrics: FeatureMetrics
+) -> None:
+    """Check a sample of the predictions of every loop that asks for it. A mill without predictions goes without."""
+    watched = {name: loop.drift.skew for name, loop in project.loops.items() if loop.drift.skew.sample}
+    if not watched:
+        log.info("no loop asks for a skew check (drift.skew.sample)")
+        return
+    if not await topic_exists(settings.kafka, PREDICTIONS.name):
+        log.warning(
+            "skew is not checked: there is no topic %s; create it (millstream topics) and restart", PREDICTIONS.name
+        )
+        return
+    check = CheckSkew(
+        samples={name: skew.sample for name, skew in watched.items()},
+        bounds={name: skew.bound for name, skew in watched.items()},
+        every=settings.skew_every,
+        recompute=recompute,
+        speaker=service.publisher,
+        metrics=metrics,
+    )
+    hear_predictions(service, check)
+    service.at_stop(recompute.close)
+
+
+def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stores:
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
+    from millstream_features.adapters.lake_recompute import LakeRecompute
     from millstream_features.adapters.valkey_tiles import ValkeyTiles
     from millstream_features.adapters.view_times import FencedViewTimes
     from millstream_tiles.errors import LakeRefused
@@ -127,6 +163,7 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
     # Now that the definitions are read: a view of a field that no stream has would be null for ever.
     load_project(settings.project, reader.catalogue)
     store = reader.tile_store()
+    streams = project.streams
     return Stores(
         reader=reader,
         rows=reader.rows,
@@ -150,4 +187,12 @@ def _open(settings: Settings, streams: Mapping[str, Stream], metrics: FeatureMet
             group=TILES,
         ),
         views={s: [v for v in reader.views if v.stream == s] for s in {v.stream for v in reader.views}},
+        recompute=LakeRecompute(
+            lake=lake,
+            group=LAKE,
+            views={name: reader.service_views(loop.predict.features) for name, loop in project.loops.items()},
+            tolerances={name: loop.drift.skew.tolerance for name, loop in project.loops.items()},
+            bounds=TopicBounds(settings.kafka),
+            patience=settings.skew_patience,
+        ),
     )

@@ -15,3 +15,7 @@ class LakeUnavailable(RetryLater):
 
 class LakeRefuses(MillstreamError):
     """A stream's events do not fit its table: nothing was added, and a person has to change the schema. Others go on."""
+
+
+class LakeBehind(RetryLater):
+    """The lake does not have yet what a question could know: its features cannot be computed again now."""

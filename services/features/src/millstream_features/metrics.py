@@ -100,6 +100,42 @@ class FeatureMetrics:
             ["stream"],
             registry=registry,
         )
+        self.skew_checked = Counter(
+            "millstream_skew_checked",
+            "Predictions whose features were computed again from the lake. Flat: see skew_unchecked.",
+            ["loop"],
+            registry=registry,
+        )
+        self.skew_differing = Counter(
+            "millstream_skew_differing",
+            "Checked predictions with a feature that is another number offline. Rises: run millstream skew LOOP.",
+            ["loop"],
+            registry=registry,
+        )
+        self.skew_share = Gauge(
+            "millstream_skew_share",
+            "Share of the last 200 checked predictions that differ. Above the loop's drift.skew.bound: a verdict.",
+            ["loop"],
+            registry=registry,
+        )
+        self.skew_largest = Gauge(
+            "millstream_skew_largest",
+            "Largest absolute difference among the last 200 checked predictions; infinite beside a null.",
+            ["loop", "view"],
+            registry=registry,
+        )
+        self.skew_unchecked = Counter(
+            "millstream_skew_unchecked",
+            "Sampled predictions that could not be checked: lake_behind, unavailable, failed (the log says why).",
+            ["loop", "reason"],
+            registry=registry,
+        )
+        self.skew_verdicts = Counter(
+            "millstream_skew_verdicts",
+            "Verdicts about skew: detected, cleared.",
+            ["loop", "finding"],
+            registry=registry,
+        )
 
     def applied_now(
         self, view: str, *, stream_time: float, slowest: float, clock: Callable[[], float] = time.time

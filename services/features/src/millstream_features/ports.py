@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from millstream.contracts.events import Event, PredictionServed
+from millstream.runtime.publisher import Outgoing
 from millstream.runtime.user_events import UserEvent
+from millstream_features.domain.skew import CheckedRead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +101,26 @@ class ViewTimes(Protocol):
 
     async def close(self) -> None:
         """Let go of connections. Safe to call twice."""
+
+
+class Recompute(Protocol):
+    """Computes the features of predictions again, from history. Called from one task, which it may keep waiting."""
+
+    async def check(self, loop: str, served: Sequence[PredictionServed]) -> list[CheckedRead]:
+        """What became of each prediction of `loop`, in their order, once the lake has all that is in the streams now.
+
+        Raises LakeBehind, LakeUnavailable, RetryLater; nothing has changed then.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
+
+class Speaker(Protocol):
+    """Publishes, and returns when it is safe. `millstream.runtime.publisher.Publisher` fits."""
+
+    def outgoing(self, topic: str, event: Event, *, id: str, key: str, caused_by: str | None = None) -> Outgoing:
+        """One of our own events, wrapped for its topic."""
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Raises DeliveryUnknown (retry: ids make a repeat harmless)."""

@@ -26,8 +26,8 @@ class Settings(ServiceSettings):
 
     fetch_max_records: int = 20_000
     """Largest poll; the tiles apply it in parts."""
-    part: Literal["all", "tiles", "lake"] = "all"
-    """Which of its two groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
+    part: Literal["all", "tiles", "lake", "skew"] = "all"
+    """Which of its groups this process is in. On a busy stream each is a deployment of its own that scales on its own lag:
     in one process they share a core, and the lake takes half of it."""
 
     lake_rows: int = 20_000
@@ -47,6 +47,12 @@ class Settings(ServiceSettings):
     memory meanwhile. A date that is larger is left to `millstream lake compact`."""
     lake_keep_days: Annotated[float, Field(ge=0)] = 7.0
     """Days that a file stays after nothing uses it any more, for readers that began before; 1 or more, 0: for ever."""
+
+    skew_every: float = 10.0
+    """Seconds between two looks at sampled predictions. A look takes 0.05 s of CPU on a year of flights, whether it checks
+    one prediction or a hundred."""
+    skew_patience: float = 60.0
+    """Seconds for the lake to get what the streams had when a sample was drawn; it appends every `lake_age` at the latest."""
 
     @field_validator("lake_keep_days")
     @classmethod

@@ -1,16 +1,17 @@
-"""Kafka doorway of features: each stream is heard twice, once for the tiles and once for the lake."""
+"""Kafka doorway of features: each stream is heard twice, once for the tiles and once for the lake; predictions for skew."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from millstream.contracts.topics import TILES_GROUP
+from millstream.contracts.topics import PREDICTIONS, TILES_GROUP
 from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
-from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake
+from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, TidyLake
 
 TILES = TILES_GROUP
 LAKE = "features-lake"
+SKEW = "features-skew"
 
 CATCH_UP = Gulp(most_bytes=8 * 1024 * 1024)
 """Behind, the tiles take thousands of events in one step of the store: twice as fast as in many small ones. 8 MiB are about
@@ -40,3 +41,9 @@ def hear(
         service.at_stop(lake.flush)
         if tidy is not None:
             service.keeps("tidying the lake", tidy.keep_tidying)
+
+
+def hear_predictions(service: Service, check: CheckSkew) -> None:
+    """A third group, for a sample: it may be behind, and nobody waits for it."""
+    service.hears([PREDICTIONS.name], group=SKEW, handler=check, gulp=GATHER)
+    service.keeps("checking skew", check.keep_checking)

@@ -13,6 +13,7 @@ from millstream.contracts.events import (
     QuestionUnanswered,
     RetrainDecided,
     RetrainRequested,
+    SkewJudged,
     TrainingFinished,
     TrainingStarted,
     WindowJudged,
@@ -56,6 +57,15 @@ VERDICTS = Topic(
     retention=timedelta(days=365),
     why="What drift thinks of each window, and the daily count of matured labels that is the trainer's clock.",
 )
+SKEW = Topic(
+    name="millstream-skew",
+    events=(SkewJudged,),
+    key="loop",
+    owner="features",
+    partitions=1,
+    retention=timedelta(days=365),
+    why="When online and offline features part, and when they meet again. For people: no service hears it.",
+)
 RETRAIN = Topic(
     name="millstream-retrain",
     events=(RetrainRequested,),
@@ -84,7 +94,7 @@ MODELS = Topic(
     why="The whole rollout state: a fresh replica reads it from the start and knows what to serve.",
 )
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, RETRAIN, TRAINING, MODELS)
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS)
 
 
 TILES_GROUP = "features-tiles"

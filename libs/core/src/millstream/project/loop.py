@@ -132,6 +132,21 @@ class Performance(BaseModel):
     """Relative to the holdout's loss. A year without retraining costs 4% on the flights, so 5% in one window is trouble."""
 
 
+class Skew(BaseModel):
+    """When the features that the model was given are not those that it learns from."""
+
+    model_config = STRICT
+
+    sample: Annotated[int, Field(ge=0, le=6_000)] = 60
+    """Predictions a minute whose features are computed again from the lake; 0: none. One a second is enough to see a share
+    of 1% within minutes, and costs under 1% of a core."""
+    bound: PercentText = 0.01
+    """Share of the checked predictions that may differ. Live, a scorer now and then is some milliseconds ahead of an event
+    that was known already; more than one in a hundred is a fault."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-9
+    """Relative difference above which two numbers differ: a sum's last digits depend on its order. Counts must be equal."""
+
+
 class Drift(BaseModel):
     """When inputs no longer look like what the model learned from."""
 
@@ -146,6 +161,7 @@ class Drift(BaseModel):
     confirm: ConfirmText = Confirm(agree=2, windows=3)
     """One odd window is weather; two of three are a change."""
     performance: Performance = Performance()
+    skew: Skew = Skew()
 
 
 class Retrain(BaseModel):

@@ -50,6 +50,19 @@ def stream_topics(name: str, partitions: int, retention: timedelta, groups: Sequ
     ]
 
 
+async def topic_exists(bootstrap: str, name: str) -> bool:
+    """Whether Kafka has the topic. For who can do without: a consumer waits for a missing one for ever. Raises RetryLater."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        async with asyncio.timeout(30):
+            await admin.start()
+            return name in await admin.list_topics()
+    except (KafkaError, TimeoutError) as error:
+        raise RetryLater(f"Kafka at {bootstrap} does not answer: {error or 'timeout'}") from error
+    finally:
+        await admin.close()
+
+
 async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replication: int | None = None) -> list[str]:
     """Create what is missing; names of what was created. Existing topics stay as they are.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from millstream.contracts.json_text import pointer
 from millstream.errors import BadSetup, Refusal
@@ -15,6 +15,9 @@ from millstream_features.adapters.feast_rows import FeastRows
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
 from millstream_tiles.ports import TileStore
+
+if TYPE_CHECKING:
+    from millstream_tiles.service_views import ServiceView
 
 
 class FeastReader:
@@ -47,6 +50,17 @@ class FeastReader:
         from millstream_tiles.online_store import tile_store_of
 
         return tile_store_of(self._store.config)
+
+    def service_views(self, service: str) -> list[ServiceView]:
+        """The windowed views behind a FeatureService. Raises BadSetup when there is no such service."""
+        from feast.errors import FeatureServiceNotFoundException
+
+        from millstream_tiles.service_views import service_views
+
+        try:
+            return service_views(self._store, service)
+        except FeatureServiceNotFoundException as error:
+            raise BadSetup(str(error)) from error
 
     def read(
         self,

@@ -1,1 +1,1 @@
-"""What features knows of events, without I/O."""
+"""Nouns and maths of features: no I/O, no async, no clock."""

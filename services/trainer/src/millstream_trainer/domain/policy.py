@@ -10,6 +10,9 @@ Everything is counted in stream time, so a year replayed in minutes is decided a
 6. within the cooldown of the last run, and past the budget of the period, requests are declined.
 
 A person passes 4, 5 and the cooldown, since somebody looked; nobody passes the budget.
+
+Skew between online and offline features (`millstream-skew`) is not heard: it asks for nothing, since a run learns from the
+lake and no fit mends a tile, and it blocks nothing, since what it says is a sample's and not a fact of the replay.
 """
 
 from __future__ import annotations

@@ -1,59 +1,21 @@
-"""What features does: a batch of events into tiles, and the same batch, on its own position, into the lake."""
+"""The same batch, on its own position, into the lake; and the lake kept tidy."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from millstream.contracts.topics import late_topic
-from millstream.errors import RejectEvent
 from millstream.project.stream import Stream
-from millstream.runtime.delivery import Batch, Hold, Rejected, Rewind
-from millstream.runtime.publisher import Outgoing, Publisher
-from millstream.runtime.user_events import UserEvent, read_batch
-from millstream_features.domain.event_names import LONGEST_NAME, EventNames
+from millstream.runtime.delivery import Batch, Hold, Rejected
+from millstream_features.domain.event_names import EventNames
 from millstream_features.errors import LakeRefuses, LakeUnavailable
+from millstream_features.handlers.events import read_events, slice_of
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Slice, Tiles
+from millstream_features.ports import History, Slice
 
 log = logging.getLogger(__name__)
-
-PART = 5_000
-"""Events of one atomic step of the store. Fewer cost more for each event, as those of one tile are merged before they are
-sent; more keep readers waiting: 5,000 with two slides in four views take 25 ms of the store's one thread."""
-
-
-def read_events(stream: Stream, names: EventNames, batch: Batch) -> tuple[list[UserEvent], list[Rejected]]:
-    """The events of a batch that tiles and lake can keep, and the records that cannot be used: the same for both."""
-    events, rejected = read_batch(stream, batch)
-    suspects = events
-    if not names.numeric:
-        # Nearly every event is short and says "" nowhere; to see that costs a hundredth of reading it.
-        suspects = [e for e in events if len(raw := e.record.value or b"") > LONGEST_NAME or b'""' in raw]
-    odd = {}
-    for event in suspects:
-        if (fault := names.fault(event.event)) is not None:
-            odd[event.record.offset] = Rejected(event.record, RejectEvent("bad_key", fault))
-    if odd:
-        events = [event for event in events if event.record.offset not in odd]
-        rejected = sorted([*rejected, *odd.values()], key=lambda one: one.record.offset)
-    return events, rejected
-
-
-def slice_of(batch: Batch, events: Sequence[UserEvent]) -> Slice:
-    return Slice(stream=batch.topic, partition=batch.partition, start=batch.start, end=batch.end, events=events)
-
-
-def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """The same records in batches of at most `size`, in order, that cover the same offsets."""
-    start = batch.start
-    for first in range(0, len(batch.records), size):
-        records = batch.records[first : first + size]
-        end = batch.end if first + size >= len(batch.records) else records[-1].offset
-        yield Batch(batch.topic, batch.partition, start, end, records)
-        start = end + 1
 
 
 def joined(slices: Sequence[Slice]) -> list[Slice]:
@@ -71,69 +33,6 @@ def joined(slices: Sequence[Slice]) -> list[Slice]:
         )
         for partition, parts in by_partition.items()
     ]
-
-
-class ApplyToTiles:
-    """Keeps the online windows: each part of a batch is one atomic step of the store, in the order of the offsets."""
-
-    def __init__(
-        self,
-        *,
-        streams: Mapping[str, Stream],
-        names: Mapping[str, EventNames],
-        views: Mapping[str, Sequence[str]],
-        tiles: Tiles,
-        publisher: Publisher,
-        metrics: FeatureMetrics,
-    ) -> None:
-        """`views`: stream → names of the views that read it."""
-        self._streams = streams
-        self._names = names
-        self._views = views
-        self._tiles = tiles
-        self._publisher = publisher
-        self._metrics = metrics
-
-    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
-        stream = self._streams[batch.topic]
-        rejected: list[Rejected] = []
-        applying: asyncio.Task[None] | None = None
-        try:
-            for part in parts_of(batch, PART):
-                # Decoding is half of the work, the store's step a third: the store works on the part before meanwhile.
-                events, bad = read_events(stream, self._names[stream.name], part)
-                rejected += bad
-                if applying is not None:
-                    await applying
-                applying = asyncio.create_task(self._apply(stream, slice_of(part, events)))
-                await asyncio.sleep(0)  # it starts now
-        finally:
-            if applying is not None:
-                await applying
-        return rejected
-
-    async def _apply(self, stream: Stream, part: Slice) -> None:
-        applied = await self._tiles.apply(part)
-        if applied.behind_at is not None:
-            raise Rewind(applied.behind_at)
-        await self._report_late(stream, part.events)
-        if applied.repeated:
-            self._metrics.repeated.labels(stream.name).inc()
-        elif part.events:
-            self._metrics.applied.labels(stream.name).inc(len(part.events))
-            newest = max(e.known_at for e in part.events) / 1e6
-            oldest = min(e.record.timestamp for e in part.events) / 1e3
-            self._metrics.stream_time.labels(stream.name).set(newest)
-            for view in self._views.get(stream.name, ()):
-                self._metrics.applied_now(view, stream_time=newest, slowest=oldest)
-
-    async def _report_late(self, stream: Stream, events: Sequence[UserEvent]) -> None:
-        """Late events go to their own topic as they came. At least once: a repeated batch reports them again, same ids."""
-        late = [e.record for e in events if e.known_at - e.time > stream.lateness]
-        if late:
-            topic = late_topic(stream.name)
-            await self._publisher.publish([Outgoing(topic, r.key, r.value or b"", list(r.headers)) for r in late])
-            self._metrics.late.labels(stream.name).inc(len(late))
 
 
 class KeepInLake:

@@ -1,0 +1,71 @@
+"""Events that are in a stream's topic and not in its lake, fetched one by one where the lake has a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from millstream.errors import RejectEvent
+from millstream.project import Stream
+from millstream.runtime.user_events import read_event
+from millstream_tiles.join_events import ID
+from millstream_tiles.keys import key_text
+from millstream_tiles.recount import Event
+
+MOST = 500
+"""Offsets that are looked up: each is a request of a few milliseconds. Dead letters are among them, and are no events."""
+
+
+async def lost_events(bootstrap: str, stream: Stream, offsets: Mapping[int, Sequence[int]]) -> list[Event]:
+    """The good events of `stream` at these offsets (partition -> offsets), as far as the topic still has them."""
+    wanted = {TopicPartition(stream.name, p): sorted(some)[:MOST] for p, some in offsets.items()}
+    if not any(wanted.values()):
+        return []
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none")
+    await consumer.start()
+    try:
+        await consumer._client.add_topic(stream.name)
+        known = consumer.partitions_for_topic(stream.name) or set()
+        wanted = {p: some for p, some in wanted.items() if p.partition in known}
+        consumer.assign(list(wanted))
+        first, after = await consumer.beginning_offsets(list(wanted)), await consumer.end_offsets(list(wanted))
+        found: list[Event] = []
+        for partition, some in wanted.items():
+            found += await _of(
+                consumer, stream, partition, [o for o in some if first[partition] <= o < after[partition]]
+            )
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def _of(
+    consumer: AIOKafkaConsumer, stream: Stream, partition: TopicPartition, offsets: Sequence[int]
+) -> list[Event]:
+    found, following = [], -1
+    for offset in offsets:
+        if offset < following:
+            continue  # the record before this one was the next that there is
+        consumer.seek(partition, offset)
+        records = (await consumer.getmany(partition, timeout_ms=2000, max_records=1)).get(partition, [])
+        if not records:
+            break
+        following = records[0].offset
+        if following != offset:
+            continue
+        try:
+            event = read_event(stream, records[0])
+        except RejectEvent:
+            continue
+        columns = dict(event.event) | {ID: key_text(event.event.get(stream.id)) if stream.id else None}
+        found.append(
+            Event(
+                event_time=event.time,
+                known_at=event.known_at,
+                partition=partition.partition,
+                offset=offset,
+                columns=columns,
+            )
+        )
+    return found
