@@ -133,9 +133,8 @@ class SmallMill:
             "entities": {k: [v] for k, v in entities.items()},
         }
         answer = httpx.post(f"{self.http}/get-online-features", json=body, timeout=10).json()
-        names, results = answer["metadata"]["feature_names"]["val"], answer["results"]
-        values = {n: r["values"][0] for n, r in zip(names, results, strict=True) if n not in entities}
-        return {n: int(v["int64_val"]) if "int64_val" in v else v.get("double_val") for n, v in values.items()}
+        names, results = answer["metadata"]["feature_names"], answer["results"]
+        return {n: r["values"][0] for n, r in zip(names, results, strict=True) if n not in entities}
 
     async def _send(self, records: list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]]) -> None:
         producer = AIOKafkaProducer(bootstrap_servers=self.kafka, acks="all")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ class Field:
         asked = {"feature_service": "everything", "full_feature_names": True, "entities": entities, "as_of": as_of}
         answer = await self.http.post("/get-online-features", json=asked)
         assert answer.status_code == 200, answer.text
-        names = answer.json()["metadata"]["feature_names"]["val"]
+        names = answer.json()["metadata"]["feature_names"]
         columns = dict(zip(names, (one["values"] for one in answer.json()["results"]), strict=True))
         return [{n: _number(columns[n][row]) for n in names if "__" in n} for row in range(len(rows))]
 
@@ -175,8 +174,8 @@ class Field:
         return any(view["waits_since"] for view in views)
 
 
-def _number(value: dict[str, Any]) -> float:
-    return float(next(iter(value.values()))) if value else math.nan
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 @asynccontextmanager
