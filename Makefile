@@ -37,8 +37,7 @@ unit: $(READY) ## the fast tests: no server is started
 prove: $(READY) ## the long proofs: features through kills, losses and five million events (an hour)
 	@$(BIN)/pytest -m prove
 
-test-servers: $(READY) ## the online store's tests on Valkey 8.1, and on the redis-server of this machine if it has one
-	@tools/other-servers.sh $(VENV)
+.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features fix generate locks clean
 
 check: lint types ## lint, types, layers
 
@@ -65,4 +64,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit check lint types bench-features fix generate locks clean
+.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features fix generate locks clean
