@@ -53,6 +53,8 @@ VIEWS = [
     view("by_gate", ("origin", "gate"), (Function.LAST, "dep_delay", 24 * HOUR, HOUR)),
     view("first", ("origin",), (Function.FIRST, "dep_delay", HOUR, HOUR), (Function.VAR, "dep_delay", HOUR, HOUR)),
 ]
+SKETCHED = (Function.COUNT_DISTINCT, "flight_id", 24 * HOUR, HOUR), (Function.P50, "dep_delay", 24 * HOUR, HOUR)
+VIEWS += [replace(view("delayed", ("gate",), *SKETCHED), where="dep_delay > 0")]
 
 
 def a_week_of_departures(rng: random.Random) -> list[Event]:
@@ -116,7 +118,7 @@ def test_a_week_of_questions_is_what_a_recount_says(
     origins = [rng.choice(["EWR", "JFK", "LGA", None]) for _ in t]
     gates = [rng.choice([1, 2]) for _ in t]
     keys = {name: pl.DataFrame({"origin": origins}) for name in ("by_origin", "first")}
-    keys |= {"by_gate": pl.DataFrame({"origin": origins, "gate": gates})}
+    keys |= {"by_gate": pl.DataFrame({"origin": origins, "gate": gates}), "delayed": pl.DataFrame({"gate": gates})}
     answers = history(lake, [Asked(view=v, keys=keys[v.name]) for v in views], t, limits=limits)
     assert bool(parts) == (limits.events == 100)
     for one, values in zip(views, answers, strict=True):

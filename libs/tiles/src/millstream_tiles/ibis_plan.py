@@ -126,7 +126,7 @@ def _usable(view: View, keys: list[str], events: ir.Table) -> ir.Table:
     for one in ones:
         for field in fields(one):
             if field.name not in _UNDERSTOOD and getattr(one, field.name):
-                raise _beyond_us(view, f"{one.name}: {field.name}")
+                raise _beyond_us(view, field.name if one is view else f"{one.name}: {field.name}")
     by_id = view.event_id is not None
     for column in (EVENT_TIME, KNOWN_AT, *((PARTITION, OFFSET, ID) if by_id else ()), *view.keys, *_columns(view)):
         _need(events, column, f"view {view.name}: events of stream {view.stream}")
