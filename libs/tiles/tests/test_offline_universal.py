@@ -12,6 +12,7 @@ Feast's files are in sdk/python/tests/integration/offline_store of its repositor
 | missing_request_data, feature name collision | test_what_does_not_fit_is_refused |
 | entities_from_query (SQL) | refused: the lake is files (same test); ordinary views in a database take it still |
 | persisting, persist_does_not_overwrite | test_a_training_set_is_saved_and_found_again |
+| ... read back with keys of windowed and of ordinary views | Feast (0.67) selects the latter alone; the file has all |
 | no_ttl, ttl, containing_backfills (created timestamps) | test_ttl_and_backfills; windows have known-at instead |
 | null keys, repeated rows | test_offline_feast.py, test_rows_and_other_columns_come_back_in_the_order_asked |
 | non_entity_mode (start and end date without entities) | ordinary views; of windowed ones refused, test_offline_feast.py |
@@ -296,6 +297,11 @@ def test_a_dataset_is_saved_as_a_file(store: FeatureStore, repo: Path) -> None:
     job = store.get_historical_features(orders(), ["driver_trips:trips"])
     with pytest.raises(TilesError, match=r"Table: a dataset is saved as Parquet; give storage=SavedDatasetFileStorage"):
         job.persist(Table())
+    other = store.get_historical_features(orders().rename(columns={"event_timestamp": "e_ts"}), ["driver_trips:trips"])
+    with pytest.raises(
+        TilesError, match="Feast reads a saved dataset back by its column 'event_timestamp'; rename 'e_ts'"
+    ):
+        other.persist(SavedDatasetFileStorage(path="data/other.parquet"))
     for _ in range(2):  # a relative path is counted from the repo, also when it is looked for
         job.persist(SavedDatasetFileStorage(path="data/here.parquet"), allow_overwrite=True)
     with pytest.raises(SavedDatasetLocationAlreadyExists):

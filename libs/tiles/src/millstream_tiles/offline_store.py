@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
 from pydantic import Field, StrictStr, field_validator
 
+from millstream_tiles.definition import View
 from millstream_tiles.errors import TilesError
 from millstream_tiles.feast_views import is_windowed, view_of
 from millstream_tiles.history import Asked, history
@@ -33,10 +35,7 @@ from millstream_tiles.ordinary_views import (
     ordinary_features,
     settings_of,
 )
-from millstream_tiles.retrieval_job import MillstreamRetrievalJob
-
-EVENT_TIMESTAMP = "event_timestamp"
-"""The column of a question's time, unless the frame has exactly one datetime column of another name (Feast's rule)."""
+from millstream_tiles.retrieval_job import EVENT_TIMESTAMP, MillstreamRetrievalJob
 
 
 class MillstreamOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -96,11 +95,7 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
         column = _time_column(entity_df)
         t = _micros(entity_df[column])
         lake = _lake(config)
-        asked = [Asked(view=view_of(v), keys=_keys(v, entity_df)) for v in windowed]
-        for one, names in zip(asked, windowed.values(), strict=True):
-            made = [a.name for a in one.view.aggregates]
-            if missing := [name for name in names if name not in made]:
-                raise TilesError(f"view {one.view.name} has no feature {missing[0]!r}; it has {', '.join(made)}")
+        asked = [Asked(view=_only(view_of(v), names), keys=_keys(v, entity_df)) for v, names in windowed.items()]
 
         def compute() -> pd.DataFrame:
             answers = history(lake, asked, t)
@@ -129,6 +124,7 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
                 max_event_timestamp=entity_df[column].max(),
             ),
             repo=str(config.repo_path or "."),
+            time_column=column,
         )
 
     @staticmethod
@@ -193,6 +189,15 @@ def _refuse(questions: object, view: str) -> NoReturn:
     if isinstance(questions, str):
         raise TilesError(f"{view}: the lake is files, nothing here runs SQL; {remedy}, for example of pandas.read_sql")
     raise TilesError(f"{view}: entity_df is a {type(questions).__name__}; {remedy}")
+
+
+def _only(view: View, names: list[str]) -> View:
+    """The view with no more aggregates than are asked for."""
+    made = [a.name for a in view.aggregates]
+    for name in names:
+        if name not in made:
+            raise TilesError(f"view {view.name} has no feature {name!r}; it has {', '.join(made)}")
+    return replace(view, aggregates=tuple(a for a in view.aggregates if a.name in names))
 
 
 def _time_column(questions: pd.DataFrame) -> str:

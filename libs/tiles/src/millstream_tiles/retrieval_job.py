@@ -17,6 +17,9 @@ from feast.saved_dataset import SavedDatasetStorage
 
 from millstream_tiles.errors import TilesError
 
+EVENT_TIMESTAMP = "event_timestamp"
+"""The column of a question's time, unless the frame has exactly one datetime column of another name (Feast's rule)."""
+
 
 class MillstreamRetrievalJob(RetrievalJob):  # type: ignore[misc]
     """Computes when it is asked for the result; rows come in the order of the questions."""
@@ -29,6 +32,7 @@ class MillstreamRetrievalJob(RetrievalJob):  # type: ignore[misc]
         on_demand: list[OnDemandFeatureView],
         metadata: RetrievalMetadata,
         repo: str,
+        time_column: str,
     ) -> None:
         """`repo` is the folder from which the paths of saved datasets are counted."""
         self._compute = compute
@@ -36,6 +40,7 @@ class MillstreamRetrievalJob(RetrievalJob):  # type: ignore[misc]
         self._on_demand = on_demand
         self._metadata = metadata
         self._repo = repo
+        self._time_column = time_column
 
     @property
     def full_feature_names(self) -> bool:
@@ -52,12 +57,17 @@ class MillstreamRetrievalJob(RetrievalJob):  # type: ignore[misc]
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the result to one Parquet file: what `store.create_saved_dataset` calls.
 
-        Raises SavedDatasetLocationAlreadyExists unless `allow_overwrite`, TilesError for a storage that is no file.
+        Raises SavedDatasetLocationAlreadyExists unless `allow_overwrite`, TilesError for a storage that is no file and
+        for questions whose column of time Feast would not find again.
         """
         if not isinstance(storage, SavedDatasetFileStorage):
             given = type(storage).__name__
             raise TilesError(
                 f"{given}: a dataset is saved as Parquet; give storage=SavedDatasetFileStorage('name.parquet')"
+            )
+        if self._time_column != EVENT_TIMESTAMP:
+            raise TilesError(
+                f"Feast reads a saved dataset back by its column {EVENT_TIMESTAMP!r}; rename {self._time_column!r} to it"
             )
         options = storage.file_options
         uri = FileSource.get_uri_for_file_path(repo_path=self._repo, uri=options.uri)
