@@ -250,7 +250,7 @@ def views(draw: st.DrawFn) -> View:
 
 
 @given(view=views(), events=events_of_a_day(), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_events_give_what_the_local_join_gives(
     duck: Any, view: View, events: pl.DataFrame, data: st.DataObject
 ) -> None:

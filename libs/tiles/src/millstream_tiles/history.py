@@ -52,13 +52,15 @@ def history(
     answers = [_empty(one.view, len(t)) for one in asked]
     order = np.argsort(t, kind="stable")
     times = t[order]
-    for alike in _alike(asked):
-        source = _Source(lake, [asked[i].view for i in alike])
-        for chunk in chunks(times, source.lead, source.counts, limits):
-            rows = order[chunk]
-            for i, mine, found in _answered(source, [(i, asked[i]) for i in alike], rows, times[chunk], limits):
-                for name, values in found.items():
-                    answers[i][name][mine] = values
+    # The same threads for every chunk: what a thread frees stays in a heap of its own, and new ones would each fill another.
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="join") as pool:
+        for alike in _alike(asked):
+            source = _Source(lake, [asked[i].view for i in alike])
+            for chunk in chunks(times, source.lead, source.counts, limits):
+                of = [(i, asked[i]) for i in alike]
+                for i, mine, found in _answered(pool, source, of, order[chunk], times[chunk], limits):
+                    for name, values in found.items():
+                        answers[i][name][mine] = values
     return answers
 
 
@@ -126,12 +128,17 @@ Found = tuple[int, Ints, dict[str, Floats | Ints]]
 
 
 def _answered(
-    source: _Source, asked: Sequence[tuple[int, Asked]], rows: Ints, times: Ints, limits: Limits
+    pool: ThreadPoolExecutor,
+    source: _Source,
+    asked: Sequence[tuple[int, Asked]],
+    rows: Ints,
+    times: Ints,
+    limits: Limits,
 ) -> Iterator[Found]:
     """One chunk: the questions at `rows`, asked at `times`."""
     passes = source.passes(times, limits.events)
     if passes == 1:
-        yield from _joined(source.read(times), asked, rows, times)
+        yield from _joined(pool, source.read(times), asked, rows, times)
         return
     repeats = source.repeats(times, passes) if source.by_id else None
     for i, one in asked:  # each view has keys of its own, so the events of its parts are its own too
@@ -141,7 +148,7 @@ def _answered(
             mine = np.flatnonzero(parts == part)
             if len(mine):
                 events = source.read_part(times, keys, part, passes, repeats)
-                yield from _joined(events, [(i, one)], rows[mine], times[mine])
+                yield from _joined(pool, events, [(i, one)], rows[mine], times[mine])
 
 
 def _part(rows: pl.DataFrame, keys: Sequence[str], passes: int) -> pl.Expr:
@@ -149,12 +156,13 @@ def _part(rows: pl.DataFrame, keys: Sequence[str], passes: int) -> pl.Expr:
     return pl.concat_str([as_text(rows, key) for key in keys], separator=BETWEEN).hash() % passes
 
 
-def _joined(events: pl.DataFrame, asked: Sequence[tuple[int, Asked]], rows: Ints, times: Ints) -> Iterator[Found]:
+def _joined(
+    pool: ThreadPoolExecutor, events: pl.DataFrame, asked: Sequence[tuple[int, Asked]], rows: Ints, times: Ints
+) -> Iterator[Found]:
     """`values_of` each view, some at a time: sorting and accumulating run without the interpreter's lock."""
-    with ThreadPoolExecutor(min(AT_ONCE, len(asked)), thread_name_prefix="join") as pool:
-        found = pool.map(lambda one: values_of(one[1].view, events, one[1].keys[rows], times), asked)
-        for (i, _), values in zip(asked, found, strict=True):
-            yield i, rows, values
+    found = pool.map(lambda one: values_of(one[1].view, events, one[1].keys[rows], times), asked)
+    for (i, _), values in zip(asked, found, strict=True):
+        yield i, rows, values
 
 
 def _alike(asked: Sequence[Asked]) -> list[list[int]]:

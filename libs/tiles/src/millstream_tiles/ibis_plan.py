@@ -14,7 +14,7 @@ of a busy key: time is cut into buckets as long as the longest window and slide 
 question looks into two. So it is an equality join on (keys, bucket), which every engine shuffles by hash and Spark's adaptive
 execution splits where one key is busy; the conditions on time are the rest of the join. Rows between join and aggregation: for
 each question the events of its key in one longest window. The local engine (history.py) has no such factor, it answers a
-question from a few blocks however many events they hold: on one machine it is the faster one by far.
+question from a few blocks however many events they hold: where it fits, it is the faster one.
 """
 
 from __future__ import annotations
