@@ -40,6 +40,10 @@ prove: $(READY) ## the long proofs: features through kills, losses and five mill
 test-servers: $(READY) ## the online store's tests on Valkey 8.1, and on the redis-server of this machine if it has one
 	@tools/other-servers.sh $(VENV)
 
+spark: $(READY) ## the windows computed by PySpark in local mode, as the local engine computes them (installs PySpark: 450 MB)
+	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/spark.txt
+	@$(BIN)/pytest libs/tiles/tests/test_ibis_plan.py
+
 check: lint types ## lint, types, layers
 
 lint: $(READY) ## ruff, formatting, import layers
@@ -65,4 +69,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit check lint types bench-features fix generate locks clean
+.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features fix generate locks clean

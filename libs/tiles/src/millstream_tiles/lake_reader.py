@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from millstream_tiles.errors import LakeUnavailable
 from millstream_tiles.lake import Lake
@@ -32,9 +33,23 @@ def read_events(
     the files of the dates asked for are opened. A column that no event has brought yet is null; so is everything, in no
     rows, when the stream has no event at all. Rows come by (known-at, partition, offset). Raises LakeUnavailable.
     """
+    rows = scan_events(lake, stream, [*columns, *ORDER], since=since, until=until, known_by=known_by)
+    return collect(lake, stream, rows).sort(ORDER).select(columns)
+
+
+def scan_events(
+    lake: Lake,
+    stream: str,
+    columns: Sequence[str],
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    known_by: int | None = None,
+) -> pl.LazyFrame:
+    """What `read_events` reads, to be narrowed further before it is collected; rows in no order."""
     table = lake.table(stream)
     if table is None:
-        return pl.DataFrame(schema=_unknown(columns))
+        return pl.LazyFrame(schema=_unknown(columns))
     rows = _scan(lake, table)
     if since is not None:
         rows = rows.filter(pl.col("_date") >= _at(since).date(), pl.col("_event_time") >= _at(since))
@@ -43,14 +58,27 @@ def read_events(
     if known_by is not None:
         rows = rows.filter(pl.col("_known_at") <= _at(known_by))
     known = set(rows.collect_schema().names())
-    wanted = [pl.col(c) if c in known else pl.lit(None).alias(c) for c in dict.fromkeys([*columns, *ORDER])]
-    return _collect(lake, stream, rows.select(wanted)).sort(ORDER).select(columns)
+    return rows.select(pl.col(c) if c in known else pl.lit(None).alias(c) for c in dict.fromkeys(columns))
+
+
+def daily_counts(lake: Lake, stream: str) -> dict[date, int]:
+    """How many rows each event date has, from the table's log alone. Raises LakeUnavailable."""
+    table = lake.table(stream)
+    if table is None:
+        return {}
+    try:
+        files = pl.DataFrame(table.get_add_actions(flatten=True)).select(date="partition._date", rows="num_records")
+    except (OSError, DeltaError) as error:
+        raise LakeUnavailable(f"lake {stream} cannot be read: {lake.storage.said(error)}") from error
+    if files["rows"].null_count():  # written by somebody who keeps no statistics
+        files = collect(lake, stream, _scan(lake, table).group_by(date="_date").agg(rows=pl.len()))
+    return dict(files.group_by("date").agg(pl.col("rows").sum()).iter_rows())
 
 
 def count(lake: Lake, stream: str) -> int:
     """How many rows the stream's table has. Raises LakeUnavailable."""
     table = lake.table(stream)
-    return 0 if table is None else int(_collect(lake, stream, _scan(lake, table).select(pl.len())).item())
+    return 0 if table is None else int(collect(lake, stream, _scan(lake, table).select(pl.len())).item())
 
 
 def distinct_ids(lake: Lake, stream: str) -> int:
@@ -58,7 +86,7 @@ def distinct_ids(lake: Lake, stream: str) -> int:
     table = lake.table(stream)
     if table is None:
         return 0
-    return int(_collect(lake, stream, _scan(lake, table).select(pl.col("_id").drop_nulls().n_unique())).item())
+    return int(collect(lake, stream, _scan(lake, table).select(pl.col("_id").drop_nulls().n_unique())).item())
 
 
 def _scan(lake: Lake, table: DeltaTable) -> pl.LazyFrame:
@@ -66,7 +94,8 @@ def _scan(lake: Lake, table: DeltaTable) -> pl.LazyFrame:
     return pl.scan_delta(table, storage_options=lake.storage_options or None, credential_provider=None)
 
 
-def _collect(lake: Lake, stream: str, rows: pl.LazyFrame) -> pl.DataFrame:
+def collect(lake: Lake, stream: str, rows: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a scan. Raises LakeUnavailable."""
     try:
         return rows.collect()
     except (OSError, pl.exceptions.ComputeError) as error:

@@ -1,10 +1,11 @@
-"""The Feast offline store: windowed views joined from the lake, every other view through Feast's own file store."""
+"""The Feast offline store: windowed views joined from the lake, every other view through one of Feast's own stores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -13,24 +14,28 @@ import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
-from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
+from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictStr, field_validator
 
+from millstream_tiles.definition import View
 from millstream_tiles.errors import TilesError
 from millstream_tiles.feast_views import is_windowed, view_of
 from millstream_tiles.history import Asked, history
 from millstream_tiles.join_forest import Ints
 from millstream_tiles.lake import Lake
-
-EVENT_TIMESTAMP = "event_timestamp"
-"""The column of a question's time, unless the frame has exactly one datetime column of another name (Feast's rule)."""
-
-Requested = dict[Any, list[str]]
-"""Feast views and the features asked of each."""
+from millstream_tiles.ordinary_views import (
+    Requested,
+    delegate,
+    feature_column,
+    in_files,
+    ordinary_features,
+    settings_of,
+)
+from millstream_tiles.retrieval_job import EVENT_TIMESTAMP, MillstreamRetrievalJob
 
 
 class MillstreamOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -41,41 +46,18 @@ class MillstreamOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Folder (relative: to feature_store.yaml) or URI of the Delta tables."""
     storage_options: dict[StrictStr, StrictStr] = Field(default_factory=dict)
     """Credentials and endpoint of object storage, as delta-rs names them."""
+    ordinary: dict[StrictStr, Any] | None = None
+    """The offline store of views without aggregations whose source is no file, written as for Feast alone, for example
+    `{type: postgres, host: ...}`; files are read without it."""
 
-
-class MillstreamRetrievalJob(RetrievalJob):  # type: ignore[misc]
-    """Computes when it is asked for the result; rows come in the order of the questions."""
-
-    def __init__(
-        self,
-        compute: Callable[[], pd.DataFrame],
-        *,
-        full_feature_names: bool,
-        on_demand: list[OnDemandFeatureView],
-        metadata: RetrievalMetadata,
-    ) -> None:
-        self._compute = compute
-        self._full_feature_names = full_feature_names
-        self._on_demand = on_demand
-        self._metadata = metadata
-
-    @property
-    def full_feature_names(self) -> bool:
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return self._on_demand
-
-    @property
-    def metadata(self) -> RetrievalMetadata:
-        return self._metadata
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._compute()
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return pa.Table.from_pandas(self._compute(), preserve_index=False)
+    @field_validator("ordinary")
+    @classmethod
+    def _known(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
+        if section is not None:
+            if "type" not in section:
+                raise ValueError("no type; write one of Feast's offline stores, such as {type: postgres, host: ...}")
+            settings_of(section)
+        return section
 
 
 class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
@@ -94,41 +76,35 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
-        """Raises TilesError for questions that are no DataFrame and BadView; the job raises LakeUnavailable."""
+        """Raises TilesError for questions that are no DataFrame and BadView; the job raises LakeUnavailable.
+
+        `kwargs` are Feast's own options; they are for the ordinary views.
+        """
         requested, _ = _get_requested_feature_views_to_features_dict(
             feature_refs, feature_views, _get_requested_on_demand_feature_views(feature_refs, project, registry)
         )
         windowed: Requested = {v: names for v, names in requested.items() if is_windowed(v)}
         ordinary: Requested = {v: names for v, names in requested.items() if not is_windowed(v)}
-        if not windowed:
-            return DaskOfflineStore.get_historical_features(
-                _file_config(config),
-                feature_views,
-                feature_refs,
-                entity_df,
-                registry,
-                project,
-                full_feature_names,
-                **kwargs,
+        if not windowed and not isinstance(entity_df, pd.DataFrame) and len({in_files(view) for view in ordinary}) == 1:
+            store, seen = delegate(config, next(iter(ordinary)).batch_source)
+            return store.get_historical_features(
+                seen, feature_views, feature_refs, entity_df, registry, project, full_feature_names, **kwargs
             )
         if not isinstance(entity_df, pd.DataFrame):
-            raise TilesError(
-                f"{next(iter(windowed)).name}: a windowed view has a value for a key and a time; "
-                "give entity_df=DataFrame with the join keys and event_timestamp"
-            )
+            _refuse(entity_df, next((view.name for view in requested), feature_refs[0]))
         column = _time_column(entity_df)
         t = _micros(entity_df[column])
         lake = _lake(config)
-        asked = [Asked(view=view_of(v), keys=_keys(v, entity_df)) for v in windowed]
+        asked = [Asked(view=_only(view_of(v), names), keys=_keys(v, entity_df)) for v, names in windowed.items()]
 
         def compute() -> pd.DataFrame:
             answers = history(lake, asked, t)
             features: dict[str, Any] = {}
             for (view, names), values in zip(windowed.items(), answers, strict=True):
                 for name in names:
-                    features[_feature(view, name, full_feature_names)] = _column(values[name])
+                    features[feature_column(view, name, full_feature_names)] = _column(values[name])
             if ordinary:
-                features |= _ordinary(
+                features |= ordinary_features(
                     config, ordinary, entity_df, column, registry, project, full_feature_names, kwargs
                 )
             for name in features:
@@ -147,6 +123,8 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
                 min_event_timestamp=entity_df[column].min(),
                 max_event_timestamp=entity_df[column].max(),
             ),
+            repo=str(config.repo_path or "."),
+            time_column=column,
         )
 
     @staticmethod
@@ -154,14 +132,16 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
         config: RepoConfig, data_source: DataSource, *args: Any, **kwargs: Any
     ) -> RetrievalJob:
         _refuse_lake(data_source)
-        return DaskOfflineStore.pull_latest_from_table_or_query(_file_config(config), data_source, *args, **kwargs)
+        store, seen = delegate(config, data_source)
+        return store.pull_latest_from_table_or_query(seen, data_source, *args, **kwargs)
 
     @staticmethod
     def pull_all_from_table_or_query(
         config: RepoConfig, data_source: DataSource, *args: Any, **kwargs: Any
     ) -> RetrievalJob:
         _refuse_lake(data_source)
-        return DaskOfflineStore.pull_all_from_table_or_query(_file_config(config), data_source, *args, **kwargs)
+        store, seen = delegate(config, data_source)
+        return store.pull_all_from_table_or_query(seen, data_source, *args, **kwargs)
 
     @staticmethod
     def write_logged_features(
@@ -171,7 +151,8 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
         logging_config: LoggingConfig,
         registry: BaseRegistry,
     ) -> None:
-        DaskOfflineStore.write_logged_features(_file_config(config), data, source, logging_config, registry)
+        store, seen = delegate(config, logging_config.destination.to_data_source())
+        store.write_logged_features(seen, data, source, logging_config, registry)
 
     @staticmethod
     def offline_write_batch(
@@ -179,7 +160,8 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
     ) -> None:
         if is_windowed(feature_view):
             _refuse_lake(feature_view.batch_source)
-        DaskOfflineStore.offline_write_batch(_file_config(config), feature_view, table, progress)
+        store, seen = delegate(config, feature_view.batch_source)
+        store.offline_write_batch(seen, feature_view, table, progress)
 
 
 def _lake(config: RepoConfig) -> Lake:
@@ -189,25 +171,33 @@ def _lake(config: RepoConfig) -> Lake:
     return Lake(uri, config.offline_store.storage_options)
 
 
-def _file_config(config: RepoConfig) -> RepoConfig:
-    """The same repo as Feast's file store wants to see it."""
-    copy = config.model_copy()
-    copy._offline_store = DaskOfflineStoreConfig()
-    return copy
-
-
 def _refuse_lake(source: DataSource) -> None:
+    stream = source.name.removesuffix("-lake")
     # `stream_source` names the batch source of a stream so.
-    if source.name.endswith("-lake"):
-        stream = source.name.removesuffix("-lake")
+    if isinstance(source, FileSource) and source.name == f"{stream}-lake" and source.path == f"lake/{stream}":
         raise TilesError(
             f"stream {stream}: its lake is written and its windows are kept by the features service; "
             "materialize, push and pull are for views without aggregations"
         )
 
 
-def _feature(view: Any, name: str, full: bool) -> str:
-    return f"{view.projection.name_to_use()}__{name}" if full else name
+def _refuse(questions: object, view: str) -> NoReturn:
+    """Says what to give instead of questions that are no DataFrame."""
+    remedy = "give entity_df=DataFrame with the join keys and event_timestamp"
+    if questions is None:
+        raise TilesError(f"{view}: each value is of a key and a time, not of a range of dates; {remedy}")
+    if isinstance(questions, str):
+        raise TilesError(f"{view}: the lake is files, nothing here runs SQL; {remedy}, for example of pandas.read_sql")
+    raise TilesError(f"{view}: entity_df is a {type(questions).__name__}; {remedy}")
+
+
+def _only(view: View, names: list[str]) -> View:
+    """The view with no more aggregates than are asked for."""
+    made = [a.name for a in view.aggregates]
+    for name in names:
+        if name not in made:
+            raise TilesError(f"view {view.name} has no feature {name!r}; it has {', '.join(made)}")
+    return replace(view, aggregates=tuple(a for a in view.aggregates if a.name in names))
 
 
 def _time_column(questions: pd.DataFrame) -> str:
@@ -253,34 +243,3 @@ def _series(column: pd.Series) -> pl.Series:
         return pl.Series(pa.array(column, from_pandas=True))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TilesError(f"column {column.name!r} of the questions mixes types; make it text ({error})") from error
-
-
-def _ordinary(
-    config: RepoConfig,
-    requested: Requested,
-    questions: pd.DataFrame,
-    time_column: str,
-    registry: BaseRegistry,
-    project: str,
-    full: bool,
-    kwargs: dict[str, Any],
-) -> dict[str, Any]:
-    """Features of views that Feast computes itself. Its file store sorts and drops repeated questions; we undo both."""
-    names = {view.projection.join_key_map.get(c.name, c.name) for view in requested for c in view.entity_columns}
-    keys = [time_column, *sorted(names & set(questions.columns))]
-    distinct = questions[keys].drop_duplicates(ignore_index=True)
-    number = questions[keys].merge(distinct.assign(_question=range(len(distinct))), on=keys, how="left")["_question"]
-    refs = [f"{view.projection.name_to_use()}:{name}" for view, features in requested.items() for name in features]
-    job = DaskOfflineStore.get_historical_features(
-        _file_config(config),
-        list(requested),
-        refs,
-        distinct.assign(_question=range(len(distinct))),
-        registry,
-        project,
-        full,
-        **kwargs,
-    )
-    found = job._to_df_internal().set_index("_question")
-    wanted = [_feature(view, name, full) for view, features in requested.items() for name in features]
-    return {name: found[name].reindex(number).to_numpy() for name in wanted}
