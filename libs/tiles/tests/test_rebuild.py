@@ -1,0 +1,376 @@
+"""Rebuilding a view beside the live one, told with a shop's orders: nothing is lost, nothing counts twice, nobody sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from millstream_tiles import Aggregate, EventBatch, Function, ValkeyTileStore, View
+from millstream_tiles.errors import RebuildRefused, ViewNotReady
+from millstream_tiles.generation import FIRST, Table
+from millstream_tiles.generations import Generations
+from millstream_tiles.lake import Lake, LakeBatch
+from millstream_tiles.lake_schema import events_table, table_schema
+from millstream_tiles.live_writer import LiveWriter
+from millstream_tiles.ports import Outcome
+from millstream_tiles.reader import WindowReader
+from millstream_tiles.rebuild import Progress, Rebuild
+from millstream_tiles.recount import Event, recount
+from millstream_tiles.sweep import forget_view
+from millstream_tiles.writer import TileWriter
+
+pytestmark = pytest.mark.connected
+
+SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
+NOON = 1_370_088_000 * SECOND
+CUSTOMERS = ["ada", "bob", "cleo#1", "d:e"]
+SCHEMA = table_schema({"properties": {"customer": {"type": "string"}, "amount": {"type": "number"}}})
+_numbers = itertools.count()
+
+
+def view(name: str, *functions: Function, window: int = HOUR, event_id: str | None = "order") -> View:
+    return View(
+        name=name,
+        stream="orders",
+        keys=("customer",),
+        time_field="at",
+        lateness=30 * MINUTE,
+        event_id=event_id,
+        aggregates=tuple(
+            Aggregate(name=f, function=f, column="amount", window=window, slide=10 * MINUTE) for f in functions
+        ),
+    )
+
+
+V1 = view("spend_v1", Function.SUM, Function.COUNT)
+V2 = view("spend_v2", Function.MEAN, Function.COUNT, Function.MAX, window=3 * HOUR)
+
+
+def orders(count: int, *, seed: int = 1, over: int = 5 * HOUR) -> list[list[Event]]:
+    """The logs of two partitions: some orders late, some told twice, some on both partitions."""
+    rng = random.Random(seed)
+    logs: list[list[Event]] = [[], []]
+    for number in range(count):
+        known = NOON + number * over // count
+        told = 1 + (rng.random() < 0.1)
+        late = rng.random() < 0.05
+        order = {"customer": rng.choice(CUSTOMERS), "amount": float(rng.randrange(1, 100)), "order": f"o{number}"}
+        at = known - (2 * HOUR if late else rng.randrange(20 * MINUTE))
+        for _ in range(told):
+            partition = rng.randrange(2)
+            offset = len(logs[partition])
+            event = Event(event_time=at, known_at=known, partition=partition, offset=offset, columns=order)
+            logs[partition].append(event)
+    return logs
+
+
+def batch_of(events: Sequence[Event]) -> EventBatch:
+    return EventBatch(
+        stream="orders",
+        partition=events[0].partition,
+        start=events[0].offset,
+        end=events[-1].offset,
+        offsets=np.array([e.offset for e in events]),
+        event_time=np.array([e.event_time for e in events]),
+        known_at=np.array([e.known_at for e in events]),
+        ids=[e.columns["order"] for e in events],
+        columns={name: [e.columns[name] for e in events] for name in ("customer", "amount")},
+    )
+
+
+class Logs:
+    """`rebuild.Topics` on lists."""
+
+    def __init__(self, logs: list[list[Event]]) -> None:
+        self.logs = logs
+
+    async def partitions(self, stream: str) -> Mapping[int, tuple[int, int]]:
+        return {p: (0, len(log)) for p, log in enumerate(self.logs)}
+
+    async def read(self, stream: str, positions: Mapping[int, int]) -> Sequence[EventBatch]:
+        await asyncio.sleep(0)
+        found = [self.logs[p][at : at + 100] for p, at in positions.items()]
+        return [batch_of(events) for events in found if events]
+
+
+class Shop:
+    """One namespace: what is heard so far, the live worker, the lake, and a reader."""
+
+    def __init__(self, url: str, lake: Path, shards: int) -> None:
+        self.url, self.namespace, self.shards = url, f"rebuild-{next(_numbers)}", shards
+        self.store = ValkeyTileStore(url, self.namespace, shards)
+        self.generations = Generations(self.store, "tiles")
+        self.lake = Lake(str(lake))
+        self.logs: list[list[Event]] = [[], []]
+        """What Kafka has."""
+        self.applied = [0, 0]
+        self.worker = self.a_worker(V1)
+        self.reader = self.a_reader(V1, V2)
+
+    def a_worker(self, *views: View) -> LiveWriter:
+        return LiveWriter(self.generations, views)
+
+    def a_reader(self, *views: View) -> WindowReader:
+        return WindowReader(self.url, self.namespace, {v.name: v for v in views}, shards=self.shards)
+
+    async def apply(self, partition: int, upto: int, size: int = 50) -> None:
+        """The worker takes the next events of a partition, and goes back where the store tells it to."""
+        while self.applied[partition] < upto:
+            first = self.applied[partition]
+            answer = await self.worker.write(batch_of(self.logs[partition][first : min(first + size, upto)]))
+            behind = answer.outcome is Outcome.BEHIND
+            self.applied[partition] = answer.fence + 1 if behind else min(first + size, upto)
+
+    async def apply_all(self) -> None:
+        for partition, log in enumerate(self.logs):
+            await self.apply(partition, len(log))
+
+    def keep(self, upto: Sequence[int]) -> None:
+        """The lake gets each partition up to an offset, in a few commits."""
+        for partition, end in enumerate(upto):
+            have = self.lake.position("orders", "lake", partition)
+            events = self.logs[partition][0 if have is None else have + 1 : end]
+            for first in range(0, len(events), 400):
+                part = events[first : first + 400]
+                rows = events_table(
+                    SCHEMA,
+                    partition=partition,
+                    offsets=[e.offset for e in part],
+                    event_times=[e.event_time for e in part],
+                    known_at=[e.known_at for e in part],
+                    ids=[e.columns["order"] for e in part],
+                    events=[e.columns for e in part],
+                )
+                batch = LakeBatch(partition=partition, end=part[-1].offset, rows=rows)
+                self.lake.append("orders", [batch], group="lake")
+
+    def rebuild(self, *views: View, topics: bool = True, say: Any = lambda progress: None) -> Rebuild:
+        return Rebuild(
+            generations=self.generations,
+            views=views,
+            lake=self.lake,
+            lake_group="lake",
+            topics=Logs(self.logs) if topics else None,
+            say=say,
+        )
+
+    async def seen(self, one: View, at: int, reader: WindowReader | None = None) -> dict[str, list[float]]:
+        [values] = await (reader or self.reader).read_async([(one.name, {"customer": CUSTOMERS})], at)
+        return {name: column.tolist() for name, column in values.items()}
+
+    def recounted(self, one: View, at: int) -> dict[str, list[float]]:
+        known = [e for log, end in zip(self.logs, self.applied, strict=True) for e in log[:end]]
+        rows = [recount(one, known, (customer,), at) for customer in CUSTOMERS]
+        return {a.name: [float("nan") if r[a.name] is None else r[a.name] for r in rows] for a in one.aggregates}  # type: ignore[misc]
+
+    @property
+    def now(self) -> int:
+        return max(e.known_at for log, end in zip(self.logs, self.applied, strict=True) for e in log[:end])
+
+    async def memory(self) -> tuple[int, int]:
+        """Keys of the namespace but for the table itself, and their bytes."""
+        client = self.store.client
+        keys = [
+            k async for k in client.scan_iter(f"{{{self.namespace}:*") if not k.endswith((b"generations", b"revision"))
+        ]
+        return len(keys), sum([await client.memory_usage(key, samples=0) for key in keys])
+
+    async def close(self) -> None:
+        await self.reader.aclose()
+        await self.store.close()
+
+
+@pytest.fixture(params=[1, 2], ids=["one-shard", "two-shards"])
+async def shop(request: pytest.FixtureRequest, valkey_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
+    found = Shop(valkey_url, tmp_path / "lake", request.param)
+    yield found
+    await found.close()
+
+
+def same(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-9, nan_ok=True), name
+
+
+async def test_a_second_version_is_filled_while_orders_keep_coming(shop: Shop) -> None:
+    shop.logs = orders(1_500)
+    await shop.apply(0, 400)
+    await shop.apply(1, 500)
+    shop.keep([300, 200])
+    same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
+
+    shop.worker = shop.a_worker(V1, V2)
+    await shop.worker.claim()
+    with pytest.raises(ViewNotReady, match="millstream features rebuild --view spend_v2"):
+        await shop.seen(V2, shop.now)
+
+    async def live() -> None:
+        for end in range(400, 700, 20):
+            await shop.apply(0, end, size=7)
+            await shop.apply(1, end + 50, size=9)
+            await asyncio.sleep(0.002)
+
+    told: list[Progress] = []
+    feeding = asyncio.create_task(live())
+    done = await shop.rebuild(V2, say=told.append).run()
+    await feeding
+    await shop.apply_all()
+    assert {t.reading for t in told} == {"lake", "topics"}
+    assert (done.lost, done.whole_from, done.views) == (0, None, ("spend_v2",))
+    for at in (shop.now, shop.now + HOUR):
+        same(await shop.seen(V1, at), shop.recounted(V1, at))
+        same(await shop.seen(V2, at), shop.recounted(V2, at))
+
+
+async def test_whoever_reads_across_the_switch_never_sees_anything_else(shop: Shop) -> None:
+    shop.logs = orders(600)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    at, expected = shop.now, shop.recounted(V1, shop.now)
+    before = await shop.memory()
+    strangers = [shop.a_reader(V1) for _ in range(2)]
+    reads = 0
+    over = asyncio.Event()
+
+    async def watch(reader: WindowReader) -> None:
+        nonlocal reads
+        while not over.is_set():
+            same(await shop.seen(V1, at, reader), expected)
+            reads += 1
+
+    watching = [asyncio.create_task(watch(reader)) for reader in strangers]
+    for _ in range(3):
+        before_reads = reads
+        done = await shop.rebuild(V1, topics=False).run()
+        assert done.swept > 0
+        assert reads > before_reads
+    over.set()
+    await asyncio.gather(*watching)
+    for reader in strangers:
+        await reader.aclose()
+    after = await shop.memory()
+    assert after[0] <= before[0] + 2 * 2 * shop.shards, "its own fences and clock, and nothing of three old generations"
+    assert after[1] < before[1] * 1.1 + 1_000
+
+
+async def test_a_rebuild_that_was_stopped_goes_on_where_it_was(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millstream_tiles.lake_log.BATCH", 50)
+    shop.logs = orders(1_000)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    shop.worker = shop.a_worker(V1, V2)
+    await shop.worker.claim()
+    total = sum(len(log) for log in shop.logs)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.done > total // 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await shop.rebuild(V2, say=kill).run()
+    with pytest.raises(ViewNotReady):
+        await shop.seen(V2, shop.now)
+    first, second = await asyncio.gather(shop.rebuild(V2).run(), shop.rebuild(V2).run())
+    assert first.resumed
+    assert second.resumed
+    assert 0 < first.events < 0.6 * total, "the second half, by either of two that did it together"
+    same(await shop.seen(V2, shop.now), shop.recounted(V2, shop.now))
+
+
+async def test_a_changed_definition_is_refused_until_it_is_rebuilt(shop: Shop) -> None:
+    shop.logs = orders(400)
+    await shop.apply(0, 100)
+    shop.keep([100, 0])
+    changed = replace(V1, lateness=10 * MINUTE)
+    reader = shop.a_reader(changed)
+    with pytest.raises(ViewNotReady):
+        await shop.seen(changed, shop.now, reader)
+    with pytest.raises(RebuildRefused, match="start features again"):
+        await shop.rebuild(changed).run()
+    old, shop.worker = shop.worker, shop.a_worker(changed)
+    await shop.worker.claim()
+    await shop.apply_all()
+    with pytest.raises(ViewNotReady):
+        await shop.seen(V1, shop.now)
+    # The worker of the old definition still runs: it takes its turns, and does not write what it does not understand.
+    extra = replace(shop.logs[0][-1], offset=len(shop.logs[0]), columns=shop.logs[0][-1].columns | {"order": "new"})
+    shop.logs[0].append(extra)
+    assert (await old.write(batch_of([extra]))).outcome is Outcome.APPLIED
+    shop.applied[0] += 1
+    await shop.rebuild(changed).run()
+    await shop.apply_all()
+    same(await shop.seen(changed, shop.now, reader), shop.recounted(changed, shop.now))
+    await reader.aclose()
+
+
+async def test_forgetting_a_version_frees_its_memory(shop: Shop) -> None:
+    shop.logs = orders(500)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    before = await shop.memory()
+    shop.worker = shop.a_worker(V1, V2)
+    await shop.worker.claim()
+    await shop.rebuild(V2).run()
+    grown = await shop.memory()
+    assert grown[0] > before[0]
+    assert grown[1] > before[1]
+    shop.worker = shop.a_worker(V1)
+    await shop.worker.claim()
+    with pytest.raises(ViewNotReady):  # it is not written any more
+        await shop.seen(V2, shop.now)
+    assert await forget_view(shop.generations, "spend_v2") > 0
+    assert await shop.memory() == before
+    same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
+
+
+async def test_a_store_that_lost_everything_is_claimed_anew(shop: Shop) -> None:
+    shop.logs = orders(300)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    await shop.rebuild(V1).run()
+    assert (await shop.generations.read()).views["spend_v1"].live > FIRST
+    same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
+    await shop.store.client.flushall()
+    extra = replace(shop.logs[0][-1], offset=len(shop.logs[0]), columns=shop.logs[0][-1].columns | {"order": "new"})
+    shop.logs[0].append(extra)
+    await shop.apply_all()  # sent back to the first offset of partition 0
+    shop.applied[1] = 0
+    await shop.apply_all()
+    same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
+
+
+async def test_only_what_is_in_a_window_is_read_again(shop: Shop) -> None:
+    plain = view("plain", Function.SUM, Function.COUNT, event_id=None)
+    shop.logs = orders(2_000, over=60 * HOUR)
+    shop.worker = shop.a_worker(plain)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    done = await shop.rebuild(plain, topics=False).run()
+    assert 0 < done.events < 0.1 * sum(len(log) for log in shop.logs)
+    reader = shop.a_reader(plain)
+    for at in (shop.now, shop.now - 30 * MINUTE):
+        known = {a.name: v for a, v in zip(plain.aggregates, shop.recounted(plain, shop.now).values(), strict=True)}
+        if at == shop.now:
+            same(await shop.seen(plain, at, reader), known)
+    short = await shop.rebuild(plain, topics=False).run(since=shop.now - 20 * MINUTE)
+    assert short.whole_from == shop.now + 40 * MINUTE
+    await reader.aclose()
+
+
+async def test_a_writer_that_knows_no_generations_is_refused_where_there_are_some(shop: Shop) -> None:
+    shop.logs = orders(20)
+    await shop.apply_all()
+    answer = await TileWriter(shop.store, [V1], "tiles").write(batch_of(shop.logs[0][:1]))
+    assert answer.outcome is Outcome.STALE
+    assert Table().generation_of(V1) == FIRST, "where nobody made a table it is all there is"
