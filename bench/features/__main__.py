@@ -23,6 +23,7 @@ from join import measured
 from memory import memory
 from push import push
 from read import read
+from rebuild import rebuild
 from rich.console import Console
 from workload import ENTITIES
 
@@ -98,6 +99,17 @@ def freshening(runs: int) -> dict[str, Any]:
     return {f"freshness_{name}": value for name, value in asdict(one).items()}
 
 
+def rebuilding(events: int, runs: int) -> dict[str, Any]:
+    """The lake → tiles of a new generation, four views at once."""
+    one = best("rebuild", runs, lambda: asyncio.run(rebuild(events)), lambda filled: filled.events_per_second)
+    return {
+        "rebuild_events_per_second": one.events_per_second,
+        "rebuild_events": one.events,
+        "rebuild_cpu_us_of": one.cpu_us,
+        "rebuild_peak_mb": one.peak_mb,
+    }
+
+
 def joining(runs: int, sizes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
     """The point-in-time join by size, and at the smallest beside Polars' rolling windows."""
     found = [
@@ -118,7 +130,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
     parser.add_argument(
-        "--only", choices=["apply", "freshness", "read", "push", "join", "memory"], help="measure this alone"
+        "--only", choices=["apply", "freshness", "read", "push", "join", "memory", "rebuild"], help="measure this alone"
     )
     asked = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -126,6 +138,7 @@ def main() -> None:
         "freshness": lambda: freshening(asked.runs),
         "read": lambda: reading(asked.runs),
         "push": lambda: pushing(asked.events, asked.runs),
+        "rebuild": lambda: rebuilding(10 * asked.events, min(asked.runs, 2)),
         "join": lambda: joining(min(asked.runs, 2), SIZES),
         "memory": lambda: asyncio.run(memory()),
     }

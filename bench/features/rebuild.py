@@ -1,8 +1,9 @@
-"""Rebuilding: how many events of the lake a second become tiles of a new generation, beside live reads."""
+"""Rebuilding: how many events of the lake a second become tiles of a new generation."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from millstream_tiles.generations import Generations
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_schema import table_schema
 from millstream_tiles.live_writer import LiveWriter
-from millstream_tiles.reader import WindowReader
 from millstream_tiles.rebuild import Rebuild
 
 MINUTE, HOUR = 60_000_000, 3_600_000_000
@@ -35,8 +35,10 @@ class Filled:
 
     events: int
     events_per_second: float
-    live_read_ms_p99: float
-    """One entity of one view, asked again and again meanwhile."""
+    cpu_us: dict[str, float]
+    """Microseconds of CPU an event, by process."""
+    peak_mb: int
+    """Of the rebuilding process, the making of the lake included."""
 
 
 def views() -> list[View]:
@@ -89,31 +91,21 @@ async def rebuild(events: int) -> Filled:
             generations = Generations(store, "tiles")
             live = LiveWriter(generations, views())
             await live.write(_last(events), accept_gap=True)
-            reader = WindowReader(valkey.url, "bench", {view.name: view for view in views()})
-            reading = asyncio.create_task(_read(reader))
+            before = _spent(valkey)
             done = await Rebuild(generations=generations, views=views(), lake=lake, lake_group="lake").run()
-            reading.cancel()
-            times = sorted((await asyncio.gather(reading, return_exceptions=True)) and _times)
-            await reader.aclose()
+            after = _spent(valkey)
             await store.close()
     return Filled(
         events=done.events,
         events_per_second=round(done.events / done.seconds),
-        live_read_ms_p99=round(times[int(len(times) * 0.99)] * 1e3, 1),
+        cpu_us={name: round((after[name] - before[name]) / done.events * 1e6, 2) for name in after},
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
 
 
-_times: list[float] = []
-
-
-async def _read(reader: WindowReader) -> None:
-    """A reader in the rebuild's own process waits for its turn there as well; one elsewhere waits less."""
-    _times.clear()
-    while True:
-        began = time.perf_counter()
-        await reader.read_async([("by_airport", {"airport": ["airport1"]})], NOON + HOUR)
-        _times.append(time.perf_counter() - began)
-        await asyncio.sleep(0.05)
+def _spent(valkey: EmbeddedValkey) -> dict[str, float]:
+    usage = valkey.processes[0].usage()
+    return {"rebuild": time.process_time(), "valkey": usage.cpu_seconds if usage is not None else 0.0}
 
 
 def _last(events: int) -> EventBatch:

@@ -26,8 +26,8 @@ from millstream_tiles.writer import TileWriter
 
 SHORT, LONG = 0.015, 0.03
 """Seconds of one step of the store that a rebuild aims at: live reads and writes wait for it in its one thread."""
-FEWEST, MOST = 1_000, 50_000
-"""Bounds of the events that go into one step."""
+FEWEST, MOST = 5_000, 50_000
+"""Bounds of the events that go into one step: no fewer than the live workers' steps have, and what the lake is read by."""
 POLL = 0.2
 """Seconds between two looks at a lake that is to catch up; it appends every third of a second at most."""
 
@@ -102,7 +102,7 @@ class Rebuild:
         self._generation = 0
         self._store = _Timed(generations.store)
         self._writer: TileWriter | None = None
-        self._largest = 5_000
+        self._largest = FEWEST
         self._events = 0
         self._lost = 0
         self._done = 0
