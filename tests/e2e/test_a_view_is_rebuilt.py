@@ -90,7 +90,12 @@ def order(number: int) -> tuple[int, int, bytes]:
     number -= number % 10 == 9
     at = NOON_MS + 100 * number
     stamp = f"2013-06-01T{12 + number // 36_000:02d}:{number // 600 % 60:02d}:{number // 10 % 60:02d}Z"
-    event = {"order": f"o{number}", "customer": CUSTOMERS[number // 10 % 40], "ordered_at": stamp, "amount": number % 97}
+    event = {
+        "order": f"o{number}",
+        "customer": CUSTOMERS[number // 10 % 40],
+        "ordered_at": stamp,
+        "amount": number % 97,
+    }
     return partition, at, json.dumps(event).encode()
 
 

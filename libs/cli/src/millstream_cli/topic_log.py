@@ -13,9 +13,9 @@ from millstream.runtime.records import Batch
 from millstream.runtime.user_events import read_batch
 from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
+from millstream_tiles.columns import columns_read
 from millstream_tiles.definition import View
 from millstream_tiles.events import EventBatch
-from millstream_tiles.lake_log import columns_read
 
 MOST = 20_000
 """Records of one poll: a few steps of the store."""

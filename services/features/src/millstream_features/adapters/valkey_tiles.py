@@ -13,6 +13,7 @@ from millstream_features.errors import StoreUnavailable
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
 from millstream_tiles import errors as tiles_errors
+from millstream_tiles.columns import columns_read
 from millstream_tiles.definition import View
 from millstream_tiles.events import EventBatch
 from millstream_tiles.generation import Table
@@ -46,8 +47,7 @@ class ValkeyTiles:
         self._columns: dict[str, tuple[str, ...]] = {}
         for name in streams:
             mine = [v for v in views if v.stream == name]
-            wanted = {k for v in mine for k in v.keys} | {a.column for v in mine for a in v.aggregates}
-            self._columns[name] = tuple(sorted(wanted - {"", "*"}))
+            self._columns[name] = columns_read(mine)
         self._asked_back: dict[tuple[str, int], int] = {}
         """Fence that a partition was rewound to; meeting it again means that Kafka no longer has what is between."""
 
