@@ -284,7 +284,7 @@ async def test_a_rebuild_that_was_stopped_goes_on_where_it_was(shop: Shop, monke
     first, second = await asyncio.gather(shop.rebuild(V2).run(), shop.rebuild(V2).run())
     assert first.resumed
     assert second.resumed
-    assert 0 < first.events < 0.6 * total, "the second half, by either of two that did it together"
+    assert 0 < max(first.events, second.events) < 0.6 * total, "the second half, by either of two that did it together"
     same(await shop.seen(V2, shop.now), shop.recounted(V2, shop.now))
 
 
