@@ -152,8 +152,8 @@ class Shop:
                 batch = LakeBatch(partition=partition, end=part[-1].offset, rows=rows)
                 self.lake.append("orders", [batch], group="lake")
 
-    def rebuild(self, *views: View, topics: bool = True, say: Any = lambda progress: None) -> Rebuild:
-        return Rebuild(
+    def rebuild(self, *views: View, topics: bool = True, say: Any = lambda progress: None, kind: Any = Rebuild) -> Any:
+        return kind(
             generations=self.generations,
             views=views,
             lake=self.lake,
@@ -259,6 +259,61 @@ async def test_whoever_reads_across_the_switch_never_sees_anything_else(shop: Sh
     after = await shop.memory()
     assert after[0] <= before[0] + 2 * 2 * shop.shards, "its own fences and clock, and nothing of three old generations"
     assert after[1] < before[1] * 1.1 + 1_000
+
+
+class Interrupted(Rebuild):
+    """Between its first look and the switch, a worker that found it behind a moment ago moves on."""
+
+    go: asyncio.Event
+    gone: asyncio.Task[None]
+    looks_once: bool
+    looks = 0
+
+    async def _caught_up(self) -> bool:
+        found = await super()._caught_up()
+        self.looks += found
+        if self.looks == 1 and found:
+            self.go.set()
+            await self.gone
+        return found or (self.looks_once and self.looks > 0)
+
+
+@pytest.mark.parametrize("looks_once", [False, True], ids=["as-it-is", "without-the-second-look"])
+async def test_the_switch_waits_for_a_worker_in_the_middle_of_a_batch(
+    shop: Shop, looks_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.logs = orders(300)
+    logs, shop.logs = shop.logs, [log[:100] for log in shop.logs]
+    await shop.apply_all()
+    shop.worker = shop.a_worker(V1, V2)
+    await shop.worker.claim()
+    rebuild = shop.rebuild(V2, kind=Interrupted)
+    await shop.generations.begin([V2], since=None)
+    await shop.worker.claim()
+    rebuild.go, rebuild.looks_once = asyncio.Event(), looks_once
+    apply, in_the_middle = shop.store.apply, asyncio.Event()
+
+    async def slowly(batch: Any, *, group: str) -> Any:
+        if batch.stream == "orders":  # generation 1 is the last that a batch goes to
+            in_the_middle.set()
+            await rebuild.go.wait()
+        return await apply(batch, group=group)
+
+    monkeypatch.setattr(shop.store, "apply", slowly)
+    shop.logs[0] = logs[0][:120]
+    rebuild.gone = asyncio.create_task(shop.apply(0, 120, size=20))
+    await in_the_middle.wait()
+    rebuild._topics = Logs([log[:100] for log in shop.logs])  # as Kafka told it a moment ago
+    done = asyncio.create_task(rebuild.run())
+    await rebuild.gone
+    rebuild._topics = Logs(shop.logs)
+    await done
+    behind = [g for g in await shop.generations.fences("orders", 2) if g[0].offset < 119]
+    if looks_once:
+        assert behind, "the proof notices"
+    else:
+        assert not behind
+        same(await shop.seen(V2, shop.now), shop.recounted(V2, shop.now))
 
 
 async def test_a_rebuild_that_was_stopped_goes_on_where_it_was(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
