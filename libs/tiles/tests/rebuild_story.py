@@ -23,7 +23,8 @@ from millstream_tiles.recount import Event, recount
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 NOON = 1_370_088_000 * SECOND
-CUSTOMERS = ["ada", "bob", "cleo#1", "d:e"]
+CUSTOMERS = ["ada", "bob", "cleo#1", "d:e", "hal", "jo"]
+"""The last two are in the second of two shards."""
 SCHEMA = table_schema({"properties": {"customer": {"type": "string"}, "amount": {"type": "number"}}})
 _numbers = itertools.count()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from millstream_tiles import Function
-from millstream_tiles.errors import RebuildRefused, ViewNotReady
+from millstream_tiles.errors import RebuildRefused, StoreUnavailable, ViewNotReady
 from millstream_tiles.generation import FIRST, Table
 from millstream_tiles.ports import Outcome
 from millstream_tiles.reader import WindowReader
@@ -238,6 +238,30 @@ async def test_a_store_that_lost_everything_is_claimed_anew(shop: Shop) -> None:
     await shop.apply_all()  # sent back to the first offset of partition 0
     shop.applied[1] = 0
     await shop.apply_all()
+    same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
+
+
+async def test_a_table_that_a_failover_took_back_is_not_believed(shop: Shop) -> None:
+    if shop.shards == 1:
+        pytest.skip("one shard goes back as a whole, tiles and all")
+    shop.logs = orders(300)
+    await shop.apply_all()
+    shop.keep([len(log) for log in shop.logs])
+    client, keys = shop.store.client, shop.store.keys
+    first = [keys.generations(), keys.revision(0)]
+    before = [await client.get(key) for key in first]
+    await shop.rebuild(V1).run()
+    for key, value in zip(first, before, strict=True):
+        await client.set(key, value)
+    with pytest.raises(StoreUnavailable, match="lost its table"):
+        await shop.seen(V1, shop.now)
+    shop.logs[1].append(
+        replace(shop.logs[1][-1], offset=len(shop.logs[1]), columns=shop.logs[1][-1].columns | {"order": "new"})
+    )
+    await shop.apply_all()
+    with pytest.raises(ViewNotReady):
+        await shop.seen(V1, shop.now)
+    await shop.rebuild(V1).run()
     same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
 
 

@@ -40,7 +40,7 @@ class Place:
     valkey: str
     lake: str
     namespace: str
-    shards: int
+    shards: int | None = None
 
     @classmethod
     def of(
@@ -52,7 +52,7 @@ class Place:
         valkey: str | None,
         lake: str | None,
         namespace: str,
-        shards: int,
+        shards: int | None,
     ) -> Place:
         """The mill elsewhere that is named in full, else the one that runs in `root`. Raises CommandFailed, BadProject."""
         if project and kafka and valkey and lake:

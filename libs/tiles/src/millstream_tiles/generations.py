@@ -64,7 +64,7 @@ class Generations:
         async def look(table: Table) -> Change | None:
             changed: dict[str, Standing] = retired(table, mine)
             absent: list[bytes] = []
-            begun = table.revision or await self._was_told()
+            begun = table.revision or await self._told()
             for view in mine.values():
                 standing = table.views.get(view.name)
                 if standing is not None and standing.digest == digest(view):
@@ -168,15 +168,19 @@ class Generations:
     async def change(self, look: Callable[[Table], Awaitable[Change | None]]) -> Table:
         """Make the table what `look` makes of it (None: leave it), and tell every shard; the table as it then is."""
         for _ in range(ATTEMPTS):
+            told = await self._told()  # before the table: a shard is never told of one that is not there yet
             raw = await self._raw()
             table = table_of(raw)
-            wanted = await look(table)
+            taken_back = 0 < table.revision < told
+            if taken_back:
+                table = doubted(table)
+            wanted = await look(table) or ((table, ()) if taken_back else None)
             if wanted is None:
                 await self._tell(table.revision)
                 return table
             after, absent = wanted
             # By the clock, so that a table which was lost and made anew is a later one.
-            revision = max(table.revision + 1, time.time_ns() // 1000)
+            revision = max(table.revision + 1, told + 1, time.time_ns() // 1000)
             after = msgspec.structs.replace(after, revision=revision)
             keys = [self.store.keys.generations(), self.store.keys.revision(0), *absent]
             with answering():
@@ -198,16 +202,23 @@ class Generations:
             for shard in range(self.store.shards) if revision else ():
                 await self.store.client.eval(_TELL, 1, self.store.keys.revision(shard), str(revision))
 
-    async def _was_told(self) -> bool:
-        """Whether a shard knows of a table that is gone: then the first shard has lost its data, and with it the table."""
+    async def _told(self) -> int:
+        """The latest revision that any shard has been told of. Above the table's: the first shard has lost data."""
         with answering():
+            await self.store.client.initialize()
             keys = [self.store.keys.revision(shard) for shard in range(self.store.shards)]
-            return any([await self.store.client.exists(key) for key in keys])
+            return max([int(await self.store.client.get(key) or 0) for key in keys])
 
 
 def table_of(raw: bytes | None) -> Table:
     """The table as it lies in the store."""
     return msgspec.json.decode(raw, type=Table) if raw else Table()
+
+
+def doubted(table: Table) -> Table:
+    """A table that a failover took back to an earlier state: no view is known to be whole, and no rebuild to be under way."""
+    views = {name: msgspec.structs.replace(one, live=0, coming=0) for name, one in table.views.items()}
+    return msgspec.structs.replace(table, views=views)
 
 
 def retired(table: Table, mine: dict[str, View]) -> dict[str, Standing]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from millstream_tiles.connection import answering
 from millstream_tiles.definition import View
 from millstream_tiles.digest import digest
 from millstream_tiles.generation import FIRST, Table
-from millstream_tiles.generations import Generations, unavailable
+from millstream_tiles.generations import Generations
 from millstream_tiles.sweep import tiles_of
 
 SAMPLE = 200
@@ -78,7 +79,7 @@ async def _weight(generations: Generations, name: str) -> tuple[int, int]:
     async for keys in tiles_of(generations, name):
         count += len(keys)
         mine = keys[: max(0, SAMPLE - sampled)]
-        with unavailable():
+        with answering():
             weights = [await generations.store.client.memory_usage(key) for key in mine]
         sampled, weight = sampled + len(mine), weight + sum(w or 0 for w in weights)
     return count, round(weight / sampled * count) if sampled else 0
