@@ -24,9 +24,11 @@ from .rebuild_story import HOUR, MINUTE, V1, V2, Logs, Shop, batch_of, orders, v
 pytestmark = pytest.mark.connected
 
 
-@pytest.fixture(params=[1, 2], ids=["one-shard", "two-shards"])
-async def shop(request: pytest.FixtureRequest, valkey_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
-    found = Shop(valkey_url, tmp_path / "lake", request.param)
+@pytest.fixture(params=["one-shard", "two-shards", "cluster"])
+async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+    kind = request.param
+    url = request.getfixturevalue("valkey_cluster_url" if kind == "cluster" else "valkey_url")
+    found = Shop(url, tmp_path / "lake", {"one-shard": 1, "two-shards": 2, "cluster": 6}[kind])
     yield found
     await found.close()
 

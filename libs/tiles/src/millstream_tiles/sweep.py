@@ -49,7 +49,8 @@ async def sweep_view(generations: Generations, name: str) -> int:
             with answering():
                 async with generations.store.client.pipeline(transaction=False) as pipe:
                     for key in gone[first : first + STEP]:
-                        pipe.unlink(key)
+                        # Not pipe.unlink: of a cluster's pipeline that is a coroutine, and nobody would wait for it.
+                        pipe.execute_command("UNLINK", key)
                     removed += sum(await pipe.execute())
     return removed
 
