@@ -40,7 +40,10 @@ class TileClient:
         self._agreed_at = float("-inf")
 
     def fetch(self, calls: Sequence[Call], others: Sequence[Command] = ()) -> tuple[list[list[bytes]], list[Any]]:
-        """The answers of `read.lua`, in the order of `calls` (the revision of the table of generations as the last), and those to `others`, in one round trip."""
+        """The answers of `read.lua`, in the order of `calls`, and those to `others`, in one round trip.
+
+        The last item of each answer of the script is the revision of the table of generations.
+        """
         with answering():
             try:
                 replies = self._ask([*_commands(calls, "EVALSHA", READ.sha), *others])
