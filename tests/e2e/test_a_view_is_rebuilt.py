@@ -20,7 +20,8 @@ from millstream.project import load_project
 from millstream.runtime.topic_admin import ensure_topics
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
-from millstream_cli.features import Place, status
+from millstream_cli.features import Features
+from millstream_cli.place import Place
 from millstream_cli.topics import topics_of
 from millstream_tiles import ValkeyTileStore, WindowReader
 from millstream_tiles.definition import View
@@ -228,15 +229,8 @@ async def test_v2_joins_v1_through_a_kill_while_orders_keep_coming(
     await asyncio.to_thread(Lake(mill.lake).wait_for, STREAM, "features-lake", {0: 21_999, 1: 21_999}, timeout=30)
     await compare(mill, views)
 
-    place = Place(
-        project=load_project(mill.project),
-        kafka=mill.kafka,
-        valkey=mill.valkey,
-        lake=mill.lake,
-        namespace="millstream",
-        shards=1,
-    )
-    await status(place, Console(), as_json=True)
+    place = Place(project=mill.project, kafka="", valkey=mill.valkey, lake=mill.lake, namespace="millstream")
+    await Features(place, load_project(mill.project)).status(Console(), as_json=True)
     found = {one["view"]: one for one in json.loads(capsys.readouterr().out)["views"]}
     assert [found[name]["state"] for name in views] == ["read", "read"]
     assert found["spend_v2"]["entities"] == len(CUSTOMERS)

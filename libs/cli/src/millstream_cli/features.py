@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as Lines
 
 from millstream.contracts.times import to_rfc3339
-from millstream.project import Project, load_project
+from millstream.project import Project
 from millstream_cli.errors import CommandFailed
-from millstream_cli.mill import MillState
+from millstream_cli.place import Place
 from millstream_tiles.definition import View
-from millstream_tiles.errors import TilesError
 from millstream_tiles.generations import Generations
 from millstream_tiles.lake import Lake
 from millstream_tiles.rebuild import Progress as Step
@@ -31,125 +29,85 @@ PLAIN_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a mill keeps its features."""
+class Features:
+    """The windowed views of the mill at `place`. Its methods raise CommandFailed, Stuck, TilesError."""
 
-    project: Project
-    kafka: str
-    valkey: str
-    lake: str
-    namespace: str
-    shards: int | None = None
+    def __init__(self, place: Place, project: Project, shards: int | None = None) -> None:
+        self._place = place
+        self._project = project
+        self._store = ValkeyTileStore(place.valkey, place.namespace, shards)
+        self._generations = Generations(self._store, TILES)
 
-    @classmethod
-    def of(
-        cls,
-        root: Path,
-        *,
-        project: Path | None,
-        kafka: str | None,
-        valkey: str | None,
-        lake: str | None,
-        namespace: str,
-        shards: int | None,
-    ) -> Place:
-        """The mill elsewhere that is named in full, else the one that runs in `root`. Raises CommandFailed, BadProject."""
-        if project and kafka and valkey and lake:
-            found = load_project(project)
-            return cls(project=found, kafka=kafka, valkey=valkey, lake=lake, namespace=namespace, shards=shards)
-        if kafka or valkey or lake:
-            raise CommandFailed("name a mill elsewhere in full: --project, --kafka, --valkey and --lake")
-        state = MillState.load(root)
-        found = load_project(project or Path(state.project))
-        return cls(
-            project=found, kafka=state.kafka, valkey=state.valkey, lake=state.lake, namespace=namespace, shards=shards
-        )
+    async def rebuild(
+        self, names: list[str], *, since: int | None, anew: bool, console: Console, as_json: bool
+    ) -> None:
+        """Rebuild `names` (none: every view), those of one stream together."""
+        from millstream_cli.topic_log import TopicLog
 
-    def views(self) -> dict[str, View]:
-        """The windowed views as the project defines them. Imports Feast (seconds). Raises CommandFailed."""
+        known = await self._views()
+        if unknown := sorted(set(names) - set(known)):
+            raise CommandFailed(f"no windowed view {unknown[0]!r} in features/; there are {', '.join(sorted(known))}")
+        wanted = [known[name] for name in (dict.fromkeys(names) or sorted(known))]
+        done: list[Rebuilt] = []
+        try:
+            for stream in dict.fromkeys(view.stream for view in wanted):
+                views = [view for view in wanted if view.stream == stream]
+                async with TopicLog(self._place.kafka, self._project.streams, views) as topics:
+                    with Bar(", ".join(view.name for view in views), console) as bar:
+                        work = Rebuild(
+                            generations=self._generations,
+                            views=views,
+                            lake=Lake(self._place.lake),
+                            lake_group=LAKE,
+                            topics=topics,
+                            say=bar.step,
+                        )
+                        done.append(await work.run(since=since, anew=anew))
+                _report(done[-1], console)
+        except asyncio.CancelledError:
+            said = "stopped; the same command goes on where it was, and the live view is as it was"
+            console.print(said, soft_wrap=True)
+            raise
+        finally:
+            await self._store.close()
+        if as_json:
+            print(json.dumps({"rebuilt": [asdict(one) for one in done]}, indent=2))
+
+    async def forget(self, name: str, console: Console) -> None:
+        """Remove a view that the project does not define any more."""
+        try:
+            if name in await self._views():
+                raise CommandFailed(f"{name} is defined in features/; remove it there and start features again first")
+            removed = await forget_view(self._generations, name)
+        finally:
+            await self._store.close()
+        said = f"{name} is forgotten: {removed:,} entities removed; its history stays in the lake"
+        console.print(said, soft_wrap=True)
+
+    async def status(self, console: Console, as_json: bool) -> None:
+        """Every view with its generation, how many entities it has and what they weigh."""
+        try:
+            found = await states_of(self._generations, await self._views())
+        finally:
+            await self._store.close()
+        if as_json:
+            print(json.dumps({"views": [asdict(one) for one in found]}, indent=2))
+            return
+        lines = Lines(box=None, padding=(0, 2), header_style="dim")
+        for column in ("view", "state", "generation", "entities", "memory", "known up to"):
+            lines.add_column(column, justify="left" if column in ("view", "state", "known up to") else "right")
+        for one in found:
+            lines.add_row(*_cells(one))
+        console.print(lines)
+        for one in found:
+            if one.remedy:
+                console.print(f"{one.view}: {one.remedy}", soft_wrap=True, highlight=False)
+
+    async def _views(self) -> dict[str, View]:
+        """The windowed views as the project defines them. Imports Feast (seconds)."""
         from millstream_tiles.registry import describe
 
-        try:
-            return dict(describe(self.project.path / "features").views)
-        except TilesError as error:
-            raise CommandFailed(str(error)) from error
-
-
-async def rebuild(
-    place: Place, names: list[str], *, since: int | None, anew: bool, console: Console, as_json: bool
-) -> None:
-    """Rebuild `names` (none: every view), those of one stream together. Raises CommandFailed, Stuck."""
-    from millstream_cli.topic_log import TopicLog
-
-    known = await asyncio.to_thread(place.views)
-    if unknown := sorted(set(names) - set(known)):
-        raise CommandFailed(f"no windowed view {unknown[0]!r} in features/; there are {', '.join(sorted(known))}")
-    wanted = [known[name] for name in (dict.fromkeys(names) or sorted(known))]
-    done: list[Rebuilt] = []
-    store = ValkeyTileStore(place.valkey, place.namespace, place.shards)
-    try:
-        for stream in dict.fromkeys(view.stream for view in wanted):
-            views = [view for view in wanted if view.stream == stream]
-            async with TopicLog(place.kafka, place.project.streams, views) as topics:
-                with Bar(", ".join(view.name for view in views), console) as bar:
-                    work = Rebuild(
-                        generations=Generations(store, TILES),
-                        views=views,
-                        lake=Lake(place.lake),
-                        lake_group=LAKE,
-                        topics=topics,
-                        say=bar.step,
-                    )
-                    done.append(await work.run(since=since, anew=anew))
-            _report(done[-1], console)
-    except TilesError as error:
-        raise CommandFailed(str(error)) from error
-    except asyncio.CancelledError:
-        console.print("stopped; the same command goes on where it was, and the live view is as it was", soft_wrap=True)
-        raise
-    finally:
-        await store.close()
-    if as_json:
-        print(json.dumps({"rebuilt": [asdict(one) for one in done]}, indent=2))
-
-
-async def forget(place: Place, name: str, console: Console) -> None:
-    """Remove a view that the project does not define any more. Raises CommandFailed."""
-    if name in await asyncio.to_thread(place.views):
-        raise CommandFailed(f"{name} is defined in features/; remove it there and start features again first")
-    store = ValkeyTileStore(place.valkey, place.namespace, place.shards)
-    try:
-        removed = await forget_view(Generations(store, TILES), name)
-    except TilesError as error:
-        raise CommandFailed(str(error)) from error
-    finally:
-        await store.close()
-    console.print(f"{name} is forgotten: {removed:,} entities removed; its history stays in the lake", soft_wrap=True)
-
-
-async def status(place: Place, console: Console, as_json: bool) -> None:
-    """Every view with its generation, how many entities it has and what they weigh. Raises CommandFailed."""
-    known = await asyncio.to_thread(place.views)
-    store = ValkeyTileStore(place.valkey, place.namespace, place.shards)
-    try:
-        found = await states_of(Generations(store, TILES), known)
-    except TilesError as error:
-        raise CommandFailed(str(error)) from error
-    finally:
-        await store.close()
-    if as_json:
-        print(json.dumps({"views": [asdict(one) for one in found]}, indent=2))
-        return
-    lines = Lines(box=None, padding=(0, 2), header_style="dim")
-    for column in ("view", "state", "generation", "entities", "memory", "known up to"):
-        lines.add_column(column, justify="left" if column in ("view", "state", "known up to") else "right")
-    for one in found:
-        lines.add_row(*_cells(one))
-    console.print(lines)
-    for one in found:
-        if one.remedy:
-            console.print(f"{one.view}: {one.remedy}", soft_wrap=True, highlight=False)
+        return dict((await asyncio.to_thread(describe, self._project.path / "features")).views)
 
 
 def _cells(one: ViewState) -> tuple[str, ...]:
