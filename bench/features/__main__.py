@@ -23,14 +23,18 @@ from freshness import freshness
 from join import measured
 from memory import memory
 from push import push
+from quix import quix
 from read import read
+from rebuild import rebuild
 from rich.console import Console
 from workload import ENTITIES
+from zipf import zipf
 
 OUT = Path(__file__).parents[1] / "out"
 SIZES = ((1_000_000, 100_000, 2), (10_000_000, 1_000_000, 2), (100_000_000, 1_000_000, 1))
 """Events, questions and runs of the join. The largest wants 3 GB of disk and some minutes: --join-events leaves it out."""
 VARIANTS = (("apply", False, False), ("apply_two_slides", True, False), ("apply_headers", False, True))
+PARTS = ["apply", "freshness", "read", "push", "rebuild", "join", "memory", "zipf", "quix"]
 console = Console(stderr=True)
 
 
@@ -100,6 +104,17 @@ def freshening(runs: int) -> dict[str, Any]:
     return {f"freshness_{name}": value for name, value in asdict(one).items()}
 
 
+def rebuilding(events: int, runs: int) -> dict[str, Any]:
+    """The lake → tiles of a new generation, four views at once."""
+    one = best("rebuild", runs, lambda: asyncio.run(rebuild(events)), lambda filled: filled.events_per_second)
+    return {
+        "rebuild_events_per_second": one.events_per_second,
+        "rebuild_events": one.events,
+        "rebuild_cpu_us_of": one.cpu_us,
+        "rebuild_peak_mb": one.peak_mb,
+    }
+
+
 def joining(runs: int, most: int) -> dict[str, Any]:
     """History from the lake by size, and the join alone beside Polars' rolling windows."""
     sizes = [history.measured(e, q, min(n, runs)) for e, q, n in SIZES if e <= most]
@@ -118,13 +133,32 @@ def joining(runs: int, most: int) -> dict[str, Any]:
     }
 
 
+def many(events: int, runs: int) -> dict[str, Any]:
+    """A million entities by Zipf's law."""
+    one = best("zipf", runs, lambda: asyncio.run(zipf(events)), lambda found: found.applied.events_per_second)
+    return {
+        "apply_zipf_events_per_second": one.applied.events_per_second,
+        "apply_zipf_cpu_us": round(sum(v for k, v in one.applied.cpu_us.items() if k != "kafka"), 2),
+        "apply_zipf_entities": one.entities,
+        "apply_zipf_bytes_per_entity": one.bytes_per_entity,
+    }
+
+
+def besides_quix(events: int, runs: int) -> dict[str, Any]:
+    """The first line of applying beside Quix Streams, in turns; the peer does the tumbling pieces of our windows."""
+    ours, theirs = [], []
+    for number in range(runs):
+        ours.append(asyncio.run(apply(events, two_slides=False, headers=False)).events_per_second)
+        theirs.append(quix(events // 20))
+        console.print(f"quix, run {number + 1} of {runs}: ours {ours[-1]}, theirs {theirs[-1]}", highlight=False)
+    return {"apply_vs_quix": round(max(ours) / max(theirs), 1), "quix_events_per_second": max(theirs)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/features", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="events that are applied (default: a million)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each measurement, of which the best counts")
-    parser.add_argument(
-        "--only", choices=["apply", "freshness", "read", "push", "join", "memory"], help="measure this alone"
-    )
+    parser.add_argument("--only", choices=PARTS, help="measure this alone")
     parser.add_argument("--join-events", type=int, default=SIZES[-1][0], help="largest size of the join (default: all)")
     asked = parser.parse_args()
     OUT.mkdir(exist_ok=True)
@@ -133,8 +167,11 @@ def main() -> None:
         "freshness": lambda: freshening(asked.runs),
         "read": lambda: reading(asked.runs),
         "push": lambda: pushing(asked.events, asked.runs),
+        "rebuild": lambda: rebuilding(10 * asked.events, min(asked.runs, 2)),
         "join": lambda: joining(min(asked.runs, 2), asked.join_events),
         "memory": lambda: asyncio.run(memory()),
+        "zipf": lambda: many(asked.events, asked.runs),
+        "quix": lambda: besides_quix(asked.events, asked.runs),
     }
     figures: dict[str, Any] = {}
     for name, part in parts.items():

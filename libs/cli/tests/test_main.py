@@ -55,6 +55,15 @@ def test_replay_without_a_mill_says_what_to_type(tmp_path: Path) -> None:
     assert "start one with: millstream up" in done.stderr
 
 
+def test_a_rebuild_without_a_mill_or_with_half_of_one_says_what_to_type(tmp_path: Path) -> None:
+    done = millstream("features", "rebuild", "--view", "spend", "--data", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start one with: millstream up" in done.stderr
+    done = millstream("features", "rebuild", "--kafka", "localhost:9092", "--data", tmp_path)
+    assert done.returncode == 1
+    assert "--project, --kafka, --lake, --valkey" in done.stderr
+
+
 def test_a_day_that_is_none_is_refused(tmp_path: Path) -> None:
     done = millstream("demo", "-p", FLIGHTS, "--data", tmp_path, "--until", "april")
     assert done.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from millstream.testing.valkey import EmbeddedValkey
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
 from millstream_tiles.events import EventBatch
+from millstream_tiles.generations import Generations
+from millstream_tiles.live_writer import LiveWriter
 from millstream_tiles.online_store import tile_store_of
+from millstream_tiles.tile_store import ValkeyTileStore
 from millstream_tiles.writer import TileWriter
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights" / "features"
@@ -27,31 +31,33 @@ ASKED: dict[str, list[Scalar]] = {
 }
 
 
+def two_departures() -> EventBatch:
+    times = np.array([NOON - 30 * MINUTE, NOON - 20 * MINUTE])
+    return EventBatch(
+        stream="flights-departed",
+        partition=0,
+        start=0,
+        end=1,
+        offsets=np.array([0, 1]),
+        event_time=times,
+        known_at=times,
+        ids=["one", "two"],
+        columns={
+            "origin": ["JFK", "JFK"],
+            "dest": ["LAX", "BOS"],
+            "carrier": ["B6", "B6"],
+            "tailnum": ["N708JB", "N1"],
+            "dep_delay": [10.0, 20.0],
+        },
+    )
+
+
 async def departures(store: FeastStore) -> None:
     """Two flights of B6 left JFK before noon, ten and twenty minutes late."""
     features = await store.open("delay_v1")
     views = [view for view in features._reader.views.values() if view.stream == "flights-departed"]
     tiles = tile_store_of(store._store.config)
-    times = np.array([NOON - 30 * MINUTE, NOON - 20 * MINUTE])
-    outcome = await TileWriter(tiles, views, "features-tiles").write(
-        EventBatch(
-            stream="flights-departed",
-            partition=0,
-            start=0,
-            end=1,
-            offsets=np.array([0, 1]),
-            event_time=times,
-            known_at=times,
-            ids=["one", "two"],
-            columns={
-                "origin": ["JFK", "JFK"],
-                "dest": ["LAX", "BOS"],
-                "carrier": ["B6", "B6"],
-                "tailnum": ["N708JB", "N1"],
-                "dep_delay": [10.0, 20.0],
-            },
-        )
-    )
+    outcome = await TileWriter(tiles, views, "features-tiles").write(two_departures())
     assert outcome.outcome == "applied"
     await tiles.close()
 
@@ -110,3 +116,45 @@ async def test_a_cluster_in_as_many_shards_as_features_wrote(valkey_cluster_url:
     with pytest.raises(BadSetup, match=r"MILLSTREAM_SHARDS: .* in 6 shards, but shards is 4 here; set shards to 6"):
         await other.check()
     await other.close()
+
+
+V2 = """
+origin_departures_v2 = view("origin_departures_v2", departed, [origin], [mean_delay("dep_delay", 2, TEN_MINUTES)])
+delay_v2 = FeatureService(name="delay_v2", features=[origin_departures_v2])
+"""
+
+
+async def test_v2_beside_v1_leaves_v1_what_models_were_trained_on(valkey_url: str, tmp_path: Path) -> None:
+    """A model's manifest holds the digests of its views; serving compares them with what it opens here."""
+    stores = {}
+    for name, change in {
+        "before": lambda text: text,
+        "beside": lambda text: text + V2,
+        "changed": lambda text: text.replace(
+            'mean_delay("dep_delay", 1, TEN_MINUTES)', 'mean_delay("dep_delay", 2, HOUR)'
+        ),
+    }.items():
+        shutil.copytree(FLIGHTS.parent, tmp_path / name, ignore=shutil.ignore_patterns("data", "__pycache__"))
+        definitions = tmp_path / name / "features" / "definitions.py"
+        definitions.write_text(change(definitions.read_text()))
+        registry = tmp_path / name / "registry.db"
+        stores[name] = FeastStore(repo=definitions.parent, registry=registry, url=valkey_url, namespace="millstream")
+    trained = dict((await stores["before"].open("delay_v1")).views)
+    beside = (await stores["beside"].open("delay_v1")).views
+    assert {name: beside[name] for name in trained} == trained
+    changed = (await stores["changed"].open("delay_v1")).views
+    assert {name for name in trained if changed[name] != trained[name]} == {"origin_departures"}
+
+    # Until v2 is filled nobody gets a number of it, and whoever reads v1 notices nothing.
+    v1, v2 = await stores["beside"].open("delay_v1"), await stores["beside"].open("delay_v2")
+    views = list(v1._reader.views.values())
+    tiles = ValkeyTileStore(valkey_url, "millstream")
+    worker = LiveWriter(Generations(tiles, "features-tiles"), [view for view in views if not view.name.endswith("_v2")])
+    await worker.write(two_departures())
+    await LiveWriter(Generations(tiles, "features-tiles"), views).claim()
+    assert (await v1.read(ASKED, np.array([NOON, NOON])))["origin_departures__mean_delay_1h"][0] == 15.0
+    with pytest.raises(FeaturesUnavailable, match="millstream features rebuild --view origin_departures_v2"):
+        await v2.read({"origin": ["JFK"]}, np.array([NOON]))
+    await tiles.close()
+    for store in stores.values():
+        await store.close()

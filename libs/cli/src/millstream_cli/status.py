@@ -22,6 +22,7 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     async with httpx.AsyncClient(timeout=5.0) as http:
         ready = await asyncio.gather(*(missing_of(http, url) for url in state.services.values()))
         loops, views = await asyncio.gather(_loops(http, state), _views(http, state))
+    unfilled = await _unfilled(state)
     meters = Meters(state.kafka, list(_streams(state)))
     await meters.once()
     services: dict[str, dict[str, Any]] = {
@@ -31,7 +32,14 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     if as_json:
         print(
             json.dumps(
-                {"services": services, "views": views, "loops": loops, "kafka": state.kafka, "mlflow": state.mlflow},
+                {
+                    "services": services,
+                    "views": views,
+                    "unfilled": unfilled,
+                    "loops": loops,
+                    "kafka": state.kafka,
+                    "mlflow": state.mlflow,
+                },
                 indent=2,
             )
         )
@@ -47,6 +55,8 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
         console.print(_freshness(views))
     for loop in loops:
         console.print(_line(loop), soft_wrap=True)
+    for name in unfilled:
+        console.print(f"view {name} cannot be read: millstream features rebuild --view {name}", soft_wrap=True)
 
 
 def _streams(state: MillState) -> list[str]:
@@ -83,6 +93,22 @@ def _freshness(views: list[dict[str, Any]]) -> Table:
         says = f"behind: an event of {waits} waits" if waits else "has all of its stream"
         table.add_row(view["view"], view["stream_time"] or "none yet", says)
     return table
+
+
+async def _unfilled(state: MillState) -> list[str]:
+    """The windowed views without tiles that could be read; none when Valkey does not answer."""
+    from millstream_tiles.errors import StoreUnavailable
+    from millstream_tiles.generations import Generations
+    from millstream_tiles.tile_store import ValkeyTileStore
+
+    store = ValkeyTileStore(state.valkey, "millstream", timeout=5.0)
+    try:
+        table = await Generations(store, "features-tiles").read()
+        return sorted(name for name, one in table.views.items() if not one.live)
+    except StoreUnavailable:
+        return []
+    finally:
+        await store.close()
 
 
 def _line(loop: dict[str, Any]) -> str:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream_tiles.definition import LARGEST
+from millstream_tiles.definition import LARGEST, View
 from millstream_tiles.events import EventBatch
 from millstream_tiles.filters import filter_of, filtered
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Floats, Ints
 from millstream_tiles.sketches import distinct_entries, spread_slots
+
+
+def columns_read(views: Iterable[View]) -> tuple[str, ...]:
+    """The columns of events that `views` read: keys, what is aggregated, and what their filters look at."""
+    wanted: set[str] = set()
+    for view in views:
+        wanted |= {*view.keys, *(aggregate.column for aggregate in view.aggregates)}
+        wanted |= set(filter_of(view.where).fields) if view.where is not None else set()
+    return tuple(sorted(wanted - {"", "*"}))
 
 
 class Columns:

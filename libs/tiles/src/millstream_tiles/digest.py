@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from millstream_tiles.definition import View
 
 
+@lru_cache(maxsize=4096)
 def digest(view: View) -> str:
     """sha256 of the definition. Whatever changes a value (keys, windows, lateness, the stream) changes it.
 

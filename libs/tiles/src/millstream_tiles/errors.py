@@ -81,6 +81,15 @@ class StoreUnavailable(TilesError):
     """The online store did not answer, or is not able to now. Nothing is known to be applied; try again later."""
 
 
+class ViewNotReady(StoreUnavailable):
+    """The online store has no tiles for a view as it is defined here; the message says how to fill it. Until then any number
+    would be a wrong one."""
+
+
+class RebuildRefused(TilesError):
+    """A rebuild, or the removal of a view, cannot go on; the message says why and what to do first."""
+
+
 class LakeUnavailable(TilesError):
     """The lake cannot be read or written now. Nothing was lost; call again, a repeated append adds nothing twice."""
 

@@ -14,6 +14,8 @@ class MemoryTileStore:
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
+        self.revision = 0
+        """Of the table of generations; whoever makes one sets it."""
         self.tiles: dict[tuple[str, int, str, str], dict[int, Floats]] = {}
         """(view, slide, layout's mark, entity) -> index -> row."""
         self.clock: dict[tuple[str, int], int] = {}
@@ -21,6 +23,8 @@ class MemoryTileStore:
         self._ids: dict[tuple[int, str], dict[int, set[str]]] = {}
 
     async def apply(self, batch: TileBatch, *, group: str) -> Applied:
+        if batch.revision != self.revision:
+            return Applied(outcome=Outcome.STALE, fence=-1)
         key = (batch.shard, group, batch.stream, batch.partition)
         fence = self._fences.get(key)
         at = fence.offset if fence else -1

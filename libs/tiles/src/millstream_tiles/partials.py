@@ -73,6 +73,8 @@ class TileBatch:
     accept_gap: bool = False
     """The offsets between the fence and `start` are gone for good (log start, compaction): move over them."""
     shard: int = 0
+    revision: int = 0
+    """Of the table of generations that the writer knows; the store refuses any but its own."""
 
 
 def tile_batch(

@@ -21,6 +21,8 @@ class Outcome(StrEnum):
     """The store has not seen all that came before; nothing changed. Seek back to the fence + 1."""
     SEEN = "seen"
     """Some of its event ids were counted before; nothing changed. Drop those events and apply the rest."""
+    STALE = "stale"
+    """The writer knows another table of generations than the store; nothing changed. Read it anew (`LiveWriter` does)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Applied:
 
     outcome: Outcome
     fence: int
-    """Last offset that the store has applied; -1: none."""
+    """Last offset that the store has applied; -1: none, or not looked at."""
     seen: frozenset[str] = frozenset()
 
 

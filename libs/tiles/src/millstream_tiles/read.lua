@@ -1,8 +1,9 @@
 -- Reads the tiles of many entities in one round trip.
 --
--- KEYS: hashes, family by family. ARGV: for each family how many keys it has, how many ranges of tiles are wanted (0: all that
--- there is), and of each range its first and last tile.
--- Answers for each family two strings: the number of tiles of each key (<I4 each), and all their rows, one after another.
+-- KEYS: hashes, family by family, then the revision of the table of generations. ARGV: for each family how many keys it has,
+-- how many ranges of tiles are wanted (0: all that there is), and of each range its first and last tile.
+-- Answers for each family two strings: the number of tiles of each key (<I4 each), and all their rows, one after another;
+-- then the revision, so that nobody reads a generation that has been replaced.
 
 local CHUNK = 1000 -- arguments of one call; Lua's stack holds 8,000
 
@@ -44,4 +45,5 @@ while at <= #ARGV do
   answer[#answer + 1] = table.concat(counts)
   answer[#answer + 1] = table.concat(rows)
 end
+answer[#answer + 1] = redis.call('GET', KEYS[#KEYS]) or '0'
 return answer

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from millstream_tiles.definition import View
+from millstream_tiles.errors import ViewNotReady
 from millstream_tiles.few_windows import Step, steps_of
 from millstream_tiles.keys import entity_text
+from millstream_tiles.known_table import KnownTable
 from millstream_tiles.layout import Ints
 from millstream_tiles.partials import shard_of
 from millstream_tiles.tile_keys import TileKeys, entity_bytes
@@ -75,6 +77,19 @@ class Plan(NamedTuple):
     questions: list[Question]
     shards: list[list[Family]]
     """Of each shard that is asked."""
+    revisions: Sequence[bytes]
+    """Of the table of generations: the key in each shard."""
+    missing: str | None = None
+    """A view that has no tiles to be read; nothing is asked then."""
+
+    def whole(self) -> Plan:
+        """This plan. Raises ViewNotReady."""
+        if self.missing is not None:
+            raise ViewNotReady(
+                f"view {self.missing!r} has no tiles of this definition yet: "
+                f"millstream features rebuild --view {self.missing}"
+            )
+        return self
 
     def calls(self) -> list[Call]:
         """One a shard that is asked."""
@@ -82,6 +97,7 @@ class Plan(NamedTuple):
         for families in self.shards:
             keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
             wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
+            keys.append(self.revisions[families[0].shard])
             calls.append((keys, wanted))
         return calls
 
@@ -89,10 +105,12 @@ class Plan(NamedTuple):
 class Planner:
     """Plans reads of `views`, which may come to be more while it is used."""
 
-    def __init__(self, views: Mapping[str, View], keys: TileKeys) -> None:
+    def __init__(self, views: Mapping[str, View], keys: TileKeys, known: KnownTable) -> None:
         self._views = views
         self._keys = keys
-        self._shapes: dict[str, tuple[View, tuple[Shape, ...]]] = {}
+        self._known = known
+        self._revisions = [keys.revision(shard) for shard in range(keys.shards)]
+        self._shapes: dict[str, tuple[View, str, tuple[Shape, ...]]] = {}
         self._kinds: dict[tuple[Any, ...], int] = {}
 
     def plan(self, requests: Sequence[Request], as_of: int | Ints) -> Plan:
@@ -104,14 +122,18 @@ class Planner:
         shards: list[list[Family]] = [[] for _ in range(self._keys.shards)]
         for name, columns in requests:
             view = self._views[name]
-            number, question = len(questions), _distinct(view, self._shapes_of(view), [columns[k] for k in view.keys])
+            called = self._known.name_of(view)
+            if called is None:
+                return Plan([], [], self._revisions, missing=name)
+            shapes = self._shapes_of(view, called)
+            number, question = len(questions), _distinct(view, shapes, [columns[k] for k in view.keys])
             questions.append(question)
             for shard, numbers in self._by_shard(question.entities):
                 texts = [entity_bytes(question.entities[i]) for i in numbers]
                 for shape in question.shapes:
                     for level, ranges in _wanted(shape, as_of):
                         shards[shard].append(Family(number, level, shard, texts, numbers, ranges))
-        return Plan(questions, [families for families in shards if families])
+        return Plan(questions, [families for families in shards if families], self._revisions)
 
     def _by_shard(self, entities: list[str]) -> Iterable[tuple[int, list[int]]]:
         """Each shard that has some of them, with their numbers."""
@@ -122,26 +144,26 @@ class Planner:
             shards.setdefault(shard_of(entity, self._keys.shards), []).append(number)
         return shards.items()
 
-    def _shapes_of(self, view: View) -> tuple[Shape, ...]:
-        """One a family."""
+    def _shapes_of(self, view: View, called: str) -> tuple[Shape, ...]:
+        """One a family, of tiles that are `called` so."""
         known = self._shapes.get(view.name)
-        if known is not None and known[0] is view:
-            return known[1]
-        shapes = tuple(self._shape(tiling) for tiling in tilings_of(view))
-        self._shapes[view.name] = view, shapes
+        if known is not None and known[0] is view and known[1] == called:
+            return known[2]
+        shapes = tuple(self._shape(tiling, called) for tiling in tilings_of(view))
+        self._shapes[view.name] = view, called, shapes
         return shapes
 
-    def _shape(self, tiling: Tiling) -> Shape:
+    def _shape(self, tiling: Tiling, called: str) -> Shape:
         kinds = (tiling.slide, tiling.layout, *((a.function, a.column, a.window, a.k) for a in tiling.aggregates))
-        view, layout, shards = tiling.view.name, tiling.layout, range(self._keys.shards)
+        layout, shards = tiling.layout, range(self._keys.shards)
         return Shape(
             tiling=tiling,
             names=tuple(a.name for a in tiling.aggregates),
             counts=tuple(a.name for a in tiling.aggregates if a.function.counts),
             alike=self._kinds.setdefault(kinds, len(self._kinds)),
-            prefixes=tuple(self._keys.family(view, tiling.slide, layout, shard) for shard in shards),
+            prefixes=tuple(self._keys.family(called, tiling.slide, layout, shard) for shard in shards),
             steps=steps_of(tiling.aggregates, layout) if tiling.coarse is None else None,
-            coarse=None if tiling.coarse is None else self._shape(tiling.coarse),
+            coarse=None if tiling.coarse is None else self._shape(tiling.coarse, called),
         )
 
 

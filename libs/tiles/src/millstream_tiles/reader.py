@@ -7,6 +7,7 @@ from typing import Any
 
 from millstream_tiles.connection import Command
 from millstream_tiles.definition import View
+from millstream_tiles.known_table import KnownTable
 from millstream_tiles.layout import Ints
 from millstream_tiles.ports import Fence
 from millstream_tiles.read_plan import Planner, Request
@@ -30,13 +31,14 @@ class WindowReader:
         # `timeout` (seconds): a read takes about 2 ms; one that takes a thousand times as long will not be waited for.
         self.client = TileClient(url, namespace, shards, timeout=timeout)
         self._keys = self.client.keys
-        self._planner = Planner(views, self._keys)
+        self._known = KnownTable()
+        self._planner = Planner(views, self._keys, self._known)
 
     def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
         """For each request the view's features: arrays with one value a row.
 
         `as_of` is microseconds, one for all or one a row. A null key has empty windows. Raises StoreUnavailable,
-        ShardsDiffer, and KeyError for a view or a join key that is not there.
+        ShardsDiffer, ViewNotReady, and KeyError for a view or a join key that is not there.
         """
         return self.read_along(requests, as_of, ())[0]
 
@@ -50,7 +52,13 @@ class WindowReader:
         """`read`, and in the same round trip the replies to other commands."""
         plan = self._planner.plan(requests, as_of)
         replies, rest = self.client.fetch(plan.calls(), others)
-        return values_of(plan, as_of, replies), rest
+        while not self._known.holds(replies) or plan.missing:
+            if not self._known.learn(self.client.table()):
+                self._known.check()
+                break
+            plan = self._planner.plan(requests, as_of)
+            replies, rest = self.client.fetch(plan.calls(), others)
+        return values_of(plan.whole(), as_of, replies), rest
 
     async def read_along_async(
         self, requests: Sequence[Request], as_of: int | Ints, others: Sequence[Command]
@@ -58,7 +66,13 @@ class WindowReader:
         """`read_along` for the event loop."""
         plan = self._planner.plan(requests, as_of)
         replies, rest = await self.client.fetch_async(plan.calls(), others)
-        return values_of(plan, as_of, replies), rest
+        while not self._known.holds(replies) or plan.missing:
+            if not self._known.learn(await self.client.table_async()):
+                self._known.check()
+                break
+            plan = self._planner.plan(requests, as_of)
+            replies, rest = await self.client.fetch_async(plan.calls(), others)
+        return values_of(plan.whole(), as_of, replies), rest
 
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable, ShardsDiffer."""

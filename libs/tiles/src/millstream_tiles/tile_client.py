@@ -40,7 +40,10 @@ class TileClient:
         self._agreed_at = float("-inf")
 
     def fetch(self, calls: Sequence[Call], others: Sequence[Command] = ()) -> tuple[list[list[bytes]], list[Any]]:
-        """The answers of `read.lua`, in the order of `calls`, and those to `others`, in one round trip."""
+        """The answers of `read.lua`, in the order of `calls`, and those to `others`, in one round trip.
+
+        The last item of each answer of the script is the revision of the table of generations.
+        """
         with answering():
             try:
                 replies = self._ask([*_commands(calls, "EVALSHA", READ.sha), *others])
@@ -64,6 +67,19 @@ class TileClient:
             if self._doubtful(tiles):
                 self._agree(await self._loop().get(self.keys.shard_count()))
         return tiles, rest
+
+    def table(self) -> bytes | None:
+        """The table of generations as it lies in the store."""
+        with answering():
+            found: bytes | None = self.sync().get(self.keys.generations())
+        return found
+
+    async def table_async(self) -> bytes | None:
+        """`table` for the event loop."""
+        with answering():
+            await self._loop().initialize()
+            found: bytes | None = await self._loop().get(self.keys.generations())
+        return found
 
     def clocks(self, streams: Sequence[str]) -> dict[str, dict[int, int]]:
         """Stream -> partition -> its stream time in the slowest shard (microseconds)."""

@@ -46,6 +46,14 @@ class TileKeys:
         """The number of shards of the namespace, which never changes while it has data."""
         return f"{{{self.namespace}:shards}}"
 
+    def generations(self) -> bytes:
+        """The table of generations (`generation.Table` as JSON)."""
+        return f"{self._tag(0)}:generations".encode()
+
+    def revision(self, shard: int) -> bytes:
+        """The table's revision, in each shard, where every script compares it."""
+        return f"{self._tag(shard)}:revision".encode()
+
     def everything(self) -> str:
         """A SCAN pattern for all keys of the namespace."""
         return f"{{{self.namespace}:*"

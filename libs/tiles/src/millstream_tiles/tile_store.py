@@ -33,6 +33,16 @@ class ValkeyTileStore:
         self._claimed = False
         """Whether the store knows our number of shards; forgotten as soon as it may have lost something."""
 
+    @property
+    def keys(self) -> TileKeys:
+        """The names of everything in this store."""
+        return self._keys
+
+    @property
+    def client(self) -> Any:
+        """The asyncio client, for what is not a batch: the table of generations, the removal of old ones."""
+        return self._client
+
     async def apply(self, batch: TileBatch, *, group: str) -> Applied:
         keys, args = self.call(batch, group)
         try:
@@ -66,7 +76,7 @@ class ValkeyTileStore:
             args += [family.layout.ops.encode(), len(family.entities)]
             args += [family.counts.astype("<u4").tobytes(), family.rows.astype("<f8").tobytes()]
             args += [family.cutoff, family.keep, family.expire]
-        return keys, args
+        return [*keys, names.revision(shard)], [*args, batch.revision]
 
     async def fence(self, group: str, stream: str, partition: int) -> Fence | None:
         with answering():

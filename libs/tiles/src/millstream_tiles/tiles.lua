@@ -5,6 +5,7 @@
 -- KEYS[3] index of the id buckets of the stream
 -- KEYS[4..] for each id bucket of the batch: the bucket before it, itself, the one after; then one key an entity
 -- ARGV[1..8] partition, start, end, stream_time, accept_gap, number of id buckets, number of families, id span (us)
+-- KEYS[#KEYS], ARGV[#ARGV]: revision of the table of generations, and the one that the writer knows (0: none)
 -- ARGV[9..] for each bucket: bucket number, prefix of bucket keys, n, id 1 .. id n
 --           for each family: ops, n entities, counts (<I4 each), rows (<d each), cutoff, keep (0: as the hash itself says),
 --           expire (ms)
@@ -16,6 +17,9 @@ local partition, first, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Locals, and no formatting of numbers below: together a third of the time of this script.
 local call, pack, unpackd, sub = redis.call, struct.pack, struct.unpack, string.sub
+
+-- 0. A writer that does not know which generations there are would leave one of them out.
+if (call('GET', KEYS[#KEYS]) or '0') ~= ARGV[#ARGV] then return {'stale', -1} end
 
 -- 1. The fence.
 local fence, clock = nil, 0

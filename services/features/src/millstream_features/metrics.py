@@ -62,6 +62,12 @@ class FeatureMetrics:
             ["stream"],
             registry=registry,
         )
+        self.unfilled = Gauge(
+            "millstream_view_unfilled",
+            "1: the view is new or changed and cannot be read. Then run: millstream features rebuild --view NAME.",
+            ["view"],
+            registry=registry,
+        )
         self.lake_rows = Counter("millstream_lake_rows", "Rows appended to the lake.", ["stream"], registry=registry)
         self.lake_seconds = Histogram(
             "millstream_lake_append_seconds",

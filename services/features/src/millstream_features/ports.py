@@ -49,7 +49,10 @@ class Tiles(Protocol):
     """Where windows live. Called by one subscriber per stream; may wait for the store, never blocks the loop."""
 
     async def check(self) -> None:
-        """Whether the store is there; called before the first record. Raises StoreUnavailable, which says what to do."""
+        """Whether the store is there, and which views it has; called before the first record, perhaps again.
+
+        Raises StoreUnavailable, which says what to do.
+        """
 
     async def apply(self, batch: Slice) -> Applied:
         """Merge the batch and move its fence, together or not at all. Safe to call twice.

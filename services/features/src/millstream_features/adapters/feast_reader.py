@@ -14,7 +14,7 @@ from millstream.project import FeatureCatalogue
 from millstream_features.adapters.feast_rows import FeastRows
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
-from millstream_tiles.ports import TileStore
+from millstream_tiles.tile_store import ValkeyTileStore
 
 if TYPE_CHECKING:
     from millstream_tiles.service_views import ServiceView
@@ -45,7 +45,7 @@ class FeastReader:
         self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())
 
-    def tile_store(self) -> TileStore:
+    def tile_store(self) -> ValkeyTileStore:
         """Where the tiles are written that this reads."""
         from millstream_tiles.online_store import tile_store_of
 

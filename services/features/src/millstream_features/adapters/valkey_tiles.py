@@ -1,4 +1,4 @@
-"""Tiles in Valkey or Redis, through the library's writer."""
+"""Tiles in Valkey or Redis, through the library's writer for generations: a view may be rebuilt while we write."""
 
 from __future__ import annotations
 
@@ -13,51 +13,57 @@ from millstream_features.errors import StoreUnavailable
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
 from millstream_tiles import errors as tiles_errors
+from millstream_tiles.columns import columns_read
 from millstream_tiles.definition import View
 from millstream_tiles.events import EventBatch
-from millstream_tiles.ports import Outcome, TileStore
-from millstream_tiles.writer import TileWriter
+from millstream_tiles.generation import Table
+from millstream_tiles.generations import Generations
+from millstream_tiles.live_writer import LiveWriter
+from millstream_tiles.ports import Outcome
+from millstream_tiles.tile_store import ValkeyTileStore
 
 log = logging.getLogger(__name__)
 
 
 class ValkeyTiles:
-    """`ports.Tiles` on a tile store: one writer per stream, with that stream's views."""
+    """`ports.Tiles` on a tile store. One writer for all streams: they share the table of generations."""
 
     def __init__(
         self,
         *,
-        store: TileStore,
+        store: ValkeyTileStore,
         streams: Mapping[str, Stream],
         views: Sequence[View],
         group: str,
         metrics: FeatureMetrics,
     ) -> None:
         self._store = store
-        self._group = group
         self._metrics = metrics
         self._ids = {name: stream.id for name, stream in streams.items()}
-        self._writers: dict[str, TileWriter] = {}
+        self._views = tuple(views)
+        self._writer = LiveWriter(Generations(store, group), views)
+        self._told: Table | None = None
+        """The table of generations of which we spoke last."""
         self._columns: dict[str, tuple[str, ...]] = {}
         for name in streams:
             mine = [v for v in views if v.stream == name]
-            self._writers[name] = TileWriter(store, mine, group)
-            wanted = {k for v in mine for k in v.keys} | {a.column for v in mine for a in v.aggregates}
-            self._columns[name] = tuple(sorted(wanted - {"", "*"}))
+            self._columns[name] = columns_read(mine)
         self._asked_back: dict[tuple[str, int], int] = {}
         """Fence that a partition was rewound to; meeting it again means that Kafka no longer has what is between."""
 
     async def check(self) -> None:
         try:
             await self._store.check()
+            await self._writer.claim()
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
         except tiles_errors.ShardsDiffer as error:
             raise BadSetup(f"MILLSTREAM_SHARDS: {error}") from error
+        self._tell()
 
     async def apply(self, batch: Slice) -> Applied:
         events = self._event_batch(batch)
-        writer = self._writers[batch.stream]
+        writer = self._writer
         partition = (batch.stream, batch.partition)
         try:
             result = await writer.write(events)
@@ -72,7 +78,25 @@ class ValkeyTiles:
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(str(error)) from error
         self._asked_back.pop(partition, None)
+        self._tell()
         return Applied(repeated=result.outcome is Outcome.ALREADY, behind_at=None)
+
+    def _tell(self) -> None:
+        """Say which views are not filled, whenever that changes."""
+        table = self._writer.table
+        if table is None or table is self._told:
+            return
+        self._told = table
+        for view in self._views:
+            unfilled = table.generation_of(view) is None
+            self._metrics.unfilled.labels(view.name).set(unfilled)
+            if unfilled:
+                log.error(
+                    "view %s is new or changed and misses what came before: millstream features rebuild --view %s",
+                    view.name,
+                    view.name,
+                    extra={"view": view.name},
+                )
 
     def _event_batch(self, batch: Slice) -> EventBatch:
         events = batch.events

@@ -1,0 +1,103 @@
+"""Reads a project's streams from Kafka by partition and offset, as the features service hears them: for a rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from millstream.project.stream import Stream
+from millstream.runtime.records import Batch
+from millstream.runtime.user_events import read_batch
+from millstream_cli.errors import Stuck
+from millstream_cli.offsets import Offsets
+from millstream_tiles.columns import columns_read
+from millstream_tiles.definition import View
+from millstream_tiles.events import EventBatch
+
+MOST = 20_000
+"""Records of one poll: a few steps of the store."""
+WAIT_MS = 200
+"""How long a poll waits for records; then the rebuild looks whether anything is left."""
+
+
+class TopicLog:
+    """`rebuild.Topics` on Kafka. In no consumer group: what it reads moves nobody's position. An async context manager."""
+
+    def __init__(self, bootstrap: str, streams: Mapping[str, Stream], views: Sequence[View]) -> None:
+        self._bootstrap = bootstrap
+        self._streams = streams
+        self._views = views
+        self._offsets = Offsets(bootstrap)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=8 * 1024 * 1024,
+        )
+        self._first: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}
+
+    async def __aenter__(self) -> TopicLog:
+        try:
+            await self._offsets.start()
+            await self._consumer.start()
+        except KafkaError as error:
+            await self.__aexit__()
+            raise Stuck(f"Kafka at {self._bootstrap} does not answer: {error}") from error
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._consumer.stop()
+        await self._offsets.stop()
+
+    async def partitions(self, stream: str) -> Mapping[int, tuple[int, int]]:
+        """Each partition's first offset that is still there and the one after its last. Raises Stuck."""
+        ends = await self._offsets.ends([stream])
+        if self._consumer.assignment() != set(ends):
+            self._consumer.assign(sorted(ends))
+            self._next = {}
+        try:
+            self._first = await self._consumer.beginning_offsets(list(ends))
+        except KafkaError as error:
+            raise Stuck(f"Kafka does not say where {stream} begins: {error!r}") from error
+        return {p.partition: (self._first[p], end) for p, end in ends.items()}
+
+    async def read(self, stream: str, positions: Mapping[int, int]) -> Sequence[EventBatch]:
+        """Good events from `positions` on; those that the features service dead-letters are left out. Raises Stuck."""
+        starts = {}
+        for number, offset in positions.items():
+            partition = TopicPartition(stream, number)
+            starts[partition] = max(offset, self._first.get(partition, 0))
+        try:
+            for partition, offset in starts.items():
+                if self._next.get(partition) != offset:
+                    self._consumer.seek(partition, offset)
+            found = await self._consumer.getmany(timeout_ms=WAIT_MS, max_records=MOST)
+        except KafkaError as error:
+            raise Stuck(f"{stream} cannot be read: {error!r}") from error
+        self._next = dict(starts)
+        batches = []
+        for partition, records in found.items():
+            if records:
+                self._next[partition] = records[-1].offset + 1
+                end = records[-1].offset
+                batches.append(self._batch(Batch(stream, partition.partition, starts[partition], end, records)))
+        return batches
+
+    def _batch(self, batch: Batch) -> EventBatch:
+        stream = self._streams[batch.topic]
+        events, _ = read_batch(stream, batch)
+        return EventBatch(
+            stream=batch.topic,
+            partition=batch.partition,
+            start=batch.start,
+            end=batch.end,
+            offsets=np.array([e.record.offset for e in events], dtype=np.int64),
+            event_time=np.array([e.time for e in events], dtype=np.int64),
+            known_at=np.array([e.known_at for e in events], dtype=np.int64),
+            ids=None if stream.id is None else [e.event.get(stream.id) for e in events],
+            columns={name: [e.event.get(name) for e in events] for name in columns_read(self._views)},
+        )
