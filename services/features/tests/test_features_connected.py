@@ -167,6 +167,8 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
         await until(process, 3)
         lake = Lake(environment["MILLSTREAM_LAKE"])
         await asyncio.to_thread(lake.wait_for, DEPARTED, LAKE, {0: len(JUNK) + 4}, timeout=30)
+        valkey.flush()
+        await until(process, 3)  # and nothing new came
         process.child.terminate()
         assert await process.child.wait() == 0
     rows = read_events(lake, DEPARTED, ["flight_id", "_offset"])

@@ -13,7 +13,7 @@ from millstream.project import Stream
 from millstream.runtime.delivery import Batch, Hold, Rewind
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
 from millstream_features.errors import LakeUnavailable, StoreUnavailable
-from millstream_features.handlers import ApplyToTiles, KeepInLake, TidyLake, parts_of
+from millstream_features.handlers import ApplyToTiles, KeepInLake, LookBack, TidyLake, parts_of
 from millstream_features.handlers import tiles as handlers
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
@@ -324,3 +324,42 @@ async def test_a_table_is_tidied_by_who_has_its_first_partition_and_a_failure_is
     history.away = False
     await tidy.tidy()
     assert seen.lake_untidied.labels(DEPARTED.name)._value.get() == 1
+
+
+class Heard:
+    """A subscription that has handled three records of one partition."""
+
+    def __init__(self) -> None:
+        self.next = {(DEPARTED.name, 0): 3}
+        self.rewound: dict[tuple[str, int], int] = {}
+
+    def handled(self) -> dict[tuple[str, int], int]:
+        return dict(self.next)
+
+    def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
+        self.rewound |= starts
+
+
+async def test_a_store_that_lost_what_it_had_is_filled_again_though_nothing_comes() -> None:
+    tiles, heard = MemoryTiles(), Heard()
+    apply = applying(tiles)
+    look = LookBack(tiles, [heard])
+    await apply(batch(departure(0), departure(1), departure(2)))
+    await look.look()
+    assert heard.rewound == {}, "it has all of it"
+    tiles.fences[DEPARTED.name, 0] = 0
+    await look.look()
+    assert heard.rewound == {(DEPARTED.name, 0): 1}, "a replica was promoted that had seen the first record alone"
+    tiles.fences.clear()
+    await look.look()
+    assert heard.rewound == {(DEPARTED.name, 0): 0}
+
+
+async def test_a_worker_starts_behind_what_the_windows_have_whatever_kafka_was_told() -> None:
+    tiles = MemoryTiles()
+    apply = applying(tiles)
+    await apply(batch(departure(0), departure(1)))
+    assert await apply.assigned([(DEPARTED.name, 0), (DEPARTED.name, 1)]) == {
+        (DEPARTED.name, 0): 2,
+        (DEPARTED.name, 1): 0,
+    }

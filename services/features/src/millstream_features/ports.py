@@ -54,6 +54,12 @@ class Tiles(Protocol):
         Raises StoreUnavailable, which says what to do.
         """
 
+    async def applied(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
+        """Last offset of each partition that the windows have; one of which they have nothing is missing.
+
+        Less than before where the store lost what it had. Raises StoreUnavailable.
+        """
+
     async def apply(self, batch: Slice) -> Applied:
         """Merge the batch and move its fence, together or not at all. Safe to call twice.
 

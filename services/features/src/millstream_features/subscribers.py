@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from millstream.contracts.topics import PREDICTIONS, TILES_GROUP
 from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
-from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, TidyLake
+from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, LookBack, TidyLake
 
 TILES = TILES_GROUP
 LAKE = "features-lake"
@@ -33,8 +33,12 @@ def hear(
     """Two groups, since a slow lake must not delay fresh features. Tiles: one consumer per stream that any view reads,
     so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway. Streams that are not
     given are another process' part. Without `tidy` the tables are left to whoever runs `millstream lake`."""
-    for name in tiles_streams:
-        service.hears([name], group=TILES, handler=tiles, gulp=CATCH_UP)
+    heard = [
+        service.hears([name], group=TILES, handler=tiles, assigned=tiles.assigned, gulp=CATCH_UP)
+        for name in tiles_streams
+    ]
+    if heard:
+        service.keeps("looking back", LookBack(tiles.tiles, heard).keep_looking)
     if lake_streams:
         service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
         service.keeps("appending to the lake", lake.keep_flushing)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -26,6 +25,7 @@ from millstream.errors import RetryLater
 from millstream.runtime.health import Health, Progress
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
+from millstream.runtime.raw_records import raw_decoder, raw_parser, wait_for_records
 from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope, known_at
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import Bounds, TopicBounds
@@ -149,13 +149,13 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             # A member hears of a rebalance by its next heartbeat: the group stands still until its slowest has heard.
             heartbeat_interval_ms=min(1000, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=60_000,
-            parser=_raw_parser,
-            decoder=_raw_decoder,
+            parser=raw_parser,
+            decoder=raw_decoder,
             listener=self,
         )
         self._subscriber(self._poll)
         # The library's own poll, having waited 200 ms in vain, sleeps for as long again; records lie there meanwhile.
-        self._subscriber.get_msg = partial(_wait_for_records, most=settings.fetch_max_records)
+        self._subscriber.get_msg = partial(wait_for_records, most=settings.fetch_max_records)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._forget(revoked)
@@ -237,6 +237,16 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 return {(p.topic, p.partition): await consumer.position(p) for p in consumer.assignment()}
         except (KafkaError, TimeoutError) as error:
             raise RetryLater(f"the partitions are moving: {error or 'timeout'}") from error
+
+    def handled(self) -> dict[tuple[str, int], int]:
+        """Where the next batch of each assigned partition begins, where one was handled since its assignment."""
+        return {(p.topic, p.partition): offset for p, offset in self._next.items()}
+
+    def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Read these partitions again from there: the store has lost what came of them. A batch in hand goes on."""
+        for (topic, partition), offset in starts.items():
+            log.warning("rewinding: the store has lost what it had", extra={"topic": topic, "offset": offset})
+            self._seek(self._subscriber.consumer, TopicPartition(topic, partition), offset)
 
     async def drain(self, timeout: float) -> None:
         """Stop taking new polls. FastStream waits for the poll in hand (bounded) and leaves the group."""
@@ -358,23 +368,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         lag = max(0, end - following) if end is not None else 0
         self._progress.saw(partition.topic, partition.partition, lag)
         self._metrics.lag.labels(partition.topic, str(partition.partition), self.group).set(lag)
-
-
-async def _wait_for_records(consumer: Any, *, most: int) -> tuple[Record, ...]:
-    """One poll: records of any partitions, as soon as there are some; empty after a second, to see whether to stop."""
-    found = await consumer.getmany(timeout_ms=1000, max_records=most)
-    return tuple(chain.from_iterable(found.values()))
-
-
-async def _raw_parser(message: Any, original: Any) -> KafkaMessage:
-    """Leave the records as they are: the library's parser decodes headers as UTF-8 and trips over strangers' bytes."""
-    parser = original.__self__
-    parsed: KafkaMessage = parser.msg_class(body=b"", raw_message=message, consumer=parser._consumer)
-    return parsed
-
-
-async def _raw_decoder(message: KafkaMessage) -> KafkaMessage:
-    return message
 
 
 __all__ = [

@@ -19,6 +19,9 @@ class MemoryTiles:
     async def check(self) -> None:
         """Always there."""
 
+    async def applied(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
+        return {p: self.fences[stream, p] for p in partitions if (stream, p) in self.fences}
+
     async def apply(self, batch: Slice) -> Applied:
         partition = (batch.stream, batch.partition)
         fence = self.fences.get(partition, -1)

@@ -38,6 +38,7 @@ class ValkeyTiles:
         metrics: FeatureMetrics,
     ) -> None:
         self._store = store
+        self._group = group
         self._metrics = metrics
         self._ids = {name: stream.id for name, stream in streams.items()}
         self._views = tuple(views)
@@ -60,6 +61,13 @@ class ValkeyTiles:
         except tiles_errors.ShardsDiffer as error:
             raise BadSetup(f"MILLSTREAM_SHARDS: {error}") from error
         self._tell()
+
+    async def applied(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
+        try:
+            fences = {p: await self._store.fence(self._group, stream, p) for p in partitions}
+        except tiles_errors.StoreUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+        return {p: fence.offset for p, fence in fences.items() if fence is not None}
 
     async def apply(self, batch: Slice) -> Applied:
         events = self._event_batch(batch)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from millstream_features.handlers.lake import KeepInLake, TidyLake
 from millstream_features.handlers.skew import CheckSkew
-from millstream_features.handlers.tiles import ApplyToTiles, parts_of
+from millstream_features.handlers.tiles import ApplyToTiles, LookBack, parts_of
 
-__all__ = ["ApplyToTiles", "CheckSkew", "KeepInLake", "TidyLake", "parts_of"]
+__all__ = ["ApplyToTiles", "CheckSkew", "KeepInLake", "LookBack", "TidyLake", "parts_of"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 from millstream.contracts.topics import late_topic
 from millstream.project.stream import Stream
@@ -12,6 +13,7 @@ from millstream.runtime.delivery import Batch, Rejected, Rewind
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.user_events import UserEvent
 from millstream_features.domain.event_names import EventNames
+from millstream_features.errors import StoreUnavailable
 from millstream_features.handlers.events import read_events, slice_of
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Slice, Tiles
@@ -50,9 +52,18 @@ class ApplyToTiles:
         self._streams = streams
         self._names = names
         self._views = views
-        self._tiles = tiles
+        self.tiles = tiles
         self._publisher = publisher
         self._metrics = metrics
+
+    async def assigned(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """New partitions start behind what the windows have, whatever Kafka was told: state and position are lost together."""
+        starts = dict.fromkeys(partitions, 0)
+        for stream in {topic for topic, _ in partitions}:
+            mine = [partition for topic, partition in partitions if topic == stream]
+            for partition, offset in (await self.tiles.applied(stream, mine)).items():
+                starts[stream, partition] = offset + 1
+        return starts
 
     async def __call__(self, batch: Batch) -> Sequence[Rejected]:
         stream = self._streams[batch.topic]
@@ -73,7 +84,7 @@ class ApplyToTiles:
         return rejected
 
     async def _apply(self, stream: Stream, part: Slice) -> None:
-        applied = await self._tiles.apply(part)
+        applied = await self.tiles.apply(part)
         if applied.behind_at is not None:
             raise Rewind(applied.behind_at)
         await self._report_late(stream, part.events)
@@ -94,3 +105,48 @@ class ApplyToTiles:
             topic = late_topic(stream.name)
             await self._publisher.publish([Outgoing(topic, r.key, r.value or b"", list(r.headers)) for r in late])
             self._metrics.late.labels(stream.name).inc(len(late))
+
+
+class Heard(Protocol):
+    """What of a subscription `LookBack` uses. `millstream.runtime.delivery.Subscription` fits."""
+
+    def handled(self) -> dict[tuple[str, int], int]:
+        """Where the next batch of each partition begins."""
+
+    def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Read these partitions again from there."""
+
+
+class LookBack:
+    """Has the losses of the store made good while nothing comes: the next batch would tell, but may be long in coming.
+
+    A server that was emptied or a replica that was promoted without its last seconds has lost windows and fences together.
+    """
+
+    def __init__(self, tiles: Tiles, heard: Sequence[Heard], *, every: float = 5.0) -> None:
+        """`every`: seconds between two looks, each of one small read a partition."""
+        self._tiles = tiles
+        self._heard = heard
+        self._every = every
+
+    async def keep_looking(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._every)
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                log.info("cannot look back now: %s", error)
+
+    async def look(self) -> None:
+        """Rewind what the store has less of than was handled. Raises StoreUnavailable."""
+        for heard in self._heard:
+            # Before the fences: what is handled while we ask them is in them or not, and no loss.
+            handled = heard.handled()
+            lost = {}
+            for stream in {topic for topic, _ in handled}:
+                applied = await self._tiles.applied(stream, [p for topic, p in handled if topic == stream])
+                for (topic, partition), following in handled.items():
+                    if topic == stream and (start := applied.get(partition, -1) + 1) < following:
+                        lost[topic, partition] = start
+            heard.rewind(lost)
