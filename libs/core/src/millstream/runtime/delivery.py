@@ -120,8 +120,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._draining = False
         self._settled = asyncio.Event()
         """The store has said where the assigned partitions start."""
-        self._sought: set[TopicPartition] = set()
-        """Partitions whose start the store has moved, in the present assignment."""
+        self._sought: dict[TopicPartition, int] = {}
+        """Where the store has said that partitions start, in the present assignment."""
         if assigned is None:
             self._settled.set()
         self._starting: asyncio.Task[None] | None = None
@@ -160,6 +160,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._forget(revoked)
         self._progress.revoked()
+        self._sought = {}
         if self._assigned is not None:
             self._settled.clear()
 
@@ -198,7 +199,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 attempt += 1
         else:
             starts = {}
-        self._sought = {TopicPartition(*partition) for partition in starts}
+        self._sought = {TopicPartition(*partition): offset for partition, offset in starts.items()}
         for (topic, partition), offset in starts.items():
             log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
             self._subscriber.consumer.seek(TopicPartition(topic, partition), offset)
@@ -239,13 +240,14 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             raise RetryLater(f"the partitions are moving: {error or 'timeout'}") from error
 
     def handled(self) -> dict[tuple[str, int], int]:
-        """Where the next batch of each assigned partition begins, where one was handled since its assignment."""
-        return {(p.topic, p.partition): offset for p, offset in self._next.items()}
+        """Up to where (not included) the store has, or had, what came of each assigned partition, as far as is known."""
+        return {(p.topic, p.partition): offset for p, offset in (self._sought | self._next).items()}
 
     def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Read these partitions again from there: the store has lost what came of them. A batch in hand goes on."""
         for (topic, partition), offset in starts.items():
             log.warning("rewinding: the store has lost what it had", extra={"topic": topic, "offset": offset})
+            self._sought.pop(TopicPartition(topic, partition), None)
             self._seek(self._subscriber.consumer, TopicPartition(topic, partition), offset)
 
     async def drain(self, timeout: float) -> None:
@@ -268,7 +270,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         if not self._settled.is_set():
             # The client hands out records before the store has said where to start: read them again then.
             await self._settled.wait()
-            for partition in grouped.keys() - self._sought:
+            for partition in grouped.keys() - self._sought.keys():
                 self._seek(message.consumer, partition, grouped[partition][0].offset)
             return
         done: dict[TopicPartition, int] = {}

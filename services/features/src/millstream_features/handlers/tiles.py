@@ -111,7 +111,7 @@ class Heard(Protocol):
     """What of a subscription `LookBack` uses. `millstream.runtime.delivery.Subscription` fits."""
 
     def handled(self) -> dict[tuple[str, int], int]:
-        """Where the next batch of each partition begins."""
+        """Up to where (not included) each partition was handled."""
 
     def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Read these partitions again from there."""
