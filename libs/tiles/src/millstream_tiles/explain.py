@@ -38,16 +38,19 @@ class Reads(Protocol):
 
 
 class OpensReader(Protocol):
-    """Gives a reader that knows exactly this view by its name, until it is asked for another."""
+    """Gives a reader that knows exactly this view by its name, until it is asked for another. `original` is the view whose
+    tiles it reads; None: its own."""
 
-    def __call__(self, view: View) -> Reads: ...
+    def __call__(self, view: View, original: View | None = None) -> Reads: ...
 
 
 def reading(reader: WindowReader | MemoryWindowReader, views: dict[str, View]) -> OpensReader:
     """`reader` for one view after the other; `views` is the mapping that it was made with."""
 
-    def of(view: View) -> Reads:
+    def of(view: View, original: View | None = None) -> Reads:
         views[view.name] = view
+        if original is not None and isinstance(reader, WindowReader):
+            reader.stand_in(view, original)
         return reader
 
     return of
@@ -201,6 +204,6 @@ def _online_tiles(
         some = range(first, min(first + AT_ONCE, tiles.stop))
         columns = {k: [text] * len(some) for k, text in zip(view.keys, key, strict=True)}
         times = np.array(some, dtype=np.int64) * aggregate.slide
-        [values] = online(narrow).read([(view.name, columns)], times)
+        [values] = online(narrow, view).read([(view.name, columns)], times)
         found |= {k: plain(v) for k, v in zip(some, values[aggregate.name], strict=True)}
     return found

@@ -18,10 +18,12 @@ class KnownTable:
         self._revision = b"0"
         self._told = b"0"
         """The latest revision that a shard answered with."""
+        self.stands_for: dict[View, View] = {}
+        """Views that read the tiles of another one, whose layout they share."""
 
     def name_of(self, view: View) -> str | None:
         """What the tiles of `view` are called now; None: it has none of this definition."""
-        generation = self._table.generation_of(view)
+        generation = self._table.generation_of(self.stands_for.get(view, view))
         return None if generation is None else name_at(view.name, generation)
 
     def holds(self, replies: list[Any]) -> bool:

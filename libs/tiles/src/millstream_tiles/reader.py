@@ -74,6 +74,10 @@ class WindowReader:
             replies, rest = await self.client.fetch_async(plan.calls(), others)
         return values_of(plan.whole(), as_of, replies), rest
 
+    def stand_in(self, view: View, original: View) -> None:
+        """Read the tiles of `original` by `view`, which has its name and the same layout but other windows."""
+        self._known.stands_for[view] = original
+
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable, ShardsDiffer."""
         return self.client.clocks(self._streams())
