@@ -27,14 +27,14 @@ from quix import quix
 from read import read
 from rebuild import rebuild
 from rich.console import Console
+from scale import VARIANTS, grown
 from workload import ENTITIES
 from zipf import zipf
 
 OUT = Path(__file__).parents[1] / "out"
 SIZES = ((1_000_000, 100_000, 2), (10_000_000, 1_000_000, 2), (100_000_000, 1_000_000, 1))
 """Events, questions and runs of the join. The largest wants 3 GB of disk and some minutes: --join-events leaves it out."""
-VARIANTS = (("apply", False, False), ("apply_two_slides", True, False), ("apply_headers", False, True))
-PARTS = ["apply", "freshness", "read", "push", "rebuild", "join", "memory", "zipf", "quix"]
+PARTS = ["apply", "freshness", "read", "push", "rebuild", "join", "memory", "zipf", "scale", "quix"]
 console = Console(stderr=True)
 
 
@@ -144,6 +144,20 @@ def many(events: int, runs: int) -> dict[str, Any]:
     }
 
 
+def scaling(events: int, runs: int) -> dict[str, Any]:
+    """Workers and shards: [workers, shards, cluster, events/s, CPU µs of a worker's and of the store's event]."""
+    found = []
+    for workers, shards, cluster in VARIANTS:
+        one = best(
+            f"{workers} workers, {shards} shards",
+            runs,
+            lambda w=workers, s=shards, c=cluster: asyncio.run(grown(events, workers=w, shards=s, cluster=c)),
+            lambda applied: applied.events_per_second,
+        )
+        found.append([workers, shards, cluster, one.events_per_second, one.cpu_us["features"], one.cpu_us["valkey"]])
+    return {"apply_scaling": found}
+
+
 def besides_quix(events: int, runs: int) -> dict[str, Any]:
     """The first line of applying beside Quix Streams, in turns; the peer does the tumbling pieces of our windows."""
     ours, theirs = [], []
@@ -171,6 +185,7 @@ def main() -> None:
         "join": lambda: joining(min(asked.runs, 2), asked.join_events),
         "memory": lambda: asyncio.run(memory()),
         "zipf": lambda: many(asked.events, asked.runs),
+        "scale": lambda: scaling(2 * asked.events, min(asked.runs, 2)),
         "quix": lambda: besides_quix(asked.events, asked.runs),
     }
     figures: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,41 +45,57 @@ async def apply(events: int, *, two_slides: bool, headers: bool) -> Applied:
             path = project(root / "project", two_slides=two_slides)
             await ensure_topics(kafka.bootstrap, topics_of(load_project(path), partitions=1))
             size = await fill(kafka.bootstrap, events, headers=headers)
-            worker = ManagedProcess(
-                "features",
-                [sys.executable, "-m", "millstream_features"],
-                log=root / "logs" / "features.log",
-                env={
-                    "MILLSTREAM_KAFKA": kafka.bootstrap,
-                    "MILLSTREAM_VALKEY": valkey.url,
-                    "MILLSTREAM_PROJECT": str(path),
-                    "MILLSTREAM_DATA": str(root / "data"),
-                    "MILLSTREAM_PORT": str(free_port()),
-                    "MILLSTREAM_PART": "tiles",
-                },
-            )
+            worker = worker_of(root, path, kafka.bootstrap, valkey.url)
             worker.launch()
             try:
-                return await watch(kafka, valkey, worker, events, size)
+                return await watch(kafka, valkey.processes, [worker], events, size)
             finally:
                 worker.terminate()
 
 
+def worker_of(root: Path, project: Path, kafka: str, valkey: str, number: int = 0, shards: int = 1) -> ManagedProcess:
+    """A features process, not yet started, that keeps the tiles alone."""
+    return ManagedProcess(
+        f"features-{number}",
+        [sys.executable, "-m", "millstream_features"],
+        log=root / "logs" / f"features-{number}.log",
+        env={
+            "MILLSTREAM_KAFKA": kafka,
+            "MILLSTREAM_VALKEY": valkey,
+            "MILLSTREAM_SHARDS": str(shards),
+            "MILLSTREAM_PROJECT": str(project),
+            "MILLSTREAM_DATA": str(root / f"data-{number}"),
+            "MILLSTREAM_PORT": str(free_port()),
+            "MILLSTREAM_PART": "tiles",
+        },
+    )
+
+
 async def watch(
-    kafka: EmbeddedKafka, valkey: EmbeddedValkey, worker: ManagedProcess, events: int, size: int
+    kafka: EmbeddedKafka,
+    stores: Sequence[ManagedProcess],
+    workers: Sequence[ManagedProcess],
+    events: int,
+    size: int,
+    *,
+    after: float = 0.0,
 ) -> Applied:
-    """From the first commit to the last: the start of the process is not what is measured."""
-    processes = {"features": worker, "valkey": valkey.processes[0], "kafka": kafka.processes[0]}
+    """From the first commit (of more than the share `after` of the events) to the last: no process' start is measured."""
+    processes = {"features": workers, "valkey": stores, "kafka": kafka.processes}
 
     def spent() -> dict[str, float]:
-        return {name: usage.cpu_seconds for name, one in processes.items() if (usage := one.usage()) is not None}
+        return {
+            name: sum(usage.cpu_seconds for one in several if (usage := one.usage()) is not None)
+            for name, several in processes.items()
+        }
 
     offsets = Offsets(kafka.bootstrap)
     await offsets.start()
     try:
-        while not (first := sum((await offsets.committed(GROUP)).values())):
-            if not worker.alive():
-                raise RuntimeError(f"the worker ended: {worker.log_tail()}")
+        while (first := sum((await offsets.committed(GROUP)).values())) <= after * events:
+            for worker in workers:
+                if not worker.alive():
+                    raise RuntimeError(f"a worker ended: {worker.log_tail()}")
             await asyncio.sleep(0.01)
         began, before, done = time.perf_counter(), spent(), first
         while done < events:
@@ -88,10 +105,10 @@ async def watch(
     finally:
         await offsets.stop()
     count = events - first
-    usage = worker.usage()
+    most = max(usage.peak_rss_bytes for worker in workers if (usage := worker.usage()) is not None)
     return Applied(
         events_per_second=round(count / seconds),
         cpu_us={name: round((after[name] - before[name]) / count * 1e6, 2) for name in after},
         event_bytes=size,
-        worker_mb=round(usage.peak_rss_bytes / 2**20) if usage else 0,
+        worker_mb=round(most / 2**20),
     )

@@ -123,21 +123,24 @@ def departure(at: float, rng: random.Random = _RNG, aircraft: str | None = None)
     return int(at * 1000), aircraft.encode(), json.dumps(event).encode()
 
 
-async def fill(bootstrap: str, count: int, *, headers: bool) -> int:
-    """Send `count` departures to the topic; bytes of one event. With `headers` as ingest sends them, else bare."""
+async def fill(bootstrap: str, count: int, *, headers: bool, partitions: int = 1) -> int:
+    """Send `count` departures to the topic, each batch to the next partition; bytes of one event.
+
+    With `headers` as ingest sends them, else bare.
+    """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=256 * 1024, acks=1)
     await producer.start()
     try:
-        batch, size = producer.create_batch(), 0
+        batch, size, sent = producer.create_batch(), 0, 0
         for at, key, value in departures(count, time.time()):
             size = len(value)
             said = [(name, value[16:40]) for name in HEADERS[:-1]] if headers else []
             if headers:
                 said.append((HEADERS[-1], json.loads(value)["departed_at"].encode()))
             while batch.append(key=key, value=value, timestamp=at, headers=said) is None:
-                await producer.send_batch(batch, STREAM, partition=0)
-                batch = producer.create_batch()
-        await (await producer.send_batch(batch, STREAM, partition=0))
+                await producer.send_batch(batch, STREAM, partition=sent % partitions)
+                batch, sent = producer.create_batch(), sent + 1
+        await (await producer.send_batch(batch, STREAM, partition=sent % partitions))
         return size
     finally:
         await producer.stop()

@@ -13,13 +13,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import redis
 from aiokafka import AIOKafkaProducer
-from apply import Applied, watch
+from apply import Applied, watch, worker_of
 
 from millstream.project import load_project
 from millstream.runtime.topic_admin import ensure_topics
 from millstream.testing.kafka import EmbeddedKafka
-from millstream.testing.ports import free_port
-from millstream.testing.process import ManagedProcess
 from millstream.testing.valkey import EmbeddedValkey
 from millstream_cli.topics import topics_of
 
@@ -101,22 +99,10 @@ async def zipf(events: int) -> Many:
             await ensure_topics(kafka.bootstrap, topics_of(load_project(path), partitions=1))
             customers = await _fill(kafka.bootstrap, events)
             before = client.info("memory")["used_memory"]
-            worker = ManagedProcess(
-                "features",
-                [sys.executable, "-m", "millstream_features"],
-                log=root / "logs" / "features.log",
-                env={
-                    "MILLSTREAM_KAFKA": kafka.bootstrap,
-                    "MILLSTREAM_VALKEY": valkey.url,
-                    "MILLSTREAM_PROJECT": str(path),
-                    "MILLSTREAM_DATA": str(root / "data"),
-                    "MILLSTREAM_PORT": str(free_port()),
-                    "MILLSTREAM_PART": "tiles",
-                },
-            )
+            worker = worker_of(root, path, kafka.bootstrap, valkey.url)
             worker.launch()
             try:
-                applied = await watch(kafka, valkey, worker, events, 0)
+                applied = await watch(kafka, valkey.processes, [worker], events, 0)
             finally:
                 worker.terminate()
             grown = client.info("memory")["used_memory"] - before
