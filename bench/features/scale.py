@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from apply import Applied, watch, worker_of
-from workload import fill, project
+from workload import STREAM, fill, project
 
 from millstream.project import load_project
 from millstream.runtime.topic_admin import ensure_topics
@@ -33,7 +33,9 @@ async def grown(events: int, *, workers: int, shards: int, cluster: bool) -> App
         kafka = EmbeddedKafka(root / "kafka", log_dir=root / "logs")
         with kafka.running(), _store(root, cluster) as (url, stores):
             path = project(root / "project", two_slides=False)
-            await ensure_topics(kafka.bootstrap, topics_of(load_project(path), partitions=2))
+            stream = path / "streams" / f"{STREAM}.yaml"
+            stream.write_text(stream.read_text().replace("partitions: 1", "partitions: 2"))
+            await ensure_topics(kafka.bootstrap, topics_of(load_project(path)))
             size = await fill(kafka.bootstrap, events, headers=False, partitions=2)
             crew = [worker_of(root, path, kafka.bootstrap, url, number, shards) for number in range(workers)]
             for worker in crew:
