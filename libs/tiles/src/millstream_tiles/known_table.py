@@ -10,6 +10,10 @@ from millstream_tiles.generation import Table, name_at
 from millstream_tiles.generations import table_of
 
 
+REMEMBERED = 4096
+"""Views whose name is kept; a registry's refresh makes new ones of all."""
+
+
 class KnownTable:
     """Begins without a table, which is right where there is none, and otherwise costs the first read a second one."""
 
@@ -18,13 +22,27 @@ class KnownTable:
         self._revision = b"0"
         self._told = b"0"
         """The latest revision that a shard answered with."""
-        self.stands_for: dict[View, View] = {}
+        self._stands_for: dict[View, View] = {}
         """Views that read the tiles of another one, whose layout they share."""
+        self._names: dict[int, tuple[View, str | None]] = {}
+        """What was found before, by the view's identity: to hash a view takes as long as to compute it."""
 
     def name_of(self, view: View) -> str | None:
         """What the tiles of `view` are called now; None: it has none of this definition."""
-        generation = self._table.generation_of(self.stands_for.get(view, view))
-        return None if generation is None else name_at(view.name, generation)
+        known = self._names.get(id(view))
+        if known is not None and known[0] is view:
+            return known[1]
+        generation = self._table.generation_of(self._stands_for.get(view, view))
+        name = None if generation is None else name_at(view.name, generation)
+        if len(self._names) >= REMEMBERED:
+            self._names.clear()
+        self._names[id(view)] = view, name
+        return name
+
+    def stand_in(self, view: View, original: View) -> None:
+        """Give `view` the tiles of `original`."""
+        self._stands_for[view] = original
+        self._names.clear()
 
     def holds(self, replies: list[Any]) -> bool:
         """Whether every shard knows this table. Takes the revisions off the replies."""
@@ -43,4 +61,5 @@ class KnownTable:
         """Take the table as it lies in the store; whether it is another one."""
         table, before = table_of(raw), self._table.revision
         self._table, self._revision = table, str(table.revision).encode()
+        self._names.clear()
         return table.revision != before

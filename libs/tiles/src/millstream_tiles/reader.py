@@ -76,7 +76,7 @@ class WindowReader:
 
     def stand_in(self, view: View, original: View) -> None:
         """Read the tiles of `original` by `view`, which has its name and the same layout but other windows."""
-        self._known.stands_for[view] = original
+        self._known.stand_in(view, original)
 
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable, ShardsDiffer."""
