@@ -9,7 +9,6 @@ from millstream_tiles.errors import StoreUnavailable
 from millstream_tiles.generation import Table, name_at
 from millstream_tiles.generations import table_of
 
-
 REMEMBERED = 4096
 """Views whose name is kept; a registry's refresh makes new ones of all."""
 
