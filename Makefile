@@ -54,7 +54,7 @@ lint: $(READY) ## ruff, formatting, import layers
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
-bench-features: $(READY) ## what the features cost: bench/out/features.json (10 minutes)
+bench-features: $(READY) ## what the features cost: bench/out/features.json (half an hour)
 	@$(BIN)/python bench/features
 
 fix: $(READY) ## format and apply safe lint fixes
