@@ -233,7 +233,7 @@ async def test_v2_joins_v1_through_a_kill_while_orders_keep_coming(
     await Features(place, load_project(mill.project)).status(Console(), as_json=True)
     found = {one["view"]: one for one in json.loads(capsys.readouterr().out)["views"]}
     assert [found[name]["state"] for name in views] == ["read", "read"]
-    assert found["spend_v2"]["entities"] == len(CUSTOMERS)
+    assert found["spend_v2"]["keys"] == len(CUSTOMERS)
     assert (await mill.http.post("/get-online-features", json=asked)).status_code == 200
 
 

@@ -67,6 +67,8 @@ def test_what_cannot_be_told_is_said() -> None:
             laptop.tell("orders", {"customer": "ada"})
         with pytest.raises(TilesError, match="lies more than 0:05:00 ahead"):
             laptop.tell("orders", {"customer": "ada", "placed_at": NOON + HOUR}, known_at=NOON)
+        with pytest.raises(TilesError, match="a list is no event; write tell"):
+            laptop.tell("orders", [{"customer": "ada"}])  # type: ignore[arg-type]
         laptop.tell("orders")
     with pytest.raises(BadRepo, match="no function 'median'"), Laptop([customer, spend("median")]):
         pass

@@ -183,7 +183,7 @@ def test_two_repos_with_the_same_file_names_do_not_mix(repo: Path, tmp_path: Pat
         (
             'function="max", time_window=24 * HOUR',
             'function="p90", time_window=30 * 24 * HOUR',
-            "its window is 720 slides, p90 may have 512; write for example slide_interval=timedelta.minutes=85",
+            "its window is 720 slides, p90 may have 512; write for example slide_interval=timedelta.minutes=90",
         ),
         (
             'entities=[origin], source=departed, timestamp_field="departed_at",',
@@ -194,6 +194,11 @@ def test_two_repos_with_the_same_file_names_do_not_mix(repo: Path, tmp_path: Pat
             'entities=[origin], source=departed, timestamp_field="departed_at",',
             'entities=[origin], source=departed, timestamp_field="departed_at", tags={"where": "dep_delay + 1"},',
             "is a number; write a comparison",
+        ),
+        (
+            'entities=[origin], source=departed, timestamp_field="departed_at",',
+            'entities=[origin], source=departed, timestamp_field="departed_at", tags={"wher": "dep_delay > 1"},',
+            "tag 'wher' means nothing; did you mean 'where'",
         ),
     ],
 )

@@ -87,7 +87,7 @@ c = view("c", mean("wait"), entities=[Entity(name="quay")])
         "there are count, sum, mean, min, max, var, std, first, last, last_5 (the latest five values), count_distinct, "
         "p50, p90, p99",
         f"definitions.py:{FIRST}: a: aggregation 'median_wait_3600s': slide 0:07:00 does not divide window 1:00:00; "
-        "write for example slide_interval=timedelta(seconds=600), a sixth of it",
+        "write for example slide_interval=timedelta(minutes=10)",
         f"definitions.py:{FIRST}: a: aggregation 'nothing': no column; only count may go without",
         f"definitions.py:{FIRST + 1}: b: it has no entity; write entities=[...], windows are kept for each entity",
         f"definitions.py:{FIRST + 1}: b: two aggregations are called 'twice'; give one of them a name=...",

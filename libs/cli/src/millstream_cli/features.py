@@ -81,11 +81,11 @@ class Features:
             removed = await forget_view(self._generations, name)
         finally:
             await self._store.close()
-        said = f"{name} is forgotten: {removed:,} entities removed; its history stays in the lake"
+        said = f"{name} is forgotten: {removed:,} keys removed; its history stays in the lake"
         console.print(said, soft_wrap=True)
 
     async def status(self, console: Console, as_json: bool) -> None:
-        """Every view with its generation, how many entities it has and what they weigh."""
+        """Every view with its generation, how many keys it has in the store and what they weigh."""
         try:
             found = await states_of(self._generations, await self._views())
         finally:
@@ -94,7 +94,7 @@ class Features:
             print(json.dumps({"views": [asdict(one) for one in found]}, indent=2))
             return
         lines = Lines(box=None, padding=(0, 2), header_style="dim")
-        for column in ("view", "state", "generation", "entities", "memory", "known up to"):
+        for column in ("view", "state", "generation", "keys", "memory", "known up to"):
             lines.add_column(column, justify="left" if column in ("view", "state", "known up to") else "right")
         for one in found:
             lines.add_row(*_cells(one))
@@ -113,7 +113,7 @@ class Features:
 def _cells(one: ViewState) -> tuple[str, ...]:
     time = to_rfc3339(one.stream_time) if one.stream_time else "nothing yet"
     generation = str(one.generation or "none") + (f" (coming: {one.coming})" if one.coming else "")
-    return one.view, one.state, generation, f"{one.entities:,}", f"{one.bytes / 2**20:,.1f} MiB", time
+    return one.view, one.state, generation, f"{one.keys:,}", f"{one.bytes / 2**20:,.1f} MiB", time
 
 
 def _report(done: Rebuilt, console: Console) -> None:

@@ -115,7 +115,7 @@ def status(
     data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each windowed view which generation of tiles is read, how many entities it has and what they weigh.
+    """Say of each windowed view which generation of tiles is read, how many keys it has and what they weigh.
 
     Example:  millstream features status --json
     """

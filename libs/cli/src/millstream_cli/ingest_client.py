@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import aiohttp
@@ -52,8 +53,18 @@ class IngestClient:
                 why = f"{type(error).__name__}: {error}"
             else:
                 if response.status != 503:
-                    raise CommandFailed(f"ingest refused events of {stream}: {response.status} {text[:600]}")
+                    raise CommandFailed(f"ingest refused events of {stream}: {response.status} {_refusals(text)[:600]}")
                 why = text[:300]
             if clock() - began > self._patience:
                 raise Stuck(f"ingest at {self._url} took no events for {self._patience:.0f} s: {why}")
             await asyncio.sleep(0.5)
+
+
+def _refusals(text: str) -> str:
+    """Of a batch's answer what was refused; any other as it is."""
+    try:
+        results = json.loads(text)["results"]
+        refused = [one for one in results if one["status"] != "accepted"]
+        return json.dumps(refused[:3]) + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+    except (ValueError, KeyError, TypeError):
+        return text

@@ -48,7 +48,7 @@ def moment_of(text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date; write it like 2013-04-01") from error
+        raise typer.BadParameter(f"{text!r} is no date; write it like 2013-04-01 or 2013-04-01T12:30") from error
     return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 

@@ -123,7 +123,7 @@ def explain_view(
     reader = online(view)
     [now] = reader.read([(view.name, {k: [text] for k, text in zip(view.keys, texts, strict=True)})], t)
     newest = max(reader.stream_times().get(view.stream, {}).values(), default=0)
-    naive = recount(view, [m.event for m in events], texts, t)
+    naive = recount(view, [*found, *extra], texts, t)  # copies of other keys too: one of them may be the first
     explained = []
     for aggregate, (start, end) in zip(chosen, spans, strict=True):
         explained.append(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 
 from feast import Entity, FeatureStore, Field, KafkaSource
 from feast.aggregation import Aggregation
@@ -15,7 +15,7 @@ from feast.stream_feature_view import StreamFeatureView
 from feast.types import Array, Float64, Int64
 
 from millstream_expression import BadExpression
-from millstream_tiles.definition import MOST_LATEST, Aggregate, Function, View
+from millstream_tiles.definition import DAY, MOST_LATEST, Aggregate, Function, View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import BadView
 from millstream_tiles.filters import filter_of
@@ -26,6 +26,7 @@ from millstream_tiles.tiling import FLAT, MOST_TILES
 WHERE_TAG = "where"
 """The tag of a view that holds its filter, an expression over one event."""
 
+MINUTE = 60_000_000
 _LATEST = re.compile(r"last_(\d{1,6})")
 
 # Feast says so whenever it builds one, and it builds them anew for every request.
@@ -79,6 +80,8 @@ def problems_of(sfv: StreamFeatureView, entities: Mapping[str, Entity] | None = 
             yield f"aggregation {feature_name(aggregation)!r}: {problem}"
     if (where := sfv.tags.get(WHERE_TAG)) is not None:
         yield from _filter_problems(where)
+    for tag in get_close_matches(WHERE_TAG, [tag for tag in sfv.tags if tag != WHERE_TAG], cutoff=0.75):
+        yield f"tag {tag!r} means nothing; did you mean {WHERE_TAG!r}, the filter of the view's events?"
     names = [feature_name(aggregation) for aggregation in sfv.aggregations]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
@@ -148,21 +151,30 @@ def _aggregation_problems(aggregation: Aggregation) -> Iterator[str]:
         return
     window, slide = micros(aggregation.time_window), micros(aggregation.slide_interval or aggregation.time_window)
     if slide <= 0 or window % slide:
+        parts = next(n for n in (6, 5, 4, 3, 2, 1) if window % n == 0)
         yield (
             f"slide {aggregation.slide_interval} does not divide window {aggregation.time_window}; write for example "
-            f"slide_interval=timedelta(seconds={window / 6e6:g}), a sixth of it"
+            f"slide_interval={_duration(window // parts)}"
         )
         return
     sketch = function is not None and (function is Function.COUNT_DISTINCT or function.quantile is not None)
     most = FLAT if sketch else MOST_TILES
     if window // slide > most:
-        longer = math.ceil(window / most / 60e6)
+        fewer = next((n for n in range(most, 0, -1) if window % n == 0 and window // n % MINUTE == 0), 1)
         yield (
             f"its window is {window // slide} slides, {aggregation.function} may have {most}; write for example "
-            f"slide_interval=timedelta(minutes={longer})"
+            f"slide_interval={_duration(window // fewer)}"
         )
     if sketch and slide < SHORTEST_SLIDE:
         yield f"slide {aggregation.slide_interval} is too short for {aggregation.function}; write a second or more"
+
+
+def _duration(span: int) -> str:
+    """`span` (microseconds) as a person writes it in Python."""
+    for unit, size in (("days", DAY), ("hours", 60 * MINUTE), ("minutes", MINUTE), ("seconds", MINUTE // 60)):
+        if span and span % size == 0:
+            return f"timedelta({unit}={span // size})"
+    return f"timedelta(microseconds={span})"
 
 
 def _filter_problems(where: str) -> Iterator[str]:

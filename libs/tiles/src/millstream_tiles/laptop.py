@@ -7,6 +7,7 @@ every number is the one that production would give for these events.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
 import socket
 import subprocess
@@ -45,6 +46,7 @@ provider: local
 entity_key_serialization_version: 3
 online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}
 offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
+batch_engine: {type: millstream_tiles.batch_engine.MillstreamComputeEngine}
 """
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
 
@@ -67,6 +69,7 @@ class Laptop:
         """Feast's, to ask: `get_online_features`, `get_historical_features`."""
 
     def __enter__(self) -> Laptop:
+        atexit.register(self.__exit__)  # a notebook may forget to leave
         self._home = Path(tempfile.mkdtemp(prefix="millstream-laptop-"))
         (self._home / "feature_store.yaml").write_text(_CONFIG)
         try:
@@ -81,6 +84,7 @@ class Laptop:
         return self
 
     def __exit__(self, *error: object) -> None:
+        atexit.unregister(self.__exit__)
         self._thread.shutdown()
         if self._server is not None:
             self._server.terminate()
@@ -96,6 +100,10 @@ class Laptop:
         if not views:
             streams = ", ".join(sorted({view.stream for view in self._views.values()})) or "none"
             raise TilesError(f"no view follows stream {stream!r}; there are {streams}")
+        if (odd := next((event for event in events if not isinstance(event, Mapping)), None)) is not None:
+            raise TilesError(
+                f"{type(odd).__name__} is no event; write tell({stream!r}, {{...}}, {{...}}) with one dictionary each"
+            )
         known = _micros(known_at or datetime.now(UTC))
         times = [_time_of(event, views[0], known) for event in events]
         if events:

@@ -1,4 +1,4 @@
-"""How each view stands, for a person: which generation is read, how many entities it has and what they weigh."""
+"""How each view stands, for a person: which generation is read, how many keys it has and what they weigh."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ViewState:
     """0: none is read."""
     coming: int
     """The one that a rebuild is filling; 0: none."""
-    entities: int
-    """Hashes of tiles, of every generation: one for each entity and slide."""
+    keys: int
+    """In the store, of every generation: one for each entity and family of tiles."""
     bytes: int
     """Of them, from a sample."""
     stream_time: int
@@ -46,7 +46,7 @@ async def states_of(generations: Generations, defined: Mapping[str, View]) -> li
         stream = standing.stream if standing is not None else defined[name].stream
         live = standing.live if standing is not None else 0 if table.revision else FIRST
         state, remedy = _state(table, name, view)
-        entities, weight = await _weight(generations, name)
+        keys, weight = await _weight(generations, name)
         times = [f.stream_time for shard in await generations.fences(stream, live or FIRST) for f in shard.values()]
         found.append(
             ViewState(
@@ -55,7 +55,7 @@ async def states_of(generations: Generations, defined: Mapping[str, View]) -> li
                 remedy=remedy,
                 generation=live,
                 coming=standing.coming if standing is not None else 0,
-                entities=entities,
+                keys=keys,
                 bytes=weight,
                 stream_time=max(times, default=0),
             )
