@@ -101,9 +101,7 @@ class Laptop:
             streams = ", ".join(sorted({view.stream for view in self._views.values()})) or "none"
             raise TilesError(f"no view follows stream {stream!r}; there are {streams}")
         if (odd := next((event for event in events if not isinstance(event, Mapping)), None)) is not None:
-            raise TilesError(
-                f"{type(odd).__name__} is no event; write tell({stream!r}, {{...}}, {{...}}) with one dictionary each"
-            )
+            raise TilesError(f"a {type(odd).__name__} is no event; write tell({stream!r}, {{...}}, {{...}})")
         known = _micros(known_at or datetime.now(UTC))
         times = [_time_of(event, views[0], known) for event in events]
         if events:
