@@ -182,6 +182,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallMill]:
         small.process.launch()
         try:
             small.process.wait_ready()
+            small.departs([(f"F{n}", ("JFK", "LGA")[n % 2], 120 - n, float(n)) for n in range(100)])
             yield small
         finally:
             small.process.terminate(grace=20)
@@ -203,7 +204,6 @@ def altered_tile(valkey: str, view: str, entity: str) -> Iterator[int]:
 
 
 def test_a_fault_on_either_side_is_measured_judged_and_explained(mill: SmallMill) -> None:
-    mill.departs([(f"F{n}", ("JFK", "LGA")[n % 2], 120 - n, float(n)) for n in range(100)])
     mill.predicts("JFK", range(15, 0, -1), "good")
     mill.predicts("LGA", range(15, 0, -1), "good")
     mill.reaches("millstream_skew_checked_total", 30)
@@ -254,7 +254,6 @@ def test_a_fault_on_either_side_is_measured_judged_and_explained(mill: SmallMill
 
 
 def test_a_key_is_explained_and_a_wrong_name_is_told_which_are_right(mill: SmallMill) -> None:
-    """After the test above: the flights of JFK are there."""
     for args, said in (
         (["origin_departure", "JFK"], "did you mean 'origin_departures'?"),
         (["origin_carrier_departures", "JFK"], "write origin=VALUE carrier=VALUE"),

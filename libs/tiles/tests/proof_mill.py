@@ -27,11 +27,13 @@ from hypothesis.stateful import (
 
 from millstream_tiles import Aggregate, EventBatch, Function, MemoryTileStore, TileWriter, View
 from millstream_tiles.history import Asked, history
-from millstream_tiles.lake import Lake, LakeBatch
-from millstream_tiles.lake_schema import events_table, table_schema
+from millstream_tiles.lake import Lake
+from millstream_tiles.lake_schema import table_schema
 from millstream_tiles.memory_reader import MemoryWindowReader
 from millstream_tiles.ports import Outcome
 from millstream_tiles.recount import Event, recount
+
+from .told_records import kept, told
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 NOON = 1_362_139_200 * SECOND
@@ -181,7 +183,7 @@ class Mill(RuleBasedStateMachine):
         group, first = self.keeping, self.keeping.at[worker, partition]
         events = self.log[partition][first : first + size]
         if events:
-            self.append(partition, events)
+            self.append(events)
             group.at[worker, partition] = first + len(events)
         if dies:
             has = self.lake.positions(STREAM, "lake", PARTITIONS)
@@ -234,7 +236,7 @@ class Mill(RuleBasedStateMachine):
                 self.apply(0, partition, 50, None)
             kept = self.lake.positions(STREAM, "lake", [partition]).get(partition, -1)
             if self.log[partition][kept + 1 :]:
-                self.append(partition, self.log[partition][kept + 1 :])
+                self.append(self.log[partition][kept + 1 :])
         every = [e for log in self.log.values() for e in log]
         t = max((e.known_at for e in every), default=self.now) + ahead
         self.compare_online(every, t)
@@ -273,31 +275,12 @@ class Mill(RuleBasedStateMachine):
             else:
                 assert math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9 * max(1.0, largest)), where
 
-    def append(self, partition: int, events: list[Event]) -> None:
-        rows = events_table(
-            SCHEMA,
-            partition=partition,
-            offsets=[e.offset for e in events],
-            event_times=[e.event_time for e in events],
-            known_at=[e.known_at for e in events],
-            ids=[e.columns["flight"] for e in events],
-            events=[e.columns for e in events],
-        )
-        self.lake.append(STREAM, [LakeBatch(partition=partition, end=events[-1].offset, rows=rows)], group="lake")
+    def append(self, events: list[Event]) -> None:
+        self.lake.append(STREAM, [kept(SCHEMA, events, id="flight")], group="lake")
 
 
 def batch_of(events: list[Event]) -> EventBatch:
-    return EventBatch(
-        stream=STREAM,
-        partition=events[0].partition,
-        start=events[0].offset,
-        end=events[-1].offset,
-        offsets=np.array([e.offset for e in events]),
-        event_time=np.array([e.event_time for e in events]),
-        known_at=np.array([e.known_at for e in events]),
-        ids=[e.columns["flight"] for e in events],
-        columns={name: [e.columns[name] for e in events] for name in ("origin", "delay")},
-    )
+    return told(STREAM, events, id="flight")
 
 
 SHORT = settings(

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from millstream_tiles import Aggregate, EventBatch, Function, ValkeyTileStore, View
 from millstream_tiles.generations import Generations
-from millstream_tiles.lake import Lake, LakeBatch
-from millstream_tiles.lake_schema import events_table, table_schema
+from millstream_tiles.lake import Lake
+from millstream_tiles.lake_schema import table_schema
 from millstream_tiles.live_writer import LiveWriter
 from millstream_tiles.ports import Outcome
 from millstream_tiles.reader import WindowReader
 from millstream_tiles.rebuild import Rebuild
 from millstream_tiles.recount import Event, recount
+
+from .told_records import kept, told
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 NOON = 1_370_088_000 * SECOND
@@ -66,17 +66,7 @@ def orders(count: int, *, seed: int = 1, over: int = 5 * HOUR) -> list[list[Even
 
 
 def batch_of(events: Sequence[Event]) -> EventBatch:
-    return EventBatch(
-        stream="orders",
-        partition=events[0].partition,
-        start=events[0].offset,
-        end=events[-1].offset,
-        offsets=np.array([e.offset for e in events]),
-        event_time=np.array([e.event_time for e in events]),
-        known_at=np.array([e.known_at for e in events]),
-        ids=[e.columns["order"] for e in events],
-        columns={name: [e.columns[name] for e in events] for name in ("customer", "amount")},
-    )
+    return told("orders", events, id="order")
 
 
 class Logs:
@@ -133,17 +123,7 @@ class Shop:
             events = self.logs[partition][0 if have is None else have + 1 : end]
             for first in range(0, len(events), 400):
                 part = events[first : first + 400]
-                rows = events_table(
-                    SCHEMA,
-                    partition=partition,
-                    offsets=[e.offset for e in part],
-                    event_times=[e.event_time for e in part],
-                    known_at=[e.known_at for e in part],
-                    ids=[e.columns["order"] for e in part],
-                    events=[e.columns for e in part],
-                )
-                batch = LakeBatch(partition=partition, end=part[-1].offset, rows=rows)
-                self.lake.append("orders", [batch], group="lake")
+                self.lake.append("orders", [kept(SCHEMA, part, id="order")], group="lake")
 
     def rebuild(self, *views: View, topics: bool = True, say: Any = lambda progress: None, kind: Any = Rebuild) -> Any:
         return kind(

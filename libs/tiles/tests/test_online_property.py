@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -25,6 +24,8 @@ from millstream_tiles.partials import TileBatch
 from millstream_tiles.ports import Applied, Outcome, TileStore
 from millstream_tiles.reader import WindowReader
 from millstream_tiles.recount import Event, recount
+
+from .told_records import told
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 NOON = 1_362_139_200 * SECOND
@@ -154,17 +155,7 @@ def records(flights: list[Departure]) -> list[list[Event]]:
 
 
 def batch_of(events: list[Event]) -> EventBatch:
-    return EventBatch(
-        stream="departed",
-        partition=events[0].partition,
-        start=events[0].offset,
-        end=events[-1].offset,
-        offsets=np.array([e.offset for e in events]),
-        event_time=np.array([e.event_time for e in events]),
-        known_at=np.array([e.known_at for e in events]),
-        ids=[e.columns["flight"] for e in events],
-        columns={name: [e.columns[name] for e in events] for name in ("origin", "carrier", "delay")},
-    )
+    return told("departed", events, id="flight")
 
 
 async def tell(

@@ -243,9 +243,9 @@ async def test_a_store_that_lost_everything_is_claimed_anew(shop: Shop) -> None:
     same(await shop.seen(V1, shop.now), shop.recounted(V1, shop.now))
 
 
+@pytest.mark.parametrize("shop", ["two-shards", "cluster"], indirect=True)
 async def test_a_table_that_a_failover_took_back_is_not_believed(shop: Shop) -> None:
-    if shop.shards == 1:
-        pytest.skip("one shard goes back as a whole, tiles and all")
+    """Of several shards: a single one goes back as a whole, tiles and all."""
     shop.logs = orders(300)
     await shop.apply_all()
     shop.keep([len(log) for log in shop.logs])

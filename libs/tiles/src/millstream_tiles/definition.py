@@ -133,10 +133,6 @@ class View:
         """The distinct slides, ascending: one family of tiles for each."""
         return tuple(sorted({a.slide for a in self.aggregates}))
 
-    def horizon(self, slide: int) -> int:
-        """The longest window (microseconds) that reads tiles of `slide`."""
-        return max(a.window for a in self.aggregates if a.slide == slide)
-
     @property
     def dedupe_span(self) -> int:
         """Copies of one id are recognised while their event times are at most this far apart (microseconds)."""
