@@ -19,6 +19,15 @@ EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 """Records as they lie in somebody's topics. Never edit one: a change that needs it needs a new event type."""
 
 
+def holds(now: Any, said: Any) -> bool:
+    """Whether everything that was `said` is in `now`, which may say more: fields that came later, with their defaults."""
+    if isinstance(said, dict):
+        return all(key in now and holds(now[key], value) for key, value in said.items())
+    if isinstance(said, list):
+        return len(now) == len(said) and all(map(holds, now, said))
+    return bool(now == said)
+
+
 def type_of(example: Path) -> str:
     """`millstream.model.state.v1.json` and `millstream.model.state.v1-first.json` are both of that type."""
     return re.sub(r"(\.v\d+)(-[a-z-]+)?$", r"\1", example.stem)
@@ -34,12 +43,12 @@ def test_every_event_type_has_an_example_and_a_topic() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_decodes_with_todays_code_and_comes_back_the_same(example: Path) -> None:
+def test_an_example_decodes_with_todays_code_and_nothing_of_it_is_lost(example: Path) -> None:
     event = decode_event(type_of(example), example.read_bytes())
 
     assert isinstance(event, Event)
     assert decode_event(event.type_name, event.encode()) == event
-    assert json.loads(event.encode()) == json.loads(example.read_bytes())
+    assert holds(json.loads(event.encode()), json.loads(example.read_bytes()))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -18,7 +18,7 @@ from millstream.contracts.events import Cause, ModelRef, ModelState, Step
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn, Lineage, Manifest
 from millstream.contracts.times import from_rfc3339, to_datetime
 from millstream.project import Loop, Project, load_project
-from millstream.project.loop import Freshness
+from millstream.project.predict import Freshness
 from millstream.runtime.health import Health
 from millstream.runtime.packages import PackageStore
 from millstream_serving.adapters.memory import (

@@ -27,6 +27,13 @@ class InputColumn(msgspec.Struct, frozen=True, kw_only=True):
     """`number` or `category`."""
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """The field that a column is made of: an input's own, or what a feature aggregates."""
+
+    stream: str
+    field: str
+
+
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model comes from: enough to train it again."""
 
@@ -56,7 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[InputColumn]
     """In the order of the graph's inputs."""
     output: str
-    """Name of the output: `probability`, float32 of shape (n,)."""
+    """Name of the graph's output, float32: `probability` (n,), `probabilities` (n, classes) or `value` (n,)."""
     feature_service: str
     views: dict[str, str]
     """Feature view → hash of its definition when the model was trained."""
@@ -65,6 +72,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Lineage
     files: dict[str, str]
     """File → sha256."""
+    classes: list[str] = []
+    """Task multiclass: what the columns of the output stand for. Else empty."""
+    origins: dict[str, Origin] = {}
+    """Column → where its values come from, as far as that is known."""
 
 
 class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +95,17 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     """Share of each bin or category among the non-null rows."""
 
 
+class SliceReference(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model did on the holdout's rows of one value of one column."""
+
+    column: str
+    value: str
+    rows: int
+    loss: float
+    loss_std: float
+    """Standard deviation of one row's loss."""
+
+
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What drift compares with. Trainer computes it once; drift never recomputes it."""
 
@@ -91,12 +113,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     prediction: ColumnReference
     """The model's own output on the holdout."""
     holdout_loss: float
-    """Mean log loss on the holdout."""
+    """Mean loss on the holdout, as the task has it (`contracts.tasks`)."""
     holdout_loss_std: float
     """Standard deviation of one row's loss."""
     holdout_rows: int
     sample: dict[str, list[Scalar]]
     """A sample of training rows, column by column: Evidently draws its report against it."""
+    slices: list[SliceReference] = []
+    """Of the columns in `gate.slices`."""
 
 
 class BadPackage(ValueError):

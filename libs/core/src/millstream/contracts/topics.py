@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from millstream.contracts.events import (
+    ChallengerJudged,
     Event,
     LabelsMatured,
     ModelState,
     PredictionServed,
     QuestionUnanswered,
+    ReplicaObeyed,
     RetrainDecided,
     RetrainRequested,
+    RolloutMoved,
+    RolloutRequested,
+    RunApproved,
     SkewJudged,
     TrainingFinished,
     TrainingStarted,
@@ -50,12 +55,12 @@ PREDICTIONS = Topic(
 )
 VERDICTS = Topic(
     name="millstream-verdicts",
-    events=(WindowJudged, LabelsMatured),
+    events=(WindowJudged, LabelsMatured, ChallengerJudged),
     key="loop",
     owner="drift",
     partitions=1,
     retention=timedelta(days=365),
-    why="What drift thinks of each window, and the daily count of matured labels that is the trainer's clock.",
+    why="What drift thinks of each window and each trial, and the daily count of matured labels that is the trainer's clock.",
 )
 SKEW = Topic(
     name="millstream-skew",
@@ -68,21 +73,21 @@ SKEW = Topic(
 )
 RETRAIN = Topic(
     name="millstream-retrain",
-    events=(RetrainRequested,),
+    events=(RetrainRequested, RunApproved, RolloutRequested),
     key="loop",
     owner="people and other systems",
     partitions=1,
     retention=timedelta(days=365),
-    why="Anyone may ask for a retrain; trainer's policy answers each request once.",
+    why="Anyone may ask for a retrain, approve one, or take a model back; trainer answers each request once.",
 )
 TRAINING = Topic(
     name="millstream-training",
-    events=(RetrainDecided, TrainingStarted, TrainingFinished),
+    events=(RetrainDecided, TrainingStarted, TrainingFinished, RolloutMoved),
     key="loop",
     owner="trainer",
     partitions=1,
     retention=timedelta(days=3650),
-    why="Trainer's journal: every decision with its reason, every run. Trainer rebuilds its state from it.",
+    why="Trainer's journal: every decision and why, every run, every step of a rollout. Trainer rebuilds its state from it.",
 )
 MODELS = Topic(
     name="millstream-models",
@@ -93,8 +98,17 @@ MODELS = Topic(
     retention=None,
     why="The whole rollout state: a fresh replica reads it from the start and knows what to serve.",
 )
+REPLICAS = Topic(
+    name="millstream-replicas",
+    events=(ReplicaObeyed,),
+    key="loop",
+    owner="serving",
+    partitions=1,
+    retention=timedelta(days=7),
+    why="Each replica of serving says which model state it obeys: a promotion is done when all of them do.",
+)
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS)
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS)
 
 
 TILES_GROUP = "features-tiles"

@@ -1,0 +1,76 @@
+"""What serving says: one event a question."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from millstream.contracts.event import Event, Scalar
+
+
+class OtherAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer that was not given: a challenger's in the shadow, a champion's in the canary, a predecessor's on watch."""
+
+    version: str
+    role: str
+    """`challenger`, `champion`, or `previous` (the champion before, while the new one is watched)."""
+    output: dict[str, float] = {}
+    """As `PredictionServed.output`; empty where it failed."""
+    failure: str = ""
+    """`raised`, `late` or `not_finite`; empty where it answered."""
+    ms: float = 0.0
+    """Its model time a question."""
+
+
+class PredictionServed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A model answered a question: everything needed to judge the answer later, or to compute it again."""
+
+    type_name: ClassVar[str] = "millstream.prediction.served.v1"
+
+    id: str
+    """Same question, same id, however often it is delivered."""
+    loop: str
+    question: str
+    """Event id of the question."""
+    key: str
+    """Value of the loop's `label.by` field: the label finds its prediction by it."""
+    asked_at: datetime
+    """Known-at of the question: features are read as of this time."""
+    version: str
+    """Model version that answered."""
+    variant: str
+    """`champion` or `challenger`: who answered."""
+    transport: str
+    """`kafka` or `http`."""
+    entities: dict[str, Scalar]
+    inputs: dict[str, Scalar]
+    features: dict[str, float | int | None]
+    """Online features as read, `view__feature`."""
+    output: dict[str, float]
+    """As the task has it (`contracts.tasks`): `probability`, one entry a class, or `value`."""
+    timings_ms: dict[str, float]
+    stale_views: dict[str, float] = {}
+    """View → seconds that it lagged behind the question, where that was more than the loop's bound. Left out when none did."""
+    other: OtherAnswer | None = None
+    """What the other model on trial said to the same question, from the same features. Left out where there is none."""
+    fallback: str = ""
+    """Why the champion answered although it was the challenger's turn: `raised`, `late` or `not_finite`. Else left out."""
+    producer: str = ""
+    """Who sent the question (`ce_source`), so that broken data names its sender. Left out over HTTP."""
+
+
+class QuestionUnanswered(Event, frozen=True, kw_only=True):
+    """A question that no model could answer. It is not lost: labels still mature for it."""
+
+    type_name: ClassVar[str] = "millstream.prediction.unanswered.v1"
+
+    id: str
+    loop: str
+    question: str
+    key: str
+    asked_at: datetime
+    reason: str
+    """`no_model`, `model_failed`, `stale_features`."""
+    transport: str

@@ -1,0 +1,185 @@
+"""What drift says: of windows, of labels, of two models side by side."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+from millstream.contracts.event import Event
+
+
+class LabelsMatured(Event, frozen=True, kw_only=True):
+    """A day of stream time passed for a loop: how many questions have their labels now. It is the trainer's clock."""
+
+    type_name: ClassVar[str] = "millstream.labels.matured.v1"
+
+    id: str
+    loop: str
+    at: datetime
+    """Stream time: the boundary that was passed."""
+    matured: int
+    """Questions with a label known before `at`, since the stream began."""
+    pending: int
+    """Questions still inside `label.within`."""
+    expired: int
+    """Questions whose label never came in time (cancelled, diverted, lost)."""
+    late: int
+    """Labels that came after `label.within`."""
+    orphaned: int
+    """Labels without a question."""
+    duplicated: int
+
+
+class Finding(StrEnum):
+    """What drift says about one window."""
+
+    HEALTHY = "healthy"
+    SUSPECTED = "suspected"
+    DETECTED = "detected"
+    BROKEN_DATA = "broken_data"
+    PERFORMANCE_DROP = "performance_drop"
+    CLEARED = "cleared"
+    NOT_CLEARED = "not_cleared"
+    """The version that was to cure an incident shows it too."""
+
+
+class WindowKind(StrEnum):
+    INPUTS = "inputs"
+    PERFORMANCE = "performance"
+    ESTIMATED = "estimated"
+    """Performance before the labels are there, estimated from the answers themselves."""
+
+
+class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one column of a window is from the model's reference."""
+
+    column: str
+    psi: float
+    """Population stability index; 0.1 is small, 0.25 large."""
+    missing: float
+    """Share of nulls in the window."""
+    reference_missing: float
+    importance: float
+    """Share of the model's total gain; columns count by it."""
+    jensen_shannon: float = 0.0
+    """Jensen-Shannon distance, 0 to 1."""
+    unknown: float = 0.0
+    """Share of values that training did not list; numbers: 0."""
+
+
+class BrokenField(msgspec.Struct, frozen=True, kw_only=True):
+    """A field that cannot be believed, and who sends it."""
+
+    column: str
+    """The model's column."""
+    stream: str
+    field: str
+    """Where the column comes from: the field that the producer has to look at."""
+    producer: str
+    """Who sent most of the rows in question (`ce_source`); empty where nobody can say."""
+    detail: str
+    """What is wrong with it, with numbers."""
+
+
+class SlicePerformance(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model did on the rows of one value of one column."""
+
+    column: str
+    value: str
+    rows: int
+    loss: float
+    low: float
+    """Confidence interval of the mean loss."""
+    high: float
+    reference: float | None = None
+    """Loss on the holdout's rows of the same value; null where it had none."""
+
+
+class WindowJudged(Event, frozen=True, kw_only=True):
+    """The verdict on one window of predictions or of matured labels."""
+
+    type_name: ClassVar[str] = "millstream.window.judged.v1"
+
+    id: str
+    loop: str
+    version: str
+    kind: WindowKind
+    index: int
+    """Windows of one version and kind are numbered from 0."""
+    finding: Finding
+    reason: str
+    """The finding in words, with the numbers that led to it."""
+    at: datetime
+    """Stream time when the window closed."""
+    start: datetime
+    end: datetime
+    rows: int
+    effect: float
+    """Size of the effect: importance-weighted PSI, or relative loss increase over the holdout."""
+    columns: list[ColumnDrift] = []
+    metrics: dict[str, float] = {}
+    report: str | None = None
+    """Id of the Evidently report, served by drift at /v1/reports/{id}."""
+    broken: list[BrokenField] = []
+    """What `broken_data` names."""
+    slices: list[SlicePerformance] = []
+    about: str | None = None
+    """Id of the verdict that `cleared` or `not_cleared` speaks of."""
+
+
+class TrialFinding(StrEnum):
+    """What the paired comparison says of a challenger, or of a new champion on watch."""
+
+    UNDECIDED = "undecided"
+    BETTER = "better"
+    WORSE = "worse"
+    UNFIT = "unfit"
+    """A guard broke: it fails, is slow, or answers something else altogether. No label is needed to see that."""
+
+
+class TrialCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One guard or slice of a trial, with its numbers."""
+
+    name: str
+    passed: bool
+    value: float
+    bound: float
+    detail: str
+
+
+class ChallengerJudged(Event, frozen=True, kw_only=True):
+    """How two models compare on the questions that both answered, as their labels mature. Nothing is decided here."""
+
+    type_name: ClassVar[str] = "millstream.challenger.judged.v1"
+
+    id: str
+    loop: str
+    version: str
+    """The newer one: on trial, or on watch after its promotion."""
+    against: str
+    """The older one: the champion, or the one before it."""
+    watch: bool
+    """Whether `version` answers already for everybody and `against` is scored beside it."""
+    finding: TrialFinding
+    reason: str
+    at: datetime
+    """Stream time."""
+    questions: int
+    """Answered by both so far."""
+    answered: int
+    """Answered by `version` for real."""
+    pairs: int
+    """With a label: the comparison's sample."""
+    difference: float
+    """Mean loss of `version` minus that of `against`; below 0 it is the better one. 0 without pairs."""
+    low: float
+    """Confidence sequence of the mean difference: holds at every look at once."""
+    high: float
+    loss: float
+    """Mean loss of `against` on the pairs, in which the tolerance is a share."""
+    error_rate: float
+    """Chance that the sequence ever leaves the truth out."""
+    checks: list[TrialCheck] = []

@@ -1,0 +1,20 @@
+"""What a challenger has to show before it is tried on live questions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from millstream.project.names import STRICT
+
+
+class Gate(BaseModel):
+    """What a challenger has to show before it serves."""
+
+    model_config = STRICT
+
+    metric: Literal["log_loss"] = "log_loss"
+    """A proper score: honest probabilities win. AUC would not see a model that is always too sure."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much worse, as a share of the champion's loss, still passes. Newer data at equal loss is often worth having."""
