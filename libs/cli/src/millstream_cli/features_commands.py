@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, load, moment_of
+from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, load, moment_of, screen
 from millstream_cli.shell import run as finish
 
 features_app = typer.Typer(
@@ -61,7 +61,7 @@ def explain(
             at=moment_of(at),
             feature=feature,
             everything=everything,
-            console=Console(),
+            console=screen(),
             as_json=as_json,
         )
 
@@ -124,7 +124,7 @@ def status(
 
     with guarded():
         place = place_of(data / "up", project=project, kafka="", lake=lake, valkey=valkey, namespace=namespace)
-        finish(Features(place, load(place.project), shards).status(Console(), as_json))
+        finish(Features(place, load(place.project), shards).status(screen(), as_json))
 
 
 @features_app.command()
@@ -146,4 +146,4 @@ def forget(
 
     with guarded():
         place = place_of(data / "up", project=project, kafka="", lake=lake, valkey=valkey, namespace=namespace)
-        finish(Features(place, load(place.project), shards).forget(view, Console()))
+        finish(Features(place, load(place.project), shards).forget(view, screen()))

@@ -19,7 +19,7 @@ from millstream_cli.features_commands import (
     features_app,
 )
 from millstream_cli.lake_commands import lake_app
-from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption
+from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
 from millstream_cli.shell import guarded as _interruptible
 from millstream_cli.shell import load as _project
 from millstream_cli.shell import moment_of as _moment
@@ -136,7 +136,7 @@ def status(data: DataOption = HOME, as_json: JsonOption = False) -> None:
     from millstream_cli.status import status as run
 
     with _interruptible():
-        _run(run(data / "up", Console(), as_json))
+        _run(run(data / "up", screen(), as_json))
 
 
 @app.command()

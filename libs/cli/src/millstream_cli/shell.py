@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.console import Console
 
 from millstream.contracts.times import from_datetime
 from millstream.errors import MillstreamError
@@ -25,6 +26,16 @@ DataOption = Annotated[
     Path, typer.Option("--data", envvar="MILLSTREAM_HOME", help="Folder for everything that a mill here keeps.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+
+
+WIDE = 4096
+"""Columns of a line in a pipe: longer than any line that we print, for a program reads it, and nothing may be cut."""
+
+
+def screen() -> Console:
+    """As wide as the terminal; in a pipe as wide as what is printed."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def fail(error: BaseException) -> typer.Exit:
