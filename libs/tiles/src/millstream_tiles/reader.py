@@ -100,6 +100,11 @@ class WindowReader:
         """`stream_times` for the event loop."""
         return await self.client.clocks_async(self._streams())
 
+    async def filled_async(self) -> dict[str, bool]:
+        """View -> whether it has tiles of this definition and can be read. Raises StoreUnavailable."""
+        self._known.learn(await self.client.table_async())
+        return {name: self._known.generation_of(view) is not None for name, view in self.views.items()}
+
     async def fences_async(self, group: str) -> dict[str, dict[int, Fence]]:
         """Stream -> partition -> how far `group` has applied it in every shard. Raises StoreUnavailable, ShardsDiffer."""
         return await self.client.fences_async(self._streams(), group)
