@@ -141,7 +141,7 @@ def status(data: DataOption = HOME, as_json: JsonOption = False) -> None:
 
 @app.command()
 def replay(
-    project: ProjectOption = FLIGHTS,
+    project: AnyProject = None,
     until: UntilOption = None,
     since: SinceOption = None,
     tick: TickOption = "1h",
@@ -158,9 +158,10 @@ def replay(
     """
     from millstream_cli.replaying import Span, replay_into, target_of
 
-    found = _project(project)
+    given = None if project is None else _project(project)
     with _interruptible():
-        target = target_of(data / "up", kafka=kafka, ingest=ingest, serving=serving)
+        target = target_of(data / "up", project=project, kafka=kafka, ingest=ingest, serving=serving)
+        found = given or _project(target.project or FLIGHTS)
         span = Span(tick=_tick(tick), since=_moment(since), until=_moment(until))
         _run(replay_into(found, target, span, Console()))
 
