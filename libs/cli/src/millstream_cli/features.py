@@ -64,10 +64,6 @@ class Features:
                         )
                         done.append(await work.run(since=since, anew=anew))
                 _report(done[-1], console)
-        except asyncio.CancelledError:
-            said = "stopped; the same command goes on where it was, and the live view is as it was"
-            console.print(said, soft_wrap=True)
-            raise
         finally:
             await self._store.close()
         if as_json:

@@ -98,7 +98,8 @@ def rebuild(
     from millstream_cli.features import Features
     from millstream_cli.place import place_of
 
-    with guarded():
+    goes_on = f"the same command{' without --fresh' if fresh else ''} goes on where it was"
+    with guarded(f"what was read so far is kept, and views that were not done are read as before; {goes_on}"):
         place = place_of(data / "up", project=project, kafka=kafka, lake=lake, valkey=valkey, namespace=namespace)
         console = Console(stderr=as_json)
         features = Features(place, load(place.project), shards)

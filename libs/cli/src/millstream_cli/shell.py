@@ -64,7 +64,10 @@ def moment_of(text: str | None) -> int | None:
 
 
 class guarded:
-    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status."""
+    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status. `kept` is said to who stops the command."""
+
+    def __init__(self, kept: str = "") -> None:
+        self._kept = kept
 
     def __enter__(self) -> None:
         return None
@@ -73,7 +76,7 @@ class guarded:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted(signal.SIGINT)
         if isinstance(error, Interrupted):
-            print(f"millstream: {error}", file=sys.stderr)
+            print(f"millstream: {error}{f'; {self._kept}' if self._kept else ''}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         if error is not None and _is_ours(error):
             raise fail(error) from error
