@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from millstream_cli.hints import options
+from millstream_cli.mill import MillState
+from millstream_cli.up import show
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 
@@ -75,3 +84,33 @@ def test_a_folder_that_is_no_project_is_refused_by_every_command(tmp_path: Path)
         done = millstream(command, "-p", tmp_path, "--data", tmp_path)
         assert done.returncode == 2, command
         assert "streams" in done.stderr, command
+
+
+def test_what_we_say_to_type_means_the_same_project_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FLIGHTS.parents[1])
+    assert options(FLIGHTS, Path(".millstream")) == options(None, Path(".millstream")) == ""
+    assert options("my shop", Path("elsewhere")) == " --project 'my shop' --data elsewhere"
+    shop = tmp_path / "shop"
+    shutil.copytree(FLIGHTS, shop)
+    done = millstream("replay", "-p", shop, "--data", tmp_path)
+    assert f"start one with: millstream up --project {shop} --data {tmp_path}\n" in done.stderr
+
+
+def shown(project: Path, data: Path) -> str:
+    screen = StringIO()
+    state = MillState(
+        pid=1, project=str(project), kafka="k:1", valkey="redis://v:1/0", mlflow=None,
+        services={"ingest": "http://127.0.0.1:8101"}, lake="l", packages="p", registry="r", logs="logs",
+    )  # fmt: skip
+    show(state, data, Console(file=screen, width=200))
+    return screen.getvalue()
+
+
+def test_up_says_what_to_do_with_this_project(tmp_path: Path) -> None:
+    flights = shown(FLIGHTS, tmp_path)
+    assert f"millstream replay --data {tmp_path} --until DAY" in flights
+    assert f"millstream down --data {tmp_path} " in flights
+    shop = shown(tmp_path, tmp_path)  # it has no recording
+    assert "replay" not in shop
+    assert "flights" not in shop
+    assert "http://127.0.0.1:8101/docs" in shop

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from millstream.project import Project
+from millstream_cli.errors import CommandFailed
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
@@ -33,6 +34,8 @@ async def demo(
     root.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     # An interrupted run leaves no figures, least of all those of the run before.
+    if not project.loops:
+        raise CommandFailed(f"{project.path} has no loop, and a demo is of one; start it with: millstream up")
     (out / "demo.json").unlink(missing_ok=True)
     began = time.perf_counter()
     mill = Mill(

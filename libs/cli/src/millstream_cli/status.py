@@ -56,7 +56,14 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     for loop in loops:
         console.print(_line(loop), soft_wrap=True)
     for name in unfilled:
-        console.print(f"view {name} cannot be read: millstream features rebuild --view {name}", soft_wrap=True)
+        console.print(_remedy(name, views), soft_wrap=True)
+
+
+def _remedy(name: str, views: list[dict[str, Any]]) -> str:
+    """What to do about a view without tiles; features, where it answers, says which are defined."""
+    if views and name not in [view["view"] for view in views]:
+        return f"view {name} is not defined any more: millstream features forget {name}"
+    return f"view {name} cannot be read: millstream features rebuild --view {name}"
 
 
 def _streams(state: MillState) -> list[str]:
@@ -91,6 +98,8 @@ def _freshness(views: list[dict[str, Any]]) -> Table:
     for view in views:
         waits = view["waits_since"]
         says = f"behind: an event of {waits} waits" if waits else "has all of its stream"
+        if not view["filled"]:
+            says = "not filled, cannot be read"
         table.add_row(view["view"], view["stream_time"] or "none yet", says)
     return table
 
