@@ -13,7 +13,7 @@ from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.api import Doorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Champion, ModelKeeper, Predictor
+from millstream_serving.handlers import Loaded, ModelKeeper, Predictor
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
@@ -33,7 +33,7 @@ def create_app(
     project = load_project(settings.project)
     service = Service("serving", settings, title="Millstream serving")
     metrics = ServingMetrics(service.registry)
-    roster: Roster[Champion] = Roster(project.loops)
+    roster: Roster[Loaded] = Roster(project.loops)
     store = store or FeastStore(
         repo=project.features_path,
         registry=settings.data / "registry.db",
@@ -53,7 +53,9 @@ def create_app(
         metrics=metrics,
     )
     freshness = freshness or KafkaFreshness(WaitingRecords(settings.kafka))
-    predictor = Predictor(roster=roster, loops=project.loops, freshness=freshness, metrics=metrics)
+    predictor = Predictor(
+        roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
+    )
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)

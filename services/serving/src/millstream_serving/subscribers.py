@@ -1,4 +1,4 @@
-"""Kafka doorway of serving: hears the streams that ask, answers each batch whole; and hears which model is to answer."""
+"""Kafka doorway of serving: hears the streams that ask, answers each batch whole; hears and which model is to answer."""
 
 from __future__ import annotations
 
@@ -57,8 +57,14 @@ class AnswerStream:
         for event in events:
             for loop in self._loops:
                 try:
+                    said = event.envelope
                     question = ask(
-                        loop, event.event, asked_at=event.known_at, transport="kafka", cause=event.envelope.id
+                        loop,
+                        event.event,
+                        asked_at=event.known_at,
+                        transport="kafka",
+                        cause=said.id,
+                        producer=said.source,
                     )
                 except RejectEvent as error:
                     refused.setdefault(event.record.offset, Rejected(event.record, error))
