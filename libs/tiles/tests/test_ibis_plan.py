@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +19,19 @@ from millstream.testing.errors import ToolMissing
 from millstream.testing.java import find_java
 from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.errors import BadView, TilesError
+from millstream_tiles.filters import filter_of, filtered
 from millstream_tiles.history import Asked, history
+from millstream_tiles.ibis_filter import let_through
 from millstream_tiles.ibis_plan import windowed_features
 from millstream_tiles.join import windowed_values
 from millstream_tiles.join_events import numbers
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_schema import events_table, table_schema
+from millstream_tiles.sketches import BOUNDS
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 MARCH = 1_362_096_000_000_000  # 2013-03-01
-EXACT = [Function.COUNT, Function.SUM, Function.MEAN, Function.MIN, Function.MAX]
-EXACT += [Function.VAR, Function.STD, Function.FIRST, Function.LAST]
-"""What the plan computes; the rest is refused."""
 SCHEMA = table_schema(
     {
         "properties": {
@@ -49,13 +50,32 @@ def a_view(name: str, keys: tuple[str, ...], *aggregates: Aggregate, **more: Any
     return View(name=name, stream="flights-departed", keys=keys, aggregates=aggregates, **settings)
 
 
-def aggregate(function: Function, column: str = "dep_delay", window: int = HOUR, slide: int = 10 * MINUTE) -> Aggregate:
-    name = f"{function}_{column.replace('*', 'all')}_{window // MINUTE}_{slide // MINUTE}"
-    return Aggregate(name=name, function=function, column=column, window=window, slide=slide)
+def aggregate(
+    function: Function, column: str = "dep_delay", window: int = HOUR, slide: int = 10 * MINUTE, k: int = 3
+) -> Aggregate:
+    k = k if function is Function.LAST_K else 0
+    name = f"{function}{k or ''}_{column.replace('*', 'all')}_{window // MINUTE}_{slide // MINUTE}"
+    return Aggregate(name=name, function=function, column=column, window=window, slide=slide, k=k)
 
 
+DISTINCT = Function.COUNT_DISTINCT
+OF_NUMBERS = [f for f in Function if f is not DISTINCT]
 VIEWS = [
-    a_view("by_origin", ("origin",), *(aggregate(f) for f in EXACT), aggregate(Function.COUNT, "*", 24 * HOUR, HOUR)),
+    a_view(
+        "by_origin", ("origin",), *(aggregate(f) for f in OF_NUMBERS), aggregate(Function.COUNT, "*", 24 * HOUR, HOUR)
+    ),
+    a_view(
+        "kept",
+        ("origin",),
+        *(aggregate(f, "dep_delay", 24 * HOUR, HOUR) for f in (Function.SUM, Function.LAST_K, Function.P90)),
+        aggregate(Function.LAST_K, "dep_delay", 24 * HOUR, HOUR, k=20),
+        where="not diverted and (dep_delay / gate > -20.5 or flight_id is null)",
+    ),
+    a_view(
+        "different",
+        ("origin",),
+        *(aggregate(DISTINCT, column, 7 * 24 * HOUR, HOUR) for column in ("flight_id", "diverted")),
+    ),
     a_view(
         "by_gate",
         ("origin", "gate"),
@@ -74,9 +94,12 @@ def assert_same(found: pl.DataFrame, expected: dict[str, Any], *, added: float) 
     assert found["number"].to_list() == list(range(len(found)))
     for name, values in expected.items():
         assert len(values) == len(found)
+        if "last_k" in name:
+            assert found[name].to_list() == [row[~np.isnan(row)].tolist() or None for row in values], name
+            continue
         numbers = found[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        if "count" in name:
-            assert numbers.tolist() == values.tolist()
+        if any(f"{exact}_" in name for exact in ("count", "count_distinct", "p50", "p90", "p99")):
+            np.testing.assert_array_equal(numbers, values, err_msg=name)
         scale = added**2 if "var" in name else added
         np.testing.assert_allclose(numbers, values, rtol=1e-9, atol=1e-14 * scale, err_msg=name)
 
@@ -201,6 +224,7 @@ def test_an_engine_on_the_lakes_files_says_what_the_local_one_says(engine: Any, 
     answers = history(lake, [Asked(view=v, keys=questions.select(v.keys)) for v in VIEWS], times)
     assert len(rows) == 120
     assert answers[0]["count_all_1440_60"].sum() > 1000
+    assert answers[2]["count_distinct_flight_id_10080_60"].max() > 100
     for view, values in zip(VIEWS, answers, strict=True):
         assert_same(rows, {f"{view.name}__{name}": found for name, found in values.items()}, added=1e3)
 
@@ -236,9 +260,9 @@ def views(draw: st.DrawFn) -> View:
     made = {}
     for _ in range(draw(st.integers(1, 5))):
         slide = draw(st.sampled_from([MINUTE, 10 * MINUTE, HOUR]))
-        function = draw(st.sampled_from(EXACT))
-        column = draw(st.sampled_from(["dep_delay", "*"])) if function is Function.COUNT else "dep_delay"
-        one = aggregate(function, column, slide * draw(st.integers(1, 12)), slide)
+        function = draw(st.sampled_from(list(Function)))
+        columns = {Function.COUNT: ["dep_delay", "*"], DISTINCT: ["origin", "gate", "_id"]}.get(function, ["dep_delay"])
+        one = aggregate(function, draw(st.sampled_from(columns)), slide * draw(st.integers(1, 12)), slide)
         made[one.name] = one
     return a_view(
         "any",
@@ -246,11 +270,12 @@ def views(draw: st.DrawFn) -> View:
         *made.values(),
         lateness=draw(st.sampled_from([0, HOUR, 6 * HOUR])),
         event_id=draw(st.sampled_from([None, "flight_id"])),
+        where=draw(st.sampled_from([None, "dep_delay > 0", "gate == 1 or dep_delay is null"])),
     )
 
 
 @given(view=views(), events=events_of_a_day(), data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_events_give_what_the_local_join_gives(
     duck: Any, view: View, events: pl.DataFrame, data: st.DataObject
 ) -> None:
@@ -273,20 +298,208 @@ def test_any_events_give_what_the_local_join_gives(
     assert_same(found, expected, added=float(np.nansum(np.abs(numbers(events, "dep_delay")))))
 
 
+# Estimates and filters at their edges -----------------------------------------------------------------------------------------
+
+
+def told(engine: Any, name: str, rows: pl.DataFrame) -> Any:
+    """`rows` as a table of the engine."""
+    if engine.name == "duckdb":
+        engine.con.register(name, rows.to_arrow())
+    else:
+        engine._session.createDataFrame(rows.to_arrow()).createOrReplaceTempView(name)
+    return engine.table(name)
+
+
+def test_a_percentile_is_the_local_one_at_the_bounds_of_its_buckets(engine: Any) -> None:
+    """Each number beside a bound is asked for alone, so that a bucket next to the right one is seen."""
+    edges = np.concatenate([BOUNDS[:-1], [0.0, 5e-324, 2.0**53], np.geomspace(1e-9, 2.0**53, 200)[:-1]])
+    edges = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges[:-204], np.inf)])
+    numbers = np.concatenate([edges, -edges])
+    events = pl.DataFrame({"_event_time": 0, "_known_at": 0, "gate": range(len(numbers)), "dep_delay": numbers})
+    asked = pl.DataFrame({"gate": range(len(numbers)), "number": range(len(numbers)), "at": 0})
+    view = a_view("by_gate", ("gate",), aggregate(Function.P50), event_id=None)
+    plan = windowed_features(
+        [view], {view.stream: told(engine, "edges", events)}, told(engine, "each", asked), time="at"
+    )
+    found = pl.DataFrame(plan.to_pyarrow()).sort("number")
+    assert_same(found, windowed_values(view, events, asked.select("gate"), asked["at"].to_numpy()), added=1.0)
+
+
+def test_thousands_of_distinct_values_are_estimated_as_the_local_engine_does(engine: Any) -> None:
+    """From a handful, where most registers are empty, to so many that none is."""
+    rng = random.Random(7)
+    sizes = [1, 2, 50, 3_000, 20_000, 60_000]
+    rows = [(size, "é漢-" * rng.randrange(12) + str(i)) for size in sizes for i in range(size)]
+    events = pl.DataFrame(rows, schema={"gate": pl.Int64, "tail": pl.String}, orient="row")
+    events = events.with_columns(_event_time=pl.lit(0, pl.Int64), _known_at=pl.lit(0, pl.Int64))
+    asked = pl.DataFrame({"gate": sizes, "number": range(len(sizes)), "at": 0})
+    view = a_view("by_gate", ("gate",), aggregate(DISTINCT, "tail"), event_id=None)
+    plan = windowed_features(
+        [view], {view.stream: told(engine, "tails", events)}, told(engine, "sizes", asked), time="at"
+    )
+    found = pl.DataFrame(plan.to_pyarrow()).sort("number")
+    expected = windowed_values(view, events, asked.select("gate"), asked["at"].to_numpy())
+    assert_same(found, expected, added=1.0)
+    assert found["count_distinct_tail_60_10"].to_list() == pytest.approx(sizes, rel=0.05)
+
+
+def measured() -> pl.DataFrame:
+    """Rows of every kind of value, each with every other sooner or later."""
+    rng = random.Random(11)
+    numbers = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 0.1, 0.2, 0.1 + 0.2, 1.0, 2.0, -3.5, 1e308, 1e-308]
+    texts = [None, "", "a", "Z", "é", "漢", "it's", "back\\slash", "a\nb", "😀", "\uffff"]
+    columns = {
+        **{name: pl.Series([rng.choice(numbers) for _ in range(300)], dtype=pl.Float64) for name in ("x", "y")},
+        **{
+            name: pl.Series([rng.choice([None, *range(-4, 5)]) for _ in range(300)], dtype=pl.Int64)
+            for name in ("i", "j")
+        },
+        **{name: pl.Series([rng.choice(texts) for _ in range(300)], dtype=pl.String) for name in ("s", "t")},
+        **{
+            name: pl.Series([rng.choice([None, True, False]) for _ in range(300)], dtype=pl.Boolean)
+            for name in ("b", "c")
+        },
+        "big": pl.Series(
+            [rng.choice([2**53, 2**53 + 1, 2**63 - 1, -(2**63), None]) for _ in range(300)], dtype=pl.Int64
+        ),
+    }
+    return pl.DataFrame(columns).with_row_index("number")
+
+
+MEASURED = measured()
+FILTERS = [
+    "b",
+    "not (b and c)",
+    "b or x > 1",
+    "b != c",
+    "x == y",
+    "not x == y",
+    "not (x < y)",
+    "x != y and not (x is null)",
+    "x is null",
+    "x * 10 > y",
+    "x - y == 0 or not (x - y > 0)",
+    "x / y > 0",
+    "not (i / j >= 1)",
+    "0.1 + 0.2 == x",
+    "-x < i <= y",
+    "s < t",
+    "s == 'it\\'s' or s == 'back\\\\slash' or s == 'a\\nb'",
+    "s >= 'é'",
+    "big == 9007199254740993",
+    "big < 9223372036854775807",
+    "big > 99999999999999999999 or big is null",
+]
+"""Whatever null, NaN, zero, -0.0, infinity, text beyond ASCII and large integers could make another number."""
+
+
+@st.composite
+def filters(draw: st.DrawFn, depth: int = 3) -> str:
+    """Any filter of `MEASURED` that compiles; integers stay small, for Python computes with them beyond 2**53."""
+
+    def number(depth: int) -> str:
+        match draw(st.integers(0, 3 if depth else 1)):
+            case 0:
+                return draw(st.sampled_from(["x", "y", "i", "j"]))
+            case 1:
+                return draw(st.sampled_from(["0", "1", "2", "-3", "0.1", "0.5", "-0.0", "1e308"]))
+            case 2:
+                return f"-{number(depth - 1)}"
+        return f"({number(depth - 1)} {draw(st.sampled_from('+-*/'))} {number(depth - 1)})"
+
+    def truth(depth: int) -> str:
+        order = draw(st.sampled_from(["==", "!=", "<", "<=", ">", ">="]))
+        match draw(st.integers(0, 8 if depth else 4)):
+            case 0:
+                return draw(
+                    st.sampled_from(["b", "c", "b == c", "b <= c", "b != true", "big < 9007199254740993", "big != i"])
+                )
+            case 1:
+                return (
+                    f"{draw(st.sampled_from('st'))} {order} {draw(st.sampled_from(['s', 't', repr('a'), repr('é')]))}"
+                )
+            case 2:
+                return f"{number(depth)} {order} {number(depth)}"
+            case 3:
+                return f"{number(depth)} {order} {number(depth)} {draw(st.sampled_from(['<', '!=']))} {number(depth)}"
+            case 4:
+                null = draw(st.sampled_from(["is null", "is not null"]))
+                return f"{draw(st.sampled_from(['s', 'b', number(depth)]))} {null}"
+            case 5:
+                return f"not ({truth(depth - 1)})"
+            case 6:
+                return f"({truth(depth - 1)}) is null"
+        return f"({truth(depth - 1)}) {draw(st.sampled_from(['and', 'or']))} ({truth(depth - 1)})"
+
+    return f"({truth(depth)}) and (b or not b or b is null)"
+
+
+@pytest.mark.parametrize("where", FILTERS)
+def test_a_filter_lets_through_what_it_lets_through_event_by_event(engine: Any, where: str) -> None:
+    rows = told(engine, "measured", MEASURED)
+    found = let_through(a_view("any", (), where=where), rows).number.to_pyarrow().to_pylist()
+    fields = MEASURED.select(filter_of(where).fields)
+    expected = np.flatnonzero(filtered(where, fields.iter_rows(), len(fields))).tolist()
+    assert sorted(found) == expected
+    assert 0 < len(expected) < len(MEASURED)
+
+
+@given(where=filters())
+@settings(max_examples=150, deadline=None)
+def test_any_filter_lets_through_what_it_lets_through_event_by_event(duck: Any, where: str) -> None:
+    rows = told(duck, "measured", MEASURED)
+    found = let_through(a_view("any", (), where=where), rows).number.to_pyarrow().to_pylist()
+    fields = MEASURED.select(filter_of(where).fields)
+    assert sorted(found) == np.flatnonzero(filtered(where, fields.iter_rows(), len(fields))).tolist()
+
+
+# What is refused --------------------------------------------------------------------------------------------------------------
+
+COLUMNS = {"_event_time": "int64", "_known_at": "int64", "_partition": "int32", "_offset": "int64", "_id": "string"}
+COLUMNS |= {"origin": "string", "dep_delay": "float64", "diverted": "boolean", "stops": "array<string>"}
+
+
+@pytest.mark.parametrize(
+    ("where", "refused"),
+    [
+        ("origin > 5", "where: 'origin', which is string where the filter needs a number, is not in the plan"),
+        ("diverted + 1 > 1", "where: 'diverted', which is boolean where the filter needs a number,"),
+        ("not dep_delay", "where: 'dep_delay', which is float64 where the filter needs a truth,"),
+        ("dep_delay", "where: 'dep_delay', which is float64 where the filter needs a truth,"),
+        ("dep_delay * 2", "where: 'dep_delay [*] 2', which is not true or false,"),
+        ("origin == dep_delay", "where: comparing origin with dep_delay, which are text and fraction,"),
+        ("stops == stops", "where: comparing stops with stops, which are other and other,"),
+        (f"dep_delay < 1{'0' * 400}", "where: a number that no double holds is not in the plan"),
+        (r"origin == '\0'", "where: the text '.x00' is not in the plan"),
+        (r"origin == '\ud800'", "where: the text '.ud800' is not in the plan"),
+    ],
+)
+def test_a_filter_that_cannot_mean_the_same_is_refused(where: str, refused: str) -> None:
+    events = ibis.table(COLUMNS, name="events")
+    with pytest.raises(BadView, match=f"by_origin: {refused}.* local engine"):
+        let_through(a_view("by_origin", ("origin",), where=where), events)
+
+
+def test_a_column_of_lists_is_null_or_not() -> None:
+    events = ibis.table(COLUMNS, name="events")
+    assert let_through(a_view("by_origin", (), where="stops is not null"), events).columns == events.columns
+
+
 def test_what_the_plan_does_not_compute_is_refused_by_name() -> None:
-    columns = {"_event_time": "int64", "_known_at": "int64", "_partition": "int32", "_offset": "int64", "_id": "string"}
-    events = {"flights-departed": ibis.table({**columns, "origin": "string", "dep_delay": "float64"}, name="events")}
+    events = {"flights-departed": ibis.table(COLUMNS, name="events")}
     questions = ibis.table({"origin": "string", "event_timestamp": "int64"}, name="questions")
     one = a_view("by_origin", ("origin",), aggregate(Function.SUM))
     assert "BIGINT" in ibis.to_sql(windowed_features([one], events, questions), dialect="trino")
-    for function in set(Function) - set(EXACT):
-        k = 3 if function is Function.LAST_K else 0
-        other = Aggregate(name="other", function=function, column="dep_delay", window=HOUR, slide=HOUR, k=k)
-        with pytest.raises(BadView, match=r"by_origin: other: .* is not in the plan .* local engine"):
-            windowed_features([a_view("by_origin", ("origin",), other)], events, questions)
-    filtered = a_view("by_origin", ("origin",), aggregate(Function.SUM), where="dep_delay > 0")
-    with pytest.raises(BadView, match=r"by_origin: where is not in the plan"):
-        windowed_features([filtered], events, questions)
+    for what, refused in {
+        aggregate(DISTINCT, "origin"): "count_distinct, whose hash DuckDB and PySpark have,",
+        aggregate(DISTINCT, "dep_delay"): "count_distinct of 'dep_delay', which is float64,",
+        aggregate(Function.P50, "*"): "p50 of no column",
+    }.items():
+        with pytest.raises(BadView, match=rf"by_origin: .*: {refused} is not in the plan .* local engine"):
+            windowed_features([a_view("by_origin", ("origin",), what)], events, questions)
+    elsewhere = a_view("by_origin", ("origin",), aggregate(Function.SUM), where="dep_time > 0")
+    with pytest.raises(TilesError, match="events of stream flights-departed have no column 'dep_time'"):
+        windowed_features([elsewhere], events, questions)
     with pytest.raises(TilesError, match="no events of stream 'flights-departed'; there are"):
         windowed_features([one], {"orders": questions}, questions)
     with pytest.raises(TilesError, match="the questions have no column 'origin'"):
