@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.testing.errors import ToolMissing
-from millstream.testing.java import find_java
 from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.errors import BadView, TilesError
-from millstream_tiles.filters import filter_of, filtered
 from millstream_tiles.history import Asked, history
-from millstream_tiles.ibis_filter import let_through
 from millstream_tiles.ibis_plan import windowed_features
 from millstream_tiles.join import windowed_values
 from millstream_tiles.join_events import numbers
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_schema import events_table, table_schema
 from millstream_tiles.sketches import BOUNDS
+
+from .ibis_engines import a_view, duck, engine, parquet, spark, told
+
+__all__ = ["duck", "engine", "spark"]
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -43,11 +41,6 @@ SCHEMA = table_schema(
         }
     }
 )
-
-
-def a_view(name: str, keys: tuple[str, ...], *aggregates: Aggregate, **more: Any) -> View:
-    settings: dict[str, Any] = {"lateness": 2 * HOUR, "event_id": "flight_id", "time_field": "departed_at", **more}
-    return View(name=name, stream="flights-departed", keys=keys, aggregates=aggregates, **settings)
 
 
 def aggregate(
@@ -147,58 +140,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             parts.append(LakeBatch(partition=partition, end=first + len(mine) - 1, rows=table))
         lake.append("flights-departed", parts, group="lake")
     return lake
-
-
-@pytest.fixture(scope="module")
-def duck() -> Any:
-    return ibis.duckdb.connect()
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    """One Spark in this process for all of its tests: it takes ten seconds to start."""
-    sql = pytest.importorskip(
-        "pyspark.sql", reason="PySpark is a wheel of 450 MB; `make spark` installs it and runs this"
-    )
-    try:
-        java = find_java()
-    except ToolMissing as missing:
-        pytest.skip(str(missing))
-    if not 17 <= int(java.version.split(".")[0]) <= 21:
-        pytest.skip(f"Spark 4.0 runs on Java 17 or 21, and {java.path} is {java.version}; set JAVA_HOME")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_HOME", str(java.path.resolve().parents[1]))
-        session = (
-            sql.SparkSession.builder.master("local[2]")
-            .config("spark.driver.bindAddress", "127.0.0.1")
-            .config("spark.driver.host", "127.0.0.1")
-            .config("spark.driver.memory", "1g")
-            .config("spark.sql.session.timeZone", "UTC")
-            .config("spark.sql.shuffle.partitions", "2")
-            .config("spark.ui.enabled", "false")
-            .config("spark.ui.showConsoleProgress", "false")
-            .getOrCreate()
-        )
-    gateway = session.sparkContext._gateway
-    yield ibis.pyspark.connect(session)
-    session.stop()
-    gateway.shutdown()
-    gateway.proc.stdin.close()  # its JVM ends with its input
-    gateway.proc.wait(30)
-
-
-@pytest.fixture(params=["duck", pytest.param("spark", marks=pytest.mark.filterwarnings("ignore"))])
-def engine(request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(request.param)
-
-
-def parquet(engine: Any, *files: str) -> Any:
-    """A table of these files; Ibis itself takes one path on Spark."""
-    if engine.name == "duckdb":
-        return engine.read_parquet(files)
-    name = f"files_{len(files)}"
-    engine._session.read.option("mergeSchema", "true").parquet(*files).createOrReplaceTempView(name)
-    return engine.table(name)
 
 
 def test_an_engine_on_the_lakes_files_says_what_the_local_one_says(engine: Any, lake: Lake, tmp_path: Path) -> None:
@@ -301,15 +242,6 @@ def test_any_events_give_what_the_local_join_gives(
 # Estimates and filters at their edges -----------------------------------------------------------------------------------------
 
 
-def told(engine: Any, name: str, rows: pl.DataFrame) -> Any:
-    """`rows` as a table of the engine."""
-    if engine.name == "duckdb":
-        engine.con.register(name, rows.to_arrow())
-    else:
-        engine._session.createDataFrame(rows.to_arrow()).createOrReplaceTempView(name)
-    return engine.table(name)
-
-
 def test_a_percentile_is_the_local_one_at_the_bounds_of_its_buckets(engine: Any) -> None:
     """Each number beside a bound is asked for alone, so that a bucket next to the right one is seen."""
     edges = np.concatenate([BOUNDS[:-1], [0.0, 5e-324, 2.0**53], np.geomspace(1e-9, 2.0**53, 200)[:-1]])
@@ -343,146 +275,10 @@ def test_thousands_of_distinct_values_are_estimated_as_the_local_engine_does(eng
     assert found["count_distinct_tail_60_10"].to_list() == pytest.approx(sizes, rel=0.05)
 
 
-def measured() -> pl.DataFrame:
-    """Rows of every kind of value, each with every other sooner or later."""
-    rng = random.Random(11)
-    numbers = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 0.1, 0.2, 0.1 + 0.2, 1.0, 2.0, -3.5, 1e308, 1e-308]
-    texts = [None, "", "a", "Z", "é", "漢", "it's", "back\\slash", "a\nb", "😀", "\uffff"]
-    columns = {
-        **{name: pl.Series([rng.choice(numbers) for _ in range(300)], dtype=pl.Float64) for name in ("x", "y")},
-        **{
-            name: pl.Series([rng.choice([None, *range(-4, 5)]) for _ in range(300)], dtype=pl.Int64)
-            for name in ("i", "j")
-        },
-        **{name: pl.Series([rng.choice(texts) for _ in range(300)], dtype=pl.String) for name in ("s", "t")},
-        **{
-            name: pl.Series([rng.choice([None, True, False]) for _ in range(300)], dtype=pl.Boolean)
-            for name in ("b", "c")
-        },
-        "big": pl.Series(
-            [rng.choice([2**53, 2**53 + 1, 2**63 - 1, -(2**63), None]) for _ in range(300)], dtype=pl.Int64
-        ),
-    }
-    return pl.DataFrame(columns).with_row_index("number")
-
-
-MEASURED = measured()
-FILTERS = [
-    "b",
-    "not (b and c)",
-    "b or x > 1",
-    "b != c",
-    "x == y",
-    "not x == y",
-    "not (x < y)",
-    "x != y and not (x is null)",
-    "x is null",
-    "x * 10 > y",
-    "x - y == 0 or not (x - y > 0)",
-    "x / y > 0",
-    "not (i / j >= 1)",
-    "0.1 + 0.2 == x",
-    "-x < i <= y",
-    "s < t",
-    "s == 'it\\'s' or s == 'back\\\\slash' or s == 'a\\nb'",
-    "s >= 'é'",
-    "big == 9007199254740993",
-    "big < 9223372036854775807",
-    "big > 99999999999999999999 or big is null",
-]
-"""Whatever null, NaN, zero, -0.0, infinity, text beyond ASCII and large integers could make another number."""
-
-
-@st.composite
-def filters(draw: st.DrawFn, depth: int = 3) -> str:
-    """Any filter of `MEASURED` that compiles; integers stay small, for Python computes with them beyond 2**53."""
-
-    def number(depth: int) -> str:
-        match draw(st.integers(0, 3 if depth else 1)):
-            case 0:
-                return draw(st.sampled_from(["x", "y", "i", "j"]))
-            case 1:
-                return draw(st.sampled_from(["0", "1", "2", "-3", "0.1", "0.5", "-0.0", "1e308"]))
-            case 2:
-                return f"-{number(depth - 1)}"
-        return f"({number(depth - 1)} {draw(st.sampled_from('+-*/'))} {number(depth - 1)})"
-
-    def truth(depth: int) -> str:
-        order = draw(st.sampled_from(["==", "!=", "<", "<=", ">", ">="]))
-        match draw(st.integers(0, 8 if depth else 4)):
-            case 0:
-                return draw(
-                    st.sampled_from(["b", "c", "b == c", "b <= c", "b != true", "big < 9007199254740993", "big != i"])
-                )
-            case 1:
-                return (
-                    f"{draw(st.sampled_from('st'))} {order} {draw(st.sampled_from(['s', 't', repr('a'), repr('é')]))}"
-                )
-            case 2:
-                return f"{number(depth)} {order} {number(depth)}"
-            case 3:
-                return f"{number(depth)} {order} {number(depth)} {draw(st.sampled_from(['<', '!=']))} {number(depth)}"
-            case 4:
-                null = draw(st.sampled_from(["is null", "is not null"]))
-                return f"{draw(st.sampled_from(['s', 'b', number(depth)]))} {null}"
-            case 5:
-                return f"not ({truth(depth - 1)})"
-            case 6:
-                return f"({truth(depth - 1)}) is null"
-        return f"({truth(depth - 1)}) {draw(st.sampled_from(['and', 'or']))} ({truth(depth - 1)})"
-
-    return f"({truth(depth)}) and (b or not b or b is null)"
-
-
-@pytest.mark.parametrize("where", FILTERS)
-def test_a_filter_lets_through_what_it_lets_through_event_by_event(engine: Any, where: str) -> None:
-    rows = told(engine, "measured", MEASURED)
-    found = let_through(a_view("any", (), where=where), rows).number.to_pyarrow().to_pylist()
-    fields = MEASURED.select(filter_of(where).fields)
-    expected = np.flatnonzero(filtered(where, fields.iter_rows(), len(fields))).tolist()
-    assert sorted(found) == expected
-    assert 0 < len(expected) < len(MEASURED)
-
-
-@given(where=filters())
-@settings(max_examples=150, deadline=None)
-def test_any_filter_lets_through_what_it_lets_through_event_by_event(duck: Any, where: str) -> None:
-    rows = told(duck, "measured", MEASURED)
-    found = let_through(a_view("any", (), where=where), rows).number.to_pyarrow().to_pylist()
-    fields = MEASURED.select(filter_of(where).fields)
-    assert sorted(found) == np.flatnonzero(filtered(where, fields.iter_rows(), len(fields))).tolist()
-
-
 # What is refused --------------------------------------------------------------------------------------------------------------
 
 COLUMNS = {"_event_time": "int64", "_known_at": "int64", "_partition": "int32", "_offset": "int64", "_id": "string"}
 COLUMNS |= {"origin": "string", "dep_delay": "float64", "diverted": "boolean", "stops": "array<string>"}
-
-
-@pytest.mark.parametrize(
-    ("where", "refused"),
-    [
-        ("origin > 5", "where: 'origin', which is string where the filter needs a number, is not in the plan"),
-        ("diverted + 1 > 1", "where: 'diverted', which is boolean where the filter needs a number,"),
-        ("not dep_delay", "where: 'dep_delay', which is float64 where the filter needs a truth,"),
-        ("dep_delay", "where: 'dep_delay', which is float64 where the filter needs a truth,"),
-        ("dep_delay * 2", "where: 'dep_delay [*] 2', which is not true or false,"),
-        ("origin == dep_delay", "where: comparing origin with dep_delay, which are text and fraction,"),
-        ("stops == stops", "where: comparing stops with stops, which are other and other,"),
-        (f"dep_delay < 1{'0' * 400}", "where: a number that no double holds is not in the plan"),
-        (r"origin == '\0'", "where: the text '.x00' is not in the plan"),
-        (r"origin == '\ud800'", "where: the text '.ud800' is not in the plan"),
-    ],
-)
-def test_a_filter_that_cannot_mean_the_same_is_refused(where: str, refused: str) -> None:
-    events = ibis.table(COLUMNS, name="events")
-    with pytest.raises(BadView, match=f"by_origin: {refused}.* local engine"):
-        let_through(a_view("by_origin", ("origin",), where=where), events)
-
-
-def test_a_column_of_lists_is_null_or_not() -> None:
-    events = ibis.table(COLUMNS, name="events")
-    assert let_through(a_view("by_origin", (), where="stops is not null"), events).columns == events.columns
 
 
 def test_what_the_plan_does_not_compute_is_refused_by_name() -> None:
