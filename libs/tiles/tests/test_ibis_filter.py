@@ -45,7 +45,7 @@ def measured() -> pl.DataFrame:
             [rng.choice([2**53, 2**53 + 1, 2**63 - 1, -(2**63), None]) for _ in range(300)], dtype=pl.Int64
         ),
     }
-    return pl.DataFrame(columns).with_row_index("number")
+    return pl.DataFrame(columns).with_row_index("number").cast({"number": pl.Int64})
 
 
 MEASURED = measured()

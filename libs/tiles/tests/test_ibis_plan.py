@@ -142,6 +142,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return lake
 
 
+@pytest.mark.timeout(300)  # Spark plans a join for each column and window: a minute on two busy cores
 def test_an_engine_on_the_lakes_files_says_what_the_local_one_says(engine: Any, lake: Lake, tmp_path: Path) -> None:
     rng = random.Random(5)
     table = lake.table("flights-departed")
