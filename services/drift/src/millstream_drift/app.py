@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
@@ -31,6 +32,7 @@ def rules_of(loop: Loop) -> Rules:
         windows=drift.confirm.windows,
         drop=drift.performance.drop,
         within=loop.label.within,
+        task=Task(loop.model.task),
     )
 
 

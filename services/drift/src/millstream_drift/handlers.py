@@ -234,7 +234,7 @@ class Judging:
         log.info("%s: %s", verdict.finding, verdict.reason, extra={"loop": verdict.loop, "version": verdict.version})
         if said.window is not None and verdict.report is not None:
             baseline = self._baseline(verdict.loop, verdict.version)
-            _, *columns = zip(*said.window.rows, strict=True)
+            _, _, *columns = zip(*said.window.rows, strict=True)
             types = {column.name: column.type for column in baseline.columns}
             current = {name: list(cells) for name, cells in zip(types, columns, strict=True)}
             self._reports.ask(

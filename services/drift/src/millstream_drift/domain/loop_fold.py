@@ -12,7 +12,7 @@ from millstream.contracts.events import LabelsMatured, WindowKind
 from millstream.contracts.times import DAY, to_datetime, to_rfc3339
 from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.hysteresis import Hysteresis
-from millstream_drift.domain.join import Join, JoinState
+from millstream_drift.domain.join import Asked, Join, JoinState
 from millstream_drift.domain.windows import Window, Windows
 
 MOST_BOUNDARIES = 31
@@ -144,23 +144,25 @@ class LoopFold:
             self._held_rows[version] -= 1
             if not self._held_rows[version]:
                 del self._held_rows[version]
-        new, label = self.join.ask(question)
-        if not new or version is None:
+        asked, label = self.join.ask(question)
+        if asked is None:
             return
-        row = (question.probability, *question.row)
-        self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row)
+        if version is not None:
+            row = (question.output, question.producer, *question.row)
+            self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row)
         if label is not None:
-            self._score(version, question.probability, label, max(label.time, question.time))
+            self._score(asked, label, max(label.time, question.time))
 
     def _tell(self, label: Label) -> None:
         self._held_labels -= 1
         for asked in self.join.tell(label):
-            if asked.version is not None:
-                self._score(asked.version, asked.probability, label, label.time)
+            self._score(asked, label, label.time)
 
-    def _score(self, version: str, probability: float, label: Label, time: int) -> None:
-        row = probability, 1.0 if label.value else 0.0
-        self.windows.add(version, WindowKind.PERFORMANCE, time, label.id, row)
+    def _score(self, asked: Asked, label: Label, time: int) -> None:
+        """One question found its label; both were known at `time`."""
+        if asked.version is not None:
+            row = asked.output, label.value, *asked.slices
+            self.windows.add(asked.version, WindowKind.PERFORMANCE, time, label.id, row)
 
     def _advance(self, now: int) -> None:
         """Close windows that ended before `now` and publish the day boundaries up to it."""
