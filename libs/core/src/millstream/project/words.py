@@ -45,8 +45,8 @@ class _AllInSchema:
         return {"anyOf": [{"const": "all"}, *options], **schema}
 
 
-Distinct = Annotated[tuple[T, ...], Strict(False), Field(max_length=1000), AfterValidator(_unique)]
-"""A list in the file, a tuple in code; may be empty."""
-OneOrMore = Annotated[Distinct[T], Field(min_length=1)]
+OneOrMore = Annotated[tuple[T, ...], Strict(False), Field(min_length=1, max_length=1000), AfterValidator(_unique)]
+"""A list in the file, a tuple in code."""
+UpToFive = Annotated[tuple[T, ...], Strict(False), Field(max_length=5), AfterValidator(_unique)]
 AllOr = Annotated[T | None, BeforeValidator(_read_all), WrapSerializer(_write_all), _AllInSchema()]
 """`all` in the file, None in code."""
