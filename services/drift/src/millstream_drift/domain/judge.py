@@ -17,6 +17,7 @@ from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import score
+from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import Window
 
 MINIMUM_ROWS = 100
@@ -44,6 +45,7 @@ class Rules:
     within: int
     """Time that a label may take (microseconds)."""
     task: Task
+    trials: TrialRules
 
 
 def judge(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
