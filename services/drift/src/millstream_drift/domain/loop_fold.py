@@ -11,8 +11,8 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import LabelsMatured, WindowKind
 from millstream.contracts.times import DAY, to_datetime, to_rfc3339
 from millstream_drift.domain.events import Heard, Label, Question
-from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.join import Asked, Join, JoinState
+from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.windows import Window, Windows
 
 MOST_BOUNDARIES = 31
@@ -33,8 +33,7 @@ class LoopState(msgspec.Struct, array_like=True):
 
     join: JoinState = msgspec.field(default_factory=JoinState)
     windows: list[Window] = []
-    inputs: Hysteresis = msgspec.field(default_factory=Hysteresis)
-    performance: Hysteresis = msgspec.field(default_factory=Hysteresis)
+    memory: Memory = msgspec.field(default_factory=Memory)
     boundary: int = 0
     """Next day boundary to be published; 0 before the first event."""
     newest: int = 0
@@ -48,13 +47,13 @@ class LoopState(msgspec.Struct, array_like=True):
 class LoopFold:
     """The fold of one loop. What it gives depends on the set of events alone, not on how they were batched."""
 
-    def __init__(self, loop: str, *, within: int, window: int, state: LoopState | None = None) -> None:
+    def __init__(self, loop: str, *, within: int, window: int, span: int = 0, state: LoopState | None = None) -> None:
         state = state or LoopState()
         self.loop = loop
         self._size = window
         self.join = Join(within, state.join)
-        self.windows = Windows(window, state.windows)
-        self.memory = {WindowKind.INPUTS: state.inputs, WindowKind.PERFORMANCE: state.performance}
+        self.windows = Windows(window, span, state.windows)
+        self.memory = state.memory
         self._boundary, self._newest, self._cause = state.boundary, state.newest, state.cause
         self._held = state.held
         self._held_rows: Counter[str] = Counter(
@@ -67,8 +66,7 @@ class LoopFold:
         return LoopState(
             self.join.state(),
             self.windows.state(),
-            self.memory[WindowKind.INPUTS],
-            self.memory[WindowKind.PERFORMANCE],
+            self.memory,
             self._boundary,
             self._newest,
             self._cause,
@@ -108,8 +106,8 @@ class LoopFold:
             self._held_rows[event.version] += 1
 
     def is_due(self) -> bool:
-        """Whether settling could publish something: a day has passed, or a window may be full."""
-        if self._boundary and self._newest >= self._boundary:
+        """Whether settling could publish something: a day has passed, or a window may be full or over."""
+        if (self._boundary and self._newest >= self._boundary) or self.windows.may_close(self._newest):
             return True
         if any(self.windows.rows(v, WindowKind.INPUTS) + rows >= self._size for v, rows in self._held_rows.items()):
             return True
@@ -130,7 +128,7 @@ class LoopFold:
                 self._ask(event)
             else:
                 self._tell(event)
-        self._out += self.windows.close(settled)
+        self._out += self.windows.close(settled, by_time=False)
         if any(one.time == settled for one in self._held):
             # Of the time after the last event only its next event may decide: else a boundary in a silence would be
             # published or not as the other loops happen to be read.
