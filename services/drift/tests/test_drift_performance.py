@@ -78,9 +78,7 @@ async def test_a_window_of_labels_tells_its_slices() -> None:
             probability, carrier = chances[event["flight_id"]]
             chance = 1 - probability if carrier == "UA" else probability
             said.append((LANDED, landing(event["flight_id"], at, late=bool(rng.random() < chance)), at))
-    desk = Desk(Topics().add(said), window=1_000)
-    desk.loops[LOOP] = desk.loops[LOOP].model_copy(update={"gate": Gate(slices=("carrier",))})
-    desk.judging.rules = {LOOP: rules_of(desk.loops[LOOP])}
+    desk = sliced(Desk(Topics().add(said), window=1_000), ("carrier",))
     known = [
         SliceReference(column="carrier", value=one, rows=500, loss=0.56, loss_std=0.3) for one in ("UA", "DL", "EV")
     ]
@@ -96,6 +94,30 @@ async def test_a_window_of_labels_tells_its_slices() -> None:
     assert "carrier DL" not in verdict.reason
     mean = sum(one.loss * one.rows for one in verdict.slices) / verdict.rows
     assert verdict.metrics["log_loss"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("before", "after"), [((), ("carrier",)), (("carrier",), ()), (("distance",), ("carrier",))])
+async def test_slices_that_the_file_names_anew_begin_with_the_rows_that_follow(
+    before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    """100 of the window's rows were heard by the file's earlier edition; labels of others come by the later one."""
+    topics = Topics().add(World().hours(JUNE, 6).said)
+    first = await sliced(Desk(topics), before).start()
+    await first.read_all()
+    await first.judging.save()
+    topics.add(World(flights=1_000).hours(JUNE + 6 * HOUR, 12).said)
+    second = await sliced(Desk(topics, first.snapshots), after).start()
+    await second.read_all()
+    verdict = next(one for one in second.verdicts if one.kind is WindowKind.PERFORMANCE)
+    assert verdict.rows >= 200
+    assert {one.column for one in verdict.slices} <= set(after)
+    assert sum(one.rows for one in verdict.slices) < verdict.rows
+
+
+def sliced(desk: Desk, slices: tuple[str, ...]) -> Desk:
+    desk.loops[LOOP] = desk.loops[LOOP].model_copy(update={"gate": Gate(slices=slices)})
+    desk.judging.rules = {LOOP: rules_of(desk.loops[LOOP])}
+    return desk
 
 
 def test_isotonic_only_grows_and_keeps_the_mean() -> None:

@@ -14,7 +14,9 @@ from millstream_drift.adapters.kafka_events import KafkaEvents
 from millstream_drift.adapters.package_models import PackageModels
 from millstream_drift.adapters.valkey_snapshots import ValkeySnapshots
 from millstream_drift.api import routes
+from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.judge import Rules
+from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MOST_ROWS
 from millstream_drift.handlers import Judging
 from millstream_drift.metrics import DriftMetrics
@@ -24,7 +26,7 @@ from millstream_drift.subscribers import hear
 
 def rules_of(loop: Loop) -> Rules:
     """What the loop's file says about drift, in the domain's words."""
-    drift = loop.drift
+    drift, rollout, guards = loop.drift, loop.rollout, loop.rollout.guards
     return Rules(
         loop=loop.name,
         asked=loop.predict.on,
@@ -38,9 +40,14 @@ def rules_of(loop: Loop) -> Rules:
         drop=drift.performance.drop,
         within=loop.label.within,
         task=Task(loop.model.task),
-        slices=loop.gate.slices,
         estimate=drift.estimate,
         report_every=drift.report_every,
+        trials=TrialRules(
+            task=Task(loop.model.task),
+            slices=loop.gate.slices,
+            error_rate=rollout.error_rate,
+            bounds=Bounds(failures=guards.failures, slower=guards.slower, psi=guards.psi),
+        ),
     )
 
 

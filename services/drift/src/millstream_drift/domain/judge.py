@@ -22,6 +22,7 @@ from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import losses, metrics, one_class
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
+from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MINIMUM_ROWS, Window
 
 STANDARD_ERRORS = 2.0
@@ -54,12 +55,11 @@ class Rules:
     within: int
     """Time that a label may take (microseconds)."""
     task: Task
-    slices: tuple[str, ...]
-    """Inputs whose values are judged one by one."""
     estimate: bool
     """Whether performance is estimated before the labels are there."""
     report_every: int | None
     """Stream time between two reports when nothing is suspected (microseconds); None: no such reports."""
+    trials: TrialRules
 
 
 def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:
@@ -79,13 +79,14 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     shifts = [shift(reference, column) for reference, column in zip(baseline.columns, cells, strict=True)]
     prediction = shift(baseline.reference.prediction, answers)
     watched = baseline.important if rules.important else rules.columns
-    counting = [one for one in shifts if watched is None or one.column in watched] or shifts
+    places = [n for n, one in enumerate(shifts) if watched is None or one.column in watched] or [*range(len(shifts))]
+    counting = [shifts[n] for n in places]
     effect = _weighted([one.psi for one in counting], counting)
     id = _id(rules, window, window.kind)
     broken = [
         found
-        for one, column in zip(shifts, cells, strict=True)
-        if one in counting and (found := broken_field(one, column, producers, baseline, rules.asked)) is not None
+        for n in places
+        if (found := broken_field(baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked))
     ]
     weighed = None
     if broken:
@@ -128,11 +129,15 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
 
 
 def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
-    outputs, labels, *slices = zip(*window.rows, strict=True)
+    outputs, labels = [row[0] for row in window.rows], [row[1] for row in window.rows]
     row_losses = losses(rules.task, outputs, labels)
     low, high = mean_interval(row_losses)
     found = metrics(rules.task, outputs, labels, row_losses) | {"low": low, "high": high}
-    told = by_slice(row_losses, dict(zip(rules.slices, slices, strict=True)), baseline.slices)
+    names = rules.trials.slices
+    # Rows from before `gate.slices` was changed have none.
+    sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
+    columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
+    told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
     drop = _drop(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
     impossible = one_class(rules.task, outputs, labels)
     about = None

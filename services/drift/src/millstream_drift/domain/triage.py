@@ -18,10 +18,14 @@ MOST_FIELDS = 20
 
 
 def broken_field(
-    one: ColumnShift, cells: Sequence[Cell], producers: Sequence[str], baseline: Baseline, asked: str
+    reference: ColumnReference,
+    one: ColumnShift,
+    cells: Sequence[Cell],
+    producers: Sequence[str],
+    baseline: Baseline,
+    asked: str,
 ) -> BrokenField | None:
     """What is wrong with a column of a window; None where nothing is. `asked` is the stream whose events ask."""
-    reference = next(column for column in baseline.columns if column.name == one.column)
     found = _wrong(one, reference, cells)
     if found is None:
         return None
