@@ -80,3 +80,18 @@ async def test_a_column_that_nobody_watches_breaks_nothing() -> None:
     said = sent(World().hours(JUNE, 6, labels=False), carrier=None)
     verdict = await first(said, columns=["distance"])
     assert (verdict.finding, verdict.broken) == (Finding.HEALTHY, [])
+
+
+async def test_important_columns_alone_may_be_watched() -> None:
+    """A feature that the model hardly uses falls silent."""
+    calm = reference()
+    shares = {"distance": 0.5, "carrier": 0.3, "origin__mean_1h": 0.05}
+    columns = [msgspec.structs.replace(one, importance=shares[one.name]) for one in calm.columns]
+    columns.append(msgspec.structs.replace(columns[0], name="hour", importance=0.15, missing=1.0))
+    found = []
+    for watched in ("all", "important"):
+        desk = Desk(Topics().add(World(nulls=0.9).hours(JUNE, 6, labels=False).said), columns=watched)
+        desk.models.known[LOOP, "1"] = baseline_of(manifest("1"), msgspec.structs.replace(calm, columns=columns))
+        await (await desk.start()).read_all()
+        found.append(desk.verdicts[0].finding)
+    assert found == [Finding.BROKEN_DATA, Finding.HEALTHY]
