@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from millstream.contracts.tasks import Task
 from millstream.project.drift import Drift
 from millstream.project.gate import Gate
 from millstream.project.label import Label
@@ -42,7 +43,13 @@ class Loop(BaseModel):
 
     def faults(self) -> list[Fault]:
         """What does not add up between its values, each of which is fine by itself. `load_project` refuses it."""
-        return [*self._train_faults(), *self._schedule_faults(), *self._label_faults(), *self._trial_faults()]
+        return [
+            *self._train_faults(),
+            *self._schedule_faults(),
+            *self._label_faults(),
+            *self._trial_faults(),
+            *self.drift.faults(Task(self.model.task)),
+        ]
 
     def _train_faults(self) -> list[Fault]:
         path, history = ("train", "holdout"), self.train.history
