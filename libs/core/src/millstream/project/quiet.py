@@ -48,7 +48,9 @@ def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
     except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"{text[:60]!r} is no time zone of this machine; write one like UTC or Europe/Berlin") from error
+        raise ValueError(
+            f"{text[:60]!r} is no time zone of this machine; write one like UTC or Europe/Berlin"
+        ) from error
     return text
 
 

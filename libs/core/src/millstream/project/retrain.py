@@ -47,7 +47,8 @@ class Retrain(BaseModel):
     model_config = STRICT
 
     mode: Literal["auto", "approve", "suggest"] = "auto"
-    """`approve`: a person says go to each run; `suggest`: it is only said that one is due. What a person asks for runs in any mode."""
+    """`approve`: a person says go to each run; `suggest`: it is only said that one is due. What a person
+    asks for runs in any mode."""
     expires: PositiveDuration = 2 * DAY
     """In mode `approve`: a run that nobody approved by then is dropped; the next request asks anew."""
     cooldown: PositiveDuration = 3 * DAY
@@ -57,11 +58,13 @@ class Retrain(BaseModel):
     warm_up: Duration = 0
     """After a promotion nothing but a person starts a run for so long: windows still hold days of the model before."""
     breaker: Annotated[int, Field(ge=1, le=100)] = 3
-    """One challenger rejected or rolled back is a bad week, three in a row a loop that a retrain does not cure: a person looks."""
+    """One challenger rejected or rolled back is a bad week, three in a row a loop that a retrain does not cure: a
+    person looks."""
     on: OneOrMore[Trigger] = TRIGGERS
     """Causes that start a run; the first model needs none of them."""
     agree: Annotated[int, Field(ge=1, le=7)] = 1
-    """Different causes that must have asked within `within` before a run starts: 1 is any of `on`, 2 any two. A person is enough."""
+    """Different causes that must have asked within `within` before a run starts: 1 is any of `on`, 2 any two. A person
+    is enough."""
     within: PositiveDuration = 7 * DAY
     """How far apart causes may ask and still agree."""
     labels: NewLabels | None = None
@@ -82,7 +85,9 @@ class Retrain(BaseModel):
             faults.append(Fault(path=path, message="needs either grow or rows", remedy=remedy))
         if self.labels is None and heard and "on" in self.model_fields_set:
             remedy = "write retrain.labels, like {grow: 20%}, or remove it"
-            faults.append(Fault(path=on, message="'labels' without a number of them", remedy=remedy, rests_on=(on, path)))
+            faults.append(
+                Fault(path=on, message="'labels' without a number of them", remedy=remedy, rests_on=(on, path))
+            )
         if self.labels is not None and not heard:
             remedy = "add labels to retrain.on, or remove it"
             message = "new labels that retrain.on does not listen to"
