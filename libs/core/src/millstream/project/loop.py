@@ -49,6 +49,7 @@ class Loop(BaseModel):
             *self._label_faults(),
             *self._trial_faults(),
             *self.drift.faults(Task(self.model.task)),
+            *self.retrain.faults(),
         ]
 
     def _train_faults(self) -> list[Fault]:
