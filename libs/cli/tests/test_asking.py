@@ -16,7 +16,7 @@ from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Cause, Decision, Event, RetrainDecided, RolloutMoved, Step
+from millstream.contracts.events import Cause, Decision, Event, ModelState, RetrainDecided, RolloutMoved, Step
 from millstream.contracts.topics import RETRAIN, TOPICS, TRAINING
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import EmbeddedKafka
@@ -24,7 +24,7 @@ from millstream_cli.asking import Answer, Office, ask, me, office_of
 from millstream_cli.errors import CommandFailed
 from millstream_cli.journal import read_file, read_journal, write_file
 
-from .made_events import LOOP, Journal, day, promoted
+from .made_events import LOOP, Journal, day, promoted, ref
 
 
 @dataclass
@@ -88,7 +88,22 @@ def decided(request: str, decision: Decision) -> tuple[Event, str]:
     return event, request
 
 
-def moved(request: str, version: str, step: Step) -> tuple[Event, str]:
+def state(champion: str, **held: str) -> ModelState:
+    return ModelState(
+        id="s",
+        loop=LOOP,
+        revision=1,
+        step=Step.CHAMPION,
+        champion=ref(champion),
+        challenger=None,
+        previous=None,
+        reason="",
+        at=day(0),
+        **held,
+    )
+
+
+def moved(request: str, version: str, before: Step, step: Step, led_to: ModelState | None = None) -> tuple[Event, str]:
     event = RolloutMoved(
         id=uuid.uuid4().hex,
         loop=LOOP,
@@ -96,11 +111,12 @@ def moved(request: str, version: str, step: Step) -> tuple[Event, str]:
         run="run7",
         version=version,
         step=step,
-        before=Step.CANARY,
+        before=before,
         share=0.0,
         reason="complaints",
         at=day(0),
         by="Ada",
+        led_to=led_to,
     )
     return event, request
 
@@ -137,10 +153,20 @@ async def test_a_declined_request_is_refused_with_the_reason(bootstrap: str) -> 
 
 async def test_a_rollback_that_ends_a_trial_first_says_both(bootstrap: str) -> None:
     def says(request: str) -> list[tuple[Event, str]]:
-        return [moved(request, "3", Step.REJECTED), moved(request, "2", Step.ROLLED_BACK)]
+        back = moved(request, "2", Step.CHAMPION, Step.ROLLED_BACK, led_to=state("1"))
+        return [moved(request, "3", Step.CANARY, Step.REJECTED), back]
 
     answer = await asked(Trainer(bootstrap, says), "rollback")
-    assert answer.words.splitlines() == ["version 3 rejected: complaints", "version 2 rolled back: complaints"]
+    assert answer.words.splitlines() == [
+        "version 3: canary → rejected (complaints)",
+        "version 2: champion → rolled back, version 1 answers (complaints)",
+    ]
+
+
+async def test_a_freeze_and_a_pin_say_what_holds_now(bootstrap: str) -> None:
+    held = state("2", frozen="Ada: Black Friday", pinned="2")
+    answer = await asked(Trainer(bootstrap, lambda id: [moved(id, "2", Step.CHAMPION, Step.CHAMPION, held)]), "freeze")
+    assert answer.words == "version 2 stays, frozen by Ada: Black Friday, pinned to version 2 (complaints)"
 
 
 async def test_a_request_that_is_not_decided_in_time_stands(bootstrap: str) -> None:

@@ -150,7 +150,7 @@ def test_what_people_did_is_listed() -> None:
     wish = journal.wants(RolloutAction.FREEZE, "Black Friday")
     journal.moved(18, Step.CHAMPION, Step.CHAMPION, cause=wish, by="Ada", reason="Black Friday")
     [word] = report(journal).people
-    assert (word.by, word.text) == ("Ada", "freeze, version 2 champion: Black Friday")
+    assert (word.by, word.text) == ("Ada", "freeze, version 2 stays: Black Friday")
 
 
 def test_a_replica_s_clock_is_not_the_loop_s() -> None:

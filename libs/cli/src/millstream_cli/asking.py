@@ -19,7 +19,7 @@ from millstream.contracts.topics import TRAINING
 from millstream_cli.errors import CommandFailed, Stuck
 from millstream_cli.journal import Told, row_of, told_of
 from millstream_cli.mill import MillState
-from millstream_cli.telling import step_of
+from millstream_cli.telling import moved
 
 ANSWERED_WITHIN = 15.0
 """Seconds for the trainer's 202: it waits for Kafka's acks, which may take 12 while a broker goes away."""
@@ -67,8 +67,13 @@ def _words(told: Told) -> str:
         return f"{event.decision.value}{run}: {event.reason}"
     assert isinstance(event, RolloutMoved), "nothing else is heard"
     state = event.led_to
-    answers = f"; version {state.champion.version} answers" if state is not None and state.champion is not None else ""
-    return f"version {event.version} {step_of(event.step, event.share)}{answers}: {event.reason}"
+    said = [moved(event)]
+    if state is not None and state.champion is not None and state.champion.version != event.version:
+        said.append(f"version {state.champion.version} answers")
+    if state is not None:
+        said += [f"frozen by {state.frozen}"] if state.frozen else []
+        said += [f"pinned to version {state.pinned}"] if state.pinned else []
+    return f"{', '.join(said)} ({event.reason})"
 
 
 def office_of(root: Path, *, trainer: str | None, kafka: str | None, wait: bool) -> Office:

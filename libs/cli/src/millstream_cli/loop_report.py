@@ -21,7 +21,7 @@ from millstream.contracts.events import (
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop, request_of
 from millstream_cli.losses import Loss, loss_of, mean_loss
-from millstream_cli.telling import broken_at, outcome_of, step_of, title_of
+from millstream_cli.telling import broken_at, moved, outcome_of, step_of, title_of
 
 T = TypeVar("T")
 
@@ -269,7 +269,7 @@ def _people(loop: Loop, since: datetime) -> list[Word]:
 def _did(loop: Loop, move: RolloutMoved) -> str:
     request = request_of(loop, move)
     action = f"{request.action.value}, " if request is not None else ""
-    return f"{action}version {move.version} {step_of(move.step, move.share)}: {move.reason}"
+    return f"{action}{moved(move)}: {move.reason}"
 
 
 def _needs(

@@ -75,7 +75,7 @@ def _champion(report: Report) -> str:
         return "none yet"
     since = f", answers since {report.answers_since:%Y-%m-%d %H:%M}" if report.answers_since is not None else ""
     age = (
-        f", learned until {report.learned_until:%Y-%m-%d} ({report.age_days:.0f} days ago)"
+        f", learned until {report.learned_until:%Y-%m-%d} ({report.age_days:.1f} days ago)"
         if report.learned_until
         else ""
     )

@@ -247,11 +247,12 @@ def step_of(step: Step, share: float) -> str:
     return f"canary {share:.0%}" if step is Step.CANARY else step.value.replace("_", " ")
 
 
-def _step(move: RolloutMoved) -> str:
+def moved(move: RolloutMoved) -> str:
+    """A step in words; a model may also stay while what surrounds it changes."""
     if move.before is move.step is Step.CHAMPION:
-        return " stays"
+        return f"version {move.version} stays"
     before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
-    return f": {before} → {step_of(move.step, move.share)}"
+    return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
 
 
 def _move(loop: Loop, move: RolloutMoved) -> Moment:
@@ -260,7 +261,7 @@ def _move(loop: Loop, move: RolloutMoved) -> Moment:
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"version {move.version}{_step(move)}{who}: {move.reason}",
+        text=f"{moved(move)}{who}: {move.reason}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
         numbers=move.numbers,
