@@ -100,7 +100,7 @@ async def test_a_run_trains_on_the_lake_as_known_then_and_packs_the_model(
     assert result.metrics["auc"] > 0.7
     assert packages.file(result.model, manifest, MODEL_FILE)
     assert {name for name in result.metrics if name.startswith("seconds_")} == {
-        f"seconds_{phase}" for phase in ("start", "mlflow", "dataset", "fit", "export", "score", "package")
+        f"seconds_{phase}" for phase in ("start", "mlflow", "dataset", "choice", "fit", "export", "score", "package")
     }
     again = await executor.run(msgspec.structs.replace(spec, attempt=2))
     assert packages.manifest(again.model).lineage.content_sha256 == manifest.lineage.content_sha256

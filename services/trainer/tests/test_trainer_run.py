@@ -16,8 +16,9 @@ from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, Reference
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.memory import MemoryHistory, MemoryTracker
-from millstream_trainer.adapters.onnx_graph import score
-from millstream_trainer.adapters.run import Phases, train
+from millstream_trainer.adapters.onnx_graph import Asked
+from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.run import train
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -147,7 +148,7 @@ def test_the_graph_takes_nulls_and_categories_it_never_saw(
             category_column("pier", "input", [None, "south"]),
         ),
     )
-    answers = score(graph, manifest.inputs, strange)
+    answers = Asked(graph, manifest.inputs, manifest.output).score(strange)
     assert answers.shape == (2,)
     assert np.all((answers > 0) & (answers < 1))
 

@@ -54,15 +54,15 @@ class Model(BaseModel):
     estimator: Annotated[
         str, BeforeValidator(_estimator), Field(json_schema_extra={"examples": [*BUILT_IN, "mypackage.models:build"]})
     ] = "lightgbm"
-    """`lightgbm`, `xgboost`, `linear`, `forest`, or a function of yours as `mypackage.models:build`, from the project's folder or
-    installed; it returns a scikit-learn estimator that skl2onnx can export."""
+    """`lightgbm`, `xgboost`, `linear`, `forest`, or a function of yours as `mypackage.models:build`, from the project's folder
+    or installed: `build(task, params, seed)` returns a scikit-learn estimator that skl2onnx can export."""
     task: Annotated[Task, BeforeValidator(_task)] = Task.BINARY
-    """`binary`: the label is true or false, the answer its probability. `multiclass`: the label is a text, the answer a probability
-    for each. `regression`: the label is a number, the answer its mean."""
+    """`binary`: the label is true or false, the answer its probability. `multiclass`: the label is a text, the answer a
+    probability for each. `regression`: the label is a number, the answer its mean."""
     params: Annotated[Params, Field(validate_default=True)] = LightgbmParams()
     """Of the estimator, by its own names."""
     settings: Annotated[tuple[Params, ...], Field(strict=False, max_length=MOST_SETTINGS)] = ()
-    """Each overrides some of `params`; all of them are fitted and the best on the validation slice is kept. Empty: `params` alone."""
+    """Each overrides some of `params`; all are fitted and the best on the validation slice is kept. Empty: `params` alone."""
     class_weight: Literal["none", "balanced"] = "none"
     """`balanced`: rare classes count as much as frequent ones in the fit; the answers are corrected back to the true shares."""
     calibration: Literal["none", "sigmoid", "isotonic"] = "none"

@@ -27,13 +27,13 @@ class Train(BaseModel):
     model_config = STRICT
 
     history: Histories = (ALL,)
-    """How far back rows reach: `all`, a duration, `since-change` (from the window that drift noticed), or a list of them: each is
-    fitted, the best on the validation slice is kept. All is the safe start: forgetting must earn its place at the gate."""
+    """How far back rows reach: `all`, a duration, `since-change` (from the window that drift noticed), or a list of them: each
+    is fitted, the best on the validation slice is kept. All is the safe start: forgetting must earn its place at the gate."""
     holdout: PositiveDuration = 7 * DAY
     """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once."""
     folds: Annotated[int, Field(ge=1, le=10)] = 1
-    """Validation slices, each as long as the holdout and right before it or the one after: candidates are compared on all of them,
-    fitted on what was before each. More are slower and less lucky."""
+    """Validation slices, each as long as the holdout and right before it or before the next: candidates are compared on all of
+    them, fitted on what was before each. More are slower and less lucky."""
     refit: bool = False
     """Fit once more on everything, holdout included, after the gate passed: the newest week is learned too. The gate's numbers
     then speak of a twin that did not see it, and the manifest says so."""

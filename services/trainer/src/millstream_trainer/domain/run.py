@@ -27,6 +27,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     positions: Positions
     """What the lake must hold before history is read."""
     champion: ModelRef | None
+    changed_at: datetime | None = None
+    """Where the window began on which drift noticed what led to this run; None: nothing changed that anybody noticed."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
