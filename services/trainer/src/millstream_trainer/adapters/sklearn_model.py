@@ -66,7 +66,7 @@ class FittedEstimator:
             # skl2onnx raises what it likes: its own errors, RuntimeError, KeyError.
             except Exception as error:
                 raise RunFailed(
-                    f"{type(self.model).__name__} cannot be exported to ONNX ({type(error).__name__}: {str(error)[:300]}); "
+                    f"{type(self.model).__name__} cannot be exported to ONNX ({type(error).__name__}: {str(error.__cause__ or error)[:200]}); "
                     "use estimators that skl2onnx converts"
                 ) from error
 

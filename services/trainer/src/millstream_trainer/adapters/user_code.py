@@ -32,7 +32,7 @@ def builder(entry: str, project: Path | None) -> Build:
         ) from error
     found = getattr(module, name, None)
     if not callable(found):
-        has = ", ".join(n for n, f in vars(module).items() if inspect.isfunction(f) and not n.startswith("_"))
+        has = ", ".join(n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module_name)
         raise RunFailed(f"model.estimator: {module_name} has no function {name!r}; it has {has or 'none'}")
     return lambda how: _built(entry, found, how)
 

@@ -80,7 +80,7 @@ class Xgboost:
         if against is not None and (how.params.early_stopping or watch is not None):
             checks = [(_matrix(encoding, against.table, against.target, against.weights), "validation")]
             if how.params.early_stopping:
-                callbacks.append(xgboost.callback.EarlyStopping(how.params.early_stopping, save_best=True))
+                callbacks.append(xgboost.callback.EarlyStopping(rounds=how.params.early_stopping, save_best=True))
             if watch is not None:
                 callbacks.append(_Told(watch))
         booster = xgboost.train(
