@@ -5,7 +5,7 @@ It is written down for people beside and after that (`tracking`), and waits for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
+from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.slices import slices_of
 from millstream_trainer.domain.table import Table
@@ -116,7 +117,10 @@ def train(
             metrics=metrics,
             notes=notes,
         )
-        uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
+        try:
+            uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
+        except OSError as error:
+            raise RunFailed(f"the package cannot be saved: {error}") from error
     model = ModelRef(version=spec.version, run=spec.run, uri=uri, sha256=sha256, at=spec.at)
     with phases.phase("mlflow"):
         tracked = tracking.id()
@@ -129,9 +133,25 @@ def train(
         gate=checks,
         mlflow_run=tracked,
     )
-    tags = {"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri}
-    tracking.finished(result, files, tags)
+    importance = learned.fitted.importance()
+    tracking.finished(
+        Record(
+            result=result,
+            answers_at_once=spec.champion is None or not (loop.rollout.shadow or loop.rollout.canary),
+            files=files,
+            tags={"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri},
+            dataset=manifest.lineage.content_sha256,
+            draw=lambda: charts(evidence, importance),
+        )
+    )
     return result
+
+
+def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, bytes]:
+    """Drawn only where somebody keeps them: matplotlib takes a second to import."""
+    from millstream_trainer.adapters import plots
+
+    return plots.charts(evidence, importance)
 
 
 def _check(task: Task, learn: Table, holdout: Table) -> None:
