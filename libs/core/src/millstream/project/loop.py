@@ -88,9 +88,9 @@ class Loop(BaseModel):
     def _gate_faults(self) -> list[Fault]:
         faults, metric = [], metric_of(self.model.task)
         if self.gate.metric not in (None, metric):
-            path = ("gate", "metric")
+            rests_on = (("gate", "metric"), ("model", "task"))
             message, remedy = f"task {self.model.task} is judged by {metric}", f"write {metric}, or remove it"
-            faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("model", "task"))))
+            faults.append(Fault(path=("gate", "metric"), message=message, remedy=remedy, rests_on=rests_on))
         for position, name in enumerate(self.gate.slices):
             if name not in self.predict.inputs:
                 path = ("gate", "slices", position)

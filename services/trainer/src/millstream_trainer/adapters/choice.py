@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,10 +108,9 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
     if model.search is not None:
         from millstream_trainer.adapters.search import search
 
-        began = time.monotonic()
-        found = search(slices, candidate.since, best, model.search, model.estimator, loop.train.seed)
+        found = search(slices, candidate.since, settings[candidate.setting], best, loop)
         best, notes = found.trial, [*notes, *found.notes]
-        metrics |= {**found.metrics, "validation_loss_search": best.loss, "search_seconds": time.monotonic() - began}
+        metrics |= {**found.metrics, "validation_loss_search": best.loss}
     if len(trials) > 1:
         notes.append(f"{name} won on {slices.rows} validation rows against {len(trials) - 1} others")
     calibration = None
@@ -137,7 +135,8 @@ def _slices(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Slices
 
 def _histories(spec: RunSpec, loop: Loop) -> list[tuple[str, int | None]]:
     """Name and start of each; `since-change` is left out where nobody noticed one."""
-    at, found = from_datetime(spec.at), []
+    at = from_datetime(spec.at)
+    found: list[tuple[str, int | None]] = []
     for span in loop.train.history:
         name = span_to_text(span)
         if isinstance(span, int):

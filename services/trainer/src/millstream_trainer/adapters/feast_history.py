@@ -121,7 +121,9 @@ def _origins(service: Any, views: dict[str, Any]) -> dict[str, Origin]:
     found = {}
     for projection in service.feature_view_projections:
         view = views.get(projection.name)
-        for aggregate in view.aggregates if view is not None else ():
+        if view is None:
+            continue  # Feast's own, of whatever source
+        for aggregate in view.aggregates:
             if aggregate.column:
                 origin = Origin(stream=view.stream, field=aggregate.column)
                 found.update({f"{projection.name_to_use()}__{column}": origin for column in aggregate.columns})

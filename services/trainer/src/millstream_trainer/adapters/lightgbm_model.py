@@ -83,7 +83,8 @@ class Lightgbm:
             params=settings,
             free_raw_data=True,
         )
-        checks, callbacks = [], []
+        checks: list[lightgbm.Dataset] = []
+        callbacks: list[Any] = []
         if against is not None and (how.params.early_stopping or watch is not None):
             checks = [data.create_valid(encoding.matrix(against.table), against.target, weight=against.weights)]
             if how.params.early_stopping:

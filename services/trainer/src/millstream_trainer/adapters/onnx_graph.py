@@ -46,6 +46,11 @@ def assemble(
         corrected = f"corrected{number}"
         nodes += correction_nodes(correction, found, corrected, constants)
         found = corrected
+    if task is not Task.REGRESSION:
+        # Float32 sums of a forest's shares end a hair above 1.
+        low, high = constants.floats("nought", np.array(0.0)), constants.floats("one", np.array(1.0))
+        nodes.append(helper.make_node("Clip", [found, low, high], ["chances"]))
+        found = "chances"
     output, shape = OUTPUTS[task], [None]
     if task is Task.BINARY:
         nodes.append(helper.make_node("Gather", [found, constants.ints("positive", [], [1])], [output], axis=1))
@@ -111,7 +116,7 @@ def _encoded(encoding: Encoding, inputs: Sequence[InputColumn]) -> list[Any]:
             continue
         else:
             parts.append(f"{column.name}/known")
-        encoder = {"keys_strings": keys, "values_floats": codes, "default_float": UNKNOWN}
+        encoder: dict[str, Any] = {"keys_strings": keys, "values_floats": codes, "default_float": UNKNOWN}
         nodes.append(helper.make_node("LabelEncoder", [column.name], [code], domain="ai.onnx.ml", **encoder))
         if encoding.one_hot:
             nodes += _one_hot(code, f"{column.name}/known", len(known))

@@ -22,17 +22,18 @@ from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.domain.table import Table
 
 LIBRARIES = (
+    "feast",
     "lightgbm",
-    "xgboost",
-    "xgboost-cpu",
-    "scikit-learn",
-    "skl2onnx",
     "numpy",
     "onnx",
     "onnxmltools",
     "onnxruntime",
+    "polars",
+    "scikit-learn",
+    "skl2onnx",
+    "xgboost",
+    "xgboost-cpu",
 )
-LIBRARIES += ("feast", "polars")
 
 
 def metrics_of(

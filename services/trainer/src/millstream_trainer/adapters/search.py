@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millstream.contracts.times import SECOND
-from millstream.project.model import Search
+from millstream.project import Loop
+from millstream.project.params import Params
 
 if TYPE_CHECKING:
     from millstream_trainer.adapters.choice import Slices, Trial
@@ -37,7 +38,7 @@ SPACES: dict[str, Space] = {
         "max_features": trial.suggest_float("max_features", 0.1, 1.0),
     },
 }
-"""Five parameters that matter most for trees, by what libraries' own tuning guides name; rounds come from an early stop."""
+"""What matters most, as the libraries' own tuning guides name it; rounds come from an early stop, where one is asked for."""
 EVERY = 10
 """Rounds between two looks of the pruner."""
 FIRST = 4
@@ -53,14 +54,19 @@ class Found:
     notes: list[str]
 
 
-def search(slices: Slices, since: int | None, begun: Trial, asked: Search, estimator: str, seed: int) -> Found:
-    """The same slices and seed find the same, unless time ends it; `notes` then says so. Raises RunFailed."""
+def search(slices: Slices, since: int | None, around: Params, begun: Trial, loop: Loop) -> Found:
+    """`around`: the parameters that the space varies; `begun`: how they did.
+
+    The same slices and seed find the same, unless time ends it; `notes` then says so. Raises RunFailed.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    asked = loop.model.search
+    assert asked is not None, "the loop asks for a search"
     study = optuna.create_study(
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(FIRST, asked.trials // 3)),
+        sampler=optuna.samplers.TPESampler(seed=loop.train.seed, n_startup_trials=max(FIRST, asked.trials // 3)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=2 * EVERY),
     )
     limit = asked.timeout / SECOND
@@ -70,7 +76,7 @@ def search(slices: Slices, since: int | None, begun: Trial, asked: Search, estim
 
     def ask(trial: Any) -> float:
         nonlocal best, late
-        params = begun.params.model_copy(update=SPACES[estimator](trial))
+        params = around.model_copy(update=SPACES[loop.model.estimator](trial))
 
         def watch(step: int, loss: float) -> None:
             nonlocal late

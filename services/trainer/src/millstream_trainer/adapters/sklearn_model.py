@@ -65,9 +65,9 @@ class FittedEstimator:
                 )
             # skl2onnx raises what it likes: its own errors, RuntimeError, KeyError.
             except Exception as error:
+                why = f"{type(error).__name__}: {str(error.__cause__ or error)[:200]}"
                 raise RunFailed(
-                    f"{type(self.model).__name__} cannot be exported to ONNX ({type(error).__name__}: {str(error.__cause__ or error)[:200]}); "
-                    "use estimators that skl2onnx converts"
+                    f"{type(self.model).__name__} cannot be exported to ONNX ({why}); use estimators that skl2onnx converts"
                 ) from error
 
 

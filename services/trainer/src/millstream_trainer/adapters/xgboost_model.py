@@ -89,7 +89,7 @@ class Xgboost:
         return FittedTrees(booster=booster, encoding=encoding, rounds=booster.num_boosted_rounds(), task=how.task)
 
 
-class _Told(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+class _Told(xgboost.callback.TrainingCallback):
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 

@@ -54,7 +54,8 @@ class Answers:
 
     def likeliest(self) -> NDArray[Any]:
         """Multiclass: name of the class with the highest probability, of each row."""
-        return np.asarray(self.classes, dtype=object)[np.argmax(self.values, axis=1)]
+        found: NDArray[Any] = np.asarray(self.classes, dtype=object)[np.argmax(self.values, axis=1)]
+        return found
 
 
 def codes_of(labels: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
