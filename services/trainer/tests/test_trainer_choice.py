@@ -108,6 +108,18 @@ def test_a_class_that_only_the_holdout_has_costs_what_no_chance_costs(
     assert result.passed, result.reason
 
 
+def test_a_class_missing_in_the_validation_slice_or_in_a_short_history_is_no_end(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    labels = np.array(["calm", "storm"], dtype=object)[(ships.delay >= 10).astype(int)]
+    labels[100:400:3] = "hurricane"
+    model = {"task": "multiclass", "params": {**QUICK, "early_stopping": 5}}
+    loop = said(tides_loop, model=model, train={"history": ["40d", "all"]})
+    result = trained(loop, labelled(ships.dataset(), labels), packages)
+    assert "40d did not compete: no row of class hurricane among the" in result.reason
+    assert result.rows == 3000 - result.metrics["holdout_rows"]
+
+
 def test_the_champion_of_another_task_is_no_measure(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
     data = ships.dataset()
     champion = trained(said(tides_loop), data, packages).model

@@ -54,10 +54,6 @@ class Slices:
         self.newest = found[0].check
         self.rows = sum(len(fold.check) for fold in found)
 
-    def rows_of(self, since: int | None) -> int:
-        """Rows of the smallest fit."""
-        return min(len(fold.learn.asked_from(since)) for fold in self._folds)
-
     def tried(
         self,
         since: int | None,
@@ -71,9 +67,10 @@ class Slices:
         kept: list[int] = []
         newest: Learned | None = None
         for number, fold in enumerate(self._folds):
-            learned = self._learner.learn(
-                fold.learn.asked_from(since), params, against=fold.check, watch=watch if number == 0 else None
-            )
+            rows = fold.learn.asked_from(since)
+            if len(rows) < FEWEST_ROWS:
+                raise RunFailed(f"{len(rows)} rows before a validation slice, {FEWEST_ROWS} are needed")
+            learned = self._learner.learn(rows, params, against=fold.check, watch=watch if number == 0 else None)
             newest = newest or learned
             kept.append(learned.fitted.rounds or 0)
             losses.append(learned.answers(fold.check).losses(fold.check.labels))
@@ -91,34 +88,40 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
     if len(competing) == 1 and model.search is None and not stops and model.calibration == "none":
         return Choice(candidate=competing[0], params=settings[0])
     slices = _slices(spec, loop, learner, learn)
-    trials: dict[str, tuple[Candidate, Trial]] = {}
+    metrics = {"validation_rows": float(slices.rows)}
     notes = []
+    best: tuple[Candidate, Trial] | None = None
     for candidate in competing:
-        rows = slices.rows_of(candidate.since)
-        if rows < FEWEST_ROWS:
-            notes.append(f"history {candidate.name} did not compete: {rows} rows before the validation slice")
+        try:
+            trial = slices.tried(candidate.since, settings[candidate.setting])
+        except RunFailed as error:
+            notes.append(f"{candidate.name} did not compete: {error}")
             continue
-        trials[candidate.name] = candidate, slices.tried(candidate.since, settings[candidate.setting])
-    if not trials:
-        raise RunFailed(f"nothing to compare: {'; '.join(notes)}; each needs {FEWEST_ROWS}")
-    name = min(trials, key=lambda n: trials[n][1].loss)  # of equals the first that the file names
-    candidate, best = trials[name]
-    metrics = {f"validation_loss_{n}": trial.loss for n, (_, trial) in trials.items()}
-    metrics["validation_rows"] = float(slices.rows)
+        metrics[f"validation_loss_{candidate.name}"] = trial.loss
+        if best is None or trial.loss < best[1].loss:  # of equals the first that the file names
+            best = candidate, trial
+    if best is None:
+        raise RunFailed(f"nothing to compare: {'; '.join(notes)}")
+    candidate, trial = best
+    others = len(metrics) - 2
+    if others:
+        notes.append(
+            f"{candidate.name} won on {slices.rows} validation rows against {others} other{'s' * (others > 1)}"
+        )
     if model.search is not None:
         from millstream_trainer.adapters.search import search
 
-        found = search(slices, candidate.since, settings[candidate.setting], best, loop)
-        best, notes = found.trial, [*notes, *found.notes]
-        metrics |= {**found.metrics, "validation_loss_search": best.loss}
-    if len(trials) > 1:
-        notes.append(f"{name} won on {slices.rows} validation rows against {len(trials) - 1} others")
+        found = search(slices, candidate.since, settings[candidate.setting], trial, loop)
+        trial, notes = found.trial, [*notes, *found.notes]
+        metrics |= {**found.metrics, "validation_loss_search": trial.loss}
     calibration = None
     if model.calibration != "none":
         newest = slices.newest
-        calibration = learner.calibration(model.calibration, best.newest, newest)
+        calibration = learner.calibration(model.calibration, trial.newest, newest)
         notes.append(f"{model.calibration} calibration fitted on {len(newest)} validation rows")
-    return Choice(candidate=candidate, params=best.params, calibration=calibration, metrics=metrics, notes=tuple(notes))
+    return Choice(
+        candidate=candidate, params=trial.params, calibration=calibration, metrics=metrics, notes=tuple(notes)
+    )
 
 
 def _slices(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Slices:

@@ -63,6 +63,7 @@ class Learner:
         """Fit on all rows of `table`; `against` is what an early stop and `watch` look at. Raises RunFailed."""
         how = How(task=self.task, classes=self._columns, params=params, seed=self._seed, threads=self._threads)
         lesson = self._lesson(table)
+        self._check(lesson)
         checked = None if against is None else self._lesson(against)
         fitted = self._estimator.fit(lesson, how, against=checked, watch=watch)
         corrections = (Unweighted(weights=self._class_weights(lesson.target)),) if self._balanced else ()
@@ -86,17 +87,20 @@ class Learner:
 
     def _lesson(self, table: Table) -> Lesson:
         target = self._target(table)
-        if self.task is not Task.REGRESSION:
-            seen = np.bincount(target[target >= 0], minlength=self._columns)
-            if np.count_nonzero(seen) < 2:
-                raise RunFailed(_one_label(table))
-            if not seen.all():
-                missing = ", ".join(self.classes[i] for i in np.flatnonzero(seen == 0)[:5])
-                raise RunFailed(
-                    f"no row of class {missing} among the {len(table)} rows of one fit; write a longer history"
-                )
         weights = self._class_weights(target)[target] if self._balanced else None
         return Lesson(table=table, target=target, weights=weights)
+
+    def _check(self, lesson: Lesson) -> None:
+        """A fit needs a row of each class that it is to answer with. Raises RunFailed."""
+        if self.task is Task.REGRESSION:
+            return
+        seen = np.bincount(lesson.target, minlength=self._columns)
+        if np.count_nonzero(seen) < 2:
+            raise RunFailed(_one_label(lesson.table))
+        if not seen.all():
+            missing = ", ".join(self.classes[i] for i in np.flatnonzero(seen == 0)[:5])
+            rows = len(lesson.table)
+            raise RunFailed(f"no row of class {missing} among the {rows} rows of one fit; write a longer history")
 
     def _class_weights(self, target: NDArray[np.int64]) -> NDArray[np.float64]:
         """Rows by classes and by rows of the class, as scikit-learn's `balanced`."""
