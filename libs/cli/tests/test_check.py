@@ -34,6 +34,12 @@ def test_the_flights_are_in_order(flights: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == f"✓ {flights}: 3 streams, 1 loop, nothing wrong\n"
 
 
+def test_streams_and_features_alone_are_in_order(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(flights / "loops")
+    assert check(flights) == 0
+    assert capsys.readouterr().out == f"✓ {flights}: 3 streams, no loops, nothing wrong\n"
+
+
 def test_a_program_reads_json(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(flights, as_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {
@@ -186,7 +192,8 @@ def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytes
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(tmp_path / "nowhere") == 2
     assert capsys.readouterr().out == (
-        f"✗ {tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and loops/ in it\n"
+        f"✗ {tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and, for "
+        "models, loops/ in it\n"
     )
     assert check(tmp_path) == 2
     assert "features/feature_store.yaml: is missing" in capsys.readouterr().out

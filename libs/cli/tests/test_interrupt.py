@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,3 +57,36 @@ def test_a_signal_ends_the_work_in_order(tmp_path: Path, signals: list[signal.Si
     assert output == "stopped in order\n"
     assert errors == "millstream: stopped\n"
     assert child.returncode == status
+
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+
+
+@pytest.mark.parametrize(("more", "how"), [([], "the same command"), (["--fresh"], "the same command without --fresh")])
+def test_a_rebuild_that_is_stopped_on_a_terminal_says_what_is_kept(tmp_path: Path, more: list[str], how: str) -> None:
+    master, terminal = pty.openpty()
+    with socket.socket() as silent:  # a Kafka that takes the connection and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(60)
+        kafka = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = ["features", "rebuild", "-p", str(FLIGHTS), "--kafka", kafka, "--lake", str(tmp_path), "--valkey"]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "millstream_cli.main", *words, "redis://127.0.0.1:1/0", *more],
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        )  # fmt: skip
+        os.close(terminal)
+        connection, _ = silent.accept()
+        child.send_signal(signal.SIGINT)
+        said = b""
+        try:
+            while chunk := os.read(master, 4096):
+                said += chunk
+        except OSError:  # a terminal that nobody holds any more
+            pass
+        connection.close()
+    os.close(master)
+    assert child.wait(timeout=30) == 130
+    line = " ".join(said.decode().split())
+    assert "millstream: stopped; what was read so far is kept" in line
+    assert line.endswith(f"{how} goes on where it was")

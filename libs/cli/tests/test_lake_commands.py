@@ -96,3 +96,16 @@ def test_a_bucket_is_shown_and_its_secrets_are_not(
         said = millstream("lake", "compact", "--lake", wrong)
         assert said.exit_code == 1
         assert "grain-and-water" not in said.output
+
+
+def test_the_folder_of_the_mill_may_stand_behind_the_word(lake: Lake, tmp_path: Path) -> None:
+    assert millstream("lake", "compact", "--data", tmp_path, "-s", LANDED).stdout.startswith(f"{LANDED}: 3 files")
+    assert millstream("lake", "vacuum", "--data", tmp_path, "-s", LANDED).stdout == f"{LANDED}: 0 files deleted\n"
+
+
+def test_in_a_pipe_no_name_is_cut(lake: Lake, tmp_path: Path) -> None:
+    long = "flights-that-were-scheduled-and-then-landed-somewhere-else-than-they-were-meant-to"
+    land(lake, long)
+    shown = millstream("lake", "--data", tmp_path).stdout
+    assert long in shown
+    assert "…" not in shown

@@ -323,12 +323,24 @@ def test_a_short_anchor_is_welcome(write: Write) -> None:
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     assert complaints(tmp_path / "nowhere") == [
-        f"{tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and loops/ in it"
+        f"{tmp_path / 'nowhere'}: no such folder; name a project folder, with streams/, features/ and, for models, "
+        "loops/ in it"
     ]
     assert complaints(tmp_path) == [
         "features/feature_store.yaml: is missing; create the Feast repo of the project there",
-        "loops: folder cannot be read (No such file or directory); create loops/ with one .yaml file each",
         "streams: folder cannot be read (No such file or directory); create streams/ with one .yaml file each",
+    ]
+
+
+def test_streams_and_features_alone_are_a_project(write: Write) -> None:
+    project = write({LOOP_FILE: None})
+    assert not (project / "loops").exists()
+    found = load_project(project)
+    assert found.loops == {}
+    assert set(found.streams) == {"flights-scheduled", "flights-landed"}
+    (project / "loops").write_text("no folder")
+    assert complaints(project, None) == [
+        "loops: folder cannot be read (Not a directory); create loops/ with one .yaml file each"
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from feast import Entity
@@ -72,3 +74,37 @@ def test_what_cannot_be_told_is_said() -> None:
         laptop.tell("orders")
     with pytest.raises(BadRepo, match="no function 'median'"), Laptop([customer, spend("median")]):
         pass
+
+
+@pytest.mark.connected
+def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
+    with Laptop([customer, spend()]) as laptop:
+        told = {"order_id": 1, "customer": "ada", "amount": None, "placed_at": NOON}
+        laptop.tell("orders", told, known_at=NOON)  # nothing is known of the type of its amount yet
+        asked = pd.DataFrame({"customer": ["ada"], "event_timestamp": [NOON]})
+        assert laptop.store.get_historical_features(asked, ["spend:spent"]).to_df()["spent"].tolist() == [0]
+        laptop.tell("orders", told | {"order_id": np.int64(2), "amount": np.float64(12.5)}, known_at=NOON)
+        says = r"orders: amount='7' is a text, but amount was a number before \(12.5\); tell a number, or give"
+        with pytest.raises(TilesError, match=says):
+            laptop.tell("orders", told | {"order_id": 3, "amount": "7"}, known_at=NOON)
+        with pytest.raises(TilesError, match=r"customer=7 is a number, but customer was a text before \('ada'\)"):
+            laptop.tell("orders", told | {"order_id": 4, "customer": 7}, known_at=NOON)
+        laptop.tell("orders", told | {"order_id": 5, "amount": 2}, known_at=NOON)
+        with as_of(NOON):
+            seen = laptop.store.get_online_features(["spend:spent"], [{"customer": "ada"}]).to_dict()["spent"]
+        assert seen == laptop.store.get_historical_features(asked, ["spend:spent"]).to_df()["spent"].tolist() == [14.5]
+
+
+@pytest.mark.connected
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"customer": ""}, "orders: customer: is empty; write what it is, or null"),
+        ({"customer": "a" * 2_000}, "orders: customer: has 2,000 bytes; a key or id has at most 1,024"),
+        ({"order_id": ""}, "orders: order_id: is empty"),
+        ({"order_id": 2**53 + 2}, "orders: order_id: is a number beyond 9,007,199,254,740,992"),
+    ],
+)
+def test_what_the_service_would_not_take_as_a_name_is_refused(odd: dict[str, Any], says: str) -> None:
+    with Laptop([customer, spend()]) as laptop, pytest.raises(TilesError, match=says):
+        laptop.tell("orders", {"order_id": 1, "customer": "ada", "placed_at": NOON} | odd, known_at=NOON)

@@ -174,7 +174,7 @@ async def test_events_without_an_id_are_never_duplicates(online: Online) -> None
 
 
 async def test_a_copy_that_came_too_late_does_not_keep_the_punctual_one_out(online: Online) -> None:
-    await online.write(departures([("JFK", 1, 10.0)], partition=1, after=2 * HOUR, ids=["AA1"]))
+    await online.write(departures([("JFK", 1, 10.0)], partition=1, after=HOUR, ids=["AA1"]))
     assert online.delays(NOON + 5 * MINUTE, "JFK")["count"] == [0]
     await online.write(departures([("JFK", 1, 10.0)], ids=["AA1"]))
     assert online.delays(NOON + 5 * MINUTE, "JFK")["count"] == [1]

@@ -189,6 +189,7 @@ async def test_a_changed_definition_is_refused_until_it_is_rebuilt(shop: Shop) -
     reader = shop.a_reader(changed)
     with pytest.raises(ViewNotReady):
         await shop.seen(changed, shop.now, reader)
+    assert await reader.filled_async() == {changed.name: False}
     with pytest.raises(RebuildRefused, match="start features again"):
         await shop.rebuild(changed).run()
     old, shop.worker = shop.worker, shop.a_worker(changed)
@@ -204,6 +205,7 @@ async def test_a_changed_definition_is_refused_until_it_is_rebuilt(shop: Shop) -
     await shop.rebuild(changed).run()
     await shop.apply_all()
     same(await shop.seen(changed, shop.now, reader), shop.recounted(changed, shop.now))
+    assert await reader.filled_async() == {changed.name: True}
     await reader.aclose()
 
 

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream_drift.domain.events import Label, Question
-from millstream_drift.domain.join import Join, JoinState
+from millstream_drift.domain.join import LATE, MATURED, Join, JoinState
 
 WITHIN = 10
 
 
 def question(time: int, key: str, id: str) -> Question:
-    return Question(time, id, key, "1", 0.5, ())
+    return Question(time, id, key, "1", {"probability": 0.5}, ())
 
 
 events = st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.sampled_from("abcde")), max_size=40)
@@ -27,10 +27,14 @@ def test_every_question_matures_or_expires_and_every_label_is_counted(drawn: lis
         join.advance(time)
         if is_label:
             labels += 1
-            matured += len(join.tell(Label(time, f"l{n}", key, True)))
+            found = join.tell(Label(time, f"l{n}", key, True))
+            matured += sum(one.state == MATURED for one in found)
+            assert all(one.state in (MATURED, LATE) for one in found)
         else:
             asked += 1
-            assert join.ask(question(time, key, f"q{n}")) == (True, None)
+            new, label = join.ask(question(time, key, f"q{n}"))
+            assert new is not None
+            assert label is None
     join.advance(1_000)
     counts = join.counts
     assert (counts.matured, counts.matured + counts.expired, join.pending) == (matured, asked, 0)

@@ -12,8 +12,8 @@ from millstream.contracts.times import HOUR, MINUTE, from_rfc3339, to_rfc3339
 from millstream.project import Stream
 from millstream.runtime.delivery import Batch
 from millstream.runtime.publisher import Outgoing
-from millstream_features.domain.event_names import EventNames
 from millstream_features.metrics import FeatureMetrics
+from millstream_tiles.event_names import EventNames
 
 DEPARTED = Stream.model_validate(
     {

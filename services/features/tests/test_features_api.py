@@ -135,8 +135,10 @@ async def test_another_content_type_is_refused(parrot: httpx.AsyncClient) -> Non
 async def test_each_view_says_how_far_it_has_come() -> None:
     noon = from_rfc3339("2013-06-01T12:00:00Z")
     app = http_app(title="features")
-    late = ViewTime(view="landings", stream="flights-landed", stream_time=noon, waits_since=noon + 1_500_000)
-    new = ViewTime(view="departures", stream="flights-departed", stream_time=None, waits_since=None)
+    late = ViewTime(
+        view="landings", stream="flights-landed", stream_time=noon, waits_since=noon + 1_500_000, filled=True
+    )
+    new = ViewTime(view="departures", stream="flights-departed", stream_time=None, waits_since=None, filled=False)
     add_routes(app, lambda: None, lambda: None, lambda: MemoryViewTimes(late, new))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://features") as http:
         assert (await http.get("/v1/views")).json() == {
@@ -146,8 +148,15 @@ async def test_each_view_says_how_far_it_has_come() -> None:
                     "stream": "flights-landed",
                     "stream_time": "2013-06-01T12:00:00Z",
                     "waits_since": "2013-06-01T12:00:01.500000Z",
+                    "filled": True,
                 },
-                {"view": "departures", "stream": "flights-departed", "stream_time": None, "waits_since": None},
+                {
+                    "view": "departures",
+                    "stream": "flights-departed",
+                    "stream_time": None,
+                    "waits_since": None,
+                    "filled": False,
+                },
             ]
         }
     async with office(None) as client:
@@ -199,6 +208,18 @@ async def test_texts_and_numbers_name_entities(feast: FeastReader, value: Any) -
         ({"features": None, "feature_service": "delay_v9"}, 404, "unknown_feature", "delay_v9"),
         ({"features": None, "feature_service": "delay_v1"}, 422, "bad_question", "full_feature_names=True"),
         ({"features": ["origin_carrier_departures:mean_delay_3h"]}, 422, "bad_question", "carrier is missing"),
+        (
+            {"entities": {"colour": ["red"]}},
+            422,
+            "bad_question",
+            "entities: origin is missing; what is asked for needs origin",
+        ),
+        (
+            {"features": ["origin_carrier_departures:mean_delay_3h"], "entities": {"tailnum": ["N1"]}},
+            422,
+            "bad_question",
+            "entities: origin, carrier are missing; what is asked for needs origin, carrier",
+        ),
         ({"entities": {"origin": ["JFK"], "carrier": []}}, 422, "bad_entities", "must have one length; got [0, 1]"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else None,

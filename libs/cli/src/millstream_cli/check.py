@@ -101,4 +101,4 @@ def _print(console: Console, path: Path, project: Project | None, problems: list
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"

@@ -65,11 +65,17 @@ def explain(
 
 
 def key_of(view: View, given: Sequence[str]) -> list[str]:
-    """The key of `view` as `origin=JFK carrier=B6`, or the values alone in the view's order. Raises CommandFailed."""
+    """The key of `view` as `origin=JFK carrier=B6`, or the values alone in the view's order. Raises CommandFailed.
+
+    A value that itself looks like `name=…` is written with its key before it.
+    """
     wanted = " ".join(f"{name}=VALUE" for name in view.keys)
     named = dict(one.split("=", 1) for one in given if one.partition("=")[0] in view.keys and "=" in one)
     if named and len(named) == len(given) == len(view.keys):
         return [named[name] for name in view.keys]
+    foreign = [name for name, equals, _ in (one.partition("=") for one in given) if equals and name.isidentifier()]
+    if foreign := [name for name in foreign if name not in view.keys]:
+        raise CommandFailed(f"view {view.name} is keyed by {', '.join(view.keys)}, not by {foreign[0]}; write {wanted}")
     if named or len(given) != len(view.keys):
         raise CommandFailed(
             f"view {view.name} is keyed by {', '.join(view.keys)}, got {' '.join(given) or 'nothing'}; write {wanted}"

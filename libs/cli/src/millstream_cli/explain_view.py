@@ -19,6 +19,8 @@ from millstream_tiles.skew import differ
 ENDS = 3
 """Tiles shown at either end of a window, and events at either end of a tile; --all shows them all."""
 
+NOT_HELD = "not held any more"
+
 T = TypeVar("T")
 
 
@@ -48,11 +50,11 @@ def _feature(one: Explained, console: Console, everything: bool) -> None:
     newer = any(m.fate is Fate.UNKNOWN for tile in one.tiles for m in tile.events)
     note = "" if agree else "they differ"
     if not agree and not one.held:
-        note = "the online store no longer has every tile of then"
+        note = "" if not differ(one.offline, one.recounted) else "they differ"
     elif not agree and newer:
         note = "online counts what became known since"
     console.print(
-        f"  online [bold]{figure(one.online)}[/bold]  offline [bold]{figure(one.offline)}[/bold]  "
+        f"  online [bold]{figure(one.online) if one.held else NOT_HELD}[/bold]  offline [bold]{figure(one.offline)}[/bold]  "
         f"recount [bold]{figure(one.recounted)}[/bold]  "
         + (f"[yellow]{note}[/yellow]" if note else "[green]✓[/green]"),
         highlight=False,
@@ -71,7 +73,7 @@ def _feature(one: Explained, console: Console, everything: bool) -> None:
 def _tile_lines(one: Explained, tile: Tile, console: Console, everything: bool) -> None:
     span = f"{_short(tile.start)} – {_short(tile.end, beside=tile.start)}"
     gone = not one.held and tile.online in (None, 0)
-    online = "no longer there" if gone else holds(tile, 0)
+    online = NOT_HELD if gone else holds(tile, 0)
     wrong = "" if gone or not tile.differs else f", should be {holds(tile, 1)}"
     line = Text(f"  {span}  online {online}{wrong}, recount {figure(tile.recounted)}")
     console.print(line, style="red" if wrong else "", soft_wrap=True)

@@ -64,10 +64,6 @@ class Features:
                         )
                         done.append(await work.run(since=since, anew=anew))
                 _report(done[-1], console)
-        except asyncio.CancelledError:
-            said = "stopped; the same command goes on where it was, and the live view is as it was"
-            console.print(said, soft_wrap=True)
-            raise
         finally:
             await self._store.close()
         if as_json:
@@ -95,7 +91,8 @@ class Features:
             return
         lines = Lines(box=None, padding=(0, 2), header_style="dim")
         for column in ("view", "state", "generation", "keys", "memory", "known up to"):
-            lines.add_column(column, justify="left" if column in ("view", "state", "known up to") else "right")
+            words = column in ("view", "state", "known up to")
+            lines.add_column(column, justify="left" if words else "right", overflow="fold")
         for one in found:
             lines.add_row(*_cells(one))
         console.print(lines)
@@ -112,6 +109,8 @@ class Features:
 
 def _cells(one: ViewState) -> tuple[str, ...]:
     time = to_rfc3339(one.stream_time) if one.stream_time else "nothing yet"
+    if not one.generation:  # its stream's time says nothing of it
+        time = "not filled"
     generation = str(one.generation or "none") + (f" (coming: {one.coming})" if one.coming else "")
     return one.view, one.state, generation, f"{one.keys:,}", f"{one.bytes / 2**20:,.1f} MiB", time
 

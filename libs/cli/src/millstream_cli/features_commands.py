@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, load, moment_of
+from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, load, moment_of, screen
 from millstream_cli.shell import run as finish
 
 features_app = typer.Typer(
@@ -61,7 +61,7 @@ def explain(
             at=moment_of(at),
             feature=feature,
             everything=everything,
-            console=Console(),
+            console=screen(),
             as_json=as_json,
         )
 
@@ -98,7 +98,8 @@ def rebuild(
     from millstream_cli.features import Features
     from millstream_cli.place import place_of
 
-    with guarded():
+    goes_on = f"the same command{' without --fresh' if fresh else ''} goes on where it was"
+    with guarded(f"what was read so far is kept, and views that were not done are read as before; {goes_on}"):
         place = place_of(data / "up", project=project, kafka=kafka, lake=lake, valkey=valkey, namespace=namespace)
         console = Console(stderr=as_json)
         features = Features(place, load(place.project), shards)
@@ -124,7 +125,7 @@ def status(
 
     with guarded():
         place = place_of(data / "up", project=project, kafka="", lake=lake, valkey=valkey, namespace=namespace)
-        finish(Features(place, load(place.project), shards).status(Console(), as_json))
+        finish(Features(place, load(place.project), shards).status(screen(), as_json))
 
 
 @features_app.command()
@@ -146,4 +147,4 @@ def forget(
 
     with guarded():
         place = place_of(data / "up", project=project, kafka="", lake=lake, valkey=valkey, namespace=namespace)
-        finish(Features(place, load(place.project), shards).forget(view, Console()))
+        finish(Features(place, load(place.project), shards).forget(view, screen()))

@@ -21,6 +21,7 @@ from millstream.contracts.times import to_rfc3339
 from millstream.errors import MillstreamError
 from millstream.project.duration import from_text, to_timedelta
 from millstream_cli.errors import CommandFailed
+from millstream_cli.shell import HOME, DataOption, JsonOption, screen
 
 if TYPE_CHECKING:
     from millstream_tiles.lake import Lake
@@ -34,7 +35,10 @@ LakeOption = Annotated[str | None, LAKE]
 StreamOption = Annotated[
     list[str] | None, typer.Option("--stream", "-s", help="Only this stream; may be given again. Default: all.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+AfterData = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder for everything that a mill here keeps. Default: as before the word."),
+]
 
 lake_app = typer.Typer(invoke_without_command=True)
 
@@ -47,16 +51,14 @@ def show(
         typer.Option("--lake", envvar="MILLSTREAM_LAKE", help=f"{LAKE.help} Default: that of the mill in --data."),
     ] = None,
     stream: StreamOption = None,
-    data: Annotated[
-        Path, typer.Option("--data", envvar="MILLSTREAM_HOME", help="Folder for everything that a mill here keeps.")
-    ] = Path(".millstream"),
+    data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
     """What the lake holds: rows, files, size, newest event, and how far each partition is. Nothing is read but the log.
 
     Example:  millstream lake --lake s3://my-bucket/lake
     """
-    context.obj = lake or str(data / "up" / "lake")
+    context.obj = lake or _lake_in(data)
     if context.invoked_subcommand is not None:
         return
     with _told():
@@ -67,7 +69,7 @@ def show(
     if as_json:
         print(json.dumps({"lake": found.uri, "tables": [asdict(state) for state in states]}, indent=2, default=_moment))
         return
-    console = Console()
+    console = screen()
     console.print(_table(states))
     if small := [state.stream for state in states if state.small_files > 16 * state.dates]:
         console.print(f"many small files: millstream lake compact -s {' -s '.join(small)}", soft_wrap=True)
@@ -75,7 +77,11 @@ def show(
 
 @lake_app.command()
 def compact(
-    context: typer.Context, lake: LakeOption = None, stream: StreamOption = None, as_json: JsonOption = False
+    context: typer.Context,
+    lake: LakeOption = None,
+    stream: StreamOption = None,
+    data: AfterData = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Join the small files of each date into one. Rows, positions and whoever reads or writes meanwhile are not touched.
 
@@ -87,7 +93,7 @@ def compact(
     with _told(), _progress() as progress:
         from millstream_tiles.lake_upkeep import compact as run
 
-        found = _lake(context, lake)
+        found = _lake(context, lake, data)
         for name in _streams(found, stream):
             bar = progress.add_task(name, total=None)
             result = run(found, name, told=_moves(progress, bar))
@@ -107,6 +113,7 @@ def vacuum(
         bool, typer.Option("--idle", help="Nobody reads or writes the lake now: allows less than a day.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which files would go.")] = False,
+    data: AfterData = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete files that no version of the last days uses: what compactions replaced, what killed writers left.
@@ -123,7 +130,7 @@ def vacuum(
     with _told(), _progress() as progress:
         from millstream_tiles.lake_upkeep import vacuum as run
 
-        found = _lake(context, lake)
+        found = _lake(context, lake, data)
         names = _streams(found, stream)
         bar = progress.add_task("tables", total=len(names))
         for name in names:
@@ -135,11 +142,15 @@ def vacuum(
     _report(done, as_json, lambda one: "\n  ".join([f"{len(one['files']):,} files {says}", *one["files"] * dry_run]))
 
 
-def _lake(context: typer.Context, uri: str | None) -> Lake:
-    """The lake named after the sub-command, or before it, or the mill's."""
+def _lake(context: typer.Context, uri: str | None, data: Path | None = None) -> Lake:
+    """The lake named after the sub-command, or the mill's there, or the one named before it, or the mill's."""
     from millstream_tiles.lake import Lake
 
-    return Lake(uri or context.obj)
+    return Lake(uri or (context.obj if data is None else _lake_in(data)))
+
+
+def _lake_in(data: Path) -> str:
+    return str(data / "up" / "lake")
 
 
 def _streams(lake: Lake, wanted: Sequence[str] | None) -> list[str]:
@@ -155,7 +166,7 @@ def _table(states: Sequence[TableState]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("stream", "rows", "dates", "files", "size", "newest event", "offsets"):
         number = column in ("rows", "dates", "files", "size")
-        table.add_column(column, justify="right" if number else "left", no_wrap=column != "offsets")
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for state in states:
         newest = "" if state.newest_event is None else f"{state.newest_event:%Y-%m-%d %H:%M:%S}"
         places = ", ".join(f"{partition}: {offset:,}" for partition, offset in state.positions.items())

@@ -19,7 +19,8 @@ from millstream_cli.features_commands import (
     features_app,
 )
 from millstream_cli.lake_commands import lake_app
-from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption
+from millstream_cli.loop_commands import add_to as add_loop_commands
+from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
 from millstream_cli.shell import guarded as _interruptible
 from millstream_cli.shell import load as _project
 from millstream_cli.shell import moment_of as _moment
@@ -136,12 +137,12 @@ def status(data: DataOption = HOME, as_json: JsonOption = False) -> None:
     from millstream_cli.status import status as run
 
     with _interruptible():
-        _run(run(data / "up", Console(), as_json))
+        _run(run(data / "up", screen(), as_json))
 
 
 @app.command()
 def replay(
-    project: ProjectOption = FLIGHTS,
+    project: AnyProject = None,
     until: UntilOption = None,
     since: SinceOption = None,
     tick: TickOption = "1h",
@@ -158,9 +159,10 @@ def replay(
     """
     from millstream_cli.replaying import Span, replay_into, target_of
 
-    found = _project(project)
+    given = None if project is None else _project(project)
     with _interruptible():
-        target = target_of(data / "up", kafka=kafka, ingest=ingest, serving=serving)
+        target = target_of(data / "up", project=project, kafka=kafka, ingest=ingest, serving=serving)
+        found = given or _project(target.project or FLIGHTS)
         span = Span(tick=_tick(tick), since=_moment(since), until=_moment(until))
         _run(replay_into(found, target, span, Console()))
 
@@ -218,6 +220,8 @@ def topics(
         created = _run(ensure_topics(kafka, specs))
     print(f"{len(created)} created, {len(specs) - len(created)} were there")
 
+
+add_loop_commands(app)
 
 if __name__ == "__main__":
     app()

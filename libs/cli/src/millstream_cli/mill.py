@@ -21,6 +21,7 @@ from millstream.testing.ports import claim
 from millstream.testing.process import ManagedProcess, Usage
 from millstream.testing.stack import EmbeddedStack
 from millstream_cli.errors import CommandFailed
+from millstream_cli.hints import options
 from millstream_cli.topics import topics_of
 
 SERVICES = ("ingest", "features", "serving", "drift", "trainer")
@@ -55,15 +56,17 @@ class MillState:
     logs: str
 
     @classmethod
-    def load(cls, root: Path) -> MillState:
-        """Raises CommandFailed when no mill runs in `root`."""
+    def load(cls, root: Path, project: Path | None = None) -> MillState:
+        """Raises CommandFailed when no mill runs in `root`, with what starts one (of `project`, where that is known)."""
         try:
             # The lock tells; the process id may have gone to somebody else since.
             if not FolderLock(root.resolve() / SERVERS).held():
                 raise ValueError("nobody holds its servers")
             state = cls(**json.loads((root / "mill.json").read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise CommandFailed(f"no mill runs in {root}; start one with: millstream up") from error
+            raise CommandFailed(
+                f"no mill runs in {root}; start one with: millstream up{options(project, root.parent)}"
+            ) from error
         return state
 
 

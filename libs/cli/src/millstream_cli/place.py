@@ -31,7 +31,7 @@ def place_of(
     if project is not None and kafka is not None and lake is not None and valkey is not None:
         return Place(project=project, kafka=kafka, lake=lake, valkey=valkey, namespace=namespace)
     try:
-        state = MillState.load(root)
+        state = MillState.load(root, project)
     except CommandFailed as error:
         options = ["--project", *(["--kafka"] if kafka != "" else []), "--lake", "--valkey"]
         raise CommandFailed(f"{error}; or name a mill elsewhere in full, with {', '.join(options)}") from error

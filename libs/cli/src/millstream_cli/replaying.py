@@ -14,6 +14,7 @@ from millstream.contracts.times import from_rfc3339, to_rfc3339
 from millstream.contracts.topics import PREDICTIONS
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
+from millstream_cli.hints import options
 from millstream_cli.mill import POSITION, MillState
 from millstream_cli.probes import Probes
 from millstream_cli.recording import load_recording
@@ -30,6 +31,8 @@ class Target:
     addresses: Addresses
     services: Mapping[str, str]
     """Those whose state we can ask for, and where."""
+    project: Path | None
+    """The one that it runs; None for a mill elsewhere."""
     position: Path | None
     """Where it is kept how far the last replay came; None for a mill elsewhere."""
 
@@ -43,16 +46,21 @@ class Span:
     until: int | None
 
 
-def target_of(root: Path, *, kafka: str | None, ingest: str | None, serving: str | None) -> Target:
-    """The mill elsewhere that is named in full, else the one that runs in `root`. Raises CommandFailed."""
+def target_of(
+    root: Path, *, project: Path | None, kafka: str | None, ingest: str | None, serving: str | None
+) -> Target:
+    """The mill elsewhere that is named in full, else the one that runs in `root`; `project` is the one that is meant.
+
+    Raises CommandFailed.
+    """
     if kafka and ingest and serving:
         addresses = Addresses(kafka=kafka, ingest=ingest, serving=serving)
-        return Target(addresses=addresses, services={"ingest": ingest, "serving": serving}, position=None)
+        return Target(addresses=addresses, services={"ingest": ingest, "serving": serving}, project=None, position=None)
     if kafka or ingest or serving:
         raise CommandFailed("name a mill elsewhere in full: --kafka, --ingest and --serving")
-    state = MillState.load(root)
+    state = MillState.load(root, project)
     addresses = Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"])
-    return Target(addresses=addresses, services=state.services, position=root / POSITION)
+    return Target(addresses=addresses, services=state.services, project=Path(state.project), position=root / POSITION)
 
 
 async def replay_into(project: Project, target: Target, span: Span, console: Console) -> None:
@@ -88,10 +96,15 @@ async def _check_time(project: Project, target: Target, ticks: Ticks, tick: int)
     last = await last_known_at(target.addresses.kafka, [*project.streams, PREDICTIONS.name])
     start = ticks.span[0]
     if last is not None and last > start + tick:
+        fresh = ", or start it from nothing"
+        if target.position is not None:
+            data = target.position.parents[1]
+            down, up = options(None, data), options(project.path, data)
+            fresh = f", or start from nothing: millstream down{down}; millstream up --detach --fresh{up}"
         raise CommandFailed(
             f"this mill's time is {to_rfc3339(last)}, by an event or a question that somebody sent, and the replay would go on "
             f"from {to_rfc3339(start)}: all before would come too late for its windows. Skip it with --since "
-            f"{to_rfc3339(last)}, or start from nothing: millstream down; millstream up --detach --fresh"
+            f"{to_rfc3339(last)}{fresh}"
         )
 
 

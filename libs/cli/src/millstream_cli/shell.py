@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.console import Console
 
 from millstream.contracts.times import from_datetime
 from millstream.errors import MillstreamError
@@ -25,6 +26,16 @@ DataOption = Annotated[
     Path, typer.Option("--data", envvar="MILLSTREAM_HOME", help="Folder for everything that a mill here keeps.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+
+
+WIDE = 4096
+"""Columns of a line in a pipe: longer than any line that we print, for a program reads it, and nothing may be cut."""
+
+
+def screen() -> Console:
+    """As wide as the terminal; in a pipe as wide as what is printed."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 def fail(error: BaseException) -> typer.Exit:
@@ -53,7 +64,10 @@ def moment_of(text: str | None) -> int | None:
 
 
 class guarded:
-    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status."""
+    """Turns our own errors, Ctrl-C and SIGTERM into a message and an exit status. `kept` is said to who stops the command."""
+
+    def __init__(self, kept: str = "") -> None:
+        self._kept = kept
 
     def __enter__(self) -> None:
         return None
@@ -62,7 +76,7 @@ class guarded:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted(signal.SIGINT)
         if isinstance(error, Interrupted):
-            print(f"millstream: {error}", file=sys.stderr)
+            print(f"millstream: {error}{f'; {self._kept}' if self._kept else ''}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         if error is not None and _is_ours(error):
             raise fail(error) from error

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from millstream_cli.loop_lines import lines_of
 from millstream_cli.meters import Meters
 from millstream_cli.mill import MillState
 from millstream_cli.probes import missing_of
@@ -54,9 +56,17 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     if views:
         console.print(_freshness(views))
     for loop in loops:
-        console.print(_line(loop), soft_wrap=True)
+        for line in lines_of(loop):
+            console.print(Text(line), soft_wrap=True)
     for name in unfilled:
-        console.print(f"view {name} cannot be read: millstream features rebuild --view {name}", soft_wrap=True)
+        console.print(_remedy(name, views), soft_wrap=True)
+
+
+def _remedy(name: str, views: list[dict[str, Any]]) -> str:
+    """What to do about a view without tiles; features, where it answers, says which are defined."""
+    if views and name not in [view["view"] for view in views]:
+        return f"view {name} is not defined any more: millstream features forget {name}"
+    return f"view {name} cannot be read: millstream features rebuild --view {name}"
 
 
 def _streams(state: MillState) -> list[str]:
@@ -91,6 +101,8 @@ def _freshness(views: list[dict[str, Any]]) -> Table:
     for view in views:
         waits = view["waits_since"]
         says = f"behind: an event of {waits} waits" if waits else "has all of its stream"
+        if not view["filled"]:
+            says = "not filled, cannot be read"
         table.add_row(view["view"], view["stream_time"] or "none yet", says)
     return table
 
@@ -109,14 +121,3 @@ async def _unfilled(state: MillState) -> list[str]:
         return []
     finally:
         await store.close()
-
-
-def _line(loop: dict[str, Any]) -> str:
-    champion, decision, running = loop["champion"], loop["last_decision"], loop["running"]
-    says = [
-        f"{loop['loop']}: " + (f"champion is version {champion['version']}" if champion else "no model yet"),
-        f"run {running['run']} under way" if running else "",
-        f"last decision: {decision['decision']} ({decision['cause']}), {decision['reason']}" if decision else "",
-        f"next schedule {loop['next_schedule']}" if loop["next_schedule"] else "",
-    ]
-    return "; ".join(one for one in says if one)

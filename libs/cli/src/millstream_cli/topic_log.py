@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -47,6 +48,9 @@ class TopicLog:
         except KafkaError as error:
             await self.__aexit__()
             raise Stuck(f"Kafka at {self._bootstrap} does not answer: {error}") from error
+        except asyncio.CancelledError:  # then nobody leaves what was not entered
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:

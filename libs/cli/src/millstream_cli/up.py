@@ -15,6 +15,7 @@ from rich.table import Table
 
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
+from millstream_cli.hints import options
 from millstream_cli.mill import Mill, MillState, wait_for_exit
 
 READY_WITHIN = 300.0
@@ -25,7 +26,9 @@ async def foreground(project: Project, root: Path, fresh: bool, console: Console
     """Start everything, print where it is, and keep it running until somebody interrupts."""
     root.mkdir(parents=True, exist_ok=True)
     if (running := _running(root)) is not None:
-        raise CommandFailed(f"a mill runs already, as process {running.pid}; stop it first, with: millstream down")
+        raise CommandFailed(
+            f"a mill runs already, as process {running.pid}; stop it first, with: millstream down{options(None, root.parent)}"
+        )
     mill = Mill(
         project=project,
         root=root,
@@ -34,7 +37,7 @@ async def foreground(project: Project, root: Path, fresh: bool, console: Console
         say=lambda text: console.print(f"[dim]{text}[/dim]"),
     )
     try:
-        show(await mill.start(), console)
+        show(await mill.start(), root.parent, console)
         await mill.supervise()
     finally:
         console.print("[dim]stopping[/dim]")
@@ -47,9 +50,11 @@ def detached(project: Path, data: Path, fresh: bool, console: Console) -> None:
     root.mkdir(parents=True, exist_ok=True)
     if (state := _running(root)) is not None:
         if fresh:
-            raise CommandFailed(f"a mill runs already, as process {state.pid}; stop it first, with: millstream down")
+            raise CommandFailed(
+                f"a mill runs already, as process {state.pid}; stop it first, with: millstream down{options(None, data)}"
+            )
         console.print(f"a mill runs already, as process {state.pid}")
-        show(state, console)
+        show(state, data, console)
         return
     log = root / "up.log"
     with log.open("ab") as output:
@@ -72,7 +77,7 @@ def detached(project: Path, data: Path, fresh: bool, console: Console) -> None:
             raise CommandFailed(f"it ended with status {child.returncode}:\n{said[-2000:].strip()}")
         state = _running(root)
         if state is not None and state.pid == child.pid:
-            show(state, console)
+            show(state, data, console)
             return
         time.sleep(0.2)
     child.terminate()
@@ -95,8 +100,8 @@ def stop(root: Path, console: Console) -> None:
     console.print("stopped; data stays in " + str(root))
 
 
-def show(state: MillState, console: Console) -> None:
-    """Where everything is, and what to type next."""
+def show(state: MillState, data: Path, console: Console) -> None:
+    """Where everything is, and what to type next, with `data` where it is not the default."""
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, url in state.services.items():
         table.add_row(name, url, f"{url}/docs")
@@ -106,8 +111,16 @@ def show(state: MillState, console: Console) -> None:
         table.add_row("MLflow", state.mlflow)
     console.print(table)
     console.print(f"  logs in {state.logs}", soft_wrap=True)
-    console.print(
-        "\nmillstream replay --until 2013-02-01   send some flights"
-        "\nmillstream status                      how it gets on"
-        "\nmillstream down                        stop it (or Ctrl-C where it runs)"
-    )
+    here = options(None, data)
+    recorded = (Path(state.project) / "recording.py").is_file()
+    nexts = [
+        (f"millstream replay{here} --until DAY", "send the project's recording up to a day, like 2013-02-01")
+        if recorded
+        else (f"{state.services['ingest']}/docs", "how to send events"),
+        (f"millstream status{here}", "how it gets on"),
+        (f"millstream down{here}", "stop it (or Ctrl-C where it runs)"),
+    ]
+    width = max(len(command) for command, _ in nexts)
+    console.print()
+    for command, what in nexts:
+        console.print(f"{command:<{width}}   {what}", soft_wrap=True, highlight=False)

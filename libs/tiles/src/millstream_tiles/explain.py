@@ -11,13 +11,13 @@ import polars as pl
 
 from millstream_tiles.alone import tile_values
 from millstream_tiles.definition import Aggregate, Function, View
+from millstream_tiles.held import holds
 from millstream_tiles.history import Asked, history
 from millstream_tiles.key_events import Fate, Marked, key_events, marked
 from millstream_tiles.keys import key_text
 from millstream_tiles.lake import Lake
 from millstream_tiles.layout import Ints
 from millstream_tiles.memory_reader import MemoryWindowReader
-from millstream_tiles.partials import slack_of
 from millstream_tiles.read_plan import Request
 from millstream_tiles.reader import WindowReader
 from millstream_tiles.recount import Event, Value, recount
@@ -49,7 +49,7 @@ def reading(reader: WindowReader | MemoryWindowReader, views: dict[str, View]) -
 
     def of(view: View, original: View | None = None) -> Reads:
         views[view.name] = view
-        if original is not None and isinstance(reader, WindowReader):
+        if original is not None:
             reader.stand_in(view, original)
         return reader
 
@@ -91,9 +91,9 @@ class Explained:
     end: int
     """The window, `end` excluded: the end of the tile in which `t` lies."""
     online: Value
-    """As the online store answers now for `t`; it may know more than was known then."""
+    """As the online store answers now for `t`; it may know more than was known then. Null where it is not `held`."""
     held: bool
-    """Whether the online store promises to have all tiles of `t` still; else what it says of them means nothing."""
+    """Whether the online store promises to have all tiles of `t` still."""
     offline: Value
     recounted: Value
     tiles: tuple[Tile, ...]
@@ -135,7 +135,7 @@ def explain_view(
                 start=start,
                 end=end,
                 online=plain(now[aggregate.name][0]),
-                held=t >= newest - slack_of(view),
+                held=holds(view, aggregate, t, newest),
                 offline=plain(offline[aggregate.name][0]),
                 recounted=naive[aggregate.name],
                 tiles=_tiles(view, aggregate, texts, t, events, online),

@@ -86,12 +86,13 @@ class FeatureReader:
     def read(self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints) -> Features:
         """The features of each row of `entities` (columns of equal length) as of `as_of` (microseconds; one, or one a row).
 
-        One round trip; on-demand views, which Feast computes from views that it reads, are one more for each time asked for.
+        A window that the store does not hold any more is NaN, and a count with one float64. One round trip; on-demand views,
+        which Feast computes from views that it reads, are one more for each time asked for.
         Raises StoreUnavailable, and KeyError for an entity column that is missing.
         """
         asked = [one.question(entities) for one in self._ordinary]
-        values, replies = self._reader.read_along(self._requests(entities), as_of, _commands(asked))
-        found = self._found(values, asked, replies)
+        read = self._reader.read_along(self._requests(entities), as_of, _commands(asked))
+        found = self._found(read.values, asked, read.replies)
         computed: dict[str, list[Any]] = {}
         for moment, numbers, prefix, references in self._still_to_compute(entities, as_of):
             with at(moment):
@@ -102,8 +103,8 @@ class FeatureReader:
     async def read_async(self, entities: Mapping[str, Sequence[Any]], as_of: int | Ints) -> Features:
         """`read` for the event loop."""
         asked = [one.question(entities) for one in self._ordinary]
-        values, replies = await self._reader.read_along_async(self._requests(entities), as_of, _commands(asked))
-        found = self._found(values, asked, replies)
+        read = await self._reader.read_along_async(self._requests(entities), as_of, _commands(asked))
+        found = self._found(read.values, asked, read.replies)
         computed: dict[str, list[Any]] = {}
         for moment, numbers, prefix, references in self._still_to_compute(entities, as_of):
             with at(moment):

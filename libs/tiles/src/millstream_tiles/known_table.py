@@ -6,11 +6,11 @@ from typing import Any
 
 from millstream_tiles.definition import View
 from millstream_tiles.errors import StoreUnavailable
-from millstream_tiles.generation import Table, name_at
+from millstream_tiles.generation import Table
 from millstream_tiles.generations import table_of
 
 REMEMBERED = 4096
-"""Views whose name is kept; a registry's refresh makes new ones of all."""
+"""Views whose generation is kept; a registry's refresh makes new ones of all."""
 
 
 class KnownTable:
@@ -23,25 +23,28 @@ class KnownTable:
         """The latest revision that a shard answered with."""
         self._stands_for: dict[View, View] = {}
         """Views that read the tiles of another one, whose layout they share."""
-        self._names: dict[int, tuple[View, str | None]] = {}
+        self._found: dict[int, tuple[View, int | None]] = {}
         """What was found before, by the view's identity: to hash a view takes as long as to compute it."""
 
-    def name_of(self, view: View) -> str | None:
-        """What the tiles of `view` are called now; None: it has none of this definition."""
-        known = self._names.get(id(view))
+    def generation_of(self, view: View) -> int | None:
+        """The one that `view` is read from now; None: there are no tiles of this definition."""
+        known = self._found.get(id(view))
         if known is not None and known[0] is view:
             return known[1]
         generation = self._table.generation_of(self._stands_for.get(view, view))
-        name = None if generation is None else name_at(view.name, generation)
-        if len(self._names) >= REMEMBERED:
-            self._names.clear()
-        self._names[id(view)] = view, name
-        return name
+        if len(self._found) >= REMEMBERED:
+            self._found.clear()
+        self._found[id(view)] = view, generation
+        return generation
+
+    def stands_in(self, view: View) -> bool:
+        """Whether `view` reads the tiles of another one."""
+        return view in self._stands_for
 
     def stand_in(self, view: View, original: View) -> None:
         """Give `view` the tiles of `original`."""
         self._stands_for[view] = original
-        self._names.clear()
+        self._found.clear()
 
     def holds(self, replies: list[Any]) -> bool:
         """Whether every shard knows this table. Takes the revisions off the replies."""
@@ -60,5 +63,5 @@ class KnownTable:
         """Take the table as it lies in the store; whether it is another one."""
         table, before = table_of(raw), self._table.revision
         self._table, self._revision = table, str(table.revision).encode()
-        self._names.clear()
+        self._found.clear()
         return table.revision != before

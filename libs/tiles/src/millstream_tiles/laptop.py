@@ -26,6 +26,7 @@ from feast import FeatureStore
 from millstream_tiles.definition import View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import TilesError
+from millstream_tiles.event_names import EventNames
 from millstream_tiles.events import EventBatch
 from millstream_tiles.feast_views import views_of
 from millstream_tiles.lake import Lake, LakeBatch
@@ -49,6 +50,7 @@ offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
 batch_engine: {type: millstream_tiles.batch_engine.MillstreamComputeEngine}
 """
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
+_CALLED = {"boolean": "a boolean", "number": "a number", "string": "a text"}
 
 
 class Laptop:
@@ -64,6 +66,8 @@ class Laptop:
         self._url = url
         self._server: subprocess.Popen[bytes] | None = None
         self._home = Path()
+        self._told: dict[str, dict[str, Any]] = {}
+        """Stream -> field -> the first value that was told of it: what came later must be of its type, as in the lake."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="laptop")
         self.store: FeatureStore
         """Feast's, to ask: `get_online_features`, `get_historical_features`."""
@@ -94,7 +98,8 @@ class Laptop:
     def tell(self, stream: str, *events: Mapping[str, Any], known_at: datetime | None = None) -> None:
         """Tell `events` of `stream`, known since `known_at` (now). An event's time is a datetime or RFC 3339 text.
 
-        Raises TilesError for a stream that no view follows and for an event without a time or with one that lies ahead.
+        Raises TilesError for a stream that no view follows, and for an event without a time or with one that lies ahead, with
+        an id or a key that names nothing (`event_names`), or with a value of another type than its field had before.
         """
         views = [view for view in self._views.values() if view.stream == stream]
         if not views:
@@ -106,6 +111,8 @@ class Laptop:
         times = [_time_of(event, views[0], known) for event in events]
         if events:
             said = [{name: _json(value) for name, value in event.items()} for event in events]
+            _check_names(stream, said, views)
+            self._told[stream] = _typed(stream, said, self._told.get(stream, {}))
             # A notebook has an event loop running; ours runs in a thread of its own.
             self._thread.submit(asyncio.run, self._write(views, said, times, known)).result()
 
@@ -119,7 +126,7 @@ class Laptop:
         ids = [event.get(event_id) for event in events] if event_id else None
         names = list(dict.fromkeys(name for event in events for name in event))
         rows = events_table(
-            table_schema({"properties": {name: {"type": [_type_of(name, events), "null"]} for name in names}}),
+            table_schema({"properties": {n: {"type": [_type_of(v), "null"]} for n, v in self._told[stream].items()}}),
             partition=0,
             offsets=range(start, end + 1),
             event_times=times,
@@ -191,10 +198,37 @@ def _micros(moment: datetime) -> int:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, np.generic):  # from an array or a data frame
+        value = value.item()
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _type_of(name: str, events: Sequence[Mapping[str, Any]]) -> str:
-    """JSON's word for the first value that is none."""
-    value = next((event[name] for event in events if event.get(name) is not None), "")
+def _type_of(value: Any) -> str:
+    """JSON's word for it, as the lake keeps it: lists and objects are text."""
     return _TYPES.get(type(value), "string")
+
+
+def _typed(stream: str, events: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The first value of each field, once `events` are told too."""
+    first = dict(told)
+    for event in events:
+        for name, value in event.items():
+            if value is None:
+                continue
+            now, before = _type_of(value), _type_of(first.setdefault(name, value))
+            if now != before:
+                raise TilesError(
+                    f"{stream}: {name}={value!r} is {_CALLED[now]}, but {name} was {_CALLED[before]} before "
+                    f"({first[name]!r}); tell {_CALLED[before]}, or give the field another name"
+                )
+    return first
+
+
+def _check_names(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
+    """As the features service reads the ids and keys of its events."""
+    fields = {key for view in views for key in view.keys} | {view.event_id for view in views if view.event_id}
+    types = {field: frozenset({_type_of(event[field])}) for event in events for field in fields if field in event}
+    names = EventNames(fields={field: types[field] for field in sorted(types)})
+    for event in events:
+        if fault := names.fault(event):
+            raise TilesError(f"{stream}: {fault.removeprefix('/')}")

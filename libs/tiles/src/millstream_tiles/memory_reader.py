@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from millstream_tiles.definition import View
+from millstream_tiles.held import Gone, gone_of, without
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Floats, Ints
 from millstream_tiles.memory_tiles import MemoryTileStore
@@ -21,6 +22,11 @@ class MemoryWindowReader:
     def __init__(self, store: MemoryTileStore, views: Mapping[str, View]) -> None:
         self.store = store
         self.views = views
+        self._stand_ins: set[View] = set()
+
+    def stand_in(self, view: View, original: View) -> None:
+        """`WindowReader.stand_in`."""
+        self._stand_ins.add(view)
 
     def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]:
         """For each request the view's features: arrays with one value a row."""
@@ -41,6 +47,10 @@ class MemoryWindowReader:
         entities = [entity_text(row) for row in zip(*(columns[k] for k in view.keys), strict=True)]
         times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(entities))
         values: Values = {}
+        gone: Gone = {}
+        keyed = np.array([entity is not None for entity in entities], dtype=bool)
+        times_of = self.stream_times().get(view.stream, {})
+        newest = 0 if view in self._stand_ins else max(times_of.values(), default=0)
         for tiling in tilings_of(view):
             rows, counts = self._held(tiling, entities)
             coarse = None
@@ -50,7 +60,8 @@ class MemoryWindowReader:
             every = np.arange(len(entities))
             found = window_values(tiling.aggregates, tiling.layout, rows, counts, every, times, coarse)
             values |= {a.name: column for a, column in zip(tiling.aggregates, found, strict=True)}
-        return {a.name: values[a.name] for a in view.aggregates}
+            gone |= gone_of(tiling, times, keyed, newest)
+        return without({a.name: values[a.name] for a in view.aggregates}, gone)
 
     def _held(self, tiling: Tiling, entities: Sequence[str | None]) -> tuple[Floats, Ints]:
         """The rows of all entities, and how many each has."""

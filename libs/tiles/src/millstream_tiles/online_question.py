@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 from feast import FeatureView, RepoConfig, utils
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.Value_pb2 import DoubleList, Value
 from numpy.typing import NDArray
 
 from millstream_tiles.as_of_time import asked_time
 from millstream_tiles.connection import Command
 from millstream_tiles.feast_views import is_windowed
+from millstream_tiles.held import Gone
 from millstream_tiles.ordinary_rows import OrdinaryRows, Rows, RowsQuestion
 from millstream_tiles.read_plan import Request
+from millstream_tiles.reader import Found
 from millstream_tiles.windows import Values
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,20 +53,30 @@ class OnlineQuestion:
                 self.commands += question.commands
             self._asked.append((table, features, indexes, length, question))
 
-    def answer(
-        self, values: Sequence[Values], replies: Sequence[Any], response: Any, full_names: bool, with_versions: bool
-    ) -> None:
+    def answer(self, found: Found, response: Any, full_names: bool, with_versions: bool) -> None:
         """Add to Feast's `response` what was read, view by view in the order of the question."""
-        windows, first = iter(values), 0
+        windows, first = zip(found.values, found.gone, strict=True), 0
         for table, features, indexes, length, question in self._asked:
+            gone: Gone = {}
             if question is None:
-                rows = windows_as_rows(next(windows), features, len(indexes), self.moment)
+                values, gone = next(windows)
+                rows = windows_as_rows(values, features, len(indexes), self.moment)
             else:
                 end = first + len(question.commands)
-                rows, first = self._ordinary.rows(question, replies[first:end]), end
+                rows, first = self._ordinary.rows(question, found.replies[first:end]), end
             utils._populate_response_from_feature_data(
                 features, rows, indexes, response, full_names, table, length, with_versions
             )
+            if gone:
+                _say_gone(gone, features, indexes, response.results[-len(features) :])
+
+
+def _say_gone(gone: Gone, features: Sequence[str], indexes: Sequence[Sequence[int]], vectors: Sequence[Any]) -> None:
+    """Feast calls everything PRESENT that has a row."""
+    for feature, vector in zip(features, vectors, strict=True):
+        for entity in np.flatnonzero(gone.get(feature, ())).tolist():
+            for row in indexes[entity]:
+                vector.statuses[row] = FieldStatus.OUTSIDE_MAX_AGE
 
 
 def columns_of(entities: Sequence[dict[str, Value]]) -> dict[str, list[Any]]:

@@ -84,12 +84,12 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
     def _read_features_per_fv(self, config: RepoConfig, grouped_refs: list[Any], *args: Any) -> None:
         asked = OnlineQuestion(config, self._ordinary, grouped_refs, *args[:2])
         reader = self._reading(config, asked.windowed)
-        asked.answer(*reader.read_along(asked.requests, asked.moment, asked.commands), *args[2:])
+        asked.answer(reader.read_along(asked.requests, asked.moment, asked.commands), *args[2:])
 
     async def _read_features_per_fv_async(self, config: RepoConfig, grouped_refs: list[Any], *args: Any) -> None:
         asked = OnlineQuestion(config, self._ordinary, grouped_refs, *args[:2])
         reader = self._reading(config, asked.windowed)
-        asked.answer(*await reader.read_along_async(asked.requests, asked.moment, asked.commands), *args[2:])
+        asked.answer(await reader.read_along_async(asked.requests, asked.moment, asked.commands), *args[2:])
 
     def online_read(
         self,
@@ -100,8 +100,8 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
     ) -> Rows:
         if not is_windowed(table):
             question = self._ordinary.question(config, table, requested_features, entity_keys)
-            _, replies = self._reading(config, []).read_along([], 0, question.commands)
-            return self._ordinary.rows(question, replies)
+            read = self._reading(config, []).read_along([], 0, question.commands)
+            return self._ordinary.rows(question, read.replies)
         moment = asked_time()
         rows = [dict(zip(k.join_keys, k.entity_values, strict=True)) for k in entity_keys]
         requests = [(table.name, columns_of(rows))]
@@ -117,8 +117,8 @@ class MillstreamOnlineStore(OnlineStore):  # type: ignore[misc]
     ) -> Rows:
         if not is_windowed(table):
             question = self._ordinary.question(config, table, requested_features, entity_keys)
-            _, replies = await self._reading(config, []).read_along_async([], 0, question.commands)
-            return self._ordinary.rows(question, replies)
+            read = await self._reading(config, []).read_along_async([], 0, question.commands)
+            return self._ordinary.rows(question, read.replies)
         moment = asked_time()
         rows = [dict(zip(k.join_keys, k.entity_values, strict=True)) for k in entity_keys]
         requests = [(table.name, columns_of(rows))]

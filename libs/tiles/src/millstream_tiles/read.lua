@@ -1,9 +1,11 @@
 -- Reads the tiles of many entities in one round trip.
 --
--- KEYS: hashes, family by family, then the revision of the table of generations. ARGV: for each family how many keys it has,
--- how many ranges of tiles are wanted (0: all that there is), and of each range its first and last tile.
+-- KEYS: hashes, family by family, then the clocks of the streams, then the revision of the table of generations.
+-- ARGV: for each family how many keys it has, how many ranges of tiles are wanted (0: all that there is), and of each range its
+-- first and last tile.
 -- Answers for each family two strings: the number of tiles of each key (<I4 each), and all their rows, one after another;
--- then the revision, so that nobody reads a generation that has been replaced.
+-- then the newest time of each clock ("0": nothing yet), with spaces between, by which tiles have been dropped; then the
+-- revision, so that nobody reads a generation that has been replaced.
 
 local CHUNK = 1000 -- arguments of one call; Lua's stack holds 8,000
 
@@ -45,5 +47,14 @@ while at <= #ARGV do
   answer[#answer + 1] = table.concat(counts)
   answer[#answer + 1] = table.concat(rows)
 end
+local clocks = {}
+for c = key, #KEYS - 1 do
+  local newest, latest = '0', 0
+  for _, time in ipairs(redis.call('HVALS', KEYS[c])) do
+    if tonumber(time) > latest then newest, latest = time, tonumber(time) end
+  end
+  clocks[#clocks + 1] = newest
+end
+answer[#answer + 1] = table.concat(clocks, ' ')
 answer[#answer + 1] = redis.call('GET', KEYS[#KEYS]) or '0'
 return answer

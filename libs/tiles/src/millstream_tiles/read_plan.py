@@ -12,6 +12,7 @@ import numpy as np
 from millstream_tiles.definition import View
 from millstream_tiles.errors import ViewNotReady
 from millstream_tiles.few_windows import Step, steps_of
+from millstream_tiles.generation import name_at
 from millstream_tiles.keys import entity_text
 from millstream_tiles.known_table import KnownTable
 from millstream_tiles.layout import Ints
@@ -41,6 +42,10 @@ class Shape:
     """The same number for families that aggregate alike: they are computed as one."""
     prefixes: tuple[bytes, ...]
     """Of the keys, by shard."""
+    stream: str
+    """The view's, as it is called in the generation that is read; its clock says which tiles may have been dropped."""
+    clocks: tuple[bytes, ...]
+    """The keys of that clock, by shard; none for a view that stands in: it is read as its tiles lie."""
     steps: tuple[Step, ...] | None
     """How a few rows are computed; None: as many are."""
     coarse: Shape | None = None
@@ -97,9 +102,24 @@ class Plan(NamedTuple):
         for families in self.shards:
             keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
             wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
+            keys += _clocks(families).values()
             keys.append(self.revisions[families[0].shard])
             calls.append((keys, wanted))
         return calls
+
+    def newest(self, replies: Sequence[list[bytes]]) -> dict[str, int]:
+        """Stream -> the newest time (microseconds) by which tiles were dropped in any shard that was asked. Takes the clocks
+        off the replies."""
+        found: dict[str, int] = {}
+        for families, reply in zip(self.shards, replies, strict=True):
+            for stream, time in zip(_clocks(families), reply.pop().split(), strict=True):
+                found[stream] = max(found.get(stream, 0), int(time))
+        return found
+
+
+def _clocks(families: Sequence[Family]) -> dict[str, bytes]:
+    """Stream -> the key of its clock in the shard of `families`."""
+    return {f.shape.stream: f.shape.clocks[f.shard] for f in families if f.shape.clocks}
 
 
 class Planner:
@@ -110,7 +130,7 @@ class Planner:
         self._keys = keys
         self._known = known
         self._revisions = [keys.revision(shard) for shard in range(keys.shards)]
-        self._shapes: dict[str, tuple[View, str, tuple[Shape, ...]]] = {}
+        self._shapes: dict[str, tuple[View, int, tuple[Shape, ...]]] = {}
         self._kinds: dict[tuple[Any, ...], int] = {}
 
     def plan(self, requests: Sequence[Request], as_of: int | Ints) -> Plan:
@@ -122,10 +142,10 @@ class Planner:
         shards: list[list[Family]] = [[] for _ in range(self._keys.shards)]
         for name, columns in requests:
             view = self._views[name]
-            called = self._known.name_of(view)
-            if called is None:
+            generation = self._known.generation_of(view)
+            if generation is None:
                 return Plan([], [], self._revisions, missing=name)
-            shapes = self._shapes_of(view, called)
+            shapes = self._shapes_of(view, generation)
             number, question = len(questions), _distinct(view, shapes, [columns[k] for k in view.keys])
             questions.append(question)
             for shard, numbers in self._by_shard(question.entities):
@@ -144,26 +164,29 @@ class Planner:
             shards.setdefault(shard_of(entity, self._keys.shards), []).append(number)
         return shards.items()
 
-    def _shapes_of(self, view: View, called: str) -> tuple[Shape, ...]:
-        """One a family, of tiles that are `called` so."""
+    def _shapes_of(self, view: View, generation: int) -> tuple[Shape, ...]:
+        """One a family, of the tiles of `generation`."""
         known = self._shapes.get(view.name)
-        if known is not None and known[0] is view and known[1] == called:
+        if known is not None and known[0] is view and known[1] == generation:
             return known[2]
-        shapes = tuple(self._shape(tiling, called) for tiling in tilings_of(view))
-        self._shapes[view.name] = view, called, shapes
+        shapes = tuple(self._shape(tiling, generation) for tiling in tilings_of(view))
+        self._shapes[view.name] = view, generation, shapes
         return shapes
 
-    def _shape(self, tiling: Tiling, called: str) -> Shape:
+    def _shape(self, tiling: Tiling, generation: int) -> Shape:
         kinds = (tiling.slide, tiling.layout, *((a.function, a.column, a.window, a.k) for a in tiling.aggregates))
         layout, shards = tiling.layout, range(self._keys.shards)
+        called, stream = (name_at(name, generation) for name in (tiling.view.name, tiling.view.stream))
         return Shape(
             tiling=tiling,
             names=tuple(a.name for a in tiling.aggregates),
             counts=tuple(a.name for a in tiling.aggregates if a.function.counts),
             alike=self._kinds.setdefault(kinds, len(self._kinds)),
             prefixes=tuple(self._keys.family(called, tiling.slide, layout, shard) for shard in shards),
+            stream=stream,
+            clocks=() if self._known.stands_in(tiling.view) else tuple(self._keys.clock(stream, s) for s in shards),
             steps=steps_of(tiling.aggregates, layout) if tiling.coarse is None else None,
-            coarse=None if tiling.coarse is None else self._shape(tiling.coarse, called),
+            coarse=None if tiling.coarse is None else self._shape(tiling.coarse, generation),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream_tiles.few_windows import ROWS, TILES, few_values
+from millstream_tiles.held import Gone, all_held, gone_of, without
 from millstream_tiles.layout import Ints
 from millstream_tiles.read_plan import Family, Plan, Question, Shape
 from millstream_tiles.windows import Coarse, Values, window_values
@@ -18,14 +19,32 @@ _Fetched = Mapping[tuple[int, int], Sequence[_Part]]
 """(question, shape by identity) -> its part of each shard."""
 
 
-def values_of(plan: Plan, as_of: int | Ints, replies: Sequence[Sequence[bytes]]) -> list[Values]:
-    """For each question the values of its view; `replies` are those to the plan's commands, one a shard."""
+def values_of(plan: Plan, as_of: int | Ints, replies: Sequence[list[bytes]]) -> tuple[list[Values], list[Gone]]:
+    """For each question the values of its view, and which of them are null because the store does not hold them any more.
+
+    `replies` are those to the plan's commands, one a shard.
+    """
+    newest = plan.newest(replies)
     fetched = _fetched(plan, replies)
     values = _few(plan, fetched, as_of) if _is_little(plan, fetched) else _many(plan, fetched, as_of)
-    return [
+    whole = [
         found if len(question.shapes) == 1 else {a.name: found[a.name] for a in question.view.aggregates}
         for question, found in zip(plan.questions, values, strict=True)
     ]
+    gone = [_gone(question, as_of, newest.get(question.shapes[0].stream, 0)) for question in plan.questions]
+    return [without(found, lost) if lost else found for found, lost in zip(whole, gone, strict=True)], gone
+
+
+def _gone(question: Question, as_of: int | Ints, newest: int) -> Gone:
+    """A row without a key has windows of nothing at any time: they are held."""
+    if all_held(question.view, as_of, newest):
+        return {}
+    times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(question.rows))
+    keyed = np.array(question.rows, dtype=np.int64) >= 0
+    gone: Gone = {}
+    for shape in question.shapes:
+        gone |= gone_of(shape.tiling, times, keyed, newest)
+    return gone
 
 
 def _fetched(plan: Plan, replies: Sequence[Sequence[bytes]]) -> _Fetched:

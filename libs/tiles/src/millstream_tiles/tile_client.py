@@ -42,7 +42,8 @@ class TileClient:
     def fetch(self, calls: Sequence[Call], others: Sequence[Command] = ()) -> tuple[list[list[bytes]], list[Any]]:
         """The answers of `read.lua`, in the order of `calls`, and those to `others`, in one round trip.
 
-        The last item of each answer of the script is the revision of the table of generations.
+        The last items of each answer of the script are the clocks that were asked for, and the revision of the table of
+        generations.
         """
         with answering():
             try:
@@ -160,7 +161,7 @@ class TileClient:
 
     def _doubtful(self, replies: list[list[bytes]]) -> bool:
         """Whether a shard had nothing at all of what it was asked for, as if the tiles were elsewhere."""
-        return any(not any(reply[1::2]) for reply in replies) and monotonic() - self._agreed_at > BELIEVED
+        return any(not any(reply[1:-2:2]) for reply in replies) and monotonic() - self._agreed_at > BELIEVED
 
     def _agree(self, stored: bytes | None) -> None:
         if stored is not None and int(stored) != self.keys.shards:

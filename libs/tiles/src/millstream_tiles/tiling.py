@@ -46,8 +46,8 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
-        """Tiles of the longest window."""
-        return self.window // self.slide
+        """Tiles that cover the longest window, of which coarse ones are no whole number."""
+        return -(-self.window // self.slide)
 
 
 @lru_cache(maxsize=4096)

@@ -214,7 +214,8 @@ def add_routes(
     @app.get("/v1/views", tags=["features"], summary="How far each windowed view has come")
     async def show_views() -> Response:
         """`stream_time`: the newest event that is counted. `waits_since`: when the first event became known that is not;
-        null means that the view is as fresh as its stream, however long ago its last event was."""
+        null means that the view is as fresh as its stream, however long ago its last event was. `filled`: whether the view can
+        be read; one that is new or changed cannot until `millstream features rebuild` has been over its history."""
         return answer(200, {"views": [_shown(one) for one in await _ready(times()).all()]})
 
 
@@ -224,7 +225,7 @@ def _ready(opened: D | None) -> D:
     return opened
 
 
-def _shown(one: ViewTime) -> dict[str, str | None]:
+def _shown(one: ViewTime) -> dict[str, str | bool | None]:
     def text(micros: int | None) -> str | None:
         return None if micros is None else to_rfc3339(micros)
 
@@ -233,4 +234,5 @@ def _shown(one: ViewTime) -> dict[str, str | None]:
         "stream": one.stream,
         "stream_time": text(one.stream_time),
         "waits_since": text(one.waits_since),
+        "filled": one.filled,
     }

@@ -18,12 +18,12 @@ from millstream.runtime.topic_admin import topic_exists
 from millstream.runtime.topic_bounds import TopicBounds
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, Rows, add_routes
-from millstream_features.domain.event_names import EventNames
 from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, TidyLake
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import History, Recompute, Tiles, ViewTimes
 from millstream_features.settings import Settings
 from millstream_features.subscribers import LAKE, TILES, hear, hear_predictions
+from millstream_tiles.event_names import EventNames
 
 log = logging.getLogger(__name__)
 

@@ -100,6 +100,8 @@ class ViewTime:
     """The newest event that is counted; None: none yet."""
     waits_since: int | None
     """The first event that lies in Kafka and is not counted; None: all are, the view is as fresh as its stream."""
+    filled: bool
+    """Whether it has tiles of its definition; one that is new or changed waits for a rebuild, and cannot be read."""
 
 
 class ViewTimes(Protocol):

@@ -38,13 +38,17 @@ class Project:
 class _Folder(Generic[M]):
     """The declarations of one kind: every file is read, whatever is wrong with the others."""
 
-    def __init__(self, project: Path, name: str, key: str, model: type[M], stand_ins: Mapping[str, Any]) -> None:
+    def __init__(
+        self, project: Path, name: str, key: str, model: type[M], stand_ins: Mapping[str, Any], *, needed: bool = True
+    ) -> None:
+        """A folder that is not `needed` may be missing: then nothing of its kind is declared."""
         self.problems: list[Problem] = []
         self.drafts: list[tuple[Source, Reading[M]]] = []
         """Every file that holds a mapping, with what could be made of it."""
         self.names: dict[str, Source] = {}
         """Every name that is declared, by whatever file."""
-        files = self._files(project, project / name)
+        folder = project / name
+        files = self._files(project, folder) if needed or folder.exists() else []
         self.nameless = bool(self.problems)
         """A broken file does not even tell what it declares."""
         for file in files:
@@ -81,14 +85,15 @@ class _Folder(Generic[M]):
 def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) -> Project:
     """Read and check the project in folder `path`. Raises BadProject with every problem that can be seen.
 
-    Each file is checked by itself, then all against each other; with a `catalogue` also against the Feast repo.
+    Each file is checked by itself, then all against each other; with a `catalogue` also against the Feast repo. Without loops/
+    it is streams and features alone.
     """
     path = Path(path)
     if not path.is_dir():
-        remedy = "name a project folder, with streams/, features/ and loops/ in it"
+        remedy = "name a project folder, with streams/, features/ and, for models, loops/ in it"
         raise BadProject([Problem(file=str(path), line=None, path="", message="no such folder", remedy=remedy)])
     streams = _Folder(path, "streams", "stream", Stream, UNREAD_STREAM)
-    loops = _Folder(path, "loops", "loop", Loop, UNREAD_LOOP)
+    loops = _Folder(path, "loops", "loop", Loop, UNREAD_LOOP, needed=False)
     problems = [*streams.problems, *loops.problems, *_missing(path, streams)]
     known = _known(streams)
     unread = Unread(names=frozenset(streams.names).difference(known), nameless=streams.nameless)

@@ -12,6 +12,7 @@ from millstream.project.gate import Gate
 from millstream.project.label import Label
 from millstream.project.model import Model
 from millstream.project.names import STRICT, Name
+from millstream.project.phrases import percent_to_text
 from millstream.project.predict import Predict
 from millstream.project.problem import Fault, nearest
 from millstream.project.retrain import Retrain
@@ -46,8 +47,11 @@ class Loop(BaseModel):
             *self._train_faults(),
             *self._schedule_faults(),
             *self._label_faults(),
+            *self._trial_faults(),
             *self._gate_faults(),
             *self.model.faults(),
+            *self.drift.faults(self.model.task),
+            *self.retrain.faults(),
         ]
 
     def _train_faults(self) -> list[Fault]:
@@ -84,6 +88,13 @@ class Loop(BaseModel):
         message = f"{text!r} is {found}, and task {task} learns {LEARNED[task]}"
         path = ("label", "value")
         return [Fault(path=path, message=message, remedy=REMEDY[task], rests_on=(path, ("model", "task")))]
+
+    def _trial_faults(self) -> list[Fault]:
+        """Error rates at which nothing or everything is decided."""
+        if 0.0001 <= self.rollout.error_rate <= 0.5:
+            return []
+        message = f"{percent_to_text(self.rollout.error_rate)} would decide nothing, or anything"
+        return [Fault(path=("rollout", "error_rate"), message=message, remedy="write 0.01% to 50%; 5% is usual")]
 
     def _gate_faults(self) -> list[Fault]:
         faults, metric = [], metric_of(self.model.task)

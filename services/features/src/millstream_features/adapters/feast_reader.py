@@ -12,6 +12,7 @@ from millstream.contracts.json_text import pointer
 from millstream.errors import BadSetup, Refusal
 from millstream.project import FeatureCatalogue
 from millstream_features.adapters.feast_rows import FeastRows
+from millstream_features.adapters.needed_columns import needed_columns
 from millstream_features.errors import StoreUnavailable
 from millstream_tiles.definition import View
 from millstream_tiles.tile_store import ValkeyTileStore
@@ -97,8 +98,7 @@ class FeastReader:
         except FeastObjectNotFoundException as error:
             raise Refusal("unknown_feature", str(error)) from error
         except KeyError as error:
-            said = str(error.args[0])
-            raise Refusal("bad_question", f"entities: {said} is missing" if said.isidentifier() else said) from error
+            raise Refusal("bad_question", self._missing(wanted, entities) or str(error.args[0])) from error
         except (FeastError, ValueError, TypeError, AssertionError) as error:
             # Feast takes a null or a wrong type as far as it goes, and then names neither the entity nor its row.
             if misfit := self._misfit(entities):
@@ -108,6 +108,14 @@ class FeastReader:
             raise Refusal("bad_question", str(error)) from error
         answer: dict[str, Any] = convert_response_to_dict(response.proto)
         return answer
+
+    def _missing(self, wanted: Any, entities: dict[str, list[Any]]) -> str | None:
+        """The columns that the question needs and does not bring, for a person."""
+        needed = needed_columns(self._store, wanted)
+        if missing := [name for name in needed if name not in entities]:
+            lacks = f"entities: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            return f"{lacks}; what is asked for needs {', '.join(needed)}"
+        return None
 
     def _misfit(self, entities: dict[str, list[Any]]) -> str | None:
         """The first value that names no entity, for a person."""

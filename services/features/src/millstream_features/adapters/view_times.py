@@ -24,6 +24,7 @@ class FencedViewTimes:
     async def all(self) -> list[ViewTime]:
         try:
             fences = await self._reader.fences_async(self._group)
+            filled = await self._reader.filled_async()
         except tiles_errors.StoreUnavailable as error:
             raise StoreUnavailable(str(error)) from error
         applied = {(stream, p): fence.offset for stream, held in fences.items() for p, fence in held.items()}
@@ -37,6 +38,7 @@ class FencedViewTimes:
                 stream=view.stream,
                 stream_time=max((fence.stream_time for fence in fences[view.stream].values()), default=0) or None,
                 waits_since=min(waits.get(view.stream, ()), default=None),
+                filled=filled[view.name],
             )
             for view in self._views
         ]

@@ -9,8 +9,8 @@ from millstream.errors import RejectEvent
 from millstream.project.stream import Stream
 from millstream.runtime.delivery import Batch, Rejected
 from millstream.runtime.user_events import UserEvent, read_batch
-from millstream_features.domain.event_names import LONGEST_NAME, EventNames
 from millstream_features.ports import Slice
+from millstream_tiles.event_names import LONGEST_NAME, EventNames
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from millstream.project.stream import Stream
 from millstream.runtime.delivery import Batch, Hold, Rejected
-from millstream_features.domain.event_names import EventNames
 from millstream_features.errors import LakeRefuses, LakeUnavailable
 from millstream_features.handlers.events import read_events, slice_of
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import History, Slice
+from millstream_tiles.event_names import EventNames
 
 log = logging.getLogger(__name__)
 

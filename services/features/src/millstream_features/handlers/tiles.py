@@ -12,11 +12,11 @@ from millstream.project.stream import Stream
 from millstream.runtime.delivery import Batch, Rejected, Rewind
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.user_events import UserEvent
-from millstream_features.domain.event_names import EventNames
 from millstream_features.errors import StoreUnavailable
 from millstream_features.handlers.events import read_events, slice_of
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Slice, Tiles
+from millstream_tiles.event_names import EventNames
 
 log = logging.getLogger(__name__)
 
