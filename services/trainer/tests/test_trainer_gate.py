@@ -143,6 +143,12 @@ def test_a_model_that_is_always_too_sure_is_refused_unless_the_champion_is_surer
     assert "calibration" not in failed(replace(sure, champion=surer))
 
 
+def test_a_stormy_week_surprises_everybody_and_is_no_ones_fault() -> None:
+    stormy = (rng.random(1000) < np.clip(TRUTH + 0.3, 0, 1)).astype(np.int8)
+    evidence = replace(GOOD, labels=stormy, knowing_nothing=said(np.full(1000, TRUTH.mean())))
+    assert "calibration" not in failed(evidence)
+
+
 def test_a_model_too_slow_to_serve_is_refused() -> None:
     assert failed(replace(GOOD, milliseconds=25.0)) == ["row_latency"]
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MOST_VERSIONS = 200
+"""Newest versions among which the champion is looked for; with four runs a month that is four years."""
 PACKAGE, CHARTS = "package", "charts"
 """Folders of a run's artifacts."""
 
@@ -110,12 +112,26 @@ class MlflowTracker:
         if outcome == "given up":
             client.set_terminated(run.run_id, "KILLED")
             return
+        self._follow(spec)
         version = self._register(spec, run, outcome, result)
         alias = CHAMPION if record.answers_at_once else CHALLENGER
         if result.passed and not self._overtaken(spec, alias):
             client.set_registered_model_alias(spec.loop, alias, version)
         self._log_charts(run, record)
         client.set_terminated(run.run_id, "FINISHED")
+
+    def _follow(self, spec: RunSpec) -> None:
+        """Set `champion` on who answered when the run began: trials end, and people take back, while no run is there to tell.
+
+        Left alone where a later run was written down already: it knew better.
+        """
+        if spec.champion is None:
+            return
+        found = self._client.search_model_versions(f"name='{spec.loop}'", max_results=MOST_VERSIONS)
+        by_version = {str(one.tags.get("millstream.version")): one.version for one in found}
+        known = [int(version) for version in by_version if version.isdecimal()]
+        if spec.champion.version in by_version and int(spec.version) > max(known):
+            self._client.set_registered_model_alias(spec.loop, CHAMPION, by_version[spec.champion.version])
 
     def _given_up(self, spec: RunSpec, run: Any) -> bool:
         """Whether a later attempt at the same run was begun: this one's trainer was taken for dead."""
