@@ -26,8 +26,8 @@ LARGEST_DIFFERENCE = 1e-4
 """Between the exported graph and the fitted model: in probability, or in standard deviations of the labels of a regression.
 Rounding explains 1e-6; more is another model."""
 MISCALIBRATED = 0.15
-"""Of `metrics.miscalibration`. What is further off than that, than the champion and than always saying the mean misleads those who
-act on its numbers. A week unlike any other costs an honest model some hundredths, and a stormy one costs everybody more."""
+"""Of `metrics.miscalibration`. What is further off than that, than the champion and than always saying the mean misleads who
+acts on its numbers. A week unlike any other costs an honest model some hundredths, and a stormy one costs everybody more."""
 ERROR_RATE = 0.05
 """Chance that chance alone keeps the gate closed by the slices, or by the drifted rows."""
 
