@@ -14,10 +14,11 @@ import polars as pl
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from millstream.contracts.events import PredictionServed, decode_event
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.project import Project, load_project
 from millstream_cli.mill import Mill
-from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.predictions import PredictionLog, every_record, read_predictions, type_of
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
@@ -53,6 +54,8 @@ class Outcome:
     log: PredictionLog
     replayed: Replayed
     output: str
+    records: pl.DataFrame
+    """Every served answer as recorded: asked_at, version, other (the other model's version), entity (that the canary splits by)."""
 
     def answers(self) -> pl.DataFrame:
         """Every effective answer: question, version, probability."""
@@ -105,6 +108,18 @@ async def run_small(
         loop = project.loops["flight-delay"]
         figures = await summarise(project, loop, recording, ticks, replayed.story, places)
         log = await read_predictions(state.kafka)
+        records = await recorded(state.kafka)
     finally:
         await asyncio.to_thread(mill.stop)
-    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue())
+    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue(), records=records)
+
+
+async def recorded(kafka: str) -> pl.DataFrame:
+    """See `Outcome.records`."""
+    rows = [
+        (event.asked_at, event.version, event.other.version if event.other else None, event.entities["tailnum"])
+        async for records in every_record(kafka)
+        for record in records
+        if isinstance(event := decode_event(type_of(record), record.value), PredictionServed)
+    ]
+    return pl.DataFrame(rows, schema=["asked_at", "version", "other", "entity"], orient="row")
