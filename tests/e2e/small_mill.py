@@ -55,7 +55,7 @@ class Outcome:
     replayed: Replayed
     output: str
     records: pl.DataFrame
-    """Every served answer as recorded: asked_at, version, other (the other model's version), entity (that the canary splits by)."""
+    """Served answers as recorded: asked_at, version, other (the other model's), entity (by which the canary splits)."""
 
     def answers(self) -> pl.DataFrame:
         """Every effective answer: question, version, probability."""
@@ -122,4 +122,4 @@ async def recorded(kafka: str) -> pl.DataFrame:
         for record in records
         if isinstance(event := decode_event(type_of(record), record.value), PredictionServed)
     ]
-    return pl.DataFrame(rows, schema=["asked_at", "version", "other", "entity"], orient="row")
+    return pl.DataFrame(rows, schema=["asked_at", "version", "other", "entity"], orient="row", infer_schema_length=None)
