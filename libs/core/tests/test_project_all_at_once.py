@@ -126,11 +126,11 @@ def test_every_slip_at_once_word_for_word(folder: Path) -> None:
         "loops/flight-delay.yaml:26: train.schedule: shorter than retrain.cooldown, so most scheduled runs "
         "would be declined; write a longer one, or a shorter cooldown",
         "loops/flight-delay.yaml:29: gate.metric: unknown 'auc';",
-        "loops/flight-delay.yaml:32: drift.window: 5 is out of range; write at least 100",
-        "loops/flight-delay.yaml:35: drift.confirm: '3 of 2' can never be true; write the smaller number "
+        "loops/flight-delay.yaml:35: drift.window: 5 is out of range; write at least 100",
+        "loops/flight-delay.yaml:38: drift.confirm: '3 of 2' can never be true; write the smaller number "
         "first, like 2 of 3",
-        "loops/flight-delay.yaml:40: retrain.budget: 2 is no budget; write it like 4 per 30d",
-        "loops/flight-delay.yaml:41: retrain.on: 'drift' stands there twice; name it once",
+        "loops/flight-delay.yaml:43: retrain.budget: 2 is no budget; write it like 4 per 30d",
+        "loops/flight-delay.yaml:44: retrain.on: 'drift' stands there twice; name it once",
         "streams/flights-departed.yaml:7: lateness: 'two hours' is no duration; write days, hours, minutes, "
         "seconds like 30d, 2h, 90m, 45s or 1h30m",
         "streams/flights-departed.yaml:9: retension: unknown key 'retension'; did you mean 'retention'?",
