@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from millstream.project.duration import from_text
-from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, run
+from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, run, screen
 
 DAYS_30 = "30d"
 
@@ -60,7 +60,7 @@ def why(
 
     if listed and (incident is not None or html is not None):
         raise typer.BadParameter("--list is for all incidents; leave out INCIDENT and --html")
-    console = Console(stderr=as_json)
+    console = screen(beside=as_json)
     with guarded():
         told = run(work.read_told(data / "up", kafka, file))
         if listed:
@@ -87,7 +87,7 @@ def report(
     span = _span(since)
     with guarded():
         told = run(work.read_told(data / "up", kafka, file))
-        work.report(told, loop, span, console=Console(stderr=as_json), as_json=as_json, file=html)
+        work.report(told, loop, span, console=screen(beside=as_json), as_json=as_json, file=html)
 
 
 def _span(text: str) -> timedelta:

@@ -32,10 +32,10 @@ WIDE = 4096
 """Columns of a line in a pipe: longer than any line that we print, for a program reads it, and nothing may be cut."""
 
 
-def screen() -> Console:
-    """As wide as the terminal; in a pipe as wide as what is printed."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+def screen(*, beside: bool = False) -> Console:
+    """As wide as the terminal; in a pipe as wide as what is printed. `beside` standard output: on standard error."""
+    console = Console(stderr=beside)
+    return console if console.is_terminal else Console(stderr=beside, width=WIDE)
 
 
 def fail(error: BaseException) -> typer.Exit:
