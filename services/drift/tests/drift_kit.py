@@ -48,12 +48,14 @@ def streams() -> dict[str, Stream]:
     }
 
 
-def loop(**drift: Any) -> Loop:
+def loop(gate: dict[str, Any] | None = None, rollout: dict[str, Any] | None = None, **drift: Any) -> Loop:
     return Loop.model_validate(
         {
             "loop": LOOP,
             "predict": {"on": "flights-scheduled", "features": "delay_v1", "inputs": ["distance", "carrier"]},
             "label": {"from": LANDED, "by": "flight_id", "value": "arr_delay >= 15", "within": "24h"},
+            "gate": gate or {},
+            "rollout": rollout or {},
             "drift": {"window": 200, **drift},
         }
     )
@@ -267,7 +269,8 @@ class Desk:
         self.loops = {LOOP: loop(**drift)}
         self.models, self.reports, self.speaker = MemoryModels(), MemoryReports(), MemorySpeaker()
         self.snapshots = snapshots or MemorySnapshots()
-        self.metrics = DriftMetrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.metrics = DriftMetrics(self.registry)
         self.health = Health(60)
         self.log = MemoryLog(topics.bounds())
         self.clock = 0.0

@@ -280,7 +280,7 @@ async def test_junk_goes_to_the_dead_letters_with_its_reason_and_its_neighbours_
     topics.raw(PREDICTIONS.name, "other", b"{}", [("ce_type", b"millstream.prediction.served.v9")])
     desk = await Desk(topics).start()
     bad = [one.error.reason for place in sorted(topics.records) for one in await desk.read(place)]
-    broken = ["not_our_event", "bad_json", "bad_json", "bad_event", "bad_event", "no_probability", "bad_event"]
+    broken = ["not_our_event", "bad_json", "bad_json", "bad_event", "bad_event", "no_answer", "bad_event"]
     assert sorted(bad) == sorted([*broken, "known_in_future", "bad_json", "schema", "bad_headers"])
     assert desk.metrics.unknown_loop._value.get() == 1
     assert desk.metrics.unknown_type._value.get() == 1

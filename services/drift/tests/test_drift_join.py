@@ -12,7 +12,7 @@ WITHIN = 10
 
 
 def question(time: int, key: str, id: str) -> Question:
-    return Question(time, id, key, "1", 0.5, ())
+    return Question(time, id, key, "1", {"probability": 0.5}, ())
 
 
 events = st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.sampled_from("abcde")), max_size=40)
@@ -30,7 +30,9 @@ def test_every_question_matures_or_expires_and_every_label_is_counted(drawn: lis
             matured += len(join.tell(Label(time, f"l{n}", key, True)))
         else:
             asked += 1
-            assert join.ask(question(time, key, f"q{n}")) == (True, None)
+            new, label = join.ask(question(time, key, f"q{n}"))
+            assert new is not None
+            assert label is None
     join.advance(1_000)
     counts = join.counts
     assert (counts.matured, counts.matured + counts.expired, join.pending) == (matured, asked, 0)

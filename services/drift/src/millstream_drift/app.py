@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
@@ -12,7 +13,9 @@ from millstream_drift.adapters.kafka_events import KafkaEvents
 from millstream_drift.adapters.package_models import PackageModels
 from millstream_drift.adapters.valkey_snapshots import ValkeySnapshots
 from millstream_drift.api import routes
+from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.judge import Rules
+from millstream_drift.domain.trials import TrialRules
 from millstream_drift.handlers import Judging
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.settings import Settings
@@ -21,7 +24,7 @@ from millstream_drift.subscribers import hear
 
 def rules_of(loop: Loop) -> Rules:
     """What the loop's file says about drift, in the domain's words."""
-    drift = loop.drift
+    drift, rollout, guards = loop.drift, loop.rollout, loop.rollout.guards
     return Rules(
         loop=loop.name,
         window=drift.window,
@@ -31,6 +34,13 @@ def rules_of(loop: Loop) -> Rules:
         windows=drift.confirm.windows,
         drop=drift.performance.drop,
         within=loop.label.within,
+        task=Task(loop.model.task),
+        trials=TrialRules(
+            task=Task(loop.model.task),
+            slices=loop.gate.slices,
+            error_rate=rollout.error_rate,
+            bounds=Bounds(failures=guards.failures, slower=guards.slower, psi=guards.psi),
+        ),
     )
 
 

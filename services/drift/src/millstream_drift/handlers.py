@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from millstream.contracts.events import ModelRef, WindowJudged
+from millstream.contracts.events import ChallengerJudged, ModelRef, WindowJudged
 from millstream.contracts.topics import VERDICTS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Batch, Rejected, Rewind
@@ -226,6 +226,13 @@ class Judging:
         for said, _ in saying:
             if isinstance(said.event, WindowJudged):
                 self._note(said, said.event)
+            elif isinstance(said.event, ChallengerJudged):
+                self._note_trial(said.event)
+
+    def _note_trial(self, verdict: ChallengerJudged) -> None:
+        self._metrics.compared(verdict)
+        where = {"loop": verdict.loop, "version": verdict.version, "against": verdict.against}
+        log.info("%s: %s", verdict.finding, verdict.reason, extra=where)
 
     def _note(self, said: Said, verdict: WindowJudged) -> None:
         self._recent[verdict.loop].append(verdict)
@@ -234,7 +241,7 @@ class Judging:
         log.info("%s: %s", verdict.finding, verdict.reason, extra={"loop": verdict.loop, "version": verdict.version})
         if said.window is not None and verdict.report is not None:
             baseline = self._baseline(verdict.loop, verdict.version)
-            _, *columns = zip(*said.window.rows, strict=True)
+            _, _, *columns = zip(*said.window.rows, strict=True)
             types = {column.name: column.type for column in baseline.columns}
             current = {name: list(cells) for name, cells in zip(types, columns, strict=True)}
             self._reports.ask(

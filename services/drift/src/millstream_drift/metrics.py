@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from millstream.contracts.events import ChallengerJudged
 from millstream_drift.domain.join import Counts
 
 
@@ -43,6 +44,15 @@ class DriftMetrics:
         self.judged = count("windows_judged", "Verdicts by finding.", "loop", "kind", "finding")
         self.effect = gauge(
             "drift_effect", "Effect of the last window: weighted PSI, or loss increase.", "loop", "kind"
+        )
+        self._compared = count(
+            "challengers_judged", "Verdicts on a challenger, or a new champion on watch.", "loop", "finding"
+        )
+        self._pairs = gauge(
+            "trial_pairs", "Labelled questions that both models of the last comparison answered.", "loop"
+        )
+        self._difference = gauge(
+            "trial_loss_difference", "Mean loss of the newer model minus the older one's. Above 0 it is worse.", "loop"
         )
         self.unknown_loop = count("drift_unknown_loop", "Predictions of loops that are not in the project; ignored.")
         self.unknown_type = count("drift_unknown_type", "Events of a type that this release does not know; ignored.")
@@ -85,6 +95,11 @@ class DriftMetrics:
         self._seen[loop] = Counts(*self._values(counts))
         self.pending.labels(loop).set(pending)
         self.dropped.labels(loop).set(dropped)
+
+    def compared(self, verdict: ChallengerJudged) -> None:
+        self._compared.labels(verdict.loop, verdict.finding).inc()
+        self._pairs.labels(verdict.loop).set(verdict.pairs)
+        self._difference.labels(verdict.loop).set(verdict.difference)
 
     def _values(self, counts: Counts) -> list[int]:
         return [getattr(counts, name) for name in self._counts]

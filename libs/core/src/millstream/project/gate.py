@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from millstream.project.names import STRICT
+from millstream.project.names import STRICT, FieldName
+from millstream.project.words import UpToFive
 
 
 class Gate(BaseModel):
@@ -18,3 +19,6 @@ class Gate(BaseModel):
     """A proper score: honest probabilities win. AUC would not see a model that is always too sure."""
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How much worse, as a share of the champion's loss, still passes. Newer data at equal loss is often worth having."""
+    slices: UpToFive[FieldName] = ()
+    """Inputs whose values are looked at one by one as well, like `[carrier]`: better on the whole may be worse for one of
+    them. Each value divides the error rate, so name few, with few values."""

@@ -11,8 +11,9 @@ from millstream.project.gate import Gate
 from millstream.project.label import Label
 from millstream.project.model import Model
 from millstream.project.names import STRICT, Name
+from millstream.project.phrases import percent_to_text
 from millstream.project.predict import Predict
-from millstream.project.problem import Fault
+from millstream.project.problem import Fault, nearest
 from millstream.project.retrain import Retrain
 from millstream.project.rollout import Rollout
 from millstream.project.train import Train
@@ -41,7 +42,7 @@ class Loop(BaseModel):
 
     def faults(self) -> list[Fault]:
         """What does not add up between its values, each of which is fine by itself. `load_project` refuses it."""
-        return [*self._train_faults(), *self._schedule_faults(), *self._label_faults()]
+        return [*self._train_faults(), *self._schedule_faults(), *self._label_faults(), *self._trial_faults()]
 
     def _train_faults(self) -> list[Fault]:
         path, history = ("train", "holdout"), self.train.history
@@ -73,6 +74,21 @@ class Loop(BaseModel):
             return []
         message = f"{self.label.value.text!r} is a number, and task binary learns true or false"
         return [Fault(path=("label", "value"), message=message, remedy="compare it, like arr_delay >= 15")]
+
+    def _trial_faults(self) -> list[Fault]:
+        """Slices of inputs that the model does not have, and error rates at which nothing or everything is decided."""
+        faults = []
+        if not 0.0001 <= self.rollout.error_rate <= 0.5:
+            message = f"{percent_to_text(self.rollout.error_rate)} would decide nothing, or anything"
+            faults.append(
+                Fault(path=("rollout", "error_rate"), message=message, remedy="write 0.01% to 50%; 5% is usual")
+            )
+        for position, name in enumerate(self.gate.slices):
+            if name not in self.predict.inputs:
+                path = ("gate", "slices", position)
+                message, remedy = f"{name!r} is no input", nearest(name, self.predict.inputs)
+                faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("predict", "inputs"))))
+        return faults
 
 
 UNREAD_LOOP: dict[str, Any] = {

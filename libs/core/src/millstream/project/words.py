@@ -47,5 +47,6 @@ class _AllInSchema:
 
 OneOrMore = Annotated[tuple[T, ...], Strict(False), Field(min_length=1, max_length=1000), AfterValidator(_unique)]
 """A list in the file, a tuple in code."""
+UpToFive = Annotated[tuple[T, ...], Strict(False), Field(max_length=5), AfterValidator(_unique)]
 AllOr = Annotated[T | None, BeforeValidator(_read_all), WrapSerializer(_write_all), _AllInSchema()]
 """`all` in the file, None in code."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from millstream.contracts.events import Event, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
 from millstream.contracts.topics import PREDICTIONS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Record
 from millstream.runtime.user_events import read_event
-from millstream_drift.domain.events import Heard, Label, Question
-from millstream_drift.errors import BAD_EVENT, BAD_JSON, KNOWN_IN_FUTURE, NO_PROBABILITY, NOT_OURS
+from millstream_drift.domain.baseline import category
+from millstream_drift.domain.events import Heard, Label, Other, Question
+from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN_FUTURE, NO_ANSWER, NOT_OURS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
 
@@ -68,16 +71,33 @@ class KafkaEvents:
             raise RejectEvent(BAD_EVENT, "asked_at has no UTC offset")
         asked_at = self._possible(from_datetime(event.asked_at), record)
         if isinstance(event, QuestionUnanswered):
-            return [(event.loop, Question(asked_at, event.id, event.key, None, 0.0, ()))]
-        probability = event.output.get("probability")
-        if probability is None or not 0.0 <= probability <= 1.0:
-            raise RejectEvent(NO_PROBABILITY, f"output.probability is {probability}; it is a number from 0 to 1")
+            return [(event.loop, Question(asked_at, event.id, event.key, None, {}, ()))]
+        loop = self._loops[event.loop]
+        task = Task(loop.model.task)
+        if not is_answer(task, event.output):
+            raise RejectEvent(NO_ANSWER, f"output is {str(event.output)[:200]}, which is no answer of task {task}")
+        other = event.other
+        if other is not None and not other.failure and not is_answer(task, other.output):
+            said = str(other.output)[:200]
+            raise RejectEvent(NO_ANSWER, f"other.output is {said}, which is no answer of task {task}")
         baseline = None if self._is_lost(event, asked_at) else self._models.baseline(event.loop, event.version)
         if baseline is None:
             self._metrics.unjudged.labels(event.loop).inc()
-            return [(event.loop, Question(asked_at, event.id, event.key, None, probability, ()))]
-        row = baseline.row(event.inputs, event.features)
-        return [(event.loop, Question(asked_at, event.id, event.key, event.version, probability, row))]
+            return [(event.loop, Question(asked_at, event.id, event.key, None, event.output, ()))]
+        question = Question(
+            asked_at,
+            event.id,
+            event.key,
+            event.version,
+            event.output,
+            baseline.row(event.inputs, event.features),
+            producer=event.producer,
+            slices=tuple(category(event.inputs.get(name)) for name in loop.gate.slices),
+            ms=event.timings_ms.get("model", 0.0),
+            other=None if other is None else Other(other.version, other.role, other.output, other.failure, other.ms),
+            fallback=event.fallback,
+        )
+        return [(event.loop, question)]
 
     def _decode(self, record: Record) -> Event | None:
         kind = next((value for name, value in record.headers if name == "ce_type"), None)
@@ -114,7 +134,7 @@ class KafkaEvents:
         for loop in self._labelled[record.topic]:
             value = loop.label.value(found.event)
             key = loop.label.key_of(found.event)
-            labels.append((loop.name, Label(time, id, key, None if value is None else bool(value))))
+            labels.append((loop.name, Label(time, id, key, _truth(Task(loop.model.task), value))))
         return labels
 
     def _possible(self, time: int, record: Record) -> int:
@@ -122,3 +142,16 @@ class KafkaEvents:
             kafka = to_rfc3339(record.timestamp * 1000)
             raise RejectEvent(KNOWN_IN_FUTURE, f"known at {to_rfc3339(time)}, but Kafka got it at {kafka}")
         return time
+
+
+def _truth(task: Task, value: Truth | None) -> Truth | None:
+    """The label as its task compares it. Raises RejectEvent where it is no number and the task needs one."""
+    if value is None:
+        return None
+    if task is Task.BINARY:
+        return bool(value)
+    if task is Task.MULTICLASS:
+        return str(value)
+    if isinstance(value, str) or not math.isfinite(value):
+        raise RejectEvent(INVALID_LABEL, f"the label is {str(value)[:200]!r}, task regression needs a finite number")
+    return float(value)

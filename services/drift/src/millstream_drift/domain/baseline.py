@@ -35,7 +35,7 @@ class Baseline:
             elif is_number:
                 cells.append(_number(value))
             else:
-                cells.append(_category(value))
+                cells.append(category(value))
         return tuple(cells)
 
 
@@ -45,7 +45,8 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int) else None
 
 
-def _category(value: Any) -> str | None:
+def category(value: Any) -> str | None:
+    """The text under which a value is one category."""
     # "" is null in the model's own graph, so it is null here; 5 and 5.0 are one category there too.
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import msgspec
 
+from millstream.contracts.tasks import Truth
+
 QUESTION, LABEL = 0, 1
 """At equal stream times questions come first: a label that is known when its question is asked still finds it."""
 
 Cell = float | str | None
+
+
+class Other(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the other model on trial said to the same question."""
+
+    version: str
+    role: str
+    """`challenger`, `champion` or `previous`, as serving says."""
+    output: dict[str, float]
+    """Empty where it failed."""
+    failure: str
+    """`raised`, `late` or `not_finite`; empty where it answered."""
+    ms: float
+    """Its model time."""
 
 
 class Question(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=QUESTION):
@@ -20,9 +36,19 @@ class Question(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=QUEST
     key: str
     version: str | None
     """Model version whose windows it belongs to; None when no model answered or none can judge it."""
-    probability: float
+    output: dict[str, float]
+    """As the loop's task has it; empty when no model answered."""
     row: tuple[Cell, ...]
     """One cell per column of the version's reference, in its order."""
+    producer: str = ""
+    """Who sent it; empty where nobody said."""
+    slices: tuple[Cell, ...] = ()
+    """Its values of the columns in `gate.slices`, in their order: a text or null."""
+    ms: float = 0.0
+    """Model time of the answer."""
+    other: Other | None = None
+    fallback: str = ""
+    """Why the one whose turn it was did not answer; empty where it did."""
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -36,8 +62,9 @@ class Label(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=LABEL):
     """Known-at (microseconds)."""
     id: str
     key: str
-    value: bool | None
-    """None: this event carries no label (a diverted flight), it only moves the clock."""
+    value: Truth | None
+    """As the task wants it: true or false, a number, the name of a class. None: this event carries no label (a
+    diverted flight), it only moves the clock."""
 
     @property
     def order(self) -> tuple[int, int, str]:

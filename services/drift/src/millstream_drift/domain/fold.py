@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from millstream.contracts.events import LabelsMatured, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged, WindowKind
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.judge import Rules, judge
-from millstream_drift.domain.loop_fold import LoopFold, LoopState, Matured
+from millstream_drift.domain.loop_fold import Fact, LoopFold, LoopState
 from millstream_drift.domain.merge import Merge, Place
 from millstream_drift.domain.windows import Window
 
@@ -33,7 +33,7 @@ class FoldState(msgspec.Struct, array_like=True):
 class Said:
     """Something to publish."""
 
-    event: LabelsMatured | WindowJudged
+    event: LabelsMatured | WindowJudged | ChallengerJudged
     cause: str
     """Event id of the last record that led to it."""
     window: Window | None = None
@@ -48,7 +48,7 @@ class Fold:
         self.rules = rules
         self.merge = state.merge
         self.loops = {
-            name: LoopFold(name, within=one.within, window=one.window, state=state.loops.get(name))
+            name: LoopFold(name, within=one.within, window=one.window, trials=one.trials, state=state.loops.get(name))
             for name, one in rules.items()
         }
         """Loops that left the project are forgotten, new ones begin empty."""
@@ -78,8 +78,8 @@ class Fold:
         ]
         return sorted(said, key=lambda one: (one.event.at, one.event.loop))
 
-    def _say(self, name: str, loop: LoopFold, found: Matured | Window, baseline_of: BaselineOf) -> Said:
-        if isinstance(found, Matured):
+    def _say(self, name: str, loop: LoopFold, found: Fact | Window, baseline_of: BaselineOf) -> Said:
+        if isinstance(found, Fact):
             return Said(event=found.event, cause=found.cause)
         verdict = judge(found, baseline_of(name, found.version), self.rules[name], loop.memory[found.kind])
         wanted = found if found.kind is WindowKind.INPUTS and verdict.report is not None else None

@@ -6,10 +6,12 @@ from collections import deque
 
 import msgspec
 
-from millstream_drift.domain.events import Label, Question
+from millstream.contracts.tasks import Truth
+from millstream_drift.domain.events import Cell, Label, Other, Question
 
-CAPACITY = 2_000_000
-"""Questions and labels remembered per loop, about 300 bytes each; beyond it the oldest are forgotten and counted."""
+CAPACITY = 1_000_000
+"""Questions and labels remembered per loop, about 650 bytes each, 900 with two answers: under a gigabyte. Beyond it the oldest
+are forgotten and counted."""
 
 
 class Counts(msgspec.Struct, array_like=True):
@@ -39,9 +41,12 @@ class Asked(msgspec.Struct, array_like=True, gc=False):
     key: str
     time: int
     version: str | None
-    probability: float
+    output: dict[str, float]
     until: int
     """Last moment at which a label is in time for the clock (microseconds)."""
+    slices: tuple[Cell, ...] = ()
+    other: Other | None = None
+    """The second answer, where there is one: label and both answers are a pair."""
     state: int = WAITING
 
 
@@ -51,7 +56,7 @@ class Told(msgspec.Struct, array_like=True, gc=False):
     id: str
     key: str
     time: int
-    value: bool
+    value: Truth
     until: int
     used: bool
     """A question had it (or it came too late for one): it is no orphan."""
@@ -110,20 +115,22 @@ class Join:
         while told and told[0].until < self.clock:
             self._forget_label(told.popleft())
 
-    def ask(self, question: Question) -> tuple[bool, Label | None]:
-        """Take a question: (whether it is new, the label that was already there)."""
+    def ask(self, question: Question) -> tuple[Asked | None, Label | None]:
+        """Take a question: (None where it is a repeat, the label that was already there)."""
         known = self._asked.get(question.key)
         if known is not None and any(asked.id == question.id for asked in known):
             self.counts.repeated += 1
-            return False, None
+            return None, None
         self.counts.questions += 1
         asked = Asked(
             question.id,
             question.key,
             question.time,
             question.version,
-            question.probability,
+            question.output,
             max(question.time, self.clock) + self._within,
+            question.slices,
+            question.other if question.other is not None and not question.other.failure else None,
         )
         self._asked.setdefault(question.key, []).append(asked)
         self._waiting.append(asked)
@@ -132,9 +139,9 @@ class Join:
         if told is not None and self._in_time(asked, told.time):
             told.used = True
             self._mature(asked)
-            return True, Label(told.time, told.id, told.key, told.value)
+            return asked, Label(told.time, told.id, told.key, told.value)
         self._bound()
-        return True, None
+        return asked, None
 
     def tell(self, label: Label) -> list[Asked]:
         """Take a label: the questions that it matured."""

@@ -10,11 +10,14 @@ import numpy as np
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ColumnDrift, Finding, WindowJudged, WindowKind
+from millstream.contracts.tasks import PROBABILITY, Task, row_loss
 from millstream.contracts.times import to_datetime
+from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import score
+from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import Window
 
 MINIMUM_ROWS = 100
@@ -41,6 +44,8 @@ class Rules:
     """Relative loss increase that is a performance drop."""
     within: int
     """Time that a label may take (microseconds)."""
+    task: Task
+    trials: TrialRules
 
 
 def judge(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
@@ -51,9 +56,10 @@ def judge(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) 
 
 
 def _judge_inputs(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
-    probabilities, *cells = zip(*window.rows, strict=True)
+    outputs, _, *cells = zip(*window.rows, strict=True)
+    answers = [cell_of(rules.task, output) for output in outputs]
     shifts = [shift(reference, column) for reference, column in zip(baseline.columns, cells, strict=True)]
-    prediction = shift(baseline.reference.prediction, probabilities)
+    prediction = shift(baseline.reference.prediction, answers)
     counting = [one for one in shifts if rules.columns is None or one.column in rules.columns] or shifts
     effect = _weighted([one.psi for one in counting], counting)
     broken = [words for one in counting if (words := _broken(one))]
@@ -83,25 +89,34 @@ def _judge_inputs(window: Window, baseline: Baseline, rules: Rules, memory: Hyst
         metrics={
             "prediction_psi": prediction.psi,
             "jensen_shannon": _weighted([one.jensen_shannon for one in counting], counting),
-            "mean_prediction": float(np.mean(np.asarray(probabilities, dtype=np.float64))),
-        },
+        }
+        | (
+            {}
+            if rules.task is Task.MULTICLASS
+            else {"mean_prediction": float(np.mean(np.asarray(answers, np.float64)))}
+        ),
         report=report,
     )
 
 
 def _judge_performance(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
-    rows = np.asarray(window.rows, dtype=np.float64)
-    found = score(rows[:, 0], rows[:, 1])
+    outputs, labels, *_ = zip(*window.rows, strict=True)
+    losses = [row_loss(rules.task, output, label) for output, label in zip(outputs, labels, strict=True)]
+    loss, count = math.fsum(losses) / len(losses), len(losses)
+    found = None
+    if rules.task is Task.BINARY:
+        found = score(np.array([output[PROBABILITY] for output in outputs]), np.array(labels, dtype=np.float64))
     reference = baseline.reference
-    increase = found.log_loss - reference.holdout_loss
+    increase = loss - reference.holdout_loss
     relative = increase / reference.holdout_loss
-    error = reference.holdout_loss_std * math.sqrt(1 / found.rows + 1 / reference.holdout_rows)
-    numbers = f"log loss {found.log_loss:.4f} against {reference.holdout_loss:.4f} on the holdout, {relative:+.1%}"
-    if found.impossible:
+    error = reference.holdout_loss_std * math.sqrt(1 / count + 1 / reference.holdout_rows)
+    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
+    numbers = f"{name} {loss:.4f} against {reference.holdout_loss:.4f} on the holdout, {relative:+.1%}"
+    if found is not None and found.impossible:
         finding = Finding.BROKEN_DATA
         reason = f"every label is {bool(found.base_rate)}, the model expected {found.mean_prediction:.0%} positives"
-    elif found.rows < MINIMUM_ROWS:
-        finding, reason = Finding.HEALTHY, f"{found.rows} rows are too few to judge"
+    elif count < MINIMUM_ROWS:
+        finding, reason = Finding.HEALTHY, f"{count} rows are too few to judge"
     else:
         over = relative >= rules.drop and increase > STANDARD_ERRORS * error
         finding, agreeing, of = memory.weigh(window.version, over, rules.agree, rules.windows)
@@ -121,7 +136,8 @@ def _judge_performance(window: Window, baseline: Baseline, rules: Rules, memory:
         reason=reason,
         effect=relative,
         columns=[],
-        metrics=found.metrics() | {"loss_increase": relative, "standard_error": error},
+        metrics=(found.metrics() if found is not None else {"loss": loss})
+        | {"loss_increase": relative, "standard_error": error},
         report=None,
     )
 

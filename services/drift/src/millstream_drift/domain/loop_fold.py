@@ -8,22 +8,27 @@ from dataclasses import dataclass
 import msgspec
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import LabelsMatured, WindowKind
-from millstream.contracts.times import DAY, to_datetime, to_rfc3339
+from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowKind
+from millstream.contracts.tasks import Task
+from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
 from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.hysteresis import Hysteresis
-from millstream_drift.domain.join import Join, JoinState
+from millstream_drift.domain.join import Asked, Join, JoinState
+from millstream_drift.domain.trials import Trial, TrialRules, Trials
 from millstream_drift.domain.windows import Window, Windows
 
 MOST_BOUNDARIES = 31
 """Day boundaries that one silence publishes. After a longer one only its last: nobody needs the clock of a dead month."""
 
+MOST_UNTRIED = 50
+"""Events of a trial that are held although less than a minute of stream time has passed: some times what a guard needs."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Matured:
-    """A day of stream time passed."""
+class Fact:
+    """Something to publish as it is."""
 
-    event: LabelsMatured
+    event: LabelsMatured | ChallengerJudged
     cause: str
     """Id of the last event that counts in it."""
 
@@ -43,13 +48,19 @@ class LoopState(msgspec.Struct, array_like=True):
     """Id of the last settled event."""
     held: list[Heard] = []
     """Heard and not settled yet, in any order."""
+    trials: list[Trial] = []
+    task: Task = Task.BINARY
+    slices: list[str] = []
+    """Task and `gate.slices` by which all this was read."""
 
 
 class LoopFold:
     """The fold of one loop. What it gives depends on the set of events alone, not on how they were batched."""
 
-    def __init__(self, loop: str, *, within: int, window: int, state: LoopState | None = None) -> None:
-        state = state or LoopState()
+    def __init__(
+        self, loop: str, *, within: int, window: int, trials: TrialRules, state: LoopState | None = None
+    ) -> None:
+        state = _still_readable(state, trials) if state is not None else LoopState()
         self.loop = loop
         self._size = window
         self.join = Join(within, state.join)
@@ -61,7 +72,12 @@ class LoopFold:
             one.version for one in state.held if isinstance(one, Question) and one.version is not None
         )
         self._held_labels = sum(isinstance(one, Label) for one in state.held)
-        self._out: list[Matured | Window] = []
+        self._held_both = sum(isinstance(one, Question) and one.other is not None for one in state.held)
+        self._rules, self._within = trials, within
+        self.trials = Trials(loop, trials, state.trials)
+        self._looked = 0
+        """Newest stream time when the loop was last settled."""
+        self._out: list[Fact | Window] = []
 
     def state(self) -> LoopState:
         return LoopState(
@@ -73,6 +89,9 @@ class LoopFold:
             self._newest,
             self._cause,
             list(self._held),
+            self.trials.state(),
+            self._rules.task,
+            list(self._rules.slices),
         )
 
     @property
@@ -104,12 +123,16 @@ class LoopFold:
             self._boundary = min(self._boundary, first) if self._boundary else first
         if isinstance(event, Label):
             self._held_labels += 1
-        elif event.version is not None:
+            return
+        self._held_both += event.other is not None
+        if event.version is not None:
             self._held_rows[event.version] += 1
 
     def is_due(self) -> bool:
         """Whether settling could publish something: a day has passed, or a window may be full."""
         if self._boundary and self._newest >= self._boundary:
+            return True
+        if self._is_trial_due():
             return True
         if any(self.windows.rows(v, WindowKind.INPUTS) + rows >= self._size for v, rows in self._held_rows.items()):
             return True
@@ -119,10 +142,18 @@ class LoopFold:
             for version in self.windows.versions
         )
 
-    def settle(self, settled: int) -> list[Matured | Window]:
+    def _is_trial_due(self) -> bool:
+        """A trial is looked at every minute of stream time: a bad model is not to answer until the day ends."""
+        held = self._held_both
+        if self._held_labels and self.trials.is_awaiting(self._newest - self._within):
+            held += self._held_labels
+        return held > MOST_UNTRIED or (held > 0 and self._newest - self._looked >= MINUTE)
+
+    def settle(self, settled: int) -> list[Fact | Window]:
         """Everything below `settled` has been heard: what follows from it, in order of its stream time."""
         ready = sorted((one for one in self._held if one.time < settled), key=lambda one: one.order)
         self._held = [one for one in self._held if one.time >= settled]
+        self._looked = self._newest
         for event in ready:
             self._advance(event.time)
             self._cause = event.id
@@ -140,27 +171,35 @@ class LoopFold:
 
     def _ask(self, question: Question) -> None:
         version = question.version
+        self._held_both -= question.other is not None
         if version is not None:
             self._held_rows[version] -= 1
             if not self._held_rows[version]:
                 del self._held_rows[version]
-        new, label = self.join.ask(question)
-        if not new or version is None:
+        asked, label = self.join.ask(question)
+        if asked is None:
             return
-        row = (question.probability, *question.row)
-        self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row)
+        if version is not None:
+            row = (question.output, question.producer, *question.row)
+            self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row)
+        self._compared(self.trials.ask(question), question.id)
         if label is not None:
-            self._score(version, question.probability, label, max(label.time, question.time))
+            self._score(asked, label, max(label.time, question.time))
 
     def _tell(self, label: Label) -> None:
         self._held_labels -= 1
         for asked in self.join.tell(label):
-            if asked.version is not None:
-                self._score(asked.version, asked.probability, label, label.time)
+            self._score(asked, label, label.time)
 
-    def _score(self, version: str, probability: float, label: Label, time: int) -> None:
-        row = probability, 1.0 if label.value else 0.0
-        self.windows.add(version, WindowKind.PERFORMANCE, time, label.id, row)
+    def _score(self, asked: Asked, label: Label, time: int) -> None:
+        """One question found its label; both were known at `time`."""
+        if asked.version is not None and label.value is not None:
+            row = asked.output, label.value, *asked.slices
+            self.windows.add(asked.version, WindowKind.PERFORMANCE, time, label.id, row)
+            self._compared(self.trials.pair(asked, label.value, time), label.id)
+
+    def _compared(self, verdicts: list[ChallengerJudged], cause: str) -> None:
+        self._out += [Fact(event=verdict, cause=cause) for verdict in verdicts]
 
     def _advance(self, now: int) -> None:
         """Close windows that ended before `now` and publish the day boundaries up to it."""
@@ -171,10 +210,11 @@ class LoopFold:
                 self._boundary += missed * DAY
             self.join.advance(self._boundary)
             self._out.append(self._matured(self._boundary))
+            self._compared(self.trials.turn(self._boundary), self._cause)
             self._boundary += DAY
         self.join.advance(now)
 
-    def _matured(self, boundary: int) -> Matured:
+    def _matured(self, boundary: int) -> Fact:
         counts = self.join.counts
         event = LabelsMatured(
             id=derived_id(self.loop, "matured", to_rfc3339(boundary)),
@@ -187,8 +227,29 @@ class LoopFold:
             orphaned=counts.orphaned,
             duplicated=counts.duplicated,
         )
-        return Matured(event=event, cause=self._cause)
+        return Fact(event=event, cause=self._cause)
 
 
 def _next_day(time: int) -> int:
     return (time // DAY + 1) * DAY
+
+
+def _still_readable(state: LoopState, rules: TrialRules) -> LoopState:
+    """What of a snapshot still means what it meant: the loop's file may have changed since.
+
+    Answers of another task compare with nothing, so the loop begins empty. Values of other slices belong to no slice.
+    """
+    if state.task is not rules.task:
+        return LoopState()
+    if tuple(state.slices) != rules.slices:
+        for asked in state.join.waiting:
+            asked.slices = ()
+        for window in state.windows:
+            if window.kind is WindowKind.PERFORMANCE:
+                window.rows = [row[:2] for row in window.rows]
+        for trial in state.trials:
+            trial.losses.slices = {one: kept for one, kept in trial.losses.slices.items() if one[0] in rules.slices}
+        state.held = [
+            msgspec.structs.replace(one, slices=()) if isinstance(one, Question) else one for one in state.held
+        ]
+    return state

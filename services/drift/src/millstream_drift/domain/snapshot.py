@@ -7,7 +7,7 @@ import msgspec
 from millstream.contracts.events import ModelRef, WindowJudged
 from millstream_drift.domain.fold import FoldState
 
-FORMAT = b"drift1"
+FORMAT = b"drift2"
 """First bytes of a snapshot. A release that changes the state's shape changes it, and then begins from the topics."""
 
 

@@ -21,7 +21,7 @@ class Window(msgspec.Struct, array_like=True):
     kind: WindowKind
     index: int
     rows: list[tuple[Any, ...]] = []
-    """Inputs: (probability, *cells). Performance: (probability, label)."""
+    """Inputs: (output, producer, *cells of the reference's columns). Performance: (output, label, *cells of `gate.slices`)."""
     start: int = 0
     end: int = 0
     """Stream times of the first and last row (microseconds)."""
