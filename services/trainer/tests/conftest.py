@@ -13,7 +13,7 @@ from millstream.contracts.events import Cause, Finding, LabelsMatured, RetrainRe
 from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
 from millstream.project import load_project
 from millstream_trainer.domain.dataset import Dataset
-from millstream_trainer.domain.policy import Rules
+from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.domain.table import Table, category_column, number_column
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -30,6 +30,19 @@ class Tides:
         budget_runs=4,
         budget_period=30 * DAY,
         causes=frozenset({Cause.DRIFT, Cause.PERFORMANCE, Cause.SCHEDULE, Cause.MANUAL}),
+        agree=1,
+        within=7 * DAY,
+        grow=None,
+        grow_rows=None,
+        warm_up=0,
+        breaker=3,
+        mature=0,
+        mature_longest=14 * DAY,
+        quiet=(),
+        zone=UTC,
+        mode=Mode.AUTO,
+        expires=2 * DAY,
+        rollout=RolloutRules(shadow=0, canary=(), step=500, longest=60 * DAY, watch=0, tolerance=0.0),
     )
 
     def day(self, day: float) -> datetime:

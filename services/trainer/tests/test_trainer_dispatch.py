@@ -2,88 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from millstream.contracts.events import (
     Decision,
     Event,
-    ModelRef,
     ModelState,
     Outcome,
     RetrainDecided,
+    RolloutMoved,
     Step,
     TrainingFinished,
     TrainingStarted,
 )
 from millstream.contracts.package import Lineage, Manifest
 from millstream.errors import RetryLater
-from millstream_trainer.adapters.memory import MemoryAnnouncer, MemoryEnds, MemoryExecutor, MemoryPackages
-from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.errors import UnknownLoop
-from millstream_trainer.handlers import MAX_ATTEMPTS, Trainer
-from millstream_trainer.metrics import TrainerMetrics
+from millstream_trainer.handlers import MAX_ATTEMPTS
+
+from .trainer_kit import Office, loses
 
 Until = Callable[[Callable[[], bool]], Any]
-
-
-def model_of(spec: RunSpec) -> ModelRef:
-    return ModelRef(version=spec.version, run=spec.run, uri=f"memory:{spec.run}", sha256="0", at=spec.at)
-
-
-def passes(spec: RunSpec) -> RunResult:
-    return RunResult(
-        passed=True, reason="better", model=model_of(spec), rows=10, metrics={"auc": 0.8}, gate=[], mlflow_run=None
-    )
-
-
-def loses(spec: RunSpec) -> RunResult:
-    return RunResult(passed=False, reason="worse", model=model_of(spec), rows=10, metrics={}, gate=[], mlflow_run=None)
-
-
-class Office:
-    """A trainer on memory ports; `restarted` is its successor, which knows only what was said."""
-
-    def __init__(self, rules: Any, outcome: Callable[[RunSpec], RunResult | str] = passes) -> None:
-        self.rules = rules
-        self.announcer = MemoryAnnouncer()
-        self.executor = MemoryExecutor(outcome)
-        self.packages = MemoryPackages()
-        self.registry = CollectorRegistry()
-        self.trainer = Trainer(
-            rules={"tides": rules},
-            streams=["ships", "arrivals"],
-            announcer=self.announcer,
-            ends=MemoryEnds({"ships": {0: 41}, "arrivals": {0: -1}}),
-            executor=self.executor,
-            packages=self.packages,
-            metrics=TrainerMetrics(self.registry),
-            pause=lambda attempt: 0.0,
-        )
-
-    def restarted(self, outcome: Callable[[RunSpec], RunResult | str] = passes) -> Office:
-        successor = Office(self.rules, outcome)
-        for event in self.announcer.said:
-            successor.trainer.remember(event)
-            successor.trainer.remember(event)  # a journal may hold an event twice
-        return successor
-
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        working = asyncio.create_task(self.trainer.work())
-        try:
-            yield
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
-    def ended(self, runs: int = 1) -> Callable[[], bool]:
-        return lambda: len(self.announcer.of(TrainingFinished)) == runs
 
 
 @pytest.fixture
@@ -98,7 +40,7 @@ async def test_a_first_model_is_decided_trained_promoted_and_told_in_that_order(
         await office.trainer.hear(tides.matured(10))
         await until(office.ended())
     kinds = [type(event) for event in office.announcer.said]
-    assert kinds == [RetrainDecided, TrainingStarted, ModelState, TrainingFinished]
+    assert kinds == [RetrainDecided, TrainingStarted, RolloutMoved, ModelState, TrainingFinished]
     state, finished = office.announcer.of(ModelState)[0], office.announcer.of(TrainingFinished)[0]
     assert (state.revision, state.step, state.previous) == (1, Step.CHAMPION, None)
     assert state.champion is not None
@@ -110,10 +52,10 @@ async def test_each_event_names_its_cause(office: Office, tides: Any, until: Unt
     async with office.at_work():
         await office.trainer.hear(tides.matured(10))
         await until(office.ended())
-    decided, started, state, finished = office.announcer.said
     causes = office.announcer.causes
-    ids = [getattr(event, "id") for event in (decided, started, state, finished)]  # noqa: B009
-    assert [causes[id] for id in ids] == ["labels-10", ids[0], ids[1], ids[1]]
+    ids = [getattr(event, "id") for event in office.announcer.said]  # noqa: B009
+    decided, started, moved, _, _ = ids
+    assert [causes[id] for id in ids] == ["labels-10", decided, started, moved, started]
 
 
 async def test_the_old_champion_stays_at_hand(office: Office, tides: Any, until: Until) -> None:
@@ -174,7 +116,7 @@ async def test_kafka_away_in_the_middle_of_a_run_delays_its_news_and_loses_none(
         office.announcer.away = 5
         office.executor.gate.set()
         await until(office.ended())
-    assert [type(event) for event in office.announcer.said[2:]] == [ModelState, TrainingFinished]
+    assert [type(event) for event in office.announcer.said[2:]] == [RolloutMoved, ModelState, TrainingFinished]
 
 
 async def test_kafka_away_at_a_decision_leaves_it_undecided_and_a_repeat_decides_the_same(
@@ -196,7 +138,7 @@ async def test_a_restart_in_the_middle_of_a_run_starts_it_again_under_its_name(
         await office.trainer.hear(tides.matured(10))
         await until(lambda: office.executor.under_way == 1)
     successor = office.restarted()
-    successor.trainer.resume()
+    await successor.trainer.resume()
     async with successor.at_work():
         await until(successor.ended())
     again = successor.announcer.of(TrainingStarted)[0]
@@ -215,7 +157,7 @@ async def test_a_restart_between_promotion_and_the_end_trains_nothing_and_says_t
     crashed.announcer.said = [event for event in said if not isinstance(event, TrainingFinished)]
     successor = crashed.restarted()
     successor.packages.manifests[f"memory:{office.executor.specs[0].run}"] = manifest(rows=10)
-    successor.trainer.resume()
+    await successor.trainer.resume()
     async with successor.at_work():
         await until(successor.ended())
     finished = successor.announcer.of(TrainingFinished)[0]
@@ -236,12 +178,12 @@ async def test_a_run_that_takes_the_trainer_down_each_time_is_given_up(
         successor = office.restarted()
         successor.executor.gate.clear()
         successor.announcer.said = list(office.announcer.said)
-        successor.trainer.resume()
+        await successor.trainer.resume()
         async with successor.at_work():
             await until(lambda: len(successor.announcer.of(TrainingStarted)) == attempt + 1)  # noqa: B023
         office = successor
     last = office.restarted()
-    last.trainer.resume()
+    await last.trainer.resume()
     async with last.at_work():
         await until(last.ended())
     assert last.announcer.of(TrainingFinished)[0].outcome is Outcome.FAILED

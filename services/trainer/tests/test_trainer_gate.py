@@ -7,11 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from millstream.contracts.events import ModelRef, Step
-from millstream.contracts.times import DAY, to_datetime
 from millstream_trainer.domain.gate import Evidence, judge, verdict
 from millstream_trainer.domain.metrics import auc, calibration_error, losses
-from millstream_trainer.domain.rollout import MOVES, IllegalMove, move, promoted
 
 rng = np.random.default_rng(3)
 TRUTH = rng.uniform(0.05, 0.95, 1000)
@@ -80,22 +77,3 @@ def test_log_loss_auc_and_calibration_are_what_the_textbook_says() -> None:
     assert auc(np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.5, 0.5])) == 0.875
     assert np.isnan(auc(np.array([1, 1]), np.array([0.1, 0.2])))
     assert calibration_error(LABELS, np.ones(1000)) == pytest.approx(1 - LABELS.mean())
-
-
-def test_a_promotion_grows_the_revision_and_keeps_the_old_champion() -> None:
-    def ref(version: str) -> ModelRef:
-        return ModelRef(version=version, run=f"r{version}", uri="file:///m", sha256="0", at=to_datetime(DAY))
-
-    first = promoted(None, loop="tides", challenger=ref("1"), reason="", at=DAY)
-    second = promoted(first, loop="tides", challenger=ref("2"), reason="", at=2 * DAY)
-    assert (first.revision, first.previous, second.revision) == (1, None, 2)
-    assert second.previous == first.champion
-    assert promoted(first, loop="tides", challenger=ref("2"), reason="", at=2 * DAY) == second
-
-
-def test_a_rejected_model_moves_nowhere_and_every_step_has_its_place() -> None:
-    assert set(MOVES) == set(Step)
-    assert move(Step.REGISTERED, Step.CHAMPION) is Step.CHAMPION
-    for step in Step:
-        with pytest.raises(IllegalMove):
-            move(Step.REJECTED, step)

@@ -6,72 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from millstream.contracts.events import (
-    Cause,
-    Decision,
-    Finding,
-    ModelRef,
-    Outcome,
-    RetrainDecided,
-    RetrainRequested,
-    TrainingFinished,
-    WindowKind,
-)
-from millstream.contracts.times import DAY, from_datetime
-from millstream_trainer.domain.policy import Rules, asked_by, decide, heard
-from millstream_trainer.domain.rollout import promoted
-from millstream_trainer.domain.state import LoopState
+from millstream.contracts.events import Cause, Decision, Finding, WindowKind
 
-PROMOTED, REJECTED, FAILED = Outcome.PROMOTED, Outcome.REJECTED, Outcome.FAILED
-
-
-class Desk:
-    """Hears events one after the other, as the dispatcher does, and ends runs when told to."""
-
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.state = LoopState(loop="tides")
-        self.decisions: list[RetrainDecided] = []
-
-    def hears(self, event: Any) -> RetrainDecided | None:
-        if not isinstance(event, RetrainRequested):
-            self.state = heard(self.state, event)
-        ask = asked_by(self.state, event, self.rules)
-        decided = None if ask is None else decide(self.state, ask, self.rules)
-        if decided is not None:
-            self.state = self.state.apply(decided)
-            self.decisions.append(decided)
-        return decided
-
-    def ends(self, outcome: Outcome) -> None:
-        run = self.state.running
-        assert run is not None
-        at = from_datetime(self.decisions[-1].at)
-        if outcome is PROMOTED:
-            ref = ModelRef(version=run.version, run=run.name, uri="file:///m", sha256="0", at=self.decisions[-1].at)
-            self.state = self.state.apply(
-                promoted(self.state.models, loop="tides", challenger=ref, reason="better", at=at)
-            )
-        self.state = self.state.apply(
-            TrainingFinished(
-                id=f"finished-{run.name}",
-                loop="tides",
-                run=run.name,
-                attempt=1,
-                outcome=outcome,
-                reason="",
-                at=self.decisions[-1].at,
-                version=run.version,
-                rows=1,
-                seconds=1,
-                metrics={},
-                gate=[],
-                mlflow_run=None,
-            )
-        )
+from .trainer_kit import FAILED, PROMOTED, REJECTED, Desk
 
 
 @pytest.fixture
@@ -242,63 +180,3 @@ def test_a_wish_without_a_time_trains_at_the_loops_own_stream_time(served: Desk,
 def test_a_request_that_comes_twice_is_decided_once(served: Desk, tides: Any) -> None:
     assert served.hears(tides.judged(20)) is not None
     assert served.hears(tides.judged(20)) is None
-
-
-@st.composite
-def _year(draw: st.DrawFn) -> list[tuple[str, float, str]]:
-    """A year of verdicts, wishes, daily clocks and ends of runs, some of them delivered twice or out of order."""
-    steps = draw(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["clock", "drift", "drop", "broken", "healthy", "wish", "promote", "reject", "fail"]),
-                st.floats(0, 120, allow_nan=False).map(lambda day: round(day, 1)),
-                st.sampled_from(["a", "b"]),
-            ),
-            max_size=60,
-        )
-    )
-    return steps if draw(st.booleans()) else sorted(steps, key=lambda step: step[1])
-
-
-def _event(tides: Any, what: str, day: float, tag: str, version: str) -> Any:
-    match what:
-        case "clock":
-            return tides.matured(day)
-        case "wish":
-            return tides.wish(f"wish-{day}-{tag}", day)
-        case "drift":
-            return tides.judged(day, version=version, id=f"drift-{day}-{tag}")
-        case "drop":
-            return tides.judged(day, Finding.PERFORMANCE_DROP, version=version)
-        case _:
-            return tides.judged(day, Finding.BROKEN_DATA if what == "broken" else Finding.HEALTHY)
-
-
-@settings(max_examples=200, deadline=None)
-@given(steps=_year())
-def test_one_run_at_a_time_never_past_the_budget_each_request_once(
-    tides: Any, steps: list[tuple[str, float, str]]
-) -> None:
-    desk = Desk(tides.rules)
-    ends = {"promote": PROMOTED, "reject": REJECTED, "fail": FAILED}
-    for what, day, tag in steps:
-        if what in ends:
-            if desk.state.running is not None:
-                desk.ends(ends[what])
-            continue
-        version = desk.state.champion.version if desk.state.champion else "1"
-        event = _event(tides, what, day, tag, version)
-        before = desk.state
-        decided = desk.hears(event)
-        if decided is not None and decided.decision is Decision.ACCEPTED:
-            assert before.running is None
-    requests = [decision.request for decision in desk.decisions]
-    assert len(requests) == len(set(requests))
-    accepted = [from_datetime(d.at) for d in desk.decisions if d.decision is Decision.ACCEPTED]
-    for at in accepted:
-        assert sum(at - 30 * DAY < other <= at for other in accepted) <= tides.rules.budget_runs
-    assert all(decision.reason for decision in desk.decisions)
-    refolded = LoopState(loop="tides")
-    for decision in [*desk.decisions, *desk.decisions]:
-        refolded = refolded.apply(decision)
-    assert [run.name for run in refolded.runs] == [run.name for run in desk.state.runs]

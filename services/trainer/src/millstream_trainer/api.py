@@ -1,52 +1,164 @@
-"""HTTP doorway of the trainer: what each loop is at, and a person's word to retrain."""
+"""HTTP doorway of the trainer: what each loop is at, a person's word on it, and alerts."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from millstream.contracts.events import Cause, RetrainRequested
-from millstream.contracts.times import to_rfc3339
+from millstream.contracts.envelope import derived_id
+from millstream.contracts.events import Cause, Event, RetrainRequested, RolloutAction, RolloutRequested, RunApproved
+from millstream.errors import Refusal
 from millstream.runtime.http import JsonBody, refusal
+from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.state import LoopState
-from millstream_trainer.errors import UnknownLoop
+from millstream_trainer.domain.view import view
+from millstream_trainer.domain.wishes import refusal as refusal_of
+from millstream_trainer.domain.wishes import unknown_version
+from millstream_trainer.errors import NotNow, UnknownLoop, UnknownRun, UnknownVersion
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.ports import Announcer
 
+By = Annotated[str, Field(min_length=1, max_length=200)]
+Reason = Annotated[str, Field(min_length=1, max_length=2000)]
+Version = Annotated[str, Field(min_length=1, max_length=100)]
+
+MOST_ALERTS = 1000
+"""In one call. Alertmanager groups alerts by the loop, so a call has a few; the body's size is bounded besides."""
+
 
 class Wish(BaseModel):
-    """Why somebody wants a retrain; both end up in the journal."""
+    """Who wants something and why; both end up in the journal."""
 
     model_config = ConfigDict(extra="forbid")
 
-    by: Annotated[str, Field(min_length=1, max_length=200)]
-    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    by: By
+    reason: Reason
 
 
-WISH = JsonBody(
-    Wish,
-    example={"by": "Ada", "reason": "the new runway changed the delays"},
-    refusals={
-        404: "No such loop; the answer names those there are",
-        503: "Kafka is away or did not confirm in time; try again after Retry-After",
+class Rollback(Wish):
+    to: Version | None = None
+    """Null: the version that answered before; while one is on trial, its trial ends."""
+
+
+class Pin(Wish):
+    to: Version
+
+
+class Approval(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: By
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class Alert(BaseModel):
+    """One alert of Alertmanager; what it has besides is its own."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+    startsAt: datetime
+    fingerprint: Annotated[str, Field(min_length=1, max_length=200)]
+
+    @property
+    def loop(self) -> str | None:
+        return self.labels.get("loop") or self.annotations.get("loop")
+
+    @property
+    def name(self) -> str:
+        return self.labels.get("alertname", "alert")[:150]
+
+    @property
+    def reason(self) -> str:
+        said = self.annotations.get("summary") or self.annotations.get("description") or "it fires"
+        return f"{self.name}: {said}"[:2000]
+
+
+class Alerts(BaseModel):
+    """Alertmanager's webhook, version 4."""
+
+    version: Literal["4"]
+    alerts: Annotated[list[Alert], Field(max_length=MOST_ALERTS)]
+
+
+_AWAY = {503: "Kafka is away or did not confirm in time; try again after Retry-After"}
+_NO_LOOP = "No such loop; the answer names those there are"
+_NOT_NOW = {409: "The loop's state forbids it; the message says why"}
+_EXAMPLE = {"by": "Ada", "reason": "the new runway changed the delays"}
+WISH = JsonBody(Wish, example=_EXAMPLE, refusals={404: _NO_LOOP, **_AWAY})
+HOLD = JsonBody(Wish, example=_EXAMPLE, refusals={404: _NO_LOOP, **_NOT_NOW, **_AWAY})
+_NO_VERSION = {404: "No such loop or version; the answer names those there are", **_NOT_NOW, **_AWAY}
+ROLLBACK = JsonBody(Rollback, example={**_EXAMPLE, "to": "3"}, refusals=_NO_VERSION)
+PIN = JsonBody(Pin, example={**_EXAMPLE, "to": "3"}, refusals=_NO_VERSION)
+_NO_RUN = {404: "No such loop or run; the answer names those there are", **_NOT_NOW, **_AWAY}
+APPROVAL = JsonBody(Approval, example=_EXAMPLE, refusals=_NO_RUN)
+ALERTS = JsonBody(
+    Alerts,
+    example={
+        "version": "4",
+        "alerts": [
+            {
+                "status": "firing",
+                "labels": {"alertname": "DelaysOff", "loop": "flight-delay"},
+                "annotations": {"summary": "a third of the flights is late"},
+                "startsAt": "2013-06-01T12:00:00Z",
+                "fingerprint": "b1a3c6f2d4e5a6b7",
+            }
+        ],
     },
+    refusals={404: _NO_LOOP, **_AWAY},
 )
+HOLDS = {
+    RolloutAction.UNPIN: "Let the rollout move again after a pin",
+    RolloutAction.FREEZE: "Stop every step but the way back",
+    RolloutAction.UNFREEZE: "Let the rollout move again after a freeze",
+}
+STATUS = {UnknownLoop: 404, UnknownVersion: 404, UnknownRun: 404, NotNow: 409}
+CODES = {
+    UnknownLoop: "unknown_loop",
+    UnknownVersion: "unknown_version",
+    UnknownRun: "unknown_run",
+    NotNow: "not_now",
+}
 
 
 def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
-    @app.exception_handler(UnknownLoop)
-    async def unknown_loop(request: Request, error: UnknownLoop) -> Response:
-        return refusal(404, "unknown_loop", str(error))
+    for error in STATUS:
+        app.add_exception_handler(error, _refuse)
+
+    def state_of(loop: str) -> LoopState:
+        if loop not in trainer.states:
+            raise UnknownLoop(loop, sorted(trainer.states))
+        return trainer.states[loop]
+
+    async def ask(event: Event, id: str) -> dict[str, str]:
+        await announcer.announce(event, caused_by=id)
+        return {"request": id}
+
+    async def wish(loop: str, action: RolloutAction, said: Wish, to: str | None = None) -> dict[str, str]:
+        state, id = state_of(loop), uuid.uuid4().hex
+        if to is not None and to not in state.versions:
+            raise UnknownVersion(unknown_version(state, to))
+        why = refusal_of(state, action, to)
+        if why is not None:
+            raise NotNow(why)
+        event = RolloutRequested(id=id, loop=loop, action=action, by=said.by, reason=said.reason, to=to)
+        return await ask(event, id)
 
     @app.get(
-        "/v1/loops", tags=["loops"], summary="Champion, run under way, last decision and next schedule of each loop"
+        "/v1/loops", tags=["loops"], summary="Champion, trial, run under way, what waits and what is held of each loop"
     )
     async def loops() -> dict[str, Any]:
-        return {"loops": [view(state, trainer.rules[name].schedule) for name, state in sorted(trainer.states.items())]}
+        return {
+            "loops": [
+                view(state, trainer.rules[name], trainer.replicas.live(name, trainer.clock()))
+                for name, state in sorted(trainer.states.items())
+            ]
+        }
 
     @app.post(
         "/v1/loops/{loop}/retrain",
@@ -56,36 +168,102 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
         **WISH.docs,
     )
     async def retrain(loop: str, request: Request) -> dict[str, str]:
-        if loop not in trainer.states:
-            raise UnknownLoop(loop, sorted(trainer.states))
-        wish = await WISH.read(request)
-        id = uuid.uuid4().hex
-        event = RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=wish.by, reason=wish.reason)
-        await announcer.announce(event, caused_by=id)
-        return {"request": id}
+        state_of(loop)
+        said, id = await WISH.read(request), uuid.uuid4().hex
+        return await ask(RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=said.by, reason=said.reason), id)
+
+    @app.post(
+        "/v1/loops/{loop}/runs/{run}/approve",
+        status_code=202,
+        tags=["loops"],
+        summary="Say go to a run that waits for it",
+        **APPROVAL.docs,
+    )
+    async def approve(loop: str, run: str, request: Request) -> dict[str, str]:
+        state = state_of(loop)
+        said, id = await APPROVAL.read(request), uuid.uuid4().hex
+        if run not in state.pending:
+            known = state.run(run) is not None or run in state.expired
+            raise (NotNow if known else UnknownRun)(not_pending(state, run))
+        return await ask(RunApproved(id=id, loop=loop, run=run, by=said.by, reason=said.reason), id)
+
+    @app.post(
+        "/v1/loops/{loop}/rollback",
+        status_code=202,
+        tags=["rollout"],
+        summary="End the trial, or go back to the version before or to the one that is named",
+        **ROLLBACK.docs,
+    )
+    async def rollback(loop: str, request: Request) -> dict[str, str]:
+        state_of(loop)
+        said = await ROLLBACK.read(request)
+        return await wish(loop, RolloutAction.ROLLBACK, said, said.to)
+
+    @app.post(
+        "/v1/loops/{loop}/pin",
+        status_code=202,
+        tags=["rollout"],
+        summary="Have one version answer, whatever comes",
+        **PIN.docs,
+    )
+    async def pin(loop: str, request: Request) -> dict[str, str]:
+        state_of(loop)
+        said = await PIN.read(request)
+        return await wish(loop, RolloutAction.PIN, said, said.to)
+
+    def add_hold(action: RolloutAction, summary: str) -> None:
+        path, docs = f"/v1/loops/{{loop}}/{action.value}", HOLD.docs
+
+        @app.post(path, status_code=202, tags=["rollout"], summary=summary, operation_id=action.value, **docs)
+        async def hold(loop: str, request: Request) -> dict[str, str]:
+            state_of(loop)
+            return await wish(loop, action, await HOLD.read(request))
+
+    for action, summary in HOLDS.items():
+        add_hold(action, summary)
+
+    @app.post(
+        "/v1/alerts",
+        status_code=202,
+        tags=["alerts"],
+        summary="Alertmanager's webhook: a firing alert whose label `loop` names a loop asks for a retrain",
+        **ALERTS.docs,
+    )
+    async def alerts(request: Request) -> dict[str, list[str]]:
+        asked = [_asked_by(alert, position) for position, alert in enumerate((await _alerts(request)).alerts)]
+        events = {event.id: event for event in asked if event is not None}
+        for event in events.values():
+            state_of(event.loop)
+        for event in events.values():
+            await announcer.announce(event, caused_by=event.id)
+        return {"requests": list(events)}
 
 
-def view(state: LoopState, schedule: int | None) -> dict[str, Any]:
-    """One loop as JSON."""
-    running, last, decision = state.running, state.last_run, state.last_decision
-    due = None if schedule is None or last is None else to_rfc3339(last.at + schedule)
-    shown: dict[str, Any] = {
-        "loop": state.loop,
-        "stream_time": None if state.stream_time is None else to_rfc3339(state.stream_time),
-        "revision": 0 if state.models is None else state.models.revision,
-        "champion": msgspec.to_builtins(state.champion),
-        "running": None
-        if running is None
-        else {
-            "run": running.name,
-            "cause": running.cause.value,
-            "attempt": running.attempt,
-            "at": to_rfc3339(running.at),
-        },
-        "last_decision": msgspec.to_builtins(decision),
-        "next_schedule": due,
-        "runs": len(state.runs),
-        "rejected_in_a_row": state.rejected_in_a_row,
-        "broken_since": None if state.broken_since is None else to_rfc3339(state.broken_since),
-    }
-    return shown
+async def _alerts(request: Request) -> Alerts:
+    try:
+        return await ALERTS.read(request)
+    except Refusal as error:
+        if error.code == "bad_body":
+            message = f"Alertmanager's webhook of version 4 is expected here: {error}"
+            raise Refusal(error.code, message, **error.more) from error
+        raise
+
+
+def _asked_by(alert: Alert, position: int) -> RetrainRequested | None:
+    """The request that an alert is, the same however often Alertmanager repeats it; None for one that is over."""
+    if alert.status != "firing":
+        return None
+    if alert.loop is None:
+        message = f"alert {alert.name!r} names no loop; give its rule a label like loop: flight-delay"
+        raise Refusal("bad_body", message, faults=[{"pointer": f"/alerts/{position}/labels", "message": "no loop"}])
+    return RetrainRequested(
+        id=derived_id("alert", alert.loop, alert.fingerprint, alert.startsAt.isoformat()),
+        loop=alert.loop,
+        cause=Cause.ALERT,
+        by="Alertmanager",
+        reason=alert.reason,
+    )
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return refusal(STATUS[type(error)], CODES[type(error)], str(error))

@@ -6,6 +6,7 @@ The dispatcher stays light: Feast, MLflow and LightGBM are imported by the train
 from __future__ import annotations
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from millstream.contracts.events import Cause
 from millstream.project import Loop, load_project
@@ -16,7 +17,7 @@ from millstream_trainer.adapters.kafka_ends import KafkaEnds
 from millstream_trainer.adapters.process_executor import ProcessExecutor
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.api import add_routes
-from millstream_trainer.domain.policy import Rules
+from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Executor, StreamEnds
@@ -56,14 +57,35 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
 
 
 def rules_of(loop: Loop) -> Rules:
-    """What the policy needs of a loop's file."""
+    """What the policy and the rollout need of a loop's file."""
+    retrain, rollout = loop.retrain, loop.rollout
     return Rules(
         first_rows=loop.train.first_after.rows,
         schedule=loop.train.schedule,
-        cooldown=loop.retrain.cooldown,
-        budget_runs=loop.retrain.budget.runs,
-        budget_period=loop.retrain.budget.period,
-        causes=frozenset(Cause(name) for name in loop.retrain.on),
+        cooldown=retrain.cooldown,
+        budget_runs=retrain.budget.runs,
+        budget_period=retrain.budget.period,
+        causes=frozenset(Cause(name) for name in retrain.on),
+        agree=retrain.agree,
+        within=retrain.within,
+        grow=None if retrain.labels is None else retrain.labels.grow,
+        grow_rows=None if retrain.labels is None else retrain.labels.rows,
+        warm_up=retrain.warm_up,
+        breaker=retrain.breaker,
+        mature=0 if retrain.mature is None else retrain.mature.rows,
+        mature_longest=0 if retrain.mature is None else retrain.mature.longest,
+        quiet=tuple((hours.begin, hours.end) for hours in retrain.quiet),
+        zone=ZoneInfo(retrain.time_zone),
+        mode=Mode(retrain.mode),
+        expires=retrain.expires,
+        rollout=RolloutRules(
+            shadow=rollout.shadow,
+            canary=rollout.canary,
+            step=rollout.step,
+            longest=rollout.longest,
+            watch=rollout.watch,
+            tolerance=rollout.tolerance,
+        ),
     )
 
 

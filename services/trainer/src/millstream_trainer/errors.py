@@ -18,3 +18,15 @@ class UnknownLoop(MillstreamError):
 
     def __init__(self, loop: str, known: list[str]) -> None:
         super().__init__(f"no loop {loop[:100]!r}; the project has {', '.join(known) or 'none'}")
+
+
+class UnknownVersion(MillstreamError):
+    """No such version of the loop was ever on trial or answered."""
+
+
+class UnknownRun(MillstreamError):
+    """Nobody ever asked for this run."""
+
+
+class NotNow(MillstreamError):
+    """What is asked for is understood, and the loop's state forbids it."""

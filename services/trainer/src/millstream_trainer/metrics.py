@@ -19,7 +19,7 @@ class TrainerMetrics:
         )
         self.runs = Counter(
             "millstream_training_finished",
-            "Runs that ended, by outcome. `failed` rises: the reason is in TrainingFinished; three `rejected` stop the loop.",
+            "Runs that ended, by outcome. `failed` rises: the reason is in TrainingFinished; several `rejected` stop it.",
             ["loop", "outcome"],
             registry=registry,
         )
@@ -51,5 +51,48 @@ class TrainerMetrics:
         self.announce_retries = Counter(
             "millstream_training_announce_retries",
             "Times that a run's news waited for Kafka. Rises: Kafka is away; the run's result is kept and told later.",
+            registry=registry,
+        )
+        self.moves = Counter(
+            "millstream_rollout_moves",
+            "Steps of rollouts, by where the version stands after it. `rejected` or `rolled_back` rises: millstream why"
+            " says what was wrong with it.",
+            ["loop", "step"],
+            registry=registry,
+        )
+        self.on_trial = Gauge(
+            "millstream_rollout_on_trial",
+            "1 while a challenger is on trial. Stays: labels do not come, or the steps ask for many; rollout.longest ends it.",
+            ["loop"],
+            registry=registry,
+        )
+        self.share = Gauge(
+            "millstream_rollout_share",
+            "Share of entities that the challenger answers; 0 in the shadow and without a trial.",
+            ["loop"],
+            registry=registry,
+        )
+        self.held = Gauge(
+            "millstream_rollout_held",
+            "1 while a person froze the loop or pinned a version: nothing is promoted. Stays: somebody forgot to undo it.",
+            ["loop"],
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "millstream_retrains_waiting",
+            "Requests that wait: for labels, the end of quiet hours, or a person's word. Stays: /v1/loops says which.",
+            ["loop"],
+            registry=registry,
+        )
+        self.replicas = Gauge(
+            "millstream_replicas_live",
+            "Replicas of serving that spoke within 90 s. 0: serving is away, or cannot reach Kafka.",
+            ["loop"],
+            registry=registry,
+        )
+        self.replicas_behind = Gauge(
+            "millstream_replicas_behind",
+            "Live replicas that obey an older model state than the newest. Stays above 0: /v1/loops names them and why.",
+            ["loop"],
             registry=registry,
         )

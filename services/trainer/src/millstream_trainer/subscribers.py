@@ -1,12 +1,22 @@
-"""Kafka doorway of the trainer: its own journal first, then verdicts and requests."""
+"""Kafka doorway of the trainer: its own journal first, then what was said so far, then verdicts, requests and replicas."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from millstream.contracts.events import Event, LabelsMatured, RetrainRequested, WindowJudged, decode_event
-from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
+from millstream.contracts.events import (
+    ChallengerJudged,
+    Event,
+    LabelsMatured,
+    ReplicaObeyed,
+    RetrainRequested,
+    RolloutRequested,
+    RunApproved,
+    WindowJudged,
+    decode_event,
+)
+from millstream.contracts.topics import MODELS, REPLICAS, RETRAIN, TRAINING, VERDICTS, Topic
 from millstream.errors import RejectEvent
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.service import Service
@@ -15,6 +25,8 @@ from millstream_trainer.errors import UnknownLoop
 from millstream_trainer.handlers import Trainer
 
 GROUP = "trainer"
+
+Listener = Callable[[Event], Awaitable[None]]
 
 
 def event_in(record: Record) -> Event | None:
@@ -27,49 +39,80 @@ def event_in(record: Record) -> Event | None:
 
 
 def hear(service: Service, trainer: Trainer) -> None:
-    """Wire both doorways. Verdicts are heard from their beginning each time: they carry what the journal does not
-    (stream time, whether inputs are broken), they are few (about 500 a year and loop), and what was decided stays decided."""
+    """Wire the doorways.
+
+    The journal is read whole, and then the verdicts from their beginning, in their order: they carry what the journal does not
+    (stream time, counts of labels, broken inputs, requests that wait), they are few (about 1,000 a year and loop), and what was
+    decided stays decided. After them the requests that nobody has answered: those that were waiting. Where the group goes on
+    reading, some are heard twice.
+    """
+
+    async def remember(event: Event) -> None:
+        trainer.remember(event)
+
+    async def verdict(event: Event) -> None:
+        if isinstance(event, LabelsMatured | WindowJudged | ChallengerJudged) and event.loop in trainer.states:
+            await trainer.hear(event)
+
+    async def request(event: Event) -> None:
+        # Only these may wait. Whatever else a person asked for was answered before its record was committed, or is heard below.
+        if isinstance(event, RetrainRequested) and event.loop in trainer.states:
+            await trainer.hear(event)
+
+    async def obeyed(event: Event) -> None:
+        if isinstance(event, ReplicaObeyed):
+            await trainer.hear_replica(event)
 
     async def remember_everything() -> None:
-        async def remember(record: Record) -> None:
-            try:
-                event = event_in(record)
-            except RejectEvent:
-                return  # only the trainer writes these topics; a stranger's record decides nothing
-            if event is not None:
-                trainer.remember(event)
-
-        reader = TopicReader(bootstrap=service.settings.kafka, topics=[TRAINING.name, MODELS.name], apply=remember)
-        reading = asyncio.create_task(reader.run())
-        caught_up = asyncio.create_task(reader.caught_up.wait())
-        try:
-            await asyncio.wait({reading, caught_up}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                await reading
-        finally:
-            for task in (reading, caught_up):
-                task.cancel()
-            await asyncio.gather(reading, caught_up, return_exceptions=True)
-        trainer.resume()
+        await _read_whole(service, [TRAINING, MODELS], remember)
+        await trainer.resume()
+        await _read_whole(service, [VERDICTS], verdict)
+        await _read_whole(service, [RETRAIN], request)
 
     async def batch(found: Batch) -> Sequence[Rejected]:
         return await hear_batch(trainer, found)
 
-    async def from_the_beginning(partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        return {partition: 0 for partition in partitions if partition[0] == VERDICTS.name}
-
     service.before_hearing("training journal", remember_everything)
     service.keeps("training runs", trainer.work)
-    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch, assigned=from_the_beginning)
+    service.keeps("replicas", _reader(service, [REPLICAS], obeyed).run)
+    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch)
+
+
+def _reader(service: Service, topics: Sequence[Topic], listener: Listener) -> TopicReader:
+    async def apply(record: Record) -> None:
+        try:
+            event = event_in(record)
+        except RejectEvent:
+            return  # a stranger's record decides nothing; where it was to be heard, the group has buried it
+        if event is not None:
+            await listener(event)
+
+    return TopicReader(bootstrap=service.settings.kafka, topics=[topic.name for topic in topics], apply=apply)
+
+
+async def _read_whole(service: Service, topics: Sequence[Topic], listener: Listener) -> None:
+    """Everything that lies in `topics` now. Raises what `listener` raises."""
+    reader = _reader(service, topics, listener)
+    reading = asyncio.create_task(reader.run())
+    caught_up = asyncio.create_task(reader.caught_up.wait())
+    try:
+        await asyncio.wait({reading, caught_up}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            await reading
+    finally:
+        for task in (reading, caught_up):
+            task.cancel()
+        await asyncio.gather(reading, caught_up, return_exceptions=True)
 
 
 async def hear_batch(trainer: Trainer, batch: Batch) -> list[Rejected]:
     """Hear the records of one batch in order; those that are no event of ours, or of no loop of ours, are rejected."""
     rejected = []
+    heard = LabelsMatured | WindowJudged | ChallengerJudged | RetrainRequested | RunApproved | RolloutRequested
     for record in batch.records:
         try:
             event = event_in(record)
-            if isinstance(event, LabelsMatured | WindowJudged | RetrainRequested):
+            if isinstance(event, heard):
                 await trainer.hear(event)
         except UnknownLoop as error:
             rejected.append(Rejected(record, RejectEvent("unknown_loop", str(error))))

@@ -88,6 +88,8 @@ class RolloutMoved(Event, frozen=True, kw_only=True):
     """Who asked for it; empty: the rollout itself."""
     numbers: dict[str, float] = {}
     """What the comparison had said: pairs, difference, low, high, loss."""
+    led_to: ModelState | None = None
+    """The model state as it is after this step. It is published next, and finished from here where trainer died in between."""
 
 
 class RolloutAction(StrEnum):

@@ -75,6 +75,8 @@ class RetrainDecided(Event, frozen=True, kw_only=True):
     """What the decision was based on: days since the last run, runs in the budget's period, matured labels."""
     expires: datetime | None = None
     """Stream time until which a pending run may be approved."""
+    changed_at: datetime | None = None
+    """Start of the window that the verdict judged: what changed has changed by then. None: no window led to it."""
 
 
 class RunApproved(Event, frozen=True, kw_only=True):

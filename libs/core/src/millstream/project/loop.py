@@ -42,7 +42,13 @@ class Loop(BaseModel):
 
     def faults(self) -> list[Fault]:
         """What does not add up between its values, each of which is fine by itself. `load_project` refuses it."""
-        return [*self._train_faults(), *self._schedule_faults(), *self._label_faults(), *self._trial_faults()]
+        return [
+            *self._train_faults(),
+            *self._schedule_faults(),
+            *self._label_faults(),
+            *self._trial_faults(),
+            *self.retrain.faults(),
+        ]
 
     def _train_faults(self) -> list[Fault]:
         path, history = ("train", "holdout"), self.train.history

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from millstream.contracts.times import DAY
 from millstream.project.duration import Duration, PositiveDuration
 from millstream.project.names import STRICT, FieldName
 from millstream.project.phrases import PercentText
+
+
+def _growing(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not 0 < share < 1 for share in shares) or any(a >= b for a, b in pairwise(shares)):
+        raise ValueError("each share must be above the one before it, between 0% and 100%; write them like [10%, 50%]")
+    return shares
 
 
 class Guards(BaseModel):
@@ -35,7 +42,10 @@ class Rollout(BaseModel):
 
     shadow: Annotated[int, Field(ge=0, le=10_000_000)] = 1_000
     """Questions answered by both and labelled before the first step; 0: no shadow. Only the champion's answers go out."""
-    canary: Annotated[tuple[PercentText, ...], Field(strict=False, max_length=10)] = (0.1, 0.5)
+    canary: Annotated[tuple[PercentText, ...], Field(strict=False, max_length=10), AfterValidator(_growing)] = (
+        0.1,
+        0.5,
+    )
     """Share of entities that the challenger answers, step by step; empty: from the shadow to all at once."""
     step: Annotated[int, Field(ge=0, le=10_000_000)] = 500
     """Labelled questions a canary step lasts. Both score every question, so the comparison goes on through every step."""

@@ -1,15 +1,11 @@
 """May the loop learn again? One decision per request, always with its reason and the numbers behind it.
 
-Everything is counted in stream time, so a year replayed in minutes is decided as the year was. In this order:
+Everything is counted in stream time, so a year replayed in minutes is decided as the year was. `RULES` are asked in their
+order, and the first that has an answer gives the decision. A request that none of them answers may have to wait, for labels or
+for the end of quiet hours; what then comes of it is up to the loop's mode.
 
-1. a cause that `retrain.on` does not list is declined, and so is a verdict that the data itself is broken;
-2. while a run is under way every request joins it: coalesced;
-3. a verdict on a version that no longer answers is declined;
-4. broken inputs block drift, performance and schedule until a later inputs window is whole, drifting or not;
-5. after three rejected challengers in a row only a person may ask;
-6. within the cooldown of the last run, and past the budget of the period, requests are declined.
-
-A person passes 4, 5 and the cooldown, since somebody looked; nobody passes the budget.
+A person passes the rules that protect from machines, since somebody looked: stale verdicts, broken inputs, breaker, warm-up,
+cooldown, agreement, waiting, mode. Nobody passes the budget, a trial, a frozen or a pinned loop.
 
 Skew between online and offline features (`millstream-skew`) is not heard: it asks for nothing, since a run learns from the
 lake and no fit mends a tile, and it blocks nothing, since what it says is a sample's and not a fact of the replay.
@@ -17,120 +13,252 @@ lake and no fit mends a tile, and it blocks nothing, since what it says is a sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import (
-    Cause,
-    Decision,
-    Finding,
-    LabelsMatured,
-    RetrainDecided,
-    RetrainRequested,
-    WindowJudged,
-    WindowKind,
-)
+from millstream.contracts.events import Cause, Decision, RetrainDecided, RunApproved
 from millstream.contracts.times import DAY, from_datetime, to_datetime
-from millstream_trainer.domain.state import LoopState, run_name
+from millstream_trainer.domain.ask import Ask, Waiting
+from millstream_trainer.domain.hearing import days
+from millstream_trainer.domain.quiet import quiet_until
+from millstream_trainer.domain.rules import Mode, Rules
+from millstream_trainer.domain.state import BROKEN, MATURED, LoopState, run_name
 
-REJECTED_IN_A_ROW = 3
-"""One rejection is a bad week, three are a loop that a retrain does not cure: stop and let a person look."""
+Answer = tuple[Decision, str]
+Rule = Callable[[LoopState, Ask, Rules], Answer | None]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What the loop's file says about retraining. Durations in microseconds."""
-
-    first_rows: int
-    schedule: int | None
-    cooldown: int
-    budget_runs: int
-    budget_period: int
-    causes: frozenset[Cause]
-    """`retrain.on`; the first model needs no permission."""
+WAIT_FOR_LABELS = frozenset({Cause.DRIFT, Cause.ESTIMATE})
+"""Causes that come before the labels do; a drop of performance was seen by labels that are there."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """Somebody or something asks for a retrain."""
-
-    request: str
-    loop: str
-    cause: Cause
-    at: int
-    why: str
-    version: str | None = None
-    """The model version that a verdict is about."""
-    broken: bool = False
-    """The inputs themselves are broken: learning from them is worse than waiting."""
-    matured: int | None = None
-
-
-def heard(state: LoopState, event: LabelsMatured | WindowJudged) -> LoopState:
-    """What a verdict changes by itself: stream time, and whether the inputs are broken."""
-    at = from_datetime(event.at)
-    state = state.passed(at)
-    if isinstance(event, WindowJudged) and event.kind is WindowKind.INPUTS:
-        # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
-        return replace(state, broken_since=at if event.finding is Finding.BROKEN_DATA else None)
-    return state
-
-
-def asked_by(state: LoopState, event: LabelsMatured | WindowJudged | RetrainRequested, rules: Rules) -> Ask | None:
-    """The request that an event is, or None when it asks for nothing."""
-    if isinstance(event, LabelsMatured):
-        return _asked_by_the_clock(state, event, rules)
-    if isinstance(event, WindowJudged):
-        return _asked_by_a_verdict(event)
-    at = from_datetime(event.at) if event.at is not None else state.stream_time
-    why = f"{event.by} asked: {event.reason}"
-    return Ask(request=event.id, loop=event.loop, cause=event.cause, at=0 if at is None else at, why=why)
-
-
-def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) -> Ask | None:
-    at = from_datetime(event.at)
-    last = state.last_run
-    if state.running is not None or (last is not None and at <= last.at):
+def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting | None:
+    """The one decision on `ask`, or what it waits for; None when the journal holds it or it waits already."""
+    waits = state.waiting is not None and state.waiting.ask.request == ask.request and ask.asked_at is None
+    if ask.request in state.answered or waits:
         return None
-    if state.clock_asked_at is not None and at < state.clock_asked_at + rules.cooldown:
-        return None  # a refusal is repeated once per cooldown, not once per day
-    if state.champion is None:
-        if event.matured < rules.first_rows:
-            return None
-        why = f"{event.matured} labels have matured, the first model needs {rules.first_rows}"
-        return Ask(request=event.id, loop=event.loop, cause=Cause.FIRST_MODEL, at=at, why=why, matured=event.matured)
-    if rules.schedule is None or last is None or at < last.at + rules.schedule:
-        return None
-    why = f"{_days(at - last.at)} since the last run, the schedule is {_days(rules.schedule)}"
-    return Ask(request=event.id, loop=event.loop, cause=Cause.SCHEDULE, at=at, why=why, matured=event.matured)
+    for rule in RULES:
+        answer = rule(state, ask, rules)
+        if answer is not None:
+            return _decided(state, ask, rules, *answer)
+    waiting = None if ask.by_person else _waits(state, ask, rules)
+    if waiting is not None:
+        return waiting
+    if ask.by_person or rules.mode is Mode.AUTO:
+        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why)
+    if rules.mode is Mode.SUGGEST:
+        return _decided(state, ask, rules, Decision.SUGGESTED, f"retrain.mode is suggest, nothing runs: {ask.why}")
+    return _decided(state, ask, rules, Decision.PENDING, f"waits for a person's word: {ask.why}")
 
 
-def _asked_by_a_verdict(event: WindowJudged) -> Ask | None:
-    causes = {
-        Finding.DETECTED: Cause.DRIFT,
-        Finding.BROKEN_DATA: Cause.DRIFT,
-        Finding.PERFORMANCE_DROP: Cause.PERFORMANCE,
-    }
-    cause = causes.get(event.finding)
-    if cause is None:
+def overdue(state: LoopState, at: int, rules: Rules) -> RetrainDecided | Waiting | None:
+    """What stream time `at` decides by itself: a pending run that nobody approved, or the request that waited. One a call."""
+    for run, asked in sorted(state.pending.items()):
+        if asked.expires is not None and at >= from_datetime(asked.expires):
+            reason = f"nobody approved run {run} by {asked.expires:%Y-%m-%d %H:%M}: {asked.reason}"
+            request = derived_id("expired", state.loop, run)
+            return _answered(state, asked, request, Decision.EXPIRED, reason, at)
+    waiting = state.waiting
+    if waiting is None or at <= waiting.ask.at:
         return None
-    return Ask(
-        request=event.id,
-        loop=event.loop,
-        cause=cause,
-        at=from_datetime(event.at),
-        why=event.reason,
-        version=event.version,
-        broken=event.finding is Finding.BROKEN_DATA,
+    ask = replace(waiting.ask, at=at, asked_at=waiting.ask.asked_at or waiting.ask.at)
+    if waiting.matured is None:
+        return decide(state, replace(ask, rested=True), rules) if at >= waiting.until else None
+    if (state.matured or 0) >= waiting.matured:
+        return decide(state, replace(ask, ripe=True), rules)
+    if at < waiting.until:
+        return None
+    short = waiting.matured - (state.matured or 0)
+    reason = f"{short} of {rules.mature} labels have not matured within {days(rules.mature_longest)}: {ask.why}"
+    return _decided(state, ask, rules, Decision.DECLINED, reason)
+
+
+def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecided | None:
+    """The decision on a person's go; None when the journal holds it."""
+    if event.id in state.answered:
+        return None
+    asked, at = state.pending.get(event.run), state.stream_time or 0
+    if asked is None:
+        return RetrainDecided(
+            id=derived_id("decided", event.loop, event.id),
+            loop=event.loop,
+            request=event.id,
+            cause=Cause.MANUAL,
+            decision=Decision.DECLINED,
+            reason=not_pending(state, event.run),
+            at=to_datetime(at),
+            run=event.run,
+        )
+    go = Ask(
+        request=event.id, loop=event.loop, cause=Cause.MANUAL, at=max(at, from_datetime(asked.at)), why=asked.reason
     )
+    for rule in (_held_by_a_person, _joins_what_is_under_way, _within_budget):
+        answer = rule(state, go, rules)
+        if answer is not None:
+            return _answered(state, asked, event.id, *answer, go.at)
+    said = f": {event.reason}" if event.reason else ""
+    return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}", go.at)
 
 
-def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | None:
-    """The one decision on `ask`; None when the journal already holds it."""
-    if ask.request in state.answered:
+def not_pending(state: LoopState, run: str) -> str:
+    """Why a run cannot be approved (any more)."""
+    known = state.run(run)
+    if known is not None:
+        return f"run {run} is under way" if known.outcome is None else f"run {run} has ended: {known.outcome.value}"
+    if run in state.expired:
+        return f"run {run} expired before anybody approved it; ask for a retrain"
+    waiting = ", ".join(sorted(state.pending)) or "none"
+    return f"no run {run[:100]!r} waits for approval; waiting: {waiting}"
+
+
+def _the_first_model(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.cause is Cause.FIRST_MODEL and state.champion is not None:
+        return Decision.DECLINED, f"there is a model already, version {state.champion.version}"
+    return None
+
+
+def _listed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.cause is not Cause.FIRST_MODEL and ask.cause not in rules.causes:
+        return Decision.DECLINED, f"retrain.on does not list {ask.cause.value}: {ask.why}"
+    return None
+
+
+def _of_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.broken:
+        return Decision.DECLINED, f"broken data: {ask.why}; retrains wait for whole inputs"
+    return None
+
+
+def _in_stream_time(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if state.stream_time is None:
+        return Decision.DECLINED, "nothing has been heard of this loop yet, so there is no stream time to train at"
+    return None
+
+
+def _held_by_a_person(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    models = state.models
+    if models is not None and models.pinned:
+        return Decision.DECLINED, f"version {models.pinned} is pinned, unpin it first: {ask.why}"
+    if models is not None and models.frozen:
+        return Decision.DECLINED, f"the loop is frozen ({models.frozen}), unfreeze it first: {ask.why}"
+    return None
+
+
+def _joins_what_is_under_way(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if state.running is not None:
+        return Decision.COALESCED, f"run {state.running.name} is under way: {ask.why}"
+    if state.challenger is not None:
+        return Decision.COALESCED, f"version {state.challenger.version} is on trial: {ask.why}"
+    return None
+
+
+def _joins_what_is_asked(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.by_person:
         return None
-    decision, reason = _judge(state, ask, rules)
     last = state.last_run
+    if last is not None and ask.at <= last.at:
+        # Whether that run has ended by now is a matter of wall time; by stream time both were asked at once.
+        return Decision.COALESCED, f"run {last.name} already looked up to then: {ask.why}"
+    if state.pending:
+        return Decision.COALESCED, f"run {min(state.pending)} waits for a person's word: {ask.why}"
+    if state.waiting is not None and state.waiting.ask.request != ask.request:
+        return Decision.COALESCED, f"another request waits already ({state.waiting.reason}): {ask.why}"
+    return None
+
+
+def _of_the_champion(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    champion = state.champion
+    if ask.by_person or ask.version is None or champion is None or ask.version == champion.version:
+        return None
+    return Decision.DECLINED, f"the verdict is about version {ask.version}, version {champion.version} answers now"
+
+
+def _with_whole_inputs(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.by_person or state.broken_since is None or ask.cause is Cause.FIRST_MODEL:
+        return None
+    since = f"{to_datetime(state.broken_since):%Y-%m-%d %H:%M}"
+    return Decision.DECLINED, f"inputs are broken since {since}; waiting for whole inputs"
+
+
+def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    rejected = state.rejected_in_a_row
+    if ask.by_person or rejected < rules.breaker:
+        return None
+    said = f"{rejected} challengers in a row were rejected"
+    return Decision.DECLINED, f"{said}: ask for a retrain by hand when the cause is found"
+
+
+def _warmed_up(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.by_person or state.promoted_at is None or ask.at - state.promoted_at >= rules.warm_up:
+        return None
+    since = days(ask.at - state.promoted_at)
+    return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}"
+
+
+def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    last = state.last_run
+    if ask.by_person or last is None or ask.at - last.at >= rules.cooldown:
+        return None
+    return Decision.DECLINED, f"{days(ask.at - last.at)} since the last run, the cooldown is {days(rules.cooldown)}"
+
+
+def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    used = state.runs_after(ask.at - rules.budget_period)
+    if used < rules.budget_runs:
+        return None
+    return Decision.DECLINED, f"{used} runs within {days(rules.budget_period)}, the budget is {rules.budget_runs}"
+
+
+def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1:
+        return None
+    agree = sorted(_agreeing(state, ask, rules))
+    if len(agree) >= rules.agree:
+        return None
+    said = f"only {', '.join(agree)} asked within {days(rules.within)}"
+    return Decision.DECLINED, f"{said}, retrain.agree wants {rules.agree} causes: {ask.why}"
+
+
+RULES: tuple[Rule, ...] = (
+    _the_first_model,
+    _listed,
+    _of_whole_data,
+    _in_stream_time,
+    _held_by_a_person,
+    _joins_what_is_under_way,
+    _joins_what_is_asked,
+    _of_the_champion,
+    _with_whole_inputs,
+    _below_the_breaker,
+    _warmed_up,
+    _cooled_down,
+    _within_budget,
+    _agreed,
+)
+"""In this order; the reason of the first that has an answer is the reason that is given."""
+
+
+def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> set[str]:
+    """Causes that asked since the last run and within `rules.within`, this one included."""
+    last = state.last_run
+    after = max(ask.at - rules.within, last.at if last is not None else 0)
+    machines = rules.causes - {Cause.MANUAL}
+    return {ask.cause.value} | {cause.value for cause, at in state.asked.items() if cause in machines and at > after}
+
+
+def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
+    if rules.mature and ask.cause in WAIT_FOR_LABELS and not ask.ripe:
+        reason = f"{rules.mature} labels have to mature first: {ask.why}"
+        enough = (state.matured or 0) + rules.mature
+        return Waiting(ask=ask, reason=reason, until=ask.at + rules.mature_longest, matured=enough)
+    until = None if ask.rested else quiet_until(ask.at, rules)
+    if until is None:
+        return None
+    return Waiting(ask=ask, reason=f"quiet hours until {to_datetime(until):%Y-%m-%d %H:%M} UTC: {ask.why}", until=until)
+
+
+def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reason: str) -> RetrainDecided:
+    last, runs = state.last_run, decision in (Decision.ACCEPTED, Decision.PENDING)
     numbers = {
         "runs_in_period": float(state.runs_after(ask.at - rules.budget_period)),
         "budget": float(rules.budget_runs),
@@ -138,8 +266,14 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | None:
     }
     if last is not None:
         numbers["days_since_last_run"] = round((ask.at - last.at) / DAY, 4)
-    if ask.matured is not None:
-        numbers["matured"] = float(ask.matured)
+    if state.matured is not None:
+        numbers[MATURED] = float(state.matured)
+    if ask.asked_at is not None:
+        numbers["days_waited"] = round((ask.at - ask.asked_at) / DAY, 4)
+    if rules.agree > 1:
+        numbers["causes"] = float(len(_agreeing(state, ask, rules)))
+    if ask.broken:
+        numbers[BROKEN] = 1.0
     return RetrainDecided(
         id=derived_id("decided", ask.loop, ask.request),
         loop=ask.loop,
@@ -148,63 +282,26 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | None:
         decision=decision,
         reason=reason,
         at=to_datetime(ask.at),
-        run=run_name(ask.loop, ask.request) if decision is Decision.ACCEPTED else None,
+        run=run_name(ask.loop, ask.request) if runs else None,
         numbers=numbers,
+        expires=to_datetime(ask.at + rules.expires) if decision is Decision.PENDING else None,
+        changed_at=ask.changed_at if runs else None,
     )
 
 
-def _judge(state: LoopState, ask: Ask, rules: Rules) -> tuple[Decision, str]:
-    refusal = _not_listened_to(state, ask, rules)
-    if refusal is not None:
-        return Decision.DECLINED, refusal
-    last = state.last_run
-    if state.running is not None:
-        return Decision.COALESCED, f"run {state.running.name} is under way: {ask.why}"
-    if last is not None and ask.cause is not Cause.MANUAL and ask.at <= last.at:
-        # Whether that run has ended by now is a matter of wall time; by stream time both were asked at once.
-        return Decision.COALESCED, f"run {last.name} already looked up to then: {ask.why}"
-    refusal = _guarded(state, ask, rules)
-    if refusal is not None:
-        return Decision.DECLINED, refusal
-    return Decision.ACCEPTED, ask.why
-
-
-def _not_listened_to(state: LoopState, ask: Ask, rules: Rules) -> str | None:
-    if ask.cause is Cause.FIRST_MODEL:
-        return None if state.champion is None else f"there is a model already, version {state.champion.version}"
-    if ask.cause not in rules.causes:
-        return f"retrain.on does not list {ask.cause.value}: {ask.why}"
-    if ask.broken:
-        return f"broken data: {ask.why}; retrains wait for whole inputs"
-    if state.stream_time is None:
-        return "nothing has been heard of this loop yet, so there is no stream time to train at"
-    return None
-
-
-def _guarded(state: LoopState, ask: Ask, rules: Rules) -> str | None:
-    if ask.cause is not Cause.MANUAL:
-        refusal = _guarded_from_machines(state, ask, rules)
-        if refusal is not None:
-            return refusal
-    used = state.runs_after(ask.at - rules.budget_period)
-    if used >= rules.budget_runs:
-        return f"{used} runs within {_days(rules.budget_period)}, the budget is {rules.budget_runs}"
-    return None
-
-
-def _guarded_from_machines(state: LoopState, ask: Ask, rules: Rules) -> str | None:
-    champion, last = state.champion, state.last_run
-    if ask.version is not None and champion is not None and ask.version != champion.version:
-        return f"the verdict is about version {ask.version}, version {champion.version} answers now"
-    if state.broken_since is not None and ask.cause is not Cause.FIRST_MODEL:
-        return f"inputs are broken since {to_datetime(state.broken_since):%Y-%m-%d %H:%M}; waiting for whole inputs"
-    rejected = state.rejected_in_a_row
-    if rejected >= REJECTED_IN_A_ROW:
-        return f"{rejected} challengers in a row were rejected: ask for a retrain by hand when the cause is found"
-    if last is not None and ask.at - last.at < rules.cooldown:
-        return f"{_days(ask.at - last.at)} since the last run, the cooldown is {_days(rules.cooldown)}"
-    return None
-
-
-def _days(micros: int) -> str:
-    return f"{micros / DAY:.1f} days"
+def _answered(
+    state: LoopState, asked: RetrainDecided, request: str, decision: Decision, reason: str, at: int
+) -> RetrainDecided:
+    """What came of a pending run; `request` is the approval's, not the verdict's, which was answered by then."""
+    return RetrainDecided(
+        id=derived_id("decided", asked.loop, request),
+        loop=asked.loop,
+        request=request,
+        cause=asked.cause,
+        decision=decision,
+        reason=reason,
+        at=to_datetime(at),
+        run=asked.run,
+        numbers={} if state.matured is None else {MATURED: float(state.matured)},
+        changed_at=asked.changed_at,
+    )

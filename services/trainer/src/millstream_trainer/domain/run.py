@@ -27,6 +27,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     positions: Positions
     """What the lake must hold before history is read."""
     champion: ModelRef | None
+    changed_at: datetime | None = None
+    """Start of the window whose verdict led to the run; None: no window did."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import (
     Cause,
+    ChallengerJudged,
     Decision,
     Event,
     ModelRef,
     ModelState,
     Outcome,
     RetrainDecided,
+    RolloutMoved,
+    Step,
     TrainingFinished,
     TrainingStarted,
 )
 from millstream.contracts.times import from_datetime
+from millstream_trainer.domain.ask import Waiting
 
-CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE})
+CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE, Cause.LABELS})
 """Causes that come from time passing, not from a verdict or a person."""
+
+BROKEN = "broken"
+"""In a decision's numbers: the request was about broken data, which is no sign that the world has changed."""
+MATURED = "matured"
+"""In a decision's numbers: labels that had matured by then, since the stream began."""
 
 
 def run_name(loop: str, request: str) -> str:
@@ -40,9 +51,20 @@ class Run:
     """Its place among the accepted runs of the loop, from "1": a repeat of the journal gives the same."""
     decision: str
     """Id of the event that accepted it."""
+    matured: float | None = None
+    """Labels that had matured when it was accepted; None: nobody had counted."""
+    changed_at: datetime | None = None
     attempt: int = 0
     """Attempts that were started."""
     outcome: Outcome | None = None
+    entered: Step | None = None
+    """The first step of its model: a trial's, or champion at once. None: no model of it was ever moved."""
+    step: Step | None = None
+    """Where its model stands."""
+
+    @property
+    def disappointed(self) -> bool:
+        return self.outcome is Outcome.REJECTED or self.step in (Step.REJECTED, Step.ROLLED_BACK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +76,56 @@ class LoopState:
     """Requests that were decided: none is decided twice."""
     runs: tuple[Run, ...] = ()
     """Accepted runs, oldest first."""
+    pending: Mapping[str, RetrainDecided] = field(default_factory=dict)
+    """Runs that wait for a person's word, by name."""
+    expired: frozenset[str] = frozenset()
+    """Runs that waited in vain."""
     last_decision: RetrainDecided | None = None
     clock_asked_at: int | None = None
     """When the clock last asked for a run, whatever the answer was."""
+    asked: Mapping[Cause, int] = field(default_factory=dict)
+    """When each cause last asked, whatever the answer was."""
     models: ModelState | None = None
     """The loop's rollout state, as last published."""
+    moves: frozenset[str] = frozenset()
+    """Ids of the rollout's steps so far: none is made twice."""
+    last_move: RolloutMoved | None = None
+    versions: Mapping[str, ModelRef] = field(default_factory=dict)
+    """Every version that was ever on trial or answered."""
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    """Where each of them stands; a champion that was followed by another stands at champion still."""
+    promoted_at: int | None = None
+    """When the last promotion was."""
     stream_time: int | None = None
     """The largest `at` heard for this loop."""
+    matured: int | None = None
+    """Labels that have matured, by the last count that was heard."""
+    counted_at: int | None = None
+    """When they were counted."""
     broken_since: int | None = None
     """Inputs are broken since then; the verdicts say so, not the journal. None: they are fine, or nothing was said."""
+    judged: ChallengerJudged | None = None
+    """The last comparison that was heard, for people."""
+    waiting: Waiting | None = None
+    """A request that waits for labels or the end of quiet hours; others join it."""
 
     @property
     def champion(self) -> ModelRef | None:
         return self.models.champion if self.models is not None else None
+
+    @property
+    def challenger(self) -> ModelRef | None:
+        return self.models.challenger if self.models is not None else None
+
+    @property
+    def unfinished(self) -> ModelState | None:
+        """The model state that the journal announced and nobody has published yet."""
+        said = None if self.last_move is None else self.last_move.led_to
+        return said if said is not None and said.revision > self.revision else None
+
+    @property
+    def revision(self) -> int:
+        return 0 if self.models is None else self.models.revision
 
     @property
     def last_run(self) -> Run | None:
@@ -79,11 +138,13 @@ class LoopState:
 
     @property
     def rejected_in_a_row(self) -> int:
-        """Rejected challengers since the last promotion or the last run that a person asked for (which counts itself)."""
+        """Challengers that the gate, a trial or a rollback took out, since the last that stayed or the last run that a
+        person asked for (which counts itself). One that is still on trial says nothing yet."""
         count = 0
         for run in reversed(self.runs):
-            count += run.outcome is Outcome.REJECTED
-            if run.outcome is Outcome.PROMOTED or run.cause is Cause.MANUAL:
+            count += run.disappointed
+            stayed = run.outcome is Outcome.PROMOTED or run.step is Step.CHAMPION
+            if (stayed and not run.disappointed) or run.cause is Cause.MANUAL:
                 break
         return count
 
@@ -101,39 +162,92 @@ class LoopState:
             return self._with_run(event.run, attempt=event.attempt)
         if isinstance(event, TrainingFinished):
             return self._with_run(event.run, outcome=event.outcome).passed(from_datetime(event.at))
+        if isinstance(event, RolloutMoved):
+            return self._moved(event)
         if isinstance(event, ModelState):
             if self.models is not None and event.revision <= self.models.revision:
                 return self
-            return replace(self, models=event)
+            return replace(self._knowing(event.champion, event.challenger, event.previous), models=event)
         return self
 
     def passed(self, at: int) -> LoopState:
         """Stream time has reached `at`."""
         return self if self.stream_time is not None and self.stream_time >= at else replace(self, stream_time=at)
 
+    def wait(self, waiting: Waiting) -> LoopState:
+        """Somebody's request has to wait."""
+        return replace(self, waiting=waiting)
+
     def _decided(self, event: RetrainDecided) -> LoopState:
         if event.request in self.answered:
             return self
         at = from_datetime(event.at)
-        runs = self.runs
+        runs, pending, expired = self.runs, dict(self.pending), self.expired
+        name = event.run or run_name(self.loop, event.request)
         if event.decision is Decision.ACCEPTED:
+            asked = pending.pop(name, event)
             run = Run(
-                name=event.run or run_name(self.loop, event.request),
-                request=event.request,
-                cause=event.cause,
+                name=name,
+                request=asked.request,
+                cause=asked.cause,
                 at=at,
                 version=str(len(runs) + 1),
                 decision=event.id,
+                matured=event.numbers.get(MATURED),
+                changed_at=asked.changed_at,
             )
             runs = (*runs, run)
-        asked = max(at, self.clock_asked_at or at) if event.cause in CLOCK else self.clock_asked_at
+        elif event.decision is Decision.PENDING:
+            pending[name] = event
+        elif event.decision is Decision.EXPIRED:
+            pending.pop(name, None)
+            expired |= {name}
+        causes = dict(self.asked)
+        if BROKEN not in event.numbers and name not in self.pending:  # what comes of a pending run is no new request
+            causes[event.cause] = max(at, causes.get(event.cause, at))
+        clock = max(at, self.clock_asked_at or at) if event.cause in CLOCK else self.clock_asked_at
+        waits = self.waiting is not None and self.waiting.ask.request != event.request
         return replace(
             self.passed(at),
             answered=self.answered | {event.request},
             runs=runs,
+            pending=pending,
+            expired=expired,
             last_decision=event,
-            clock_asked_at=asked,
+            clock_asked_at=clock,
+            asked=causes,
+            waiting=self.waiting if waits else None,
         )
+
+    def _moved(self, event: RolloutMoved) -> LoopState:
+        if event.id in self.moves:
+            return self
+        state = self if event.led_to is None else self._knowing(event.led_to.champion)
+        state = state._knowing(event.model)
+        steps = {**state.steps, event.version: event.step}
+        promoted = from_datetime(event.at) if event.step is Step.CHAMPION is not event.before else state.promoted_at
+        if event.led_to is not None and event.led_to.champion is not None:
+            steps[event.led_to.champion.version] = Step.CHAMPION
+        runs = tuple(
+            replace(
+                run,
+                step=steps.get(run.version, run.step),
+                entered=event.step if run.name == event.run and event.before is Step.REGISTERED else run.entered,
+            )
+            for run in state.runs
+        )
+        return replace(
+            state.passed(from_datetime(event.at)),
+            moves=state.moves | {event.id},
+            last_move=event,
+            steps=steps,
+            promoted_at=promoted,
+            runs=runs,
+        )
+
+    def _knowing(self, *models: ModelRef | None) -> LoopState:
+        new = {model.version: model for model in models if model is not None}
+        return replace(self, versions={**self.versions, **new}) if new.keys() - self.versions.keys() else self
 
     def _with_run(self, name: str, *, attempt: int = 0, outcome: Outcome | None = None) -> LoopState:
         runs = tuple(

@@ -1,0 +1,105 @@
+"""What a verdict or a request means for a loop: what it changes by itself, and whether it asks for a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from millstream.contracts.events import (
+    Cause,
+    ChallengerJudged,
+    Finding,
+    LabelsMatured,
+    RetrainRequested,
+    WindowJudged,
+    WindowKind,
+)
+from millstream.contracts.times import DAY, from_datetime
+from millstream_trainer.domain.ask import Ask
+from millstream_trainer.domain.rules import Rules
+from millstream_trainer.domain.state import LoopState
+
+Verdict = LabelsMatured | WindowJudged | ChallengerJudged
+
+
+def heard(state: LoopState, event: Verdict) -> LoopState:
+    """What a verdict changes by itself: stream time, the count of labels, whether inputs are broken, how a trial does."""
+    at = from_datetime(event.at)
+    state = state.passed(at)
+    if isinstance(event, LabelsMatured):
+        older = state.counted_at is not None and at < state.counted_at
+        return state if older else replace(state, matured=event.matured, counted_at=at)
+    if isinstance(event, ChallengerJudged):
+        return replace(state, judged=event)
+    if event.kind is WindowKind.INPUTS:
+        # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
+        return replace(state, broken_since=at if event.finding is Finding.BROKEN_DATA else None)
+    return state
+
+
+def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) -> Ask | None:
+    """The request that an event is, or None when it asks for nothing."""
+    if isinstance(event, LabelsMatured):
+        return _asked_by_the_clock(state, event, rules)
+    if isinstance(event, WindowJudged):
+        return _asked_by_a_window(event)
+    if isinstance(event, ChallengerJudged):
+        return None
+    at = from_datetime(event.at) if event.at is not None else state.stream_time
+    why = f"{event.by} asked: {event.reason}"
+    return Ask(request=event.id, loop=event.loop, cause=event.cause, at=0 if at is None else at, why=why)
+
+
+def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) -> Ask | None:
+    at, last = from_datetime(event.at), state.last_run
+    if state.running is not None or state.waiting is not None or (last is not None and at <= last.at):
+        return None
+    if state.clock_asked_at is not None and at < state.clock_asked_at + rules.cooldown:
+        return None  # a refusal is repeated once per cooldown, not once per day
+    if state.champion is None:
+        if event.matured < rules.first_rows:
+            return None
+        why = f"{event.matured} labels have matured, the first model needs {rules.first_rows}"
+        return Ask(request=event.id, loop=event.loop, cause=Cause.FIRST_MODEL, at=at, why=why)
+    if last is None:
+        return None
+    if rules.schedule is not None and at >= last.at + rules.schedule:
+        why = f"{days(at - last.at)} since the last run, the schedule is {days(rules.schedule)}"
+        return Ask(request=event.id, loop=event.loop, cause=Cause.SCHEDULE, at=at, why=why)
+    enough = _enough_labels(last.matured, rules)
+    if enough is not None and event.matured >= enough:
+        why = f"{event.matured} labels have matured, {last.matured:.0f} had at the last run; {enough} were waited for"
+        return Ask(request=event.id, loop=event.loop, cause=Cause.LABELS, at=at, why=why)
+    return None
+
+
+def _enough_labels(at_last_run: float | None, rules: Rules) -> int | None:
+    if at_last_run is None:
+        return None
+    if rules.grow_rows is not None:
+        return int(at_last_run) + rules.grow_rows
+    return None if rules.grow is None else int(at_last_run * (1 + rules.grow) + 0.5)
+
+
+def _asked_by_a_window(event: WindowJudged) -> Ask | None:
+    causes = {
+        Finding.DETECTED: Cause.DRIFT,
+        Finding.BROKEN_DATA: Cause.DRIFT,
+        Finding.PERFORMANCE_DROP: Cause.ESTIMATE if event.kind is WindowKind.ESTIMATED else Cause.PERFORMANCE,
+    }
+    cause = causes.get(event.finding)
+    if cause is None:
+        return None
+    return Ask(
+        request=event.id,
+        loop=event.loop,
+        cause=cause,
+        at=from_datetime(event.at),
+        why=event.reason,
+        version=event.version,
+        broken=event.finding is Finding.BROKEN_DATA,
+        changed_at=event.start,
+    )
+
+
+def days(micros: int) -> str:
+    return f"{micros / DAY:.1f} days"

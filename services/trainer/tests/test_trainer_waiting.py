@@ -1,0 +1,281 @@
+"""Requests that wait: for labels, for the end of quiet hours, for another cause, for a person. Each is answered once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from millstream.contracts.events import (
+    Cause,
+    Decision,
+    Finding,
+    RetrainDecided,
+    RetrainRequested,
+    WindowKind,
+)
+from millstream.contracts.times import DAY, MINUTE, from_datetime, to_datetime
+from millstream_trainer.domain.quiet import quiet_until
+from millstream_trainer.domain.rules import Mode, Rules
+
+from .trainer_kit import PROMOTED, Desk, Office, approves
+
+EVERY_CAUSE = frozenset(Cause) - {Cause.FIRST_MODEL}
+
+
+@pytest.fixture
+def rules(tides: Any) -> Rules:
+    return replace(tides.rules, causes=EVERY_CAUSE)  # type: ignore[no-any-return]
+
+
+def served(rules: Rules, tides: Any, **changes: Any) -> Desk:
+    """The desk of a loop whose first model was promoted on day 10, with 5,000 labels; then its rules change."""
+    desk = Desk(rules)
+    desk.hears(tides.matured(10))
+    desk.ends(PROMOTED)
+    desk.rules = replace(rules, **changes)
+    return desk
+
+
+def answers(desk: Desk, request: str) -> list[RetrainDecided]:
+    return [decided for decided in desk.decisions if decided.request == request]
+
+
+def alert(tides: Any, day: float, id: str = "alert") -> RetrainRequested:
+    return RetrainRequested(
+        id=id, loop="tides", cause=Cause.ALERT, by="Alertmanager", reason="TidesOff", at=tides.day(day)
+    )
+
+
+def test_drift_waits_until_its_days_have_labels(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500)
+    desk.hears(tides.matured(20, 8000))
+    assert desk.hears(tides.judged(20.5, id="drift")) is None
+    assert desk.hears(tides.matured(21, 8499)) is None
+    decided = desk.hears(tides.matured(22, 8500))
+    assert decided is not None
+    assert (decided.request, decided.decision, decided.at) == ("drift", Decision.ACCEPTED, tides.day(22))
+    assert (decided.numbers["matured"], decided.numbers["days_waited"]) == (8500, 1.5)
+    assert decided.changed_at == tides.day(19.5)
+    assert desk.state.waiting is None
+
+
+def test_labels_that_never_come_end_the_wait(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500, mature_longest=5 * DAY)
+    desk.hears(tides.judged(20, id="drift"))
+    assert desk.hears(tides.matured(24.9, 5100)) is None
+    decided = desk.hears(tides.matured(25, 5100))
+    assert decided is not None
+    assert (decided.request, decided.decision) == ("drift", Decision.DECLINED)
+    assert decided.reason.startswith("400 of 500 labels have not matured within 5.0 days")
+
+
+def test_a_drop_of_performance_has_its_labels_and_a_person_does_not_wait(rules: Rules, tides: Any) -> None:
+    for event in (
+        tides.judged(20, Finding.PERFORMANCE_DROP, kind=WindowKind.PERFORMANCE),
+        tides.wish("ada", 20),
+    ):
+        decided = served(rules, tides, mature=500).hears(event)
+        assert decided is not None
+        assert decided.decision is Decision.ACCEPTED
+
+
+def test_who_asks_while_another_waits_joins_it(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500)
+    desk.hears(tides.judged(20, id="first"))
+    assert desk.hears(tides.judged(20, id="first")) is None
+    second = desk.hears(tides.judged(21, id="second"))
+    assert second is not None
+    assert second.decision is Decision.COALESCED
+    assert second.reason.startswith("another request waits already (500 labels have to mature first")
+
+
+def test_what_waits_is_judged_by_all_rules_when_its_time_comes(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500)
+    desk.hears(tides.judged(20, id="drift"))
+    desk.hears(tides.wish("ada", 21))
+    desk.ends(PROMOTED)
+    decided = desk.hears(tides.matured(22, 9000))
+    assert decided is not None
+    assert (decided.request, decided.decision) == ("drift", Decision.DECLINED)
+    assert decided.reason == "the verdict is about version 1, version 2 answers now"
+
+
+async def test_a_restart_hears_what_waits_again_and_decides_it_once(rules: Rules, tides: Any, until: Any) -> None:
+    office = Office(replace(rules, mature=500))
+    told = [tides.matured(10), tides.judged(20, id="drift"), tides.matured(21, 5400)]
+    later = [tides.matured(22, 5500), tides.matured(23, 5600)]
+    async with office.at_work():
+        await office.trainer.hear(told[0])
+        await until(office.ended())
+    for event in told[1:]:
+        await office.trainer.hear(event)
+    successor = office.restarted()
+    for event in [*told, *later]:
+        await successor.trainer.hear(event)
+    (decided,) = successor.announcer.of(RetrainDecided)
+    assert (decided.request, decided.decision, decided.at) == ("drift", Decision.ACCEPTED, tides.day(22))
+
+
+def test_a_request_in_quiet_hours_is_decided_once_after_them(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, quiet=((22 * 60, 6 * 60),))
+    assert desk.hears(alert(tides, 20 + 23 / 24)) is None  # at 23:00
+    assert desk.hears(tides.judged(21.2, Finding.HEALTHY)) is None  # at 04:48
+    decided = desk.hears(tides.judged(21.25, Finding.HEALTHY))  # at 06:00
+    assert decided is not None
+    assert (decided.request, decided.decision, decided.at) == ("alert", Decision.ACCEPTED, tides.day(21.25))
+    assert desk.hears(tides.judged(21.3, Finding.HEALTHY)) is None
+    assert len(answers(desk, "alert")) == 1
+
+
+def test_a_person_is_heard_at_night(rules: Rules, tides: Any) -> None:
+    decided = served(rules, tides, quiet=((22 * 60, 6 * 60),)).hears(tides.wish("ada", 21))
+    assert decided is not None
+    assert decided.decision is Decision.ACCEPTED
+
+
+def test_labels_may_come_at_night_and_the_run_then_waits_for_the_morning(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500, quiet=((22 * 60, 6 * 60),))
+    desk.hears(tides.judged(20.5, id="drift"))
+    assert desk.hears(tides.matured(22, 5500)) is None
+    decided = desk.hears(tides.judged(22.5, Finding.HEALTHY))
+    assert decided is not None
+    assert (decided.request, decided.numbers["days_waited"]) == ("drift", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "until"),
+    [
+        ("UTC", "2013-06-01T12:00:00+00:00", None),
+        ("UTC", "2013-06-01T22:00:00+00:00", "2013-06-02T08:00:00+00:00"),
+        ("UTC", "2013-06-02T05:59:59+00:00", "2013-06-02T08:00:00+00:00"),
+        ("UTC", "2013-06-02T08:00:00+00:00", None),
+        ("America/New_York", "2013-06-02T01:00:00+00:00", None),
+        ("America/New_York", "2013-06-02T02:00:00+00:00", "2013-06-02T12:00:00+00:00"),
+        # The clocks went forward on 10 March and back on 3 November.
+        ("America/New_York", "2013-03-10T04:00:00+00:00", "2013-03-10T12:00:00+00:00"),
+        ("America/New_York", "2013-11-03T04:00:00+00:00", "2013-11-03T13:00:00+00:00"),
+    ],
+)
+def test_quiet_hours_are_by_the_clock_on_the_wall(
+    rules: Rules, tides: Any, zone: str, at: str, until: str | None
+) -> None:
+    from datetime import datetime
+
+    quiet = replace(rules, quiet=((22 * 60, 6 * 60), (5 * 60, 8 * 60)), zone=ZoneInfo(zone))
+    found = quiet_until(from_datetime(datetime.fromisoformat(at)), quiet)
+    assert (None if found is None else to_datetime(found).isoformat()) == until
+
+
+def test_quiet_hours_end_in_a_bounded_time_at_every_minute_of_a_year_with_summer_time(rules: Rules) -> None:
+    quiet = replace(rules, quiet=((60, 90), (120, 180), (1380, 30)), zone=ZoneInfo("America/New_York"))
+    for at in range(from_datetime(to_datetime(0)), 365 * DAY, 7 * MINUTE):
+        until = quiet_until(at, quiet)
+        assert until is None or at < until <= at + 3 * 60 * MINUTE
+
+
+def test_two_causes_have_to_agree_where_the_loop_says_so(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, agree=2)
+    alone = desk.hears(tides.judged(20))
+    assert alone is not None
+    assert alone.decision is Decision.DECLINED
+    assert alone.reason.startswith("only drift asked within 7.0 days, retrain.agree wants 2 causes")
+    again = desk.hears(tides.judged(22))
+    assert again is not None
+    assert again.decision is Decision.DECLINED
+    other = desk.hears(tides.judged(23, Finding.PERFORMANCE_DROP))
+    assert other is not None
+    assert (other.decision, other.numbers["causes"]) == (Decision.ACCEPTED, 2)
+
+
+@pytest.mark.parametrize("first", [Finding.BROKEN_DATA, Finding.DETECTED])
+def test_causes_too_far_apart_and_broken_data_agree_with_nobody(rules: Rules, tides: Any, first: Finding) -> None:
+    desk = served(rules, tides, agree=2)
+    desk.hears(tides.judged(20 if first is Finding.DETECTED else 26, first))
+    desk.hears(tides.judged(26.5, Finding.HEALTHY))
+    other = desk.hears(tides.judged(27.5, Finding.PERFORMANCE_DROP, kind=WindowKind.PERFORMANCE))
+    assert other is not None
+    assert other.reason.startswith("only performance asked")
+
+
+def test_a_person_agrees_with_herself(rules: Rules, tides: Any) -> None:
+    decided = served(rules, tides, agree=3).hears(tides.wish("ada", 20))
+    assert decided is not None
+    assert decided.decision is Decision.ACCEPTED
+
+
+@pytest.mark.parametrize(("change", "enough"), [({"grow": 0.2}, 6000), ({"grow_rows": 700}, 5700)])
+def test_so_many_new_labels_ask_by_themselves(rules: Rules, tides: Any, change: Any, enough: int) -> None:
+    desk = served(rules, tides, **change)
+    assert desk.hears(tides.matured(14, enough - 1)) is None
+    decided = desk.hears(tides.matured(15, enough))
+    assert decided is not None
+    assert (decided.cause, decided.decision) == (Cause.LABELS, Decision.ACCEPTED)
+    assert decided.reason == f"{enough} labels have matured, 5000 had at the last run; {enough} were waited for"
+
+
+def test_an_estimated_drop_is_a_cause_of_its_own(rules: Rules, tides: Any) -> None:
+    decided = served(rules, tides).hears(tides.judged(20, Finding.PERFORMANCE_DROP, kind=WindowKind.ESTIMATED))
+    assert decided is not None
+    assert (decided.cause, decided.decision) == (Cause.ESTIMATE, Decision.ACCEPTED)
+
+
+def test_a_new_champion_warms_up(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, warm_up=8 * DAY)
+    early = desk.hears(tides.judged(17))
+    assert early is not None
+    assert early.reason == "7.0 days since the last promotion, the warm-up is 8.0 days"
+    late = desk.hears(tides.judged(18))
+    assert late is not None
+    assert late.decision is Decision.ACCEPTED
+
+
+def test_a_loop_that_only_suggests_says_what_it_would_do(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mode=Mode.SUGGEST)
+    suggested = desk.hears(tides.judged(20))
+    assert suggested is not None
+    assert (suggested.decision, suggested.run) == (Decision.SUGGESTED, None)
+    assert desk.state.running is None
+    asked = desk.hears(tides.wish("ada", 20))
+    assert asked is not None
+    assert asked.decision is Decision.ACCEPTED
+
+
+def test_what_waits_for_approval_is_joined_approved_once_and_keeps_its_cause(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mode=Mode.APPROVE)
+    pending = desk.hears(tides.judged(20, id="drift"))
+    assert pending is not None
+    assert pending.run is not None
+    joined = desk.hears(tides.judged(21, id="more"))
+    assert joined is not None
+    assert joined.decision is Decision.COALESCED
+    accepted = desk.hears(approves(pending.run))
+    assert accepted is not None
+    assert (accepted.decision, accepted.run, accepted.cause) == (Decision.ACCEPTED, pending.run, Cause.DRIFT)
+    assert accepted.changed_at == tides.day(19)
+    run = desk.state.running
+    assert run is not None
+    assert (run.request, run.at, run.version) == ("drift", from_datetime(tides.day(21)), "2")
+    assert desk.hears(approves(pending.run)) is None
+    twice = desk.hears(approves(pending.run, id="twice"))
+    assert twice is not None
+    assert (twice.decision, twice.reason) == (Decision.DECLINED, f"run {pending.run} is under way")
+
+
+def test_nobody_approves_past_the_budget(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mode=Mode.APPROVE, budget_runs=2)
+    pending = desk.hears(tides.judged(20))
+    assert pending is not None
+    desk.hears(tides.wish("ada", 20.5))
+    desk.ends(PROMOTED)
+    declined = desk.hears(approves(pending.run or ""))
+    assert declined is not None
+    assert (declined.decision, declined.reason) == (Decision.DECLINED, "2 runs within 30.0 days, the budget is 2")
+
+
+def test_an_approval_of_a_run_that_nobody_asked_for_names_those_that_wait(rules: Rules, tides: Any) -> None:
+    decided = served(rules, tides).hears(approves("nonesuch"))
+    assert decided is not None
+    assert decided.reason == "no run 'nonesuch' waits for approval; waiting: none"
