@@ -23,10 +23,11 @@ from millstream.contracts.events import (
     ModelRef,
     PredictionServed,
     QuestionUnanswered,
+    ReplicaObeyed,
     decode_event,
 )
 from millstream.contracts.times import from_rfc3339
-from millstream.contracts.topics import MODELS, PREDICTIONS, dead_letter_topic
+from millstream.contracts.topics import MODELS, PREDICTIONS, REPLICAS, dead_letter_topic
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
@@ -78,6 +79,18 @@ class Town:
                     return found
         raise AssertionError("the topic ended")
 
+    async def replicas(self, until: Callable[[ReplicaObeyed], bool]) -> list[ReplicaObeyed]:
+        """What replicas said of this loop, up to the first word that is as wanted."""
+        found: list[ReplicaObeyed] = []
+        async with self._reading(REPLICAS.name) as records, asyncio.timeout(60):
+            async for record in records:
+                event: Event | None = decode_event(envelope_of(record.headers).type, record.value)
+                if isinstance(event, ReplicaObeyed) and event.loop == self.loop:
+                    found.append(event)
+                    if until(event):
+                        return found
+        raise AssertionError("the topic ended")
+
     async def dead_letter(self) -> dict[str, bytes]:
         async with self._reading(dead_letter_topic(self.stream, "serving")) as records, asyncio.timeout(60):
             return dict((await anext(records)).headers)
@@ -107,7 +120,7 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
     await ensure_topics(
         kafka.bootstrap,
         [
-            *our_topics([MODELS, PREDICTIONS], partitions=1),
+            *our_topics([MODELS, PREDICTIONS, REPLICAS], partitions=1),
             *stream_topics(stream, 1, timedelta(days=1), ["serving"]),
         ],
     )
@@ -214,6 +227,9 @@ async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Tow
         shown = (await http.get(f"/v1/loops/{town.loop}")).json()
     assert others == [{"challenger"}, {"challenger", "champion"}, {"previous"}]
     assert (shown["champion"]["version"], shown["other"]["version"], shown["other"]["role"]) == ("2", "1", "previous")
+    words = await town.replicas(until=lambda said: said.leaving)
+    assert [(said.revision, said.version) for said in words if not said.leaving][-3:] == [(1, "1"), (2, "1"), (3, "2")]
+    assert {said.instance for said in words} == {town.settings.instance}
 
 
 async def test_a_fresh_replica_knows_the_newest_model_before_its_first_question(town: Town) -> None:

@@ -46,7 +46,7 @@ class ModelKeeper:
         store: FeatureStore,
         health: Health,
         metrics: ServingMetrics,
-        changed: Callable[[str], None] = lambda loop: None,
+        changed: Callable[[str], None],
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._roster = roster
