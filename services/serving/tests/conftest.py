@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.contracts.events import Cause, ModelRef, ModelState, Step
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn, Lineage, Manifest
-from millstream.contracts.times import from_rfc3339, to_datetime
+from millstream.contracts.times import DAY, from_rfc3339, to_datetime
 from millstream.project import Loop, Project, load_project
 from millstream.project.predict import Freshness
 from millstream.runtime.health import Health
@@ -30,7 +30,7 @@ from millstream_serving.adapters.memory import (
     Score,
 )
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Champion, ModelKeeper, Predictor
+from millstream_serving.handlers import Loaded, ModelKeeper, Predictor
 from millstream_serving.metrics import ServingMetrics
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
@@ -124,6 +124,8 @@ class Stage:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
     freshness: MemoryFreshness = field(default_factory=MemoryFreshness)
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+    """Are told the loop of each state that was obeyed or refused."""
     seconds: float = 0.0
     """What the predictor's stopwatch shows."""
 
@@ -132,11 +134,13 @@ class Stage:
         self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
         self.features.values["origin", "JFK"] = 12.1
         self.packages = PackageStore(str(self.root / "packages"))
-        self.roster: Roster[Champion] = Roster(self.project.loops)
+        self.store = MemoryFeatureStore({"delay_v1": self.features})
+        self.roster: Roster[Loaded] = Roster(self.project.loops)
         metrics = ServingMetrics(self.registry)
         self.predictor = Predictor(
             roster=self.roster,
             loops=self.loops,
+            streams=self.project.streams,
             freshness=self.freshness,
             metrics=metrics,
             stopwatch=lambda: self.seconds,
@@ -147,9 +151,10 @@ class Stage:
             streams=self.project.streams,
             packages=self.packages,
             runtime=self.runtime,
-            store=MemoryFeatureStore({"delay_v1": self.features}),
+            store=self.store,
             health=self.health,
             metrics=metrics,
+            changed=lambda loop: [tell(loop) for tell in self.listeners],
         )
 
     def package(self, version: str, score: Score, **manifest: Any) -> ModelRef:
@@ -164,6 +169,13 @@ class Stage:
     def promote(self, revision: int, champion: ModelRef | None) -> None:
         """The record that trainer would write."""
         self.keeper.hear(state_of(revision, champion))
+
+    async def obey(self, champion: ModelRef | None, **said: Any) -> None:
+        """The next record of trainer, obeyed: a step of a rollout."""
+        revision = self.roster.standing("flight-delay").heard + 1
+        self.keeper.hear(state_of(revision, champion, **said))
+        await self.heard(revision)
+        assert self.roster.standing("flight-delay").refusal is None
 
     async def heard(self, revision: int) -> None:
         """Until `revision` was obeyed or refused."""
@@ -187,18 +199,25 @@ def save_package(
     return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
 
 
-def state_of(revision: int, champion: ModelRef | None, *, loop: str = "flight-delay") -> ModelState:
-    return ModelState(
+def state_of(
+    revision: int, champion: ModelRef | None, *, loop: str = "flight-delay", watched: bool = False, **said: Any
+) -> ModelState:
+    """A champion, on trial a `challenger` with a `share`, on watch (`watched`) a `previous` one beside it."""
+    challenger, share = said.get("challenger"), said.get("share", 0.0)
+    step = Step.CHAMPION if challenger is None else Step.CANARY if share else Step.SHADOW
+    state = ModelState(
         id=f"state-{loop}-{revision}",
         loop=loop,
         revision=revision,
-        step=Step.CHAMPION,
+        step=step,
         champion=champion,
         challenger=None,
         previous=None,
         reason="passed the gate",
         at=to_datetime(NOON),
+        watch_until=to_datetime(NOON + 2 * DAY) if watched else None,
     )
+    return msgspec.structs.replace(state, **said)
 
 
 def _manifest(version: str, files: Mapping[str, str]) -> Manifest:

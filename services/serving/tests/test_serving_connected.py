@@ -18,9 +18,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from millstream.contracts.envelope import Envelope, envelope_of
-from millstream.contracts.events import Event, ModelRef, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.events import (
+    Event,
+    ModelRef,
+    PredictionServed,
+    QuestionUnanswered,
+    ReplicaObeyed,
+    decode_event,
+)
 from millstream.contracts.times import from_rfc3339
-from millstream.contracts.topics import MODELS, PREDICTIONS, dead_letter_topic
+from millstream.contracts.topics import MODELS, PREDICTIONS, REPLICAS, dead_letter_topic
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
@@ -49,15 +56,15 @@ class Town:
     def package(self, version: str, score: Callable[[Any], float] = steady) -> ModelRef:
         return save_package(self.packages, self.runtime, version, score, loop=self.loop)
 
-    async def promote(self, revision: int, ref: ModelRef) -> None:
-        state = state_of(revision, ref, loop=self.loop)
+    async def promote(self, revision: int, ref: ModelRef, **said: Any) -> None:
+        state = state_of(revision, ref, loop=self.loop, **said)
         headers = Envelope(id=state.id, type=state.type_name, source="trainer").headers()
         await self.producer.send_and_wait(MODELS.name, state.encode(), key=self.loop.encode(), headers=headers)
 
     async def ask(self, *events: dict[str, Any] | bytes) -> None:
         for event in events:
             value = event if isinstance(event, bytes) else json.dumps(event).encode()
-            headers = Envelope(id="cause", type="flight", source="test", known_at=ELEVEN).headers()
+            headers = Envelope(id="cause", type="flight", source="airline/b6", known_at=ELEVEN).headers()
             await self.producer.send_and_wait(self.stream, value, headers=headers)
 
     async def answers(self, count: int) -> list[PredictionServed | QuestionUnanswered]:
@@ -70,6 +77,18 @@ class Town:
                     found.append(event)
                 if len(found) == count:
                     return found
+        raise AssertionError("the topic ended")
+
+    async def replicas(self, until: Callable[[ReplicaObeyed], bool]) -> list[ReplicaObeyed]:
+        """What replicas said of this loop, up to the first word that is as wanted."""
+        found: list[ReplicaObeyed] = []
+        async with self._reading(REPLICAS.name) as records, asyncio.timeout(60):
+            async for record in records:
+                event: Event | None = decode_event(envelope_of(record.headers).type, record.value)
+                if isinstance(event, ReplicaObeyed) and event.loop == self.loop:
+                    found.append(event)
+                    if until(event):
+                        return found
         raise AssertionError("the topic ended")
 
     async def dead_letter(self) -> dict[str, bytes]:
@@ -100,7 +119,10 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
     loop, stream = unique_name("flight-delay"), unique_name("flights-scheduled")
     await ensure_topics(
         kafka.bootstrap,
-        [*our_topics([MODELS, PREDICTIONS], partitions=1), *stream_topics(stream, 1, timedelta(days=1), ["serving"])],
+        [
+            *our_topics([MODELS, PREDICTIONS, REPLICAS], partitions=1),
+            *stream_topics(stream, 1, timedelta(days=1), ["serving"]),
+        ],
     )
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
@@ -171,6 +193,43 @@ async def test_questions_become_answers_and_a_new_model_takes_over_without_a_res
         assert isinstance(last, PredictionServed)
         assert (last.version, last.output) == ("2", {"probability": 0.75})
         assert last.asked_at.timestamp() * 1_000_000 == ELEVEN
+
+
+async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Town) -> None:
+    champion, challenger = town.package("1"), town.package("2", lambda row: 0.75)
+    steps: list[tuple[ModelRef, dict[str, Any]]] = [
+        (champion, {"challenger": challenger}),
+        (champion, {"challenger": challenger, "share": 0.5}),
+        (challenger, {"previous": champion, "watched": True}),
+    ]
+    others = []
+    async with running(in_memory(town.settings, town.runtime)) as http:
+        for revision, (model, said) in enumerate(steps, start=1):
+            await town.promote(revision, model, **said)
+            await until(http, f"/v1/loops/{town.loop}", lambda shown, now=revision: shown["revision"] == now)  # type: ignore[misc]
+            flights = [flight(100 * revision + number) for number in range(10)]
+            await town.ask(*flights)
+            for event in flights:
+                response = await http.post(f"/v1/loops/{town.loop}/predict", json={"event": event})
+                assert response.status_code == 200
+            found = [one for one in await town.answers(20 * revision) if one.question.startswith(f"B6-{revision}")]
+            by_flight: dict[str, set[str]] = {}
+            for one in found:
+                assert isinstance(one, PredictionServed)
+                assert one.producer == ("airline/b6" if one.transport == "kafka" else "")
+                assert one.output == {"probability": 0.75 if one.version == "2" else 0.25}
+                assert one.other is not None
+                assert {one.version, one.other.version} == {"1", "2"}
+                by_flight.setdefault(one.key, set()).add(one.variant)
+            assert len(found) == 20
+            assert all(len(variants) == 1 for variants in by_flight.values()), "one entity, one variant"
+            others.append({one.other.role for one in found if isinstance(one, PredictionServed) and one.other})
+        shown = (await http.get(f"/v1/loops/{town.loop}")).json()
+    assert others == [{"challenger"}, {"challenger", "champion"}, {"previous"}]
+    assert (shown["champion"]["version"], shown["other"]["version"], shown["other"]["role"]) == ("2", "1", "previous")
+    words = await town.replicas(until=lambda said: said.leaving)
+    assert [(said.revision, said.version) for said in words if not said.leaving][-3:] == [(1, "1"), (2, "1"), (3, "2")]
+    assert {said.instance for said in words} == {town.settings.instance}
 
 
 async def test_a_fresh_replica_knows_the_newest_model_before_its_first_question(town: Town) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.times import DAY, HOUR, MINUTE, SECOND
 from millstream.runtime.http import http_app
-from millstream_serving import handlers
 from millstream_serving.api import Doorway
 from millstream_serving.domain.freshness import Look, Place
 from millstream_serving.errors import FeaturesBehind
+from millstream_serving.handlers import freshness_gate
 
 from .conftest import NOON, Stage
 from .test_serving_answer_stream import batch, doorway, published
@@ -210,7 +210,7 @@ async def test_over_http_waiting_ends_when_the_features_have_caught_up_or_after_
         return await look(*asked)
 
     monkeypatch.setattr(stage.freshness, "stale", catching_up)
-    monkeypatch.setattr(handlers, "HTTP_LOOK", 0.0)
+    monkeypatch.setattr(freshness_gate, "HTTP_LOOK", 0.0)
     assert (await ask(stage, flight)).json()["stale_views"] == {}
     assert looks == 3
     stage.freshness.known_until["origin_delays"] = ELEVEN - 40 * SECOND

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.contracts.events import ModelRef
+from millstream.contracts.events import ModelRef, Step
 from millstream.errors import RetryLater
 from millstream.project import Project
+from millstream_serving.handlers import models
 
 from .conftest import INPUTS, Stage, state_of
 
@@ -102,6 +104,18 @@ def _beyond_one(stage: Stage) -> ModelRef:
     return stage.package("2", lambda row: 1.5)
 
 
+def _ranking(stage: Stage) -> ModelRef:
+    return stage.package("2", steady, task="ranking")
+
+
+def _without_classes(stage: Stage) -> ModelRef:
+    return stage.package("2", steady, task="multiclass", classes=["late"])
+
+
+def _fewer_probabilities(stage: Stage) -> ModelRef:
+    return stage.package("2", lambda row: (0.5, 0.5), task="multiclass", classes=["early", "on time", "late"])
+
+
 def _changed_view(stage: Stage) -> ModelRef:
     return stage.package("2", steady, views={"origin_delays": "v0"})
 
@@ -133,6 +147,9 @@ BROKEN: list[tuple[Callable[[Stage], ModelRef], str, str]] = [
     (_nan, "warm_up", "nan"),
     (_raising, "warm_up", "no such tree"),
     (_beyond_one, "warm_up", "1.5"),
+    (_ranking, "package", "task 'ranking' is none of binary, multiclass, regression"),
+    (_without_classes, "package", "at least two"),
+    (_fewer_probabilities, "warm_up", "one probability a class"),
     (_changed_view, "features", "view origin_delays"),
     (_unknown_service, "features", "delay_v9"),
     (_unknown_feature, "features", "dest_delays__mean"),
@@ -169,14 +186,7 @@ async def test_a_replica_with_nothing_but_a_broken_package_is_not_ready_until_a_
 
 async def test_a_fresh_replica_loads_only_the_newest_and_is_known_only_then(project: Project, tmp_path: Path) -> None:
     stage = Stage(project=project, root=tmp_path)
-    loaded: list[bytes] = []
-    load = stage.runtime.load
-
-    def counted(raw: bytes, inputs: Any, output: str) -> Any:
-        loaded.append(raw)
-        return load(raw, inputs, output)
-
-    stage.runtime.load = counted  # type: ignore[method-assign]
+    loaded = counting_loads(stage)
     keeping = asyncio.create_task(stage.keeper.run(stage.caught_up))
     for revision in (1, 2, 3):
         stage.promote(revision, stage.package(str(revision), steady))
@@ -212,3 +222,102 @@ async def test_storage_that_is_away_is_waited_for(stage: Stage) -> None:
 async def test_a_model_for_a_stranger_is_not_ours_to_load(stage: Stage) -> None:
     stage.keeper.hear(state_of(1, stage.package("1", steady), loop="bike-demand"))
     await stage.heard(0)
+
+
+def counting_loads(stage: Stage) -> list[bytes]:
+    """The graphs that are loaded from here on."""
+    loaded: list[bytes] = []
+    load = stage.runtime.load
+
+    def counted(raw: bytes, inputs: Any, output: str) -> Any:
+        loaded.append(raw)
+        return load(raw, inputs, output)
+
+    stage.runtime.load = counted  # type: ignore[method-assign]
+    return loaded
+
+
+async def test_whoever_is_loaded_changes_its_place_without_being_loaded_again(stage: Stage) -> None:
+    loaded = counting_loads(stage)
+    champion, challenger = stage.package("1", steady), stage.package("2", steady)
+    await stage.obey(champion)
+    for share in (0.0, 0.1, 0.5):
+        await stage.obey(champion, challenger=challenger, share=share)
+    await stage.obey(challenger, previous=champion, watched=True)
+    await stage.obey(champion, step=Step.ROLLED_BACK)
+    assert loaded == [b"graph of 1", b"graph of 2"]
+    assert standing(stage) == (6, 6, "1")
+
+
+async def test_a_state_whose_challenger_cannot_be_served_is_refused_as_a_whole(stage: Stage) -> None:
+    first, third = stage.package("1", steady), stage.package("3", steady)
+    await stage.obey(first)
+    stage.keeper.hear(state_of(2, third, challenger=_nan(stage)))
+    await stage.heard(2)
+    assert standing(stage) == (1, 2, "1"), "not even its champion is obeyed"
+    refusal = stage.roster.standing("flight-delay").refusal
+    assert refusal is not None
+    assert refusal.reason.startswith("challenger 2: two rows of nulls and zeros gave")
+    assert stage.health.not_ready() == {}
+
+
+async def test_a_trial_that_goes_wrong_later_leaves_both_models_where_they_are(stage: Stage) -> None:
+    champion, challenger = stage.package("1", steady), stage.package("2", steady)
+    await stage.obey(champion, challenger=challenger)
+    before = stage.roster.standing("flight-delay")
+    stage.keeper.hear(state_of(2, champion, challenger=stage.package("3", lambda row: 1.5)))
+    await stage.heard(2)
+    after = stage.roster.standing("flight-delay")
+    assert (after.champion, after.other, after.role) == (before.champion, before.other, "challenger")
+
+
+async def test_a_fresh_replica_answers_with_the_champion_of_a_state_whose_challenger_it_refuses(stage: Stage) -> None:
+    """All replicas restart in the middle of a trial, and its package is gone: no question waits for the trial's end."""
+    champion = stage.package("1", steady)
+    stage.keeper.hear(state_of(7, champion, challenger=_gone(stage)))
+    await stage.heard(7)
+    assert standing(stage) == (0, 7, "1")
+    assert stage.health.not_ready() == {}
+    stage.keeper.hear(state_of(8, champion, step=Step.REJECTED))
+    await stage.heard(8)
+    assert standing(stage) == (8, 8, "1")
+
+
+async def test_a_predecessor_that_is_gone_is_done_without(stage: Stage) -> None:
+    gone = _gone(stage)
+    await stage.obey(stage.package("3", steady), previous=gone, watched=True)
+    now = stage.roster.standing("flight-delay")
+    assert (now.revision, now.other, now.guarded) == (1, None, "")
+    assert now.missing.startswith("previous 2: ")
+
+
+async def test_models_of_two_tasks_are_not_compared(stage: Stage) -> None:
+    await stage.obey(stage.package("1", steady))
+    champion = stage.roster.standing("flight-delay").models["champion"].ref
+    counts = stage.package("2", lambda row: 17.0, task="regression", output="value")
+    stage.keeper.hear(state_of(2, champion, challenger=counts))
+    await stage.heard(2)
+    refusal = stage.roster.standing("flight-delay").refusal
+    assert refusal is not None
+    assert "its task is regression, the champion's is binary" in refusal.reason
+
+
+async def test_a_model_that_hangs_in_its_warm_up_does_not_hold_up_what_follows(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def hangs(row: Any) -> float:
+        go_on.wait(30)
+        return 0.5
+
+    monkeypatch.setattr(models, "WARM_UP", 0.05)
+    await stage.obey(stage.package("1", steady))
+    stage.promote(2, stage.package("2", hangs))
+    await stage.heard(2)
+    refusal = stage.roster.standing("flight-delay").refusal
+    assert refusal is not None
+    assert "took it more than" in refusal.reason
+    await stage.obey(stage.package("3", steady))
+    assert standing(stage) == (3, 3, "3")
+    go_on.set()

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from millstream.contracts.package import InputColumn
+from millstream.contracts.tasks import Task
 from millstream_serving.adapters.onnx_model import OnnxRuntime
 from millstream_serving.domain.columns import Columns, empty_columns
+from millstream_serving.domain.scores import outputs_of
 from millstream_serving.errors import ModelFailed, ModelRefused
 
-from .trees import boosted
+from .trees import boosted, softmax
 
 INPUTS = [
     InputColumn(name="distance", source="input", type="number"),
@@ -70,6 +72,20 @@ def test_a_graph_that_is_not_as_its_manifest_says_is_refused(
 ) -> None:
     with pytest.raises(ModelRefused, match=said):
         OnnxRuntime(threads=1).load(graph, inputs, output)
+
+
+def test_a_graph_of_several_classes_gives_each_its_probability() -> None:
+    model = OnnxRuntime(threads=1).load(softmax(INPUTS, classes=3), INPUTS, "probabilities")
+    columns = {
+        name: np.nan_to_num(values) if values.dtype != object else values for name, values in flights(45).items()
+    }
+    whole = model.run(columns)
+    assert whole.shape == (45, 3)
+    outputs = outputs_of(Task.MULTICLASS, ["early", "on time", "late"], whole)
+    assert all(output and set(output) == {"early", "on time", "late"} for output in outputs)
+    assert np.allclose(whole.sum(axis=1), 1.0, atol=1e-6)
+    alone = [model.run({name: values[row : row + 1] for name, values in columns.items()}) for row in range(45)]
+    assert np.concatenate(alone).tobytes() == whole.tobytes()
 
 
 def test_bytes_that_are_no_graph_are_refused() -> None:

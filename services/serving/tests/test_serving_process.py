@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millstream.contracts.topics import MODELS, PREDICTIONS
+from millstream.contracts.topics import MODELS, PREDICTIONS, REPLICAS
 from millstream.runtime.topic_admin import ensure_topics, our_topics
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
@@ -37,7 +37,7 @@ async def said(url: str, wanted: Callable[[httpx.Response], bool]) -> httpx.Resp
 async def test_valkey_away_at_the_start_is_named_and_waited_for(
     kafka: EmbeddedKafka, valkey: EmbeddedValkey, valkey_url: str, tmp_path: Path
 ) -> None:
-    await ensure_topics(kafka.bootstrap, our_topics([MODELS, PREDICTIONS], partitions=1))
+    await ensure_topics(kafka.bootstrap, our_topics([MODELS, PREDICTIONS, REPLICAS], partitions=1))
     port = free_port()
     environment = {
         "MILLSTREAM_KAFKA": kafka.bootstrap,

@@ -14,6 +14,40 @@ from millstream.contracts.package import InputColumn
 def boosted(inputs: Sequence[InputColumn], *, trees: int = 200, leaves: int = 31, seed: int = 7) -> bytes:
     """An ONNX model of `trees` random trees over `inputs`; about half a megabyte at 200 × 31."""
     chance = random.Random(seed)
+    nodes = _concatenated(inputs)
+    ensemble = _Ensemble()
+    for tree in range(trees):
+        ensemble.grow(chance, tree, leaves, len(inputs))
+    nodes.append(
+        helper.make_node(
+            "TreeEnsembleClassifier",
+            ["columns"],
+            ["label", "both"],
+            domain="ai.onnx.ml",
+            post_transform="LOGISTIC",
+            classlabels_int64s=[0, 1],
+            **ensemble.attributes(),
+        )
+    )
+    nodes.append(helper.make_node("Gather", ["both", "positive"], ["probability"], axis=1))
+    return _model(nodes, inputs, "probability", [None], [helper.make_tensor("positive", TensorProto.INT64, [], [1])])
+
+
+def softmax(inputs: Sequence[InputColumn], *, classes: int, seed: int = 7) -> bytes:
+    """An ONNX model of one random linear layer: `probabilities` of shape (n, classes) out."""
+    chance = random.Random(seed)
+    weights = [chance.gauss(0, 0.02) for _ in range(len(inputs) * classes)]
+    nodes = [
+        *_concatenated(inputs),
+        helper.make_node("MatMul", ["columns", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
+    ]
+    layer = helper.make_tensor("weights", TensorProto.FLOAT, [len(inputs), classes], weights)
+    return _model(nodes, inputs, "probabilities", [None, classes], [layer])
+
+
+def _concatenated(inputs: Sequence[InputColumn]) -> list[Any]:
+    """Nodes that make `columns`, (n, inputs), of the inputs."""
     nodes, parts = [], []
     for column in inputs:
         if column.type == "number":
@@ -35,28 +69,19 @@ def boosted(inputs: Sequence[InputColumn], *, trees: int = 200, leaves: int = 31
         )
         parts.append(code)
     nodes.append(helper.make_node("Concat", parts, ["columns"], axis=1))
-    ensemble = _Ensemble()
-    for tree in range(trees):
-        ensemble.grow(chance, tree, leaves, len(inputs))
-    nodes.append(
-        helper.make_node(
-            "TreeEnsembleClassifier",
-            ["columns"],
-            ["label", "both"],
-            domain="ai.onnx.ml",
-            post_transform="LOGISTIC",
-            classlabels_int64s=[0, 1],
-            **ensemble.attributes(),
-        )
-    )
-    nodes.append(helper.make_node("Gather", ["both", "positive"], ["probability"], axis=1))
+    return nodes
+
+
+def _model(
+    nodes: Sequence[Any], inputs: Sequence[InputColumn], output: str, shape: list[int | None], constants: list[Any]
+) -> bytes:
     kinds = {"number": TensorProto.FLOAT, "category": TensorProto.STRING}
     graph = helper.make_graph(
         nodes,
-        "boosted",
+        output,
         [helper.make_tensor_value_info(column.name, kinds[column.type], [None, 1]) for column in inputs],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None])],
-        [helper.make_tensor("positive", TensorProto.INT64, [], [1])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+        constants,
     )
     opsets = [helper.make_opsetid("", 15), helper.make_opsetid("ai.onnx.ml", 3)]
     raw: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()

@@ -20,7 +20,7 @@ from millstream.runtime.publisher import Publisher
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, StaleFeatures, UnknownLoop
-from millstream_serving.handlers import Champion, Predictor, ask
+from millstream_serving.handlers import Loaded, Predictor, ask
 from millstream_serving.subscribers import on_record
 
 
@@ -70,10 +70,13 @@ _ANSWER = {
     "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
     "stale_views": {},
 }
+_ANSWERED = (
+    "The answer, already on record: `probability` of true, `probabilities` by class, or `value`, by the loop's task"
+)
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
         **http.BODY_DOCS,
-        200: {"description": "The answer, already on record", "content": {"application/json": {"example": _ANSWER}}},
+        200: {"description": _ANSWERED, "content": {"application/json": {"example": _ANSWER}}},
         403: {"description": "`ce-knownat`, which this service does not trust"},
         404: {"description": "No such loop; the answer names those there are"},
         422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
@@ -116,7 +119,7 @@ class Doorway:
         *,
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
-        roster: Roster[Champion],
+        roster: Roster[Loaded],
         predictor: Predictor,
         publisher: Publisher,
         known: asyncio.Event,
@@ -143,7 +146,11 @@ class Doorway:
         return answer(200, {"loops": [self._shown(loop) for loop in self._loops.values()]})
 
     async def show_loop(self, loop: str) -> Response:
-        """Champion, revision obeyed, and what was refused. `heard` above `revision` means: see `refused`."""
+        """Champion, who is scored beside it, revision obeyed, and what was refused.
+
+        `other` is the `challenger` on trial, or the `previous` champion until `watch_until`; `share` of the entities is
+        answered by the challenger. `missing`: why nobody is there to come back. `heard` above `revision`: see `refused`.
+        """
         try:
             return answer(200, self._shown(self._loop(loop)))
         except UnknownLoop as error:
@@ -202,12 +209,12 @@ class Doorway:
         if unanswered.reason != "no_model":
             if standing.champion is None and standing.refusal is not None:
                 return ModelFailed(f"{loop.name} has no model that can be served: {standing.refusal.reason}; {see}")
-            return ModelFailed(f"{loop.name}: the model has no probability for this question; {see}")
+            return ModelFailed(f"{loop.name}: no model has an answer to this question; {see}")
         rows = f"{loop.train.first_after.rows:,}"
         return NoModel(f"{loop.name} has no model yet: the first is trained once {rows} labels have matured; {see}")
 
     def _shown(self, loop: Loop) -> dict[str, Any]:
-        standing: Standing[Champion] = self._roster.standing(loop.name)
+        standing: Standing[Loaded] = self._roster.standing(loop.name)
         state, champion, refused = standing.state, standing.champion, standing.refusal
         return {
             "loop": loop.name,
@@ -217,22 +224,29 @@ class Doorway:
             "revision": standing.revision,
             "heard": standing.heard,
             "step": state.step if state else None,
-            "since": state.at if state else None,
+            "share": state.share if state else 0.0,
+            "since": (state.since or state.at) if state else None,
+            "watch_until": state.watch_until if state else None,
             "reason": state.reason if state else None,
-            "champion": None
-            if champion is None
-            else {
-                "version": champion.ref.version,
-                "run": champion.ref.run,
-                "trained_at": champion.ref.at,
-                "feature_service": champion.manifest.feature_service,
-                "inputs": champion.manifest.inputs,
-                "metrics": champion.manifest.metrics,
-            },
+            "champion": None if champion is None else _model(champion),
+            "other": None if standing.other is None else {"role": standing.role, **_model(standing.other)},
+            "missing": standing.missing or None,
             "refused": None
             if refused is None
             else {"revision": refused.state.revision, "reason": refused.reason, "at": refused.state.at},
         }
+
+
+def _model(loaded: Loaded) -> dict[str, Any]:
+    return {
+        "version": loaded.ref.version,
+        "run": loaded.ref.run,
+        "trained_at": loaded.ref.at,
+        "task": loaded.task,
+        "feature_service": loaded.manifest.feature_service,
+        "inputs": loaded.manifest.inputs,
+        "metrics": loaded.manifest.metrics,
+    }
 
 
 def _said(served: PredictionServed) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def _said(served: PredictionServed) -> dict[str, Any]:
         "prediction_id": served.id,
         "loop": served.loop,
         "question": served.question,
-        "probability": served.output["probability"],
+        **_output(served),
         "version": served.version,
         "variant": served.variant,
         "asked_at": served.asked_at,
@@ -250,6 +264,11 @@ def _said(served: PredictionServed) -> dict[str, Any]:
         "timings_ms": served.timings_ms,
         "stale_views": served.stale_views,
     }
+
+
+def _output(served: PredictionServed) -> dict[str, Any]:
+    """`probability`, `value`, or `probabilities` by class: a multiclass model has two classes at least."""
+    return dict(served.output) if len(served.output) == 1 else {"probabilities": served.output}
 
 
 def _event(body: Any) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.api import Doorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Champion, ModelKeeper, Predictor
+from millstream_serving.handlers import Loaded, ModelKeeper, Predictor, Replica
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
-from millstream_serving.subscribers import hear_models, hear_questions
+from millstream_serving.subscribers import hear_models, hear_questions, say_what_is_obeyed
 
 
 def create_app(
@@ -33,7 +33,7 @@ def create_app(
     project = load_project(settings.project)
     service = Service("serving", settings, title="Millstream serving")
     metrics = ServingMetrics(service.registry)
-    roster: Roster[Champion] = Roster(project.loops)
+    roster: Roster[Loaded] = Roster(project.loops)
     store = store or FeastStore(
         repo=project.features_path,
         registry=settings.data / "registry.db",
@@ -42,6 +42,7 @@ def create_app(
         shards=settings.shards,
         project=settings.project,
     )
+    replica = Replica(instance=settings.instance, roster=roster, publisher=service.publisher)
     keeper = ModelKeeper(
         roster=roster,
         loops=project.loops,
@@ -51,9 +52,12 @@ def create_app(
         store=store,
         health=service.health,
         metrics=metrics,
+        changed=replica.changed,
     )
     freshness = freshness or KafkaFreshness(WaitingRecords(settings.kafka))
-    predictor = Predictor(roster=roster, loops=project.loops, freshness=freshness, metrics=metrics)
+    predictor = Predictor(
+        roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
+    )
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
@@ -65,6 +69,7 @@ def create_app(
         known=keeper.known,
         patience=settings.models_timeout,
     )
+    say_what_is_obeyed(service, replica, keeper.known)
     service.at_stop(store.close)
     service.at_stop(freshness.close)
     doorway = Doorway(

@@ -30,7 +30,7 @@ class NoModel(MillstreamError):
 
 
 class ModelFailed(MillstreamError):
-    """The graph raised, or its answer is no probability. The question goes unanswered and is recorded as such."""
+    """The graph raised, or its answer is none of its task. The question goes unanswered and is recorded as such."""
 
 
 class ModelRefused(MillstreamError):

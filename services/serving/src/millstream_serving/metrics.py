@@ -13,7 +13,8 @@ class ServingMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.served = Counter(
             "millstream_predictions_served",
-            "Questions that a model answered. Flat while questions come: see unanswered, and /readyz.",
+            "Questions that a model answered, by who did: `champion`, in a canary `challenger` too, and on watch `previous` "
+            "where the new champion failed. Flat while questions come: see unanswered, and /readyz.",
             ["loop", "variant", "transport"],
             registry=registry,
         )
@@ -25,7 +26,8 @@ class ServingMetrics:
         )
         self.stage_seconds = Histogram(
             "millstream_predict_stage_seconds",
-            "Time of one batch in each stage. `features` rises: the online store; `model` rises: the model or the batch.",
+            "Time of one batch in each stage. `features` rises: the online store; `model` rises: the model or the batch. With "
+            "a model on trial it is the time until both have answered.",
             ["stage"],
             buckets=STAGE_SECONDS,
             registry=registry,
@@ -42,6 +44,20 @@ class ServingMetrics:
             "How far a view lagged behind the last questions; 0 within the loop's bound, a quiet stream included. Above 0: "
             "features misses events that a question should have seen; scale it, or see why it is stuck.",
             ["loop", "view"],
+            registry=registry,
+        )
+        self.trial_failures = Counter(
+            "millstream_trial_failures",
+            "Questions that one of two models side by side gave no answer to, by its role: `raised`, `late`, `not_finite`. The "
+            "other answered. Of a challenger: its guards end the trial; of a champion: it is on watch and will be rolled back.",
+            ["loop", "role", "reason"],
+            registry=registry,
+        )
+        self.trial_seconds = Histogram(
+            "millstream_trial_model_seconds",
+            "Time of a run of each of two models side by side, by its role. A challenger far above the champion will be late.",
+            ["loop", "role"],
+            buckets=STAGE_SECONDS,
             registry=registry,
         )
         self.revision = Gauge(

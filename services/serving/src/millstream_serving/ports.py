@@ -17,7 +17,8 @@ class Model(Protocol):
     """A loaded graph. Called from the event loop and from threads, several at once."""
 
     def run(self, columns: Columns) -> NDArray[np.float32]:
-        """One number a row, shape (n,), whatever it is. Blocks for about 20 µs a row, never on I/O.
+        """One number a row, shape (n,), or one a class, shape (n, classes), whatever they are. Blocks for about 20 µs a row,
+        never on I/O.
 
         A row's answer depends on that row alone, not on its neighbours. Raises ModelFailed.
         """

@@ -1,4 +1,4 @@
-"""Kafka doorway of serving: hears the streams that ask, answers each batch whole; and hears which model is to answer."""
+"""Kafka doorway of serving: hears the streams that ask, answers each batch whole; hears which model is to answer, says so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from millstream.runtime.table import TopicReader
 from millstream.runtime.user_events import read_batch
 from millstream_serving.domain.question import Question
 from millstream_serving.errors import ModelsUnknown
-from millstream_serving.handlers import ModelKeeper, Predictor, ask
+from millstream_serving.handlers import ModelKeeper, Predictor, Replica, ask
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,14 @@ class AnswerStream:
         for event in events:
             for loop in self._loops:
                 try:
+                    said = event.envelope
                     question = ask(
-                        loop, event.event, asked_at=event.known_at, transport="kafka", cause=event.envelope.id
+                        loop,
+                        event.event,
+                        asked_at=event.known_at,
+                        transport="kafka",
+                        cause=said.id,
+                        producer=said.source,
                     )
                 except RejectEvent as error:
                     refused.setdefault(event.record.offset, Rejected(event.record, error))
@@ -130,6 +136,12 @@ def hear_models(service: Service, keeper: ModelKeeper) -> None:
     reader = TopicReader(bootstrap=service.settings.kafka, topics=[MODELS.name], apply=apply)
     service.keeps("reading models", reader.run)
     service.keeps("loading models", lambda: keeper.run(reader.caught_up))
+
+
+def say_what_is_obeyed(service: Service, replica: Replica, known: asyncio.Event) -> None:
+    """Beside everything else, and once more at the stop."""
+    service.keeps("saying which models are obeyed", lambda: replica.run(known))
+    service.at_stop(replica.leave)
 
 
 def model_state(record: Record) -> ModelState | None:

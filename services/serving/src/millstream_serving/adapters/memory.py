@@ -18,8 +18,8 @@ from millstream_serving.domain.columns import Columns, FeatureValues
 from millstream_serving.errors import FeaturesUnavailable, ModelFailed, ModelRefused
 from millstream_serving.ports import Features
 
-Score = Callable[[Mapping[str, object]], float]
-"""One row's probability; whatever it raises is a failing graph."""
+Score = Callable[[Mapping[str, object]], float | Sequence[float]]
+"""One row's probability or value, or its probabilities by class; whatever it raises is a failing graph."""
 
 
 @dataclass(frozen=True)

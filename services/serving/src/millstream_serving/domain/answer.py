@@ -9,70 +9,78 @@ from millstream.contracts.events import PredictionServed, QuestionUnanswered, Sc
 from millstream.contracts.times import to_datetime
 from millstream_serving.domain.columns import FeatureValues, nullable, scalar
 from millstream_serving.domain.question import Question
+from millstream_serving.domain.turn import Given
 
 V = TypeVar("V")
 
 
+class Reading:
+    """One read of one FeatureService for some questions, also as one mapping a question."""
+
+    def __init__(self, entities: Mapping[str, Sequence[Scalar]], features: FeatureValues, rows: int) -> None:
+        self.features = features
+        self.asked = _rows(entities, rows)
+        self.read = _rows({name: nullable(values) for name, values in features.items()}, rows)
+
+
 def served(
     question: Question,
+    answer: Given,
     *,
-    version: str,
     entities: dict[str, Scalar],
     inputs: dict[str, Scalar],
     features: dict[str, float | int | None],
-    probability: float,
     timings_ms: dict[str, float],
     stale_views: dict[str, float],
 ) -> PredictionServed:
-    """The record of an answer. Timings are this question's share of its batch's wall time."""
+    """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
     return PredictionServed(
         id=question.prediction_id,
         loop=question.loop,
         question=question.id,
         key=question.key,
         asked_at=to_datetime(question.asked_at),
-        version=version,
-        variant="champion",
+        version=answer.version,
+        variant=answer.role,
         transport=question.transport,
         entities=entities,
         inputs=inputs,
         features=features,
-        output={"probability": probability},
+        output=answer.output,
         timings_ms=timings_ms,
         stale_views=stale_views,
+        other=answer.other,
+        fallback=answer.fallback,
+        producer=question.producer,
     )
 
 
 def recorded(
     questions: Sequence[Question],
-    probabilities: Sequence[float | None],
+    answers: Sequence[Given | None],
     *,
-    version: str,
-    inputs: Sequence[str],
-    entities: Mapping[str, Sequence[Scalar]],
-    features: FeatureValues,
+    inputs: Mapping[str, Sequence[str]],
+    readings: Mapping[str, Reading],
     stale: Sequence[dict[str, float]],
     timings_ms: Mapping[str, float],
 ) -> list[PredictionServed | QuestionUnanswered]:
-    """The records of one run's questions, in order. All columns have one value a question; a probability may be None."""
+    """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
-    asked = _rows(entities, len(questions))
-    read = _rows({name: nullable(values) for name, values in features.items()}, len(questions))
     found: list[PredictionServed | QuestionUnanswered] = []
-    for question, probability, named, values, late in zip(questions, probabilities, asked, read, stale, strict=True):
-        if probability is None:
+    for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
+        if answer is None:
             found.append(unanswered(question, "model_failed"))
             continue
+        reading = readings[answer.role]
         found.append(
             served(
                 question,
-                version=version,
-                entities=named,
-                inputs={name: scalar(question.event.get(name)) for name in inputs},
-                features=values,
-                probability=probability,
-                timings_ms=timings,
-                stale_views=late,
+                answer,
+                entities=reading.asked[row],
+                inputs={name: scalar(question.event.get(name)) for name in inputs[answer.role]},
+                features=reading.read[row],
+                timings_ms=timings | {"model": round(answer.ms, 4)},
+                stale_views=lags,
             )
         )
     return found

@@ -27,6 +27,8 @@ class Question:
     """The asking event, valid by its stream's schema."""
     cause: str
     """Id of the event that led to it, for `ce_causationid`."""
+    producer: str = ""
+    """Who sent it (`ce_source`); empty over HTTP."""
 
     @property
     def prediction_id(self) -> str:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from millstream.contracts.events import ModelState
+from millstream.contracts.canary import is_answered_by_challenger
+from millstream.contracts.events import ModelRef, ModelState, Step
+from millstream_serving.domain.turn import CHALLENGER, CHAMPION, PREVIOUS
 
 C = TypeVar("C")
-"""A loaded champion; the roster only passes it on."""
+"""A loaded model; the roster only passes it on."""
+
+
+def other_of(state: ModelState) -> tuple[ModelRef, str] | None:
+    """Who is scored beside the champion, and as what: a challenger on trial, or the predecessor while it is watched."""
+    if state.champion is None:
+        return None
+    if state.challenger is not None and state.step in (Step.SHADOW, Step.CANARY):
+        return state.challenger, CHALLENGER
+    if state.previous is not None and state.watch_until is not None:
+        return state.previous, PREVIOUS
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +40,10 @@ class Standing(Generic[C]):
     state: ModelState | None = None
     """The newest state that was obeyed."""
     champion: C | None = None
+    other: C | None = None
+    """Scores each question beside the champion: `role` says as what."""
+    missing: str = ""
+    """Why the predecessor is not scored although the champion is on watch."""
     refusal: Refusal | None = None
     """Set while a newer state than `state` was heard and could not be obeyed."""
 
@@ -39,6 +56,40 @@ class Standing(Generic[C]):
     def heard(self) -> int:
         """Newest revision heard of, obeyed or refused."""
         return max(self.revision, self.refusal.state.revision if self.refusal else 0)
+
+    @property
+    def role(self) -> str:
+        """Of the other model: `challenger` or `previous`; empty where there is none."""
+        found = other_of(self.state) if self.state and self.other is not None else None
+        return found[1] if found else ""
+
+    @property
+    def guarded(self) -> str:
+        """Role of the model that is not trusted yet: the challenger, or a champion on watch; empty where there is none."""
+        return CHAMPION if self.role == PREVIOUS else self.role
+
+    @property
+    def trusted(self) -> str:
+        """Role of the model that answers where the guarded one fails."""
+        return PREVIOUS if self.role == PREVIOUS else CHAMPION
+
+    @property
+    def models(self) -> dict[str, C]:
+        """All that score a question, by role: the champion first."""
+        found = {CHAMPION: self.champion, self.role: self.other}
+        return {role: model for role, model in found.items() if model is not None}
+
+    def turns(self, entities: Callable[[], Iterable[str]], questions: int) -> list[bool]:
+        """For each question whether it is the guarded model's to answer; `entities` is called in the canary only."""
+        state, role = self.state, self.role
+        if state is None or not role:
+            return [False] * questions
+        if role == PREVIOUS:
+            return [True] * questions
+        if state.challenger is None or not state.share:
+            return [False] * questions
+        run, share = state.challenger.run, state.share
+        return [is_answered_by_challenger(state.loop, run, entity, share) for entity in entities()]
 
 
 class Roster(Generic[C]):
@@ -62,12 +113,20 @@ class Roster(Generic[C]):
         """Whether `state` is newer than anything heard; an older or repeated record changes nothing."""
         return state.revision > self._standings[state.loop].heard
 
-    def obey(self, state: ModelState, champion: C | None) -> None:
-        """From here on `champion` answers. Whoever asked before keeps the one he got."""
-        self._standings[state.loop] = Standing(state=state, champion=champion)
+    def obey(self, state: ModelState, champion: C | None, other: C | None = None, missing: str = "") -> None:
+        """From here on `champion` answers, with `other` beside it. Whoever asked before keeps those he got."""
+        self._standings[state.loop] = Standing(state=state, champion=champion, other=other, missing=missing)
 
-    def refuse(self, state: ModelState, reason: str) -> None:
-        """The champion stays; the reason is shown until a newer state can be obeyed."""
+    def refuse(self, state: ModelState, reason: str, stand_in: C | None = None) -> None:
+        """Both models stay; the reason is shown until a newer state can be obeyed.
+
+        Where there is none that could stay `stand_in` answers: the champion of a state whose challenger was refused.
+        """
         before = self._standings[state.loop]
-        refusal = Refusal(state=state, reason=reason)
-        self._standings[state.loop] = Standing(state=before.state, champion=before.champion, refusal=refusal)
+        self._standings[state.loop] = Standing(
+            state=before.state,
+            champion=stand_in if before.champion is None else before.champion,
+            other=before.other,
+            missing=before.missing,
+            refusal=Refusal(state=state, reason=reason),
+        )

@@ -1,0 +1,10 @@
+"""What serving does: questions in, answers out, by one read and one run of each model; a new model in, whole or not at all."""
+
+from __future__ import annotations
+
+from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.models import ModelKeeper
+from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor, ask
+from millstream_serving.handlers.replica import Replica
+
+__all__ = ["MOST_ROWS", "Answer", "Loaded", "ModelKeeper", "Predictor", "Replica", "ask"]

@@ -1,0 +1,86 @@
+"""What happens to questions whose features have not kept up: they wait, are flagged, or are refused, as their loop says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from millstream.project.loop import Loop
+from millstream_serving.domain.freshness import Outages
+from millstream_serving.domain.question import Question
+from millstream_serving.errors import FeaturesBehind, StaleFeatures
+from millstream_serving.metrics import ServingMetrics
+from millstream_serving.ports import Features, Freshness
+
+PATIENCE = 30.0
+"""Seconds that questions wait for features in one outage, then they are answered and flagged: a features process that was
+killed is back after 12 s, and what takes longer may take hours, in which a marked answer is worth more than none."""
+HTTP_PATIENCE = 2.0
+"""Seconds of it that one HTTP request is held: callers give up after five or ten."""
+HTTP_LOOK = 0.05
+"""Seconds between two looks of a request that waits."""
+
+
+class FreshnessGate:
+    """The gate of all loops."""
+
+    def __init__(
+        self,
+        *,
+        loops: Mapping[str, Loop],
+        freshness: Freshness,
+        metrics: ServingMetrics,
+        stopwatch: Callable[[], float],
+    ) -> None:
+        self._loops = loops
+        self._freshness = freshness
+        self._outages = Outages(PATIENCE)
+        self._metrics = metrics
+        self._stopwatch = stopwatch
+
+    async def staleness(
+        self, features: Sequence[Features], questions: Sequence[Question]
+    ) -> tuple[Sequence[dict[str, float]], bool]:
+        """For each question the views that lag beyond its loop's bound, and whether the loop refuses to answer then.
+
+        `features` are those of every model that is asked: no stale answer goes unseen, whoever gives it.
+        Raises FeaturesBehind where the loop waits over Kafka, StaleFeatures where it refuses over HTTP.
+        """
+        loop, transport = questions[0].loop, questions[0].transport
+        rule = self._loops[loop].predict.freshness
+        what = rule.when_stale or ("wait" if transport == "kafka" else "flag")
+        asked_at = [question.asked_at for question in questions]
+        began = self._stopwatch()
+        while True:
+            stale = await self._stale(features, asked_at, rule.bound)
+            views = {view for one in features for view in one.streams}
+            worst = {view: max(one.get(view, 0.0) for one in stale) for view in views}
+            for view, seconds in worst.items():
+                self._metrics.view_lag.labels(loop, view).set(seconds)
+            lagging = sum(map(bool, stale))
+            if not lagging:
+                self._outages.over(loop)
+                return stale, False
+            waits = what == "wait" and self._outages.patient(loop, self._stopwatch())
+            if not waits or (transport == "http" and self._stopwatch() - began > HTTP_PATIENCE):
+                break
+            self._metrics.stale.labels(loop, "waited", transport).inc(lagging)
+            if transport == "kafka":
+                raise FeaturesBehind(_behind(loop, worst))
+            await asyncio.sleep(HTTP_LOOK)
+        refusing = what == "refuse"
+        self._metrics.stale.labels(loop, "refused" if refusing else "flagged", transport).inc(lagging)
+        if refusing and transport == "http":
+            raise StaleFeatures(_behind(loop, worst))
+        return stale, refusing
+
+    async def _stale(
+        self, features: Sequence[Features], asked_at: Sequence[int], bound: int
+    ) -> Sequence[dict[str, float]]:
+        first, *others = [await self._freshness.stale(one, asked_at, bound) for one in features]
+        return [{view: lag for one in row for view, lag in one.items()} for row in zip(first, *others, strict=True)]
+
+
+def _behind(loop: str, lags: Mapping[str, float]) -> str:
+    said = ", ".join(f"{view} by {seconds:.1f} s" for view, seconds in sorted(lags.items()) if seconds)
+    return f"{loop}: features have not kept up with the question: {said}; see the lag of the features service"

@@ -1,0 +1,65 @@
+"""Runs a model that has yet to earn trust: beside the answering one, never waited for beyond a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Guard:
+    """One run at a time, on a thread of its own. While a run is overdue no other begins: a hanging model costs one thread.
+
+    The thread is a daemon, and not one of the event loop's: those are waited for when the process stops.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Lock()
+        self._running: asyncio.Future[Any] | None = None
+
+    async def call(self, work: Callable[[], T], deadline: float) -> T | None:
+        """What `work` returns, waiting for its turn included; None where that takes more than `deadline` seconds, and at
+        once while an earlier run is overdue. Raises what `work` raises."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        try:
+            async with asyncio.timeout_at(until):
+                await self._free.acquire()
+        except TimeoutError:
+            return None
+        try:
+            if self._running is not None and not self._running.done():
+                return None
+            self._running = running = _beside(work, loop)
+            # An answer that is there by the time that we look is not late, even if this event loop was busy elsewhere.
+            await asyncio.wait({running}, timeout=until - loop.time())
+            return running.result() if running.done() else None
+        finally:
+            self._free.release()
+
+
+def _beside(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    """The outcome of `work` on a new thread: 0.05 ms, and no pool that a hanging run could fill."""
+    outcome: asyncio.Future[T] = loop.create_future()
+    # An overdue run that fails when nobody waits for it any more is no news.
+    outcome.add_done_callback(lambda done: done.exception())
+
+    def run() -> None:
+        try:
+            found = work()
+        except BaseException as error:  # noqa: BLE001  (handed to whoever waits)
+            _tell(loop, outcome.set_exception, error)
+            return
+        _tell(loop, outcome.set_result, found)
+
+    threading.Thread(target=run, daemon=True, name="model on trial").start()
+    return outcome
+
+
+def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[[Any], None], what: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the process ends, and nobody waits
+        loop.call_soon_threadsafe(tell, what)

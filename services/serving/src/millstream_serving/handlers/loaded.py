@@ -1,0 +1,75 @@
+"""A loaded model, and how it scores questions: whole batches, and one by one where a batch fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from millstream.contracts.events import ModelRef
+from millstream.contracts.package import Manifest
+from millstream.contracts.tasks import Task
+from millstream_serving.domain.columns import Columns
+from millstream_serving.domain.scores import LATE, NOT_FINITE, RAISED, Output, Scores, outputs_of, shape_of
+from millstream_serving.errors import ModelFailed
+from millstream_serving.handlers.guard import Guard
+from millstream_serving.ports import Features, Model
+
+log = logging.getLogger(__name__)
+
+INLINE_ROWS = 128
+"""A run up to here stays on the event loop: 2 ms at most, while a hop to a thread and back costs 0.1 ms and more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model with everything that it needs to answer."""
+
+    ref: ModelRef
+    manifest: Manifest
+    task: Task
+    model: Model
+    features: Features
+    guard: Guard = field(default_factory=Guard)
+
+    async def score(self, columns: Columns, rows: int) -> Scores:
+        """For the model that is trusted: waited for as long as it takes."""
+        return await asyncio.to_thread(self.run, columns, rows) if rows > INLINE_ROWS else self.run(columns, rows)
+
+    async def score_within(self, deadline: float, columns: Columns, rows: int) -> Scores:
+        """For the model that is not: no longer than `deadline` seconds, whatever it does. Raises nothing."""
+        try:
+            found = await self.guard.call(lambda: self.run(columns, rows), deadline)
+        except Exception as error:  # whatever a package can make a library do, the other model answers
+            said = {"loop": self.manifest.loop, "version": self.ref.version}
+            log.error("a model on trial failed in a way of its own", exc_info=error, extra=said)
+            return Scores.none(rows, RAISED)
+        return Scores.none(rows, LATE) if found is None else found
+
+    def run(self, columns: Columns, rows: int) -> Scores:
+        """Blocks. Where a run fails as a whole each row runs alone: one question that the graph cannot bear costs no other."""
+        began = time.perf_counter()
+        failures = [""] * rows
+        try:
+            outputs = self._run(columns, rows)
+        except ModelFailed:
+            outputs = []
+            for row in range(rows):
+                try:
+                    alone = {name: values[row : row + 1] for name, values in columns.items()}
+                    outputs += self._run(alone, 1)
+                except ModelFailed:
+                    outputs.append(None)
+                    failures[row] = RAISED
+        for row, output in enumerate(outputs):
+            if output is None:
+                failures[row] = failures[row] or NOT_FINITE
+        return Scores(outputs=outputs, failures=failures, ms=(time.perf_counter() - began) * 1000.0 / max(rows, 1))
+
+    def _run(self, columns: Columns, rows: int) -> list[Output | None]:
+        found = self.model.run(columns)
+        wanted = shape_of(self.task, self.manifest.classes, rows)
+        if found.shape != wanted:
+            raise ModelFailed(f"{rows} rows in: shape {found.shape} out, not {wanted}")
+        return outputs_of(self.task, self.manifest.classes, found)

@@ -1,0 +1,221 @@
+"""The one predict path of both doorways: features are read once, every model on duty scores them, one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from millstream.contracts.events import PredictionServed, QuestionUnanswered
+from millstream.errors import RejectEvent
+from millstream.project.fields import text_of
+from millstream.project.loop import Loop
+from millstream.project.stream import Stream
+from millstream_serving.domain.answer import Reading, recorded, unanswered
+from millstream_serving.domain.columns import Columns, Misfit, columns_of, entities_of
+from millstream_serving.domain.question import Question, Transport
+from millstream_serving.domain.roster import Roster, Standing
+from millstream_serving.domain.scores import RAISED, Scores
+from millstream_serving.domain.turn import CHAMPION, Side, given
+from millstream_serving.handlers.freshness_gate import FreshnessGate
+from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.metrics import ServingMetrics
+from millstream_serving.ports import Freshness
+
+MOST_ROWS = 500
+"""Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
+
+Answer = PredictionServed | QuestionUnanswered | RejectEvent
+"""A RejectEvent where the asking event cannot be a question to this model."""
+
+
+def ask(
+    loop: Loop,
+    event: Mapping[str, Any],
+    *,
+    asked_at: int,
+    transport: Transport,
+    cause: str | None = None,
+    producer: str = "",
+) -> Question:
+    """The question that `event` puts to `loop`. Raises RejectEvent(`missing_field`)."""
+    id = loop.predict.id_of(event)
+    return Question(
+        loop=loop.name,
+        id=id,
+        key=loop.label.key_of(event),
+        asked_at=asked_at,
+        transport=transport,
+        event=event,
+        cause=cause or id,
+        producer=producer,
+    )
+
+
+def entity_of(loop: Loop, stream: Stream, question: Question) -> str:
+    """Whom the question is about, for the canary: `rollout.by`, else the record key, else the question itself."""
+    for name in (loop.rollout.by, stream.key):
+        try:
+            if name is not None:
+                return text_of(question.event, name)
+        except RejectEvent:
+            continue
+    return question.id
+
+
+class Predictor:
+    """Safe for concurrent use."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster[Loaded],
+        loops: Mapping[str, Loop],
+        streams: Mapping[str, Stream],
+        freshness: Freshness,
+        metrics: ServingMetrics,
+        stopwatch: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._roster = roster
+        self._loops = loops
+        self._streams = streams
+        self._gate = FreshnessGate(loops=loops, freshness=freshness, metrics=metrics, stopwatch=stopwatch)
+        self._metrics = metrics
+        self._stopwatch = stopwatch
+
+    async def predict(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer a question, in order; all of one transport.
+
+        Raises FeaturesUnavailable, FeaturesBehind: ask all of them again; and over HTTP StaleFeatures.
+        """
+        answers: dict[int, Answer] = {}
+        by_loop: dict[str, list[int]] = {}
+        for position, question in enumerate(questions):
+            by_loop.setdefault(question.loop, []).append(position)
+        for loop, positions in by_loop.items():
+            # Taken once: a swap in the middle of a batch changes nothing for the questions that are under way.
+            standing = self._roster.standing(loop)
+            silence = "model_failed" if standing.refusal else "no_model"
+            for start in range(0, len(positions), MOST_ROWS):
+                some = positions[start : start + MOST_ROWS]
+                asked = [questions[position] for position in some]
+                found: Sequence[Answer]
+                if standing.champion is None:
+                    found = [unanswered(question, silence) for question in asked]
+                else:
+                    found = await self._ask(standing, asked)
+                answers.update(zip(some, found, strict=True))
+        done = [answers[position] for position in range(len(questions))]
+        self._count(questions, done)
+        return done
+
+    async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
+        began = self._stopwatch()
+        models, events = standing.models, [question.event for question in questions]
+        # One read for each FeatureService: two models nearly always share theirs.
+        services = list({id(model.features): model.features for model in models.values()}.values())
+        stale, refusing = await self._gate.staleness(services, questions)
+        as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
+        found: dict[int, Reading] = {}
+        for features in services:
+            entities = entities_of(features.join_keys, events)
+            found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
+        readings = {role: found[id(model.features)] for role, model in models.items()}
+        read = self._stopwatch()
+        sides, misfits = await self._score(standing, readings, questions)
+        ran = self._stopwatch()
+        self._metrics.stage_seconds.labels("features").observe(read - began)
+        self._metrics.stage_seconds.labels("model").observe(ran - read)
+        share = 1000.0 / len(questions)
+        loop = self._loops[questions[0].loop]
+        stream = self._streams[loop.predict.on]
+        turns = standing.turns(lambda: [entity_of(loop, stream, one) for one in questions], len(questions))
+        answers: list[Answer] = [
+            *recorded(
+                questions,
+                given(sides[standing.trusted], sides.get(standing.guarded), turns),
+                inputs={role: _inputs(model) for role, model in models.items()},
+                readings=readings,
+                stale=stale,
+                timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
+            )
+        ]
+        for row, question in enumerate(questions):
+            if refusing and stale[row]:
+                answers[row] = unanswered(question, "stale_features")
+        for misfit in misfits:
+            answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
+        return answers
+
+    async def _score(
+        self, standing: Standing[Loaded], readings: Mapping[str, Reading], questions: Sequence[Question]
+    ) -> tuple[Mapping[str, Side], Sequence[Misfit]]:
+        """What each model says, by role; and the inputs that the champion's columns cannot hold."""
+        models, loop, rows = standing.models, questions[0].loop, len(questions)
+        columns, misfits = _columns(models, readings, questions)
+        trusted, guarded = standing.trusted, standing.guarded
+        scores: dict[str, Scores] = {}
+        if not guarded:
+            scores[trusted] = await models[trusted].score(columns[trusted], rows)
+        else:
+            deadline = self._loops[loop].rollout.guards.deadline / 1000.0
+            # The guarded one first: it has its own thread, the other may run on this one meanwhile.
+            scores[guarded], scores[trusted] = await asyncio.gather(
+                models[guarded].score_within(deadline, columns[guarded], rows),
+                models[trusted].score(columns[trusted], rows),
+            )
+        for role, odd in misfits.items():
+            # What one model's columns cannot hold is no question to it, though it may be one to the other.
+            scores[role] = scores[role].without((misfit.row for misfit in odd), RAISED)
+        if guarded:
+            for role, one in scores.items():
+                self._count_trial(loop, role, one)
+        return {
+            role: Side(role=role, version=models[role].ref.version, scores=one) for role, one in scores.items()
+        }, misfits[CHAMPION]
+
+    def _count_trial(self, loop: str, role: str, scores: Scores) -> None:
+        if scores.ms:
+            self._metrics.trial_seconds.labels(loop, role).observe(scores.ms * len(scores.failures) / 1000.0)
+        for failure, count in Counter(failure for failure in scores.failures if failure).items():
+            self._metrics.trial_failures.labels(loop, role, failure).inc(count)
+
+    def _count(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+        counts: dict[tuple[str, str, str, str], int] = {}
+        for question, answer in zip(questions, answers, strict=True):
+            match answer:
+                case PredictionServed():
+                    kind = ("served", question.loop, answer.variant, question.transport)
+                case QuestionUnanswered():
+                    kind = ("unanswered", question.loop, answer.reason, question.transport)
+                case _:
+                    continue  # the doorway counts what it refuses
+            counts[kind] = counts.get(kind, 0) + 1
+        for (metric, *labels), count in counts.items():
+            counter = self._metrics.served if metric == "served" else self._metrics.unanswered
+            counter.labels(*labels).inc(count)
+
+
+def _columns(
+    models: Mapping[str, Loaded], readings: Mapping[str, Reading], questions: Sequence[Question]
+) -> tuple[dict[str, Columns], dict[str, list[Misfit]]]:
+    """Columns and misfits of each model, by role; made once where both want the same."""
+    events = [question.event for question in questions]
+    columns: dict[str, Columns] = {}
+    misfits: dict[str, list[Misfit]] = {}
+    champion = models[CHAMPION]
+    for role, model in models.items():
+        alike = readings[role] is readings[CHAMPION] and model.manifest.inputs == champion.manifest.inputs
+        if alike and role != CHAMPION:
+            columns[role], misfits[role] = columns[CHAMPION], misfits[CHAMPION]
+        else:
+            columns[role], misfits[role] = columns_of(model.manifest.inputs, events, readings[role].features)
+    return columns, misfits
+
+
+def _inputs(model: Loaded) -> list[str]:
+    return [column.name for column in model.manifest.inputs if column.source == "input"]
