@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import msgspec
 import uvloop
@@ -104,8 +105,8 @@ def play_all(
                 process.start()
                 sender.close()
                 running[receiver] = policy.name, process
-            for receiver in wait(list(running)):
-                assert isinstance(receiver, Connection)
+            for ready in wait(list(running)):
+                receiver = cast(Connection, ready)
                 name, process = running[receiver]
                 try:
                     word = msgspec.json.decode(receiver.recv_bytes(), type=Word)
