@@ -42,7 +42,7 @@ test-servers: $(READY) ## the online store's tests on Valkey 8.1, and on the red
 
 spark: $(READY) ## the windows computed by PySpark in local mode, as the local engine computes them (installs PySpark: 450 MB)
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/spark.txt
-	@$(BIN)/pytest libs/tiles/tests/test_ibis_plan.py
+	@$(BIN)/pytest libs/tiles/tests/test_ibis_plan.py libs/tiles/tests/test_ibis_filter.py
 
 check: lint types ## lint, types, layers
 

@@ -67,11 +67,11 @@ def test_each_decision_names_its_cause(undisturbed: Outcome) -> None:
         while (cause := by_id.get(chain[-1]["caused_by"])) is not None:
             chain.append(cause)
         kinds = [one["type"].removeprefix("millstream.").removesuffix(".v1") for one in chain]
-        decision = chain[2]
+        decision = chain[3]
         root = roots.get(decision["cause"], "window.judged")
-        assert kinds == ["model.state", "training.started", "retrain.decided", root]
+        assert kinds == ["model.state", "rollout.moved", "training.started", "retrain.decided", root]
         assert decision["decision"] == "accepted"
-        assert chain[1]["run"] == decision["run"] == row["champion"]["run"]
+        assert chain[2]["run"] == decision["run"] == row["champion"]["run"]
     ended = {row["run"]: by_id[row["caused_by"]]["run"] for row in rows if row["type"].endswith("finished.v1")}
     assert len(ended) == undisturbed.figures["retrains"]
     assert all(run == started for run, started in ended.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -14,8 +15,11 @@ import pytest
 from rich.console import Console
 
 from millstream_cli.hints import options
+from millstream_cli.journal import write_file
 from millstream_cli.mill import MillState
 from millstream_cli.up import show
+
+from .made_events import Journal, promoted
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 
@@ -114,3 +118,59 @@ def test_up_says_what_to_do_with_this_project(tmp_path: Path) -> None:
     assert "replay" not in shop
     assert "flights" not in shop
     assert "http://127.0.0.1:8101/docs" in shop
+
+
+def journal_of(folder: Path) -> Path:
+    journal = Journal()
+    promoted(journal)
+    write_file(folder / "journal.jsonl", journal.told)
+    return folder / "journal.jsonl"
+
+
+def test_why_tells_an_incident_from_a_file_as_text_json_and_a_page(tmp_path: Path) -> None:
+    file, page = journal_of(tmp_path), tmp_path / "pages" / "why.html"
+    listed = millstream("why", "flight-delay", "--list", "--from", file, COLUMNS="150")
+    assert listed.returncode == 0, listed.stderr
+    assert "drift in the inputs of version 1" in listed.stdout
+    text = millstream("why", "flight-delay", "--from", file, COLUMNS="150")
+    assert "version 2: canary → champion: better by 0.025" in text.stdout
+    both = millstream("why", "flight-delay", "2", "--from", file, "--json", "--html", page)
+    assert json.loads(both.stdout)["incident"]["fate"] == "promoted"
+    assert "written" in both.stderr
+    assert page.read_text().startswith("<!doctype html>")
+    unknown = millstream("why", "flights", "--from", file)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "there is: flight-delay" in unknown.stderr
+
+
+def test_a_report_is_text_json_and_a_page(tmp_path: Path) -> None:
+    file, page = journal_of(tmp_path), tmp_path / "report.html"
+    text = millstream("report", "flight-delay", "--from", file, COLUMNS="150")
+    assert "version 2, answers since 2013-06-16" in text.stdout
+    both = millstream("report", "flight-delay", "--since", "12h", "--from", file, "--json", "--html", page)
+    assert json.loads(both.stdout)["runs"] == {"retrains": 0}
+    assert page.exists()
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for command, said in (
+        (("report", "flight-delay", "--since", "a month"), "a month"),
+        (("report", "flight-delay", "--since", "0s"), "write it like 30d"),
+        (("why", "flight-delay", "2", "--list"), "leave out INCIDENT"),
+        (("retrain", "flight-delay"), "--reason"),
+        (("freeze", "flight-delay"), "--reason"),
+    ):
+        done = millstream(*command, "--data", tmp_path)
+        assert done.returncode == 2, command
+        assert said in done.stderr, command
+
+
+def test_without_a_mill_each_command_of_a_loop_says_what_to_type(tmp_path: Path) -> None:
+    for command in (("why", "x"), ("report", "x"), ("retrain", "x", "--reason", "r"), ("approve", "x", "run")):
+        done = millstream(*command, "--data", tmp_path)
+        assert (done.returncode, done.stdout) == (1, ""), command
+        assert "start one with: millstream up" in done.stderr, command
+    done = millstream("why", "x", "--from", tmp_path / "none.jsonl")
+    assert done.returncode == 1
+    assert "none.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""`millstream status`: what a person reads of the views' freshness."""
+"""`millstream status`: what a person reads of the views and the loops."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
+from millstream_cli.loop_lines import lines_of
 from millstream_cli.status import _freshness, _remedy
 
 
@@ -40,3 +41,47 @@ def test_a_view_without_tiles_is_rebuilt_and_one_that_nobody_defines_is_forgotte
         == "view weather_v1 is not defined any more: millstream features forget weather_v1"
     )
     assert "rebuild" in _remedy("weather_v1", []), "features does not answer: nobody knows what is defined"
+
+
+LOOP = {
+    "loop": "flight-delay",
+    "champion": {"version": "3"},
+    "running": None,
+    "last_decision": None,
+    "next_schedule": None,
+}
+
+
+def test_an_older_trainer_s_loop_is_one_line() -> None:
+    assert lines_of(LOOP) == ["flight-delay: champion is version 3"]
+    assert lines_of({"loop": "new"}) == ["new: no model yet"]
+
+
+def test_a_loop_says_what_is_under_way_held_behind_and_waits() -> None:
+    compared = {"finding": "undecided", "pairs": 1200, "difference": -0.01, "low": -0.02, "high": 0.001}
+    loop = LOOP | {
+        "revision": 7,
+        "trial": {"version": "4", "step": "canary", "share": 0.1} | compared,
+        "watch_until": "2013-06-18T00:00:00Z",
+        "watch": {"version": "3", "against": "2", "finding": None, "pairs": 0},
+        "waiting": {"reason": "quiet hours until 06:00", "until": "2013-06-16T06:00:00Z"},
+        "frozen": "Ada: Black Friday",
+        "pinned": "3",
+        "pending": [{"run": "9a91", "reason": "drift", "expires": "2013-06-20T00:00:00Z"}],
+        "broken_since": None,
+        "replicas": [
+            {"instance": "serving-0", "revision": 7, "behind": 0, "refused": 0},
+            {"instance": "serving-1", "revision": 5, "behind": 2, "refused": 0},
+            {"instance": "serving-2", "revision": 6, "behind": 1, "refused": 7, "reason": "wrong hash"},
+        ],
+    }
+    assert lines_of(loop)[1:] == [
+        "  trial: version 4, canary 10%, undecided after 1,200 pairs: -0.01000 (-0.02000 to +0.00100)",
+        "  watch: until 2013-06-18T00:00:00Z beside version 2, no comparison yet",
+        "  waiting: quiet hours until 06:00 (until 2013-06-16T06:00:00Z)",
+        "  frozen: Ada: Black Friday; go on with: millstream unfreeze flight-delay",
+        "  pinned: version 3; go on with: millstream unpin flight-delay",
+        "  pending until 2013-06-20T00:00:00Z: drift; go: millstream approve flight-delay 9a91",
+        "  replica serving-1 is behind: revision 5 of 7",
+        "  replica serving-2 refuses revision 7: wrong hash",
+    ]

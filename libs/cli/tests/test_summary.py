@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from millstream.contracts.events import Cause, Decision, Outcome, Step, TrialFinding
 from millstream_cli.demo import finite
-from millstream_cli.summary import broken_promises
+from millstream_cli.story import Story
+from millstream_cli.summary import _decisions, broken_promises
+
+from .made_events import Journal, promoted
 
 WELL: dict[str, Any] = {
     "events_lost": 0,
@@ -46,4 +50,27 @@ def test_figures_are_json_whatever_could_not_be_measured() -> None:
         "auc_by_month": {"2013-03": None},
         "skew_max": None,
         "timeline": [{"effect": -1.5}],
+    }
+
+
+def test_promotions_rejections_and_rollbacks_are_counted_by_who_decided() -> None:
+    journal = Journal()
+    promoted(journal)
+    looked = journal.judged(16, 300, 0.05, watch=True, finding=TrialFinding.WORSE)
+    journal.moved(16, Step.CHAMPION, Step.ROLLED_BACK, cause=looked)
+    for version, outcome in (("3", Outcome.REJECTED), ("4", Outcome.FAILED), ("5", Outcome.ON_TRIAL)):
+        at = 20 + int(version)
+        journal.decided(at, journal.retrain(f"wish-{version}"), Decision.ACCEPTED, Cause.MANUAL, run=f"run{version}")
+        journal.trained(at, version, outcome)
+    journal.moved(25, Step.REGISTERED, Step.SHADOW, version="5", cause="finished-5")
+    journal.moved(26, Step.SHADOW, Step.REJECTED, version="5", cause="judged-5")
+    assert _decisions(Story("nowhere:0", told=journal.told)) == {
+        "retrains": 5,
+        "promotions": 2,
+        "rejections": 2,
+        "rejections_by_gate": 1,
+        "rejections_by_trial": 1,
+        "trials": 2,
+        "rollbacks": 1,
+        "failed_runs": 1,
     }

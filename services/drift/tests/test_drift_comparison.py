@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.contracts.events import ChallengerJudged
+from millstream.contracts.events import ChallengerJudged, TrialFinding
 from millstream.contracts.tasks import PROBABILITY, Task
 from millstream.contracts.times import DAY
 from millstream_drift.domain.comparison import MOST_SLICES, TIGHTEST, Comparison, Running
@@ -52,6 +52,21 @@ def test_the_other_tasks_are_compared_by_their_own_loss(task: Task, good: Any, b
     ]
     difference = math.log(0.5 / 0.4) if task is Task.MULTICLASS else 4.0 - 1.0
     assert found[-1].difference == pytest.approx(difference)
+
+
+def test_before_some_positives_came_nothing_is_decided() -> None:
+    """A model that never expects any looks better on every flight, until one is late."""
+    judged = Trials("loop", rules())
+    asked = ask(0, output={PROBABILITY: 0.02}, said={PROBABILITY: 0.001})
+    judged.ask(asked)
+    pair = Asked("q", "f", 0, "1", asked.output, 9, (), asked.other)
+    found = [verdict for n in range(1_000) for verdict in judged.pair(pair, False, n)]
+    assert found[-1].high < 0
+    assert {verdict.finding for verdict in found} == {TrialFinding.UNDECIDED}
+    assert found[-1].reason.endswith("0 wrong guesses; 300 pairs with 50 wrong guesses of 1 are needed to decide")
+    for n in range(60):
+        found += judged.pair(pair, True, 1_000 + n)
+    assert judged.turn(2_000)[0].finding is TrialFinding.WORSE
 
 
 def test_a_bounded_number_of_comparisons_and_slices_is_kept() -> None:

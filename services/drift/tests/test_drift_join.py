@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream_drift.domain.events import Label, Question
-from millstream_drift.domain.join import Join, JoinState
+from millstream_drift.domain.join import LATE, MATURED, Join, JoinState
 
 WITHIN = 10
 
@@ -27,7 +27,9 @@ def test_every_question_matures_or_expires_and_every_label_is_counted(drawn: lis
         join.advance(time)
         if is_label:
             labels += 1
-            matured += len(join.tell(Label(time, f"l{n}", key, True)))
+            found = join.tell(Label(time, f"l{n}", key, True))
+            matured += sum(one.state == MATURED for one in found)
+            assert all(one.state in (MATURED, LATE) for one in found)
         else:
             asked += 1
             new, label = join.ask(question(time, key, f"q{n}"))

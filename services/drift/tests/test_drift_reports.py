@@ -14,11 +14,13 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from prometheus_client import CollectorRegistry
 
+from millstream.contracts.times import HOUR
 from millstream.runtime.http import http_app
 from millstream_drift.adapters.evidently_child import DrawnJob, drawable
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.memory import MemoryReports
 from millstream_drift.api import routes
+from millstream_drift.handlers import REPORT_ROWS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import ReportJob
 
@@ -107,6 +109,37 @@ async def test_one_waits_while_one_is_drawn_and_a_newer_one_takes_its_place(tmp_
         assert outcomes(metrics) == {"made": 2, "skipped": 1}
         reports.ask(renamed(job, "a"))
         assert reports.state("a" * 32) == "ready", "what is there is not drawn again"
+
+
+async def test_folding_goes_on_while_a_report_is_drawn(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    world = World(stretch=3.0).hours(JUNE, 8)
+    topics = Topics().add(world.said)
+    async with drawing(tmp_path, PAINTER) as (reports, _):
+        desk = Desk(topics)
+        desk.judging._reports = reports
+        await (await desk.start()).read_all()
+        id = next(one.report for one in desk.verdicts if one.report)
+        async with asyncio.timeout(30):
+            while not drawings(tmp_path):  # noqa: ASYNC110 - a folder
+                await asyncio.sleep(0.01)
+        before, known = len(desk.verdicts), len(world.said)
+        topics.add(world.hours(JUNE + 8 * HOUR, 12).said[known:])
+        await desk.read_all()
+        assert len(desk.verdicts) > before
+        assert reports.state(id) == "in_progress", "nothing waited for the painter"
+        gate.unlink()
+        await until_done(reports, id)
+        assert reports.state(id) == "ready"
+
+
+async def test_a_large_window_is_handed_over_thinned() -> None:
+    topics = Topics().add(World(stretch=3.0).hours(JUNE, 2, each=REPORT_ROWS + 1, labels=False).said)
+    desk = await (await Desk(topics).start()).read_all()
+    (job,) = desk.reports.asked
+    assert job.verdict.rows == REPORT_ROWS + 1
+    assert {len(cells) for cells in job.current.values()} == {REPORT_ROWS // 2 + 1}
 
 
 async def test_a_painter_that_hangs_or_fails_costs_its_report_and_nothing_else(tmp_path: Path) -> None:

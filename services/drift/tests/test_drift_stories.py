@@ -103,9 +103,9 @@ async def test_answers_that_became_wrong_are_a_performance_drop() -> None:
     dropped = next(v for v in desk.verdicts if v.finding is Finding.PERFORMANCE_DROP)
     assert "on the holdout" in dropped.reason
     assert "2 of 2 windows" in dropped.reason
-    assert {"log_loss", "auc", "brier", "base_rate", "mean_prediction", "loss_increase", "standard_error"} == set(
-        dropped.metrics
-    )
+    scores = {"log_loss", "auc", "brier", "base_rate", "mean_prediction", "calibration_error"}
+    assert set(dropped.metrics) == scores | {"low", "high", "loss_increase", "standard_error"}
+    assert dropped.metrics["low"] < dropped.metrics["log_loss"] < dropped.metrics["high"]
     assert dropped.effect > 0.05
 
 
@@ -185,6 +185,23 @@ async def test_late_orphaned_duplicated_cancelled_and_diverted_flights_are_each_
     desk = await (await Desk(Topics().add(said)).start()).read_all()
     last = desk.matured[-1]
     assert (last.matured, last.expired, last.late, last.orphaned, last.duplicated, last.pending) == (2, 3, 1, 1, 1, 0)
+
+
+async def test_a_late_label_counts_in_the_window_that_is_open_when_it_comes_and_once() -> None:
+    """100 flights land in time, 100 after `label.within`, each told twice: one window of 200."""
+    said: list[tuple[str, Any, int]] = []
+    for flight in range(200):
+        landed = day(1) + (2 if flight < 100 else 26) * HOUR
+        said += [("millstream-predictions", prediction(f"f{flight}", day(1)), 0)]
+        said += [("flights-landed", landing(f"f{flight}", landed), landed)]
+        said += [("flights-landed", landing(f"f{flight}", landed + HOUR, late=False), landed + HOUR)]
+    said += [("millstream-predictions", prediction("later", day(4)), 0)]
+    desk = await (await Desk(Topics().add(said)).start()).read_all()
+    (verdict,) = [one for one in desk.verdicts if one.kind is WindowKind.PERFORMANCE]
+    assert (verdict.rows, verdict.metrics["base_rate"]) == (200, 1.0)
+    assert from_datetime(verdict.end) == day(2) + 2 * HOUR
+    counts = desk.judging._fold.loops[LOOP].join.counts
+    assert (counts.matured, counts.late, counts.duplicated) == (100, 100, 200)
 
 
 async def test_an_answer_that_is_delivered_twice_counts_once() -> None:

@@ -123,6 +123,18 @@ async def test_a_challenger_that_gives_no_answer_is_unfit_after_ten_questions(fa
     assert dict(record.headers)["ce_causationid"] == b"prediction-flight-15857-9"
 
 
+async def test_one_batch_that_came_too_late_is_no_unfit_challenger() -> None:
+    def late(n: int, at: int) -> tuple[str, Any, int]:
+        return PREDICTIONS.name, prediction(f"f{n}", at, other=other), at
+
+    other = OtherAnswer(version="2", role="challenger", failure="late")
+    batches = [late(n, JUNE + n // 50 * MINUTE) for n in range(100)]
+    desk = await told([*batches, (PREDICTIONS.name, prediction("last", JUNE + DAY), 0)])
+    assert [verdict.finding for verdict in trials(desk)] == [TrialFinding.UNDECIDED]
+    desk = await told([*batches, late(100, JUNE + 5 * MINUTE), (PREDICTIONS.name, prediction("last", JUNE + DAY), 0)])
+    assert trials(desk)[0].reason == "101 of 101 questions failed: late 101; 1 > 0.01"
+
+
 async def test_a_slow_challenger_is_unfit() -> None:
     desk = await told(flights(600, fault={"ms": 0.7}))
     assert first(desk, TrialFinding.UNFIT).questions == 500

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from millstream.contracts.topics import PREDICTIONS
 from millstream.runtime.publisher import Outgoing
 from millstream.runtime.service import Service, serve
 from millstream_serving.adapters.memory import MemoryFeatures, MemoryFeatureStore, MemoryFreshness, MemoryRuntime
@@ -38,7 +39,8 @@ def main() -> int:
 
     async def last_words(records: Sequence[Outgoing]) -> None:
         await publish(records)
-        os.kill(os.getpid(), signal.SIGKILL)
+        if any(record.topic == PREDICTIONS.name for record in records):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     if os.environ.get("SERVING_DIES"):
         service.publisher.publish = last_words  # type: ignore[method-assign]

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import (
     Cause,
     Event,
+    Finding,
     ModelRef,
     ModelState,
     Outcome,
     RetrainDecided,
+    RetrainRequested,
+    RolloutMoved,
+    Step,
     TrainingFinished,
     TrainingStarted,
     decode_event,
 )
-from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS, dead_letter_topic
+from millstream.contracts.times import from_datetime, now
+from millstream.contracts.topics import MODELS, REPLICAS, RETRAIN, TRAINING, VERDICTS, dead_letter_topic
 from millstream.runtime.publisher import Outgoing
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics, our_topics
 from millstream_trainer.adapters.memory import MemoryEnds, MemoryExecutor
 from millstream_trainer.adapters.mlflow_tracker import MlflowTracker
 from millstream_trainer.app import create_app
+from millstream_trainer.domain.rollout import entered
 from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.domain.state import LoopState
 from millstream_trainer.ports import Executor
 from millstream_trainer.settings import Settings
 from millstream_trainer.subscribers import GROUP
+
+from .test_trainer_rollout import STEPS
+from .trainer_kit import judged, obeyed, ref
 
 Until = Callable[..., Any]
 
@@ -48,7 +60,7 @@ async def settings(kafka: Any, harbour: Path, tmp_path: Path) -> Settings:
     """A trainer on topics emptied of other tests: each test has its own Kafka topics by deleting what was there."""
     from aiokafka.admin import AIOKafkaAdminClient
 
-    ours = [TRAINING, MODELS, VERDICTS, RETRAIN]
+    ours = [TRAINING, MODELS, VERDICTS, RETRAIN, REPLICAS]
     dead = [dead_letter_topic(topic.name, GROUP) for topic in (VERDICTS, RETRAIN)]
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
@@ -121,6 +133,16 @@ async def finished(settings: Settings, runs: int) -> list[TrainingFinished]:
             await asyncio.sleep(0.2)
 
 
+async def revision(settings: Settings, revision: int) -> ModelState:
+    """The model state of that revision, once it is published."""
+    async with asyncio.timeout(30):
+        while True:
+            for state in await said(settings, MODELS.name):
+                if isinstance(state, ModelState) and state.revision == revision:
+                    return state
+            await asyncio.sleep(0.1)
+
+
 async def ready(service: Service, until: Until) -> None:
     await until(lambda: not service.health.not_ready())
 
@@ -160,6 +182,79 @@ async def test_a_trainer_that_ends_in_the_middle_of_a_run_takes_it_up_again(
         await ready(service, until)
         (ended,) = await finished(settings, 1)
     assert (ended.outcome, ended.attempt, ended.version) == (Outcome.PROMOTED, 2, "1")
+
+
+async def test_a_trial_on_kafka_goes_on_after_a_restart_and_a_person_and_a_replica_end_it(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await finished(settings, 1)
+        await say(service, VERDICTS.name, tides.judged(20))
+        _, ended = await finished(settings, 2)
+        assert ended.outcome is Outcome.ON_TRIAL
+        await say(service, VERDICTS.name, judged(tides.day(22), "2", "1", pairs=1000))
+        await revision(settings, 3)
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, judged(tides.day(23), "2", "1", pairs=1500))
+        assert (await revision(settings, 4)).share == 0.5
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://trainer") as client:
+            wish = {"by": "Ada", "reason": "the harbour said so"}
+            assert (await client.post("/v1/loops/tides/freeze", json=wish)).status_code == 202
+            assert (await revision(settings, 5)).frozen == "Ada: the harbour said so"
+            assert (await client.post("/v1/loops/tides/unfreeze", json=wish)).status_code == 202
+            await revision(settings, 6)
+        await say(service, REPLICAS.name, obeyed(5, refused=6, at=now()))
+        taken_back = await revision(settings, 7)
+    assert (taken_back.step, taken_back.challenger) == (Step.REJECTED, None)
+    moved = [event for event in await said(settings, TRAINING.name) if isinstance(event, RolloutMoved)]
+    assert [one.revision for one in moved] == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_state_that_the_journal_announced_is_there_after_a_restart(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    """As if the trainer had been killed between the step and its state."""
+    moved = entered(LoopState(loop="tides"), ref("1"), STEPS, at=from_datetime(tides.day(10)), reason="better")
+    assert moved is not None
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, TRAINING.name, moved)
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        assert await revision(settings, 1) == moved.led_to
+
+
+async def test_a_request_that_waits_survives_a_restart_and_is_decided_once(
+    settings: Settings, tides: Any, until: Until, harbour: Path, tmp_path: Path
+) -> None:
+    """An alert at night, a restart, the morning."""
+    quiet = tmp_path / "quiet"
+    shutil.copytree(harbour, quiet)
+    loop = quiet / "loops" / "tides.yaml"
+    loop.write_text(loop.read_text() + "retrain: {quiet: ['22:00-06:00']}\n")
+    settings = settings.model_copy(update={"project": quiet})
+    alert = RetrainRequested(
+        id="alert", loop="tides", cause=Cause.ALERT, by="Alertmanager", reason="TidesOff", at=tides.day(20.95)
+    )
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await say(service, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
+        await finished(settings, 1)
+        await say(service, RETRAIN.name, alert)
+        trainer = httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://trainer")
+        async with trainer as client, asyncio.timeout(30):
+            while (await client.get("/v1/loops")).json()["loops"][0]["waiting"] is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, VERDICTS.name, tides.judged(21.5, Finding.HEALTHY))
+        await finished(settings, 2)
+    decided = [event for event in await said(settings, TRAINING.name) if isinstance(event, RetrainDecided)]
+    assert [(one.request, one.at) for one in decided][1:] == [("alert", tides.day(21.5))]
 
 
 async def test_strangers_records_go_to_the_dead_letters_and_the_rest_is_heard(

@@ -130,6 +130,14 @@ async def test_better_waits_for_no_steps_end(office: Office, tides: Any, until: 
         assert standing(office) == (Step.CANARY, "1", "2", step)
 
 
+async def test_one_word_is_one_step_however_often_it_is_heard(office: Office, tides: Any, until: Until) -> None:
+    await on_trial(office, tides, until)
+    better = judged(tides.day(21), "2", "1", BETTER, pairs=300)
+    for _ in range(3):
+        await office.trainer.hear(better)
+    assert standing(office) == (Step.CANARY, "1", "2", 0.1)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("finding", [WORSE, UNFIT])
 async def test_worse_or_unfit_ends_a_trial_at_any_step(

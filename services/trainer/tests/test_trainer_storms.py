@@ -215,11 +215,18 @@ async def test_in_any_storm_one_run_at_a_time_within_budget_one_answer_each_and_
 
 
 def one_run_at_a_time(said: list[Event]) -> None:
+    """And no run while a challenger is on trial, which never begins while a person holds the loop."""
     open_runs: set[str] = set()
+    models: ModelState | None = None
     for event in said:
         if isinstance(event, RetrainDecided) and event.decision is Decision.ACCEPTED:
             assert not open_runs, f"{event.run} was accepted while {open_runs} ran"
+            assert models is None or not (models.challenger or models.frozen or models.pinned)
             open_runs.add(event.run or "")
+        elif isinstance(event, RolloutMoved):
+            forward = event.step in (Step.SHADOW, Step.CANARY) or (event.step is Step.CHAMPION is not event.before)
+            assert not (forward and models is not None and not event.by and (models.frozen or models.pinned))
+            models = event.led_to
         elif isinstance(event, TrainingStarted):
             assert event.run in open_runs
         elif isinstance(event, TrainingFinished):

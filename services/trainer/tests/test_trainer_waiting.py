@@ -62,6 +62,15 @@ def test_drift_waits_until_its_days_have_labels(rules: Rules, tides: Any) -> Non
     assert desk.state.waiting is None
 
 
+def test_an_older_count_that_comes_again_takes_no_labels_away(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500)
+    desk.hears(tides.matured(20, 8000))
+    desk.hears(tides.matured(15, 6000))
+    desk.hears(tides.judged(20.5, id="drift"))
+    assert desk.hears(tides.matured(21, 8400)) is None
+    assert desk.hears(tides.matured(22, 8500)) is not None
+
+
 def test_labels_that_never_come_end_the_wait(rules: Rules, tides: Any) -> None:
     desk = served(rules, tides, mature=500, mature_longest=5 * DAY)
     desk.hears(tides.judged(20, id="drift"))

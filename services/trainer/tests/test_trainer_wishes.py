@@ -1,4 +1,4 @@
-"""A person's word: rollback, pin, freeze, approval; over HTTP and as the dispatcher hears it. And alerts."""
+"""A person's word: rollback, pin, freeze, approval; over HTTP and as the dispatcher hears it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from millstream.contracts.events import (
     ModelState,
     Outcome,
     RetrainDecided,
-    RetrainRequested,
     RolloutAction,
     RolloutMoved,
     RolloutRequested,
@@ -304,97 +303,6 @@ async def test_the_view_shows_trial_watch_holds_and_replicas(
         "Ada: the harbour said so",
     )
     assert (loop["watch"]["version"], loop["watch"]["against"], loop["watch"]["pairs"]) == ("2", "1", 2100)
-
-
-def alert(loop: str | None = "tides", status: str = "firing", fingerprint: str = "f1") -> dict[str, Any]:
-    """As Alertmanager 0.27 posts it."""
-    labels = {"alertname": "TidesOff", "severity": "page"} | ({} if loop is None else {"loop": loop})
-    return {
-        "status": status,
-        "labels": labels,
-        "annotations": {"summary": "a third of the ships is late"},
-        "startsAt": "2013-06-01T12:00:00.123Z",
-        "endsAt": "0001-01-01T00:00:00Z",
-        "generatorURL": "http://prometheus/graph",
-        "fingerprint": fingerprint,
-    }
-
-
-def webhook(*alerts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "version": "4",
-        "groupKey": "{}:{}",
-        "truncatedAlerts": 0,
-        "status": "firing",
-        "receiver": "millstream",
-        "groupLabels": {},
-        "commonLabels": {},
-        "commonAnnotations": {},
-        "externalURL": "http://alertmanager",
-        "alerts": list(alerts),
-    }
-
-
-async def test_a_firing_alert_asks_once_however_often_it_is_repeated(client: httpx.AsyncClient, office: Office) -> None:
-    answers = [await client.post("/v1/alerts", json=webhook(alert(), alert(status="resolved"))) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [202, 202]
-    first, second = office.announcer.of(RetrainRequested)
-    assert first == second
-    assert (first.cause, first.by, first.reason) == (
-        Cause.ALERT,
-        "Alertmanager",
-        "TidesOff: a third of the ships is late",
-    )
-    assert answers[0].json() == {"requests": [first.id]}
-
-
-async def test_an_alert_becomes_a_run(client: httpx.AsyncClient, office: Office, tides: Any, until: Until) -> None:
-    causes = tides.rules.causes | {Cause.ALERT}
-    office.trainer.rules["tides"] = replace(tides.rules, causes=causes)  # type: ignore[index]
-    async with office.at_work():
-        await office.trainer.hear(tides.matured(10))
-        await until(office.ended())
-        await office.trainer.hear(tides.matured(20))
-        await client.post("/v1/alerts", json=webhook(alert()))
-        (asked,) = office.announcer.of(RetrainRequested)
-        await office.trainer.hear(asked)
-        await until(office.ended(2))
-    assert (last_decision(office).cause, last_decision(office).decision) == (Cause.ALERT, Decision.ACCEPTED)
-
-
-async def test_an_alert_that_is_over_asks_nothing(client: httpx.AsyncClient, office: Office) -> None:
-    answer = await client.post("/v1/alerts", json=webhook(alert(loop=None, status="resolved")))
-    assert (answer.status_code, answer.json(), office.announcer.said) == (202, {"requests": []}, [])
-
-
-async def test_an_annotation_may_name_the_loop(client: httpx.AsyncClient, office: Office) -> None:
-    one = alert(loop=None)
-    one["annotations"]["loop"] = "tides"
-    assert (await client.post("/v1/alerts", json=webhook(one))).status_code == 202
-    assert office.announcer.of(RetrainRequested)[0].loop == "tides"
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "says"),
-    [
-        ({"by": "Ada"}, 422, "Alertmanager's webhook of version 4 is expected here: /version: Field required"),
-        ({**webhook(alert()), "version": "3"}, 422, "/version: Input should be '4'"),
-        (
-            webhook(alert(loop=None)),
-            422,
-            "alert 'TidesOff' names no loop; give its rule a label like loop: flight-delay",
-        ),
-        (webhook(alert(), alert(loop="winds", fingerprint="f2")), 404, "no loop 'winds'; the project has tides"),
-        (webhook(*[alert()] * 1001), 422, "/alerts: List should have at most 1000 items"),
-    ],
-    ids=["something else", "version 3", "no loop", "unknown loop", "too many"],
-)
-async def test_what_is_no_alert_for_us_is_refused_whole(
-    client: httpx.AsyncClient, office: Office, body: dict[str, Any], status: int, says: str
-) -> None:
-    answer = await client.post("/v1/alerts", json=body)
-    assert (answer.status_code, office.announcer.said) == (status, [])
-    assert says in answer.json()["message"]
 
 
 async def test_the_documentation_shows_bodies_that_are_taken(

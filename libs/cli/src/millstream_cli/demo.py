@@ -15,6 +15,7 @@ from rich.table import Table
 
 from millstream.project import Project
 from millstream_cli.errors import CommandFailed
+from millstream_cli.journal import write_file
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
@@ -36,7 +37,8 @@ async def demo(
     # An interrupted run leaves no figures, least of all those of the run before.
     if not project.loops:
         raise CommandFailed(f"{project.path} has no loop, and a demo is of one; start it with: millstream up")
-    (out / "demo.json").unlink(missing_ok=True)
+    for old in ("demo.json", "journal.jsonl"):
+        (out / old).unlink(missing_ok=True)
     began = time.perf_counter()
     mill = Mill(
         project=project,
@@ -70,12 +72,14 @@ async def demo(
         places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
         figures = await summarise(project, loop, recording, ticks, replayed.story, places)
         figures |= _costs(mill, replayed, ticks, started - began, time.perf_counter() - began)
+        figures["loop"] = loop.name
         figures["restarts"] = sum(mill.restarts.values())
         figures["broken_promises"] = broken_promises(figures)
     finally:
         console.print("[dim]stopping[/dim]")
         await asyncio.to_thread(mill.stop)
     figures = {name: finite(value) for name, value in figures.items()}
+    write_file(out / "journal.jsonl", replayed.story.told)
     (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str, allow_nan=False) + "\n")
     show(figures, console, out)
     return figures
@@ -144,7 +148,8 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
         row("AUC", _score(f["auc"]), f"{kept} {_score(f['static_auc'])}")
     else:
         row("log loss", "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before")
-    row("retrains", f["retrains"], f"{f['promotions']} promoted, {f['rejections']} rejected by the gate")
+    ended = f"{f['rejections_by_gate']} rejected by the gate, {f['rejections_by_trial']} in trial"
+    row("retrains", f["retrains"], f"{f['promotions']} promoted, {ended}, {f['rollbacks']} rolled back")
     row(
         "online = offline",
         _difference(f["skew_max"]),
@@ -162,6 +167,7 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
         console.print(f"BROKEN: {promise}", style="bold red", soft_wrap=True)
     console.print(
         f"\nEverything, with the timeline of verdicts, decisions, runs and models: {out / 'demo.json'}\n"
+        f"Why the last model came about:         millstream why {f['loop']} --from {out / 'journal.jsonl'}\n"
         "Keep a mill running and look around:  make up\n"
         "Ask it something:                     millstream status, then the addresses it prints"
     )

@@ -19,6 +19,7 @@ from millstream_cli.features_commands import (
     features_app,
 )
 from millstream_cli.lake_commands import lake_app
+from millstream_cli.loop_commands import add_to as add_loop_commands
 from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
 from millstream_cli.shell import guarded as _interruptible
 from millstream_cli.shell import load as _project
@@ -258,6 +259,8 @@ def topics(
         created = _run(ensure_topics(kafka, specs))
     print(f"{len(created)} created, {len(specs) - len(created)} were there")
 
+
+add_loop_commands(app)
 
 if __name__ == "__main__":
     app()

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from millstream_cli.loop_lines import lines_of
 from millstream_cli.meters import Meters
 from millstream_cli.mill import MillState
 from millstream_cli.probes import missing_of
@@ -54,7 +56,8 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     if views:
         console.print(_freshness(views))
     for loop in loops:
-        console.print(_line(loop), soft_wrap=True)
+        for line in lines_of(loop):
+            console.print(Text(line), soft_wrap=True)
     for name in unfilled:
         console.print(_remedy(name, views), soft_wrap=True)
 
@@ -118,14 +121,3 @@ async def _unfilled(state: MillState) -> list[str]:
         return []
     finally:
         await store.close()
-
-
-def _line(loop: dict[str, Any]) -> str:
-    champion, decision, running = loop["champion"], loop["last_decision"], loop["running"]
-    says = [
-        f"{loop['loop']}: " + (f"champion is version {champion['version']}" if champion else "no model yet"),
-        f"run {running['run']} under way" if running else "",
-        f"last decision: {decision['decision']} ({decision['cause']}), {decision['reason']}" if decision else "",
-        f"next schedule {loop['next_schedule']}" if loop["next_schedule"] else "",
-    ]
-    return "; ".join(one for one in says if one)

@@ -8,23 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import (
+    ChallengerJudged,
     Decision,
-    Event,
     LabelsMatured,
     ModelState,
-    Outcome,
     RetrainDecided,
+    RolloutMoved,
     TrainingFinished,
     WindowJudged,
-    decode_event,
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
 from millstream_cli.errors import Stuck
+from millstream_cli.journal import Told, row_of, told_of
 
 READ_WITHIN = 120.0
 """Seconds to read what is in the topics: thousands of records a year, and Kafka may be away for a while."""
@@ -32,15 +30,8 @@ RUN_WITHIN = 7200.0
 """Seconds that a run may take; the trainer gives up each of its attempts after half an hour."""
 
 TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS))
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One event of the story."""
-
-    id: str
-    caused_by: str | None
-    event: Event
+VERDICT = WindowJudged | LabelsMatured | ChallengerJudged
+"""Said again and again, whether anything comes of it or not."""
 
 
 @dataclass
@@ -98,15 +89,11 @@ class Story:
             await asyncio.sleep(0)
 
     def _tell(self, record: Any) -> None:
-        try:
-            envelope = envelope_of(record.headers)
-            event = decode_event(envelope.type, record.value or b"")
-        except (ValueError, RecursionError):
-            return  # somebody else's record in our topic: the services dead-letter it
-        if event is None or envelope.id in self._seen:
+        told = told_of(record.headers, record.value)
+        if told is None or told.id in self._seen:
             return
-        self._seen.add(envelope.id)
-        told = Told(envelope.id, envelope.causation_id, event)
+        self._seen.add(told.id)
+        event = told.event
         if isinstance(event, RetrainDecided):
             if event.decision is Decision.ACCEPTED and event.run is not None:
                 self.open_runs[event.run] = event
@@ -119,17 +106,9 @@ class Story:
         self.told.append(told)
         self.on_event(told)
 
-    def count(self, outcome: Outcome) -> int:
-        return sum(1 for t in self.told if isinstance(t.event, TrainingFinished) and t.event.outcome is outcome)
-
     def timeline(self) -> list[dict[str, Any]]:
-        """Verdicts that led to something, decisions, runs and models, with their ids and causes; in stream time."""
+        """Verdicts that led to something, decisions, runs, steps and models, with their ids and causes; in stream time."""
         causes = {t.event.request for t in self.told if isinstance(t.event, RetrainDecided)}
-        rows = []
-        for t in self.told:
-            event = t.event
-            if isinstance(event, WindowJudged | LabelsMatured) and t.id not in causes:
-                continue
-            body = msgspec.to_builtins(event)
-            rows.append({"id": t.id, "caused_by": t.caused_by, "type": event.type_name} | body)
+        causes |= {t.caused_by for t in self.told if isinstance(t.event, RolloutMoved) and t.caused_by}
+        rows = [row_of(t) for t in self.told if not isinstance(t.event, VERDICT) or t.id in causes]
         return sorted(rows, key=lambda row: str(row.get("at", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from millstream.contracts.events import Decision, ModelState, Outcome, RetrainDecided
+from millstream.contracts.events import Decision, ModelState, RetrainDecided, Step
 from millstream.contracts.times import to_rfc3339
 from millstream.project import Loop, Project
 from millstream.runtime.packages import PackageStore
 from millstream_cli.comparison import Skew, measure_skew, sample
+from millstream_cli.incidents import Fate
+from millstream_cli.loop_events import loop_of
 from millstream_cli.offsets import Offsets
 from millstream_cli.predictions import PredictionLog, read_predictions
 from millstream_cli.recording import Recording
@@ -171,14 +174,21 @@ def _static(answers: pl.DataFrame, story: Story, places: Places) -> np.ndarray:
 
 
 def _decisions(story: Story) -> dict[str, int]:
-    accepted = [
-        t.event for t in story.told if isinstance(t.event, RetrainDecided) and t.event.decision is Decision.ACCEPTED
-    ]
+    accepted = [t for t in story.told if isinstance(t.event, RetrainDecided) and t.event.decision is Decision.ACCEPTED]
+    loops = {told.loop for told in story.told}
+    runs = [run for name in loops for one in loop_of(story.told, name).incidents for run in one.runs]
+    fates = Counter(run.fate for run in runs)
+    gate, trial = fates[Fate.REJECTED_BY_GATE], fates[Fate.REJECTED_IN_TRIAL]
+    steps = [move.step for run in runs for move in run.moves]
     return {
         "retrains": len(accepted),
-        "promotions": story.count(Outcome.PROMOTED),
-        "rejections": story.count(Outcome.REJECTED),
-        "failed_runs": story.count(Outcome.FAILED),
+        "promotions": sum(run.promoted_at is not None for run in runs),
+        "rejections": gate + trial,
+        "rejections_by_gate": gate,
+        "rejections_by_trial": trial,
+        "trials": sum(any(move.step in (Step.SHADOW, Step.CANARY) for move in run.moves) for run in runs),
+        "rollbacks": steps.count(Step.ROLLED_BACK),
+        "failed_runs": fates[Fate.FAILED],
     }
 
 

@@ -20,10 +20,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from millstream.contracts.events import Decision, Finding, ModelState, RetrainDecided, TrainingFinished, WindowJudged
+from millstream.contracts.events import (
+    Finding,
+    ModelState,
+    RetrainDecided,
+    RolloutMoved,
+    Step,
+    TrainingFinished,
+    WindowJudged,
+)
 from millstream.contracts.times import to_datetime
+from millstream_cli.journal import Told
 from millstream_cli.meters import Reading
-from millstream_cli.story import Told
+from millstream_cli.telling import step_of
 from millstream_cli.ticks import Tick
 
 PLAIN_EVERY = 10.0
@@ -36,16 +45,23 @@ def line_of(told: Told) -> str | None:
     if isinstance(event, WindowJudged) and event.finding not in (Finding.HEALTHY, Finding.SUSPECTED):
         return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
     if isinstance(event, RetrainDecided):
-        mark = {Decision.ACCEPTED: "accepted", Decision.COALESCED: "coalesced", Decision.DECLINED: "declined"}
-        return f"{event.at:%Y-%m-%d %H:%M}  trainer  {mark[event.decision]} ({event.cause}): {event.reason}"
+        return f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.decision} ({event.cause}): {event.reason}"
     if isinstance(event, TrainingFinished):
         version = f" version {event.version}" if event.version else ""
         return (
             f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.outcome}{version} after {event.seconds:.1f} s: {event.reason}"
         )
-    if isinstance(event, ModelState) and event.champion:
+    if isinstance(event, RolloutMoved):
+        step = step_of(event.step, event.share)
+        return f"{event.at:%Y-%m-%d %H:%M}  rollout  version {event.version}: {step}: {event.reason}"
+    if isinstance(event, ModelState) and event.champion and _is_new(event):
         return f"{event.at:%Y-%m-%d %H:%M}  serving  champion is version {event.champion.version}"
     return None
+
+
+def _is_new(state: ModelState) -> bool:
+    """Whether another model answers from now on: a trial's steps and the end of a watch are states, too."""
+    return state.step in (Step.CHAMPION, Step.ROLLED_BACK) and state.since in (None, state.at)
 
 
 class ReplayView:

@@ -144,12 +144,12 @@ def distinct_counts(owners: Ints, ranks: Floats, n: int) -> Ints:
     z = REGISTERS * _tau(1 - counts[:, -1] / REGISTERS)
     for rank in range(_REST, 0, -1):
         z = 0.5 * (z + counts[:, rank])
-    z = z + REGISTERS * _sigma(counts[:, 0] / REGISTERS)
+    z = z + REGISTERS * sigma(counts[:, 0] / REGISTERS)
     estimate = REGISTERS * REGISTERS / (2 * math.log(2) * z)
     return np.rint(estimate).astype(np.int64)
 
 
-def _sigma(x: Floats) -> Floats:
+def sigma(x: Floats) -> Floats:
     """x + sum of x^(2^k) 2^(k-1) for k = 1, 2, ...; infinite at 1 (no register was ever set)."""
     with np.errstate(over="ignore"):
         y, z = np.ones_like(x), x.copy()

@@ -6,6 +6,7 @@ import time
 
 from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
+from millstream.project.drift import Span
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
@@ -16,6 +17,7 @@ from millstream_drift.api import routes
 from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.trials import TrialRules
+from millstream_drift.domain.windows import MOST_ROWS
 from millstream_drift.handlers import Judging
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.settings import Settings
@@ -27,14 +29,19 @@ def rules_of(loop: Loop) -> Rules:
     drift, rollout, guards = loop.drift, loop.rollout, loop.rollout.guards
     return Rules(
         loop=loop.name,
-        window=drift.window,
-        columns=frozenset(drift.columns) if drift.columns is not None else None,
+        asked=loop.predict.on,
+        window=MOST_ROWS if isinstance(drift.window, Span) else drift.window,
+        span=drift.window.micros if isinstance(drift.window, Span) else 0,
+        columns=frozenset(drift.columns) if isinstance(drift.columns, tuple) else None,
+        important=drift.columns == "important",
         psi=drift.psi,
         agree=drift.confirm.agree,
         windows=drift.confirm.windows,
         drop=drift.performance.drop,
         within=loop.label.within,
         task=Task(loop.model.task),
+        estimate=drift.estimate,
+        report_every=drift.report_every,
         trials=TrialRules(
             task=Task(loop.model.task),
             slices=loop.gate.slices,

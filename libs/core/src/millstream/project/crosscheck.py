@@ -125,7 +125,8 @@ def _feature_faults(loop: Loop, asked: Stream | None, catalogue: FeatureCatalogu
             message = f"FeatureService {name!r} is looked up by {key!r}, which stream {loop.predict.on} does not carry"
             yield Fault(path=path, message=message, remedy=nearest(key, carried))
     columns = [*loop.predict.inputs, *features]
-    for position, column in enumerate(loop.drift.columns or ()):
+    watched = loop.drift.columns
+    for position, column in enumerate(watched if isinstance(watched, tuple) else ()):
         if column not in columns:
             place = ("drift", "columns", position)
             message, remedy = f"{column!r} is neither an input nor a feature", nearest(column, columns)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from millstream.contracts.tasks import Task
 from millstream.project.drift import Drift
 from millstream.project.gate import Gate
 from millstream.project.label import Label
@@ -47,6 +48,7 @@ class Loop(BaseModel):
             *self._schedule_faults(),
             *self._label_faults(),
             *self._trial_faults(),
+            *self.drift.faults(Task(self.model.task)),
             *self.retrain.faults(),
         ]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from millstream.contracts.events import Event, PredictionServed, QuestionUnanswered, decode_event
+from millstream.contracts.events import Event, QuestionUnanswered, decode_event
 from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
 from millstream.contracts.topics import PREDICTIONS
@@ -15,6 +15,7 @@ from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Record
 from millstream.runtime.user_events import read_event
+from millstream_drift.adapters.served import TYPE, Served, decode_served
 from millstream_drift.domain.baseline import category
 from millstream_drift.domain.events import Heard, Label, Other, Question
 from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN_FUTURE, NO_ANSWER, NOT_OURS
@@ -44,6 +45,7 @@ class KafkaEvents:
         self._metrics = metrics
         self._clock = clock
         self._patience = patience
+        self._tasks = {name: Task(loop.model.task) for name, loop in loops.items()}
         self._labelled: dict[str, list[Loop]] = {}
         for loop in loops.values():
             self._labelled.setdefault(loop.label.stream, []).append(loop)
@@ -61,7 +63,7 @@ class KafkaEvents:
 
     def _prediction(self, record: Record) -> list[tuple[str, Heard]]:
         event = self._decode(record)
-        if not isinstance(event, PredictionServed | QuestionUnanswered):
+        if not isinstance(event, Served | QuestionUnanswered):
             self._metrics.unknown_type.inc()
             return []
         if event.loop not in self._loops:
@@ -73,7 +75,7 @@ class KafkaEvents:
         if isinstance(event, QuestionUnanswered):
             return [(event.loop, Question(asked_at, event.id, event.key, None, {}, ()))]
         loop = self._loops[event.loop]
-        task = Task(loop.model.task)
+        task = self._tasks[loop.name]
         if not is_answer(task, event.output):
             raise RejectEvent(NO_ANSWER, f"output is {str(event.output)[:200]}, which is no answer of task {task}")
         other = event.other
@@ -93,24 +95,26 @@ class KafkaEvents:
             baseline.row(event.inputs, event.features),
             producer=event.producer,
             slices=tuple(category(event.inputs.get(name)) for name in loop.gate.slices),
-            ms=event.timings_ms.get("model", 0.0),
+            ms=event.timings_ms.model,
             other=None if other is None else Other(other.version, other.role, other.output, other.failure, other.ms),
             fallback=event.fallback,
         )
         return [(event.loop, question)]
 
-    def _decode(self, record: Record) -> Event | None:
+    def _decode(self, record: Record) -> Event | Served | None:
         kind = next((value for name, value in record.headers if name == "ce_type"), None)
         if kind is None:
             raise RejectEvent(NOT_OURS, f"no header ce_type; only serving writes to {record.topic}")
         try:
+            if kind == TYPE:
+                return decode_served(record.value or b"")
             return decode_event(kind.decode("ascii", "replace"), record.value or b"")
         except msgspec.ValidationError as error:
             raise RejectEvent(BAD_EVENT, str(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RejectEvent(BAD_JSON, str(error) or "nested too deeply") from error
 
-    def _is_lost(self, event: PredictionServed, asked_at: int) -> bool:
+    def _is_lost(self, event: Served, asked_at: int) -> bool:
         """Whether nobody can judge this version. Raises RetryLater while its announcement may be on its way."""
         name = event.loop, event.version
         if self._models.baseline(*name) is not None:
@@ -134,7 +138,7 @@ class KafkaEvents:
         for loop in self._labelled[record.topic]:
             value = loop.label.value(found.event)
             key = loop.label.key_of(found.event)
-            labels.append((loop.name, Label(time, id, key, _truth(Task(loop.model.task), value))))
+            labels.append((loop.name, Label(time, id, key, _truth(self._tasks[loop.name], value))))
         return labels
 
     def _possible(self, time: int, record: Record) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.judge import Rules, judge
@@ -48,7 +48,14 @@ class Fold:
         self.rules = rules
         self.merge = state.merge
         self.loops = {
-            name: LoopFold(name, within=one.within, window=one.window, trials=one.trials, state=state.loops.get(name))
+            name: LoopFold(
+                name,
+                within=one.within,
+                window=one.window,
+                span=one.span,
+                trials=one.trials,
+                state=state.loops.get(name),
+            )
             for name, one in rules.items()
         }
         """Loops that left the project are forgotten, new ones begin empty."""
@@ -74,13 +81,15 @@ class Fold:
             one
             for name, loop in self.loops.items()
             for found in loop.settle(settled)
-            for one in [self._say(name, loop, found, baseline_of)]
+            for one in self._say(name, loop, found, baseline_of)
         ]
         return sorted(said, key=lambda one: (one.event.at, one.event.loop))
 
-    def _say(self, name: str, loop: LoopFold, found: Fact | Window, baseline_of: BaselineOf) -> Said:
+    def _say(self, name: str, loop: LoopFold, found: Fact | Window, baseline_of: BaselineOf) -> list[Said]:
         if isinstance(found, Fact):
-            return Said(event=found.event, cause=found.cause)
-        verdict = judge(found, baseline_of(name, found.version), self.rules[name], loop.memory[found.kind])
-        wanted = found if found.kind is WindowKind.INPUTS and verdict.report is not None else None
-        return Said(event=verdict, cause=found.last, window=wanted)
+            return [Said(event=found.event, cause=found.cause)]
+        at, baseline = loop.windows.closed_at(found), baseline_of(name, found.version)
+        return [
+            Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)
+            for verdict in judge(found, at, baseline, self.rules[name], loop.memory)
+        ]

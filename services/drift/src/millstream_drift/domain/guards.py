@@ -9,11 +9,15 @@ import msgspec
 import numpy as np
 
 from millstream.contracts.events import TrialCheck
+from millstream.contracts.times import SECOND
 from millstream_drift.domain.events import Cell
 from millstream_drift.domain.psi import psi
 
 FAILURES = 10
 """Failures before their share counts: an accident is no model that fails. One that always raises is out after ten questions."""
+MOMENTS = 3
+"""Seconds of stream time with a failure before their share counts: a machine that stands still for a moment makes a whole batch
+late, however many questions are in it."""
 TIMED = 500
 """Questions before the times count: one pause of 100 ms in so many moves the mean of a tenth of a millisecond to three."""
 BINNED = 500
@@ -41,6 +45,10 @@ class Guards(msgspec.Struct, array_like=True):
     """Questions that the newer one was asked."""
     failed: dict[str, int] = {}
     """Of them failed, by how: `raised`, `late`, `not_finite`."""
+    moments: int = 0
+    """Seconds of stream time in which any did."""
+    failed_at: int = -1
+    """The last of these."""
     answered: int = 0
     """Questions that both answered."""
     newer_ms: float = 0.0
@@ -55,8 +63,11 @@ class Guards(msgspec.Struct, array_like=True):
     shift: float = 0.0
     """PSI between the answers at the last look."""
 
-    def fail(self, how: str) -> None:
+    def fail(self, how: str, time: int) -> None:
+        """The newer one gave no answer to a question of `time` (microseconds)."""
         self.asked += 1
+        if time // SECOND != self.failed_at:
+            self.moments, self.failed_at = self.moments + 1, time // SECOND
         self.failed[how] = self.failed.get(how, 0) + 1
 
     def answer(self, newer: Cell, older: Cell, newer_ms: float, older_ms: float) -> None:
@@ -83,13 +94,14 @@ class Guards(msgspec.Struct, array_like=True):
         """Every guard with its numbers."""
         failed = sum(self.failed.values())
         share = failed / self.asked if self.asked else 0.0
+        few = failed < FAILURES or self.moments < MOMENTS
         hows = ", ".join(f"{how} {count}" for how, count in sorted(self.failed.items()))
         slower = self.newer_ms / self.older_ms if self.older_ms > 0 else 0.0
         newer, older = (total / max(self.answered, 1) for total in (self.newer_ms, self.older_ms))
         return [
             TrialCheck(
                 name="failures",
-                passed=failed < FAILURES or share <= bounds.failures,
+                passed=few or share <= bounds.failures,
                 value=share,
                 bound=bounds.failures,
                 detail=f"{failed} of {self.asked} questions failed" + (f": {hows}" if hows else ""),
@@ -114,7 +126,7 @@ class Guards(msgspec.Struct, array_like=True):
         """Whether any check fails; for every question, so without the words."""
         failed = sum(self.failed.values())
         return (
-            (failed >= FAILURES and failed > bounds.failures * self.asked)
+            (failed >= FAILURES and self.moments >= MOMENTS and failed > bounds.failures * self.asked)
             or (self.answered >= TIMED and self.newer_ms > bounds.slower * self.older_ms > 0)
             or self.shift > bounds.psi
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from millstream.contracts.events import Finding
@@ -10,40 +12,91 @@ VERSIONS = 16
 """Versions whose last windows are remembered; twice what has open windows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """What one more window makes of the memory."""
+
+    finding: Finding
+    """SUSPECTED, DETECTED, CLEARED, NOT_CLEARED or HEALTHY."""
+    agreeing: int
+    of: int
+    """So many of how many last windows are over the threshold."""
+    about: str | None = None
+    """Id of the verdict that began the incident of which CLEARED or NOT_CLEARED speaks."""
+
+
+class Past(msgspec.Struct, array_like=True):
+    """What is remembered of one version."""
+
+    born: int
+    """Versions are numbered as their first windows come: the higher one is the newer model."""
+    recent: list[bool] = []
+    """Whether its last windows were over the threshold, oldest first."""
+    incident: str = ""
+    """Id of the verdict that began its incident; empty when it is well."""
+    spoken: str = ""
+    """Incident of an older version on which it has given its word. It gives it once, however long both answer."""
+
+
 class Hysteresis(msgspec.Struct, array_like=True):
     """The memory of one loop and kind of window."""
 
-    recent: dict[str, list[bool]] = {}
-    """Per version: whether its last windows were over the threshold, oldest first."""
+    past: dict[str, Past] = {}
+    """Per version, the one with the latest window last."""
+    born: int = 0
     incident: str = ""
-    """Version whose windows were detected and not cleared since; empty when all is well."""
+    """Id of the verdict that began the last incident which no newer version and no better window has ended."""
+    of: int = 0
+    """The version, as it was born, that shows it."""
     reported: bool = False
     """A report was asked for since the first suspicion."""
+    reported_at: int = 0
+    """Stream time of the last window with a report (microseconds)."""
 
-    def weigh(self, version: str, over: bool, agree: int, windows: int) -> tuple[Finding, int, int]:
-        """Add a window: (SUSPECTED, DETECTED, CLEARED or HEALTHY; how many agree; of how many).
+    def weigh(self, version: str, id: str, over: bool, agree: int, windows: int) -> Weighed:
+        """Add a window; `id` is its verdict's.
 
-        A window of a newer version clears the incident of an older one: that is how a retrain is seen to cure.
+        The first fine window of a newer version clears the incident of an older one: that is how a retrain is seen to cure. It
+        is not cleared when that version shows it too, in as many windows of its own.
         """
-        recent = self.recent.pop(version, [])
-        self.recent[version] = recent = [*recent, over][-windows:]
-        while len(self.recent) > VERSIONS:
-            del self.recent[next(iter(self.recent))]
-        agreeing = sum(recent)
+        past = self._past(version)
+        past.recent = [*past.recent, over][-windows:]
+        agreeing, of = sum(past.recent), len(past.recent)
+        inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
         if over:
             if agreeing < agree:
-                return Finding.SUSPECTED, agreeing, len(recent)
-            self.incident = version
-            return Finding.DETECTED, agreeing, len(recent)
-        self.reported = False
-        if self.incident:
-            self.incident = ""
-            self.recent[version] = []
-            return Finding.CLEARED, agreeing, len(recent)
-        return Finding.HEALTHY, agreeing, len(recent)
+                return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of)
+            if inherited and not past.incident:
+                past.spoken = past.incident = inherited
+                self.of = past.born
+                return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
+            past.incident = past.incident or id
+            if not self.incident or past.born >= self.of:
+                self.incident, self.of = past.incident, past.born
+            return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of)
+        ended = past.incident or inherited
+        if not ended:
+            return Weighed(finding=Finding.HEALTHY, agreeing=agreeing, of=of)
+        past.spoken, past.incident, past.recent = ended, "", []
+        if self.incident == ended:
+            self.incident, self.of = "", 0
+        return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended)
 
-    def first_suspicion(self) -> bool:
-        """Whether nobody asked for a report since the last window that was fine; it counts as asked for now."""
-        first = not self.reported
-        self.reported = True
-        return first
+    def wants_report(self, now: int, suspicious: bool, every: int | None) -> bool:
+        """Whether a report is due: at the first suspicion since all was well, and on schedule. It counts as asked for now."""
+        first = suspicious and not self.reported
+        self.reported = suspicious
+        due = first or (every is not None and now - self.reported_at >= every)
+        if due:
+            self.reported_at = now
+        return due
+
+    def _past(self, version: str) -> Past:
+        past = self.past.pop(version, None)
+        if past is None:
+            self.born += 1
+            past = Past(self.born)
+        self.past[version] = past
+        while len(self.past) > VERSIONS:
+            del self.past[next(iter(self.past))]
+        return past

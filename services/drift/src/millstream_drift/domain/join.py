@@ -31,7 +31,7 @@ class Counts(msgspec.Struct, array_like=True):
     evicted: int = 0
 
 
-WAITING, MATURED, EXPIRED = 0, 1, 2
+WAITING, MATURED, EXPIRED, LATE = 0, 1, 2, 3
 
 
 class Asked(msgspec.Struct, array_like=True, gc=False):
@@ -144,7 +144,7 @@ class Join:
         return asked, None
 
     def tell(self, label: Label) -> list[Asked]:
-        """Take a label: the questions that it matured."""
+        """Take a label: the questions that it matured, or that it came too late for (LATE) and still says the truth of."""
         if label.value is None:
             self.counts.unlabelled += 1
             return []
@@ -158,22 +158,26 @@ class Join:
                 return []
             if asked:
                 self.counts.late += 1
+        late = [] if matured else [one for one in asked if one.state == EXPIRED]
+        for one in late:
+            one.state = LATE
         told = Told(
             label.id, label.key, label.time, label.value, max(label.time, self.clock) + self._within, used=bool(asked)
         )
         self._told[label.key] = told
         self._told_order.append(told)
         self._bound()
-        return matured
+        return matured or late
 
     @property
     def versions(self) -> set[str]:
-        """Versions whose answers may still find a label."""
-        return {asked.version for asked in self._waiting if asked.version is not None}
+        """Versions whose answers may still find a label, in time or late."""
+        both = (self._waiting, self._remembered)
+        return {asked.version for some in both for asked in some if asked.version is not None}
 
     def disown(self, version: str) -> None:
         """Questions of this version keep their labels, but nothing is scored for it."""
-        for asked in self._waiting:
+        for asked in (*self._waiting, *self._remembered):
             if asked.version == version:
                 asked.version = None
 

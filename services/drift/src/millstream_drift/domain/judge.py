@@ -1,31 +1,35 @@
-"""The verdict on a window: inputs against the reference, matured labels against the holdout."""
+"""The verdict on a window: inputs against the reference, matured labels against the holdout, estimates before the labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import ColumnDrift, Finding, WindowJudged, WindowKind
-from millstream.contracts.tasks import PROBABILITY, Task, row_loss
+from millstream.contracts.events import ColumnDrift, Finding, SlicePerformance, WindowJudged, WindowKind
+from millstream.contracts.tasks import Task
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
-from millstream_drift.domain.hysteresis import Hysteresis
+from millstream_drift.domain.estimate import calibrate, expected_losses
+from millstream_drift.domain.hysteresis import Weighed
+from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
+from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.psi import ColumnShift, shift
-from millstream_drift.domain.score import score
+from millstream_drift.domain.score import losses, metrics, one_class
+from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
-from millstream_drift.domain.windows import Window
+from millstream_drift.domain.windows import MINIMUM_ROWS, Window
 
-MINIMUM_ROWS = 100
-"""Below this PSI over ten bins is noise: (10 - 1) / 100 = 0.09."""
-BROKEN_SHARE = 0.3
-"""Nulls or unknown categories up by this share of rows: a producer broke; the world does not move like that."""
 STANDARD_ERRORS = 2.0
 """A loss increase within two standard errors is what chance gives one window in forty."""
+LARGE_SHIFT = 0.25
+"""PSI of the answers that is suspected even where no important column moved: large in the usual reading. It is no drift by
+itself: answers follow the season, and nothing is learned again because of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,16 @@ class Rules:
     """What the loop's file says about drift."""
 
     loop: str
+    asked: str
+    """Stream whose events ask."""
     window: int
-    """Rows a window."""
+    """Rows at which a window closes."""
+    span: int
+    """Stretch of time with which it closes (microseconds); 0: by rows alone."""
     columns: frozenset[str] | None
     """Columns that count; None: all."""
+    important: bool
+    """Only the columns count that the model rests on."""
     psi: float
     agree: int
     windows: int
@@ -45,136 +55,201 @@ class Rules:
     within: int
     """Time that a label may take (microseconds)."""
     task: Task
+    estimate: bool
+    """Whether performance is estimated before the labels are there."""
+    report_every: int | None
+    """Stream time between two reports when nothing is suspected (microseconds); None: no such reports."""
     trials: TrialRules
 
 
-def judge(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
-    """Judge one closed window; `memory` is that of the window's kind and moves on by one."""
-    if window.kind is WindowKind.INPUTS:
-        return _judge_inputs(window, baseline, rules, memory)
-    return _judge_performance(window, baseline, rules, memory)
+def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:
+    """Judge a window that closed at stream time `at`; `memory` moves on by one. Two verdicts where it is estimated as well."""
+    if window.kind is WindowKind.PERFORMANCE:
+        return [_judge_performance(window, at, baseline, rules, memory)]
+    verdict = _judge_inputs(window, at, baseline, rules, memory)
+    estimated = None
+    if verdict.finding is not Finding.BROKEN_DATA:
+        estimated = _judge_estimated(window, at, baseline, rules, memory)
+    return [verdict] if estimated is None else [verdict, estimated]
 
 
-def _judge_inputs(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
-    outputs, _, *cells = zip(*window.rows, strict=True)
+def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
+    outputs, producers, *cells = zip(*window.rows, strict=True)
     answers = [cell_of(rules.task, output) for output in outputs]
     shifts = [shift(reference, column) for reference, column in zip(baseline.columns, cells, strict=True)]
     prediction = shift(baseline.reference.prediction, answers)
-    counting = [one for one in shifts if rules.columns is None or one.column in rules.columns] or shifts
+    watched = baseline.important if rules.important else rules.columns
+    places = [n for n, one in enumerate(shifts) if watched is None or one.column in watched] or [*range(len(shifts))]
+    counting = [shifts[n] for n in places]
     effect = _weighted([one.psi for one in counting], counting)
-    broken = [words for one in counting if (words := _broken(one))]
+    id = _id(rules, window, window.kind)
+    broken = [
+        found
+        for n in places
+        if (found := broken_field(baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked))
+    ]
+    weighed = None
     if broken:
         # Broken data says nothing about the world, so it neither confirms nor clears a drift.
-        finding, reason = Finding.BROKEN_DATA, "; ".join(broken[:5])
+        finding, reason = Finding.BROKEN_DATA, in_words(broken)
     elif len(window.rows) < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{len(window.rows)} rows are too few to judge"
     else:
-        over = effect >= rules.psi
-        finding, agreeing, of = memory.weigh(window.version, over, rules.agree, rules.windows)
-        sign = "≥" if over else "<"
-        counted = f" in {agreeing} of {of} windows" if over else ""
-        reason = f"effect {effect:.3f} {sign} {rules.psi:.2f}{counted}{_most(counting)}"
-    id = _id(rules, window)
+        weighed = memory.inputs.weigh(window.version, id, effect >= rules.psi, rules.agree, rules.windows)
+        finding = weighed.finding
+        reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting)}"
+        if finding is Finding.HEALTHY and prediction.psi >= LARGE_SHIFT:
+            finding = Finding.SUSPECTED
+            reason = f"the answers moved, psi {prediction.psi:.2f} ≥ {LARGE_SHIFT}, though the inputs did not: {reason}"
     report = None
-    if finding in (Finding.SUSPECTED, Finding.DETECTED) and memory.first_suspicion():
+    suspicious = finding in (Finding.SUSPECTED, Finding.DETECTED, Finding.NOT_CLEARED)
+    if memory.inputs.wants_report(
+        window.end, suspicious or (bool(broken) and memory.inputs.reported), rules.report_every
+    ):
         report = derived_id("report", id)
+    told = {
+        "prediction_psi": prediction.psi,
+        "jensen_shannon": _weighted([one.jensen_shannon for one in counting], counting),
+    }
+    if rules.task is not Task.MULTICLASS:
+        told["mean_prediction"] = float(np.mean(np.asarray(answers, np.float64)))
     return _verdict(
-        id,
         window,
+        at,
         rules,
         finding=finding,
         reason=reason,
         effect=effect,
         columns=[_column(one) for one in shifts],
-        metrics={
-            "prediction_psi": prediction.psi,
-            "jensen_shannon": _weighted([one.jensen_shannon for one in counting], counting),
-        }
-        | (
-            {}
-            if rules.task is Task.MULTICLASS
-            else {"mean_prediction": float(np.mean(np.asarray(answers, np.float64)))}
-        ),
+        metrics=told,
         report=report,
+        broken=broken[:MOST_FIELDS],
+        about=None if weighed is None else weighed.about,
     )
 
 
-def _judge_performance(window: Window, baseline: Baseline, rules: Rules, memory: Hysteresis) -> WindowJudged:
-    outputs, labels, *_ = zip(*window.rows, strict=True)
-    losses = [row_loss(rules.task, output, label) for output, label in zip(outputs, labels, strict=True)]
-    loss, count = math.fsum(losses) / len(losses), len(losses)
-    found = None
-    if rules.task is Task.BINARY:
-        found = score(np.array([output[PROBABILITY] for output in outputs]), np.array(labels, dtype=np.float64))
-    reference = baseline.reference
-    increase = loss - reference.holdout_loss
-    relative = increase / reference.holdout_loss
-    error = reference.holdout_loss_std * math.sqrt(1 / count + 1 / reference.holdout_rows)
-    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
-    numbers = f"{name} {loss:.4f} against {reference.holdout_loss:.4f} on the holdout, {relative:+.1%}"
-    if found is not None and found.impossible:
-        finding = Finding.BROKEN_DATA
-        reason = f"every label is {bool(found.base_rate)}, the model expected {found.mean_prediction:.0%} positives"
-    elif count < MINIMUM_ROWS:
-        finding, reason = Finding.HEALTHY, f"{count} rows are too few to judge"
+def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
+    outputs, labels = [row[0] for row in window.rows], [row[1] for row in window.rows]
+    row_losses = losses(rules.task, outputs, labels)
+    low, high = mean_interval(row_losses)
+    found = metrics(rules.task, outputs, labels, row_losses) | {"low": low, "high": high}
+    names = rules.trials.slices
+    # Rows from before `gate.slices` was changed have none.
+    sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
+    columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
+    told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
+    drop = _drop(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
+    impossible = one_class(rules.task, outputs, labels)
+    about = None
+    if impossible:
+        finding, reason = Finding.BROKEN_DATA, impossible
+    elif row_losses.size < MINIMUM_ROWS:
+        finding, reason = Finding.HEALTHY, f"{row_losses.size} rows are too few to judge"
     else:
-        over = relative >= rules.drop and increase > STANDARD_ERRORS * error
-        finding, agreeing, of = memory.weigh(window.version, over, rules.agree, rules.windows)
-        if finding is Finding.DETECTED:
-            finding = Finding.PERFORMANCE_DROP
-        if over:
-            reason = f"{numbers} ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
-            reason += f"({error:.4f} each) in {agreeing} of {of} windows"
-        else:
-            why = f"< {rules.drop:+.1%}" if relative < rules.drop else f"within {STANDARD_ERRORS:.0f} × {error:.4f}"
-            reason = f"{numbers} {why}"
+        finding, reason, about = _weigh_drop(drop, window, WindowKind.PERFORMANCE, rules, memory)
+        worse = worse_slices(told, rules.drop)[:3]
+        reason += "".join(_slice_in_words(one) for one in worse)
+        calibration = calibrate(rules.task, outputs, labels) if rules.estimate else None
+        if calibration is not None:
+            memory.calibrated(window.version, calibration)
     return _verdict(
-        _id(rules, window),
         window,
+        at,
         rules,
         finding=finding,
         reason=reason,
-        effect=relative,
-        columns=[],
-        metrics=(found.metrics() if found is not None else {"loss": loss})
-        | {"loss_increase": relative, "standard_error": error},
-        report=None,
+        effect=drop.relative,
+        metrics=found | {"loss_increase": drop.relative, "standard_error": drop.error},
+        slices=told,
+        about=about,
     )
 
 
-def _verdict(
-    id: str,
-    window: Window,
-    rules: Rules,
-    *,
-    finding: Finding,
-    reason: str,
-    effect: float,
-    columns: list[ColumnDrift],
-    metrics: dict[str, float],
-    report: str | None,
-) -> WindowJudged:
+def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged | None:
+    """Performance of the questions of an inputs window; None where it is not asked for or cannot be had."""
+    calibration = memory.calibrations.get(window.version) if rules.estimate else None
+    # Where labels come sooner than windows close, their own windows say it better.
+    if calibration is None or len(window.rows) < MINIMUM_ROWS or window.end - window.start >= rules.within:
+        return None
+    expected = expected_losses(rules.task, calibration, [row[0] for row in window.rows])
+    loss = float(expected.mean())
+    drop = _drop(loss, baseline, rules, 1 / expected.size + 1 / calibration.rows)
+    finding, reason, about = _weigh_drop(drop, window, WindowKind.ESTIMATED, rules, memory)
+    return _verdict(
+        window,
+        at,
+        rules,
+        kind=WindowKind.ESTIMATED,
+        finding=finding,
+        reason=f"estimated, no labels yet: {reason}; answers calibrated on {calibration.rows} labels",
+        effect=drop.relative,
+        metrics={
+            "log_loss": loss,
+            "loss_increase": drop.relative,
+            "standard_error": drop.error,
+            "calibrated_on": float(calibration.rows),
+        },
+        about=about,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drop:
+    """A mean loss against the holdout's."""
+
+    loss: float
+    reference: float
+    error: float
+    """Standard error of the difference."""
+
+    @property
+    def relative(self) -> float:
+        return (self.loss - self.reference) / self.reference
+
+
+def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
+    """`rows` is the sum of 1/n over the samples that `loss` comes from."""
+    reference = baseline.reference
+    error = reference.holdout_loss_std * math.sqrt(rows + 1 / reference.holdout_rows)
+    return _Drop(loss=loss, reference=reference.holdout_loss, error=error)
+
+
+def _weigh_drop(
+    drop: _Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
+) -> tuple[Finding, str, str | None]:
+    """Finding, reason, and what it is about."""
+    enough, beyond = drop.relative >= rules.drop, drop.loss - drop.reference > STANDARD_ERRORS * drop.error
+    id = _id(rules, window, kind)
+    weighed = memory.of(kind).weigh(window.version, id, enough and beyond, rules.agree, rules.windows)
+    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
+    numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
+    if enough and beyond:
+        numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
+        numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
+    else:
+        numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
+    finding = Finding.PERFORMANCE_DROP if weighed.finding is Finding.DETECTED else weighed.finding
+    return finding, numbers, weighed.about
+
+
+def _verdict(window: Window, at: int, rules: Rules, *, kind: WindowKind | None = None, **said: Any) -> WindowJudged:
+    kind = kind or window.kind
     return WindowJudged(
-        id=id,
+        id=_id(rules, window, kind),
         loop=rules.loop,
         version=window.version,
-        kind=window.kind,
+        kind=kind,
         index=window.index,
-        finding=finding,
-        reason=reason,
-        at=to_datetime(window.end),
+        at=to_datetime(at),
         start=to_datetime(window.start),
         end=to_datetime(window.end),
         rows=len(window.rows),
-        effect=effect,
-        columns=columns,
-        metrics=metrics,
-        report=report,
+        **said,
     )
 
 
-def _id(rules: Rules, window: Window) -> str:
-    return derived_id(rules.loop, window.version, window.kind, str(window.index))
+def _id(rules: Rules, window: Window, kind: WindowKind) -> str:
+    return derived_id(rules.loop, window.version, kind, str(window.index))
 
 
 def _weighted(values: Sequence[float], shifts: Sequence[ColumnShift]) -> float:
@@ -186,14 +261,8 @@ def _weighted(values: Sequence[float], shifts: Sequence[ColumnShift]) -> float:
     return math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total
 
 
-def _broken(one: ColumnShift) -> str:
-    if one.missing - one.reference_missing >= BROKEN_SHARE:
-        return f"{one.column}: {one.missing:.0%} missing, {one.reference_missing:.0%} in training"
-    if one.unknown - one.reference_unknown >= BROKEN_SHARE:
-        return f"{one.column}: {one.unknown:.0%} unknown categories, {one.reference_unknown:.0%} in training"
-    if one.constant:
-        return f"{one.column}: constant, it varied in training"
-    return ""
+def _agreed(effect: float, bound: float, weighed: Weighed) -> str:
+    return f"≥ {bound:.2f} in {weighed.agreeing} of {weighed.of} windows" if effect >= bound else f"< {bound:.2f}"
 
 
 def _most(shifts: Sequence[ColumnShift]) -> str:
@@ -203,6 +272,11 @@ def _most(shifts: Sequence[ColumnShift]) -> str:
     return f"; most: {named}" if named else ""
 
 
+def _slice_in_words(one: SlicePerformance) -> str:
+    found = f"{one.loss:.4f} ({one.low:.4f} to {one.high:.4f})"
+    return f"; {one.column} {one.value or 'null'}: {found} against {one.reference:.4f} on the holdout"
+
+
 def _column(one: ColumnShift) -> ColumnDrift:
     return ColumnDrift(
         column=one.column,
@@ -210,4 +284,6 @@ def _column(one: ColumnShift) -> ColumnDrift:
         missing=one.missing,
         reference_missing=one.reference_missing,
         importance=one.importance,
+        jensen_shannon=one.jensen_shannon,
+        unknown=one.unknown,
     )

@@ -12,8 +12,8 @@ from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowK
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
 from millstream_drift.domain.events import Heard, Label, Question
-from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.join import Asked, Join, JoinState
+from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.trials import Trial, TrialRules, Trials
 from millstream_drift.domain.windows import Window, Windows
 
@@ -38,8 +38,7 @@ class LoopState(msgspec.Struct, array_like=True):
 
     join: JoinState = msgspec.field(default_factory=JoinState)
     windows: list[Window] = []
-    inputs: Hysteresis = msgspec.field(default_factory=Hysteresis)
-    performance: Hysteresis = msgspec.field(default_factory=Hysteresis)
+    memory: Memory = msgspec.field(default_factory=Memory)
     boundary: int = 0
     """Next day boundary to be published; 0 before the first event."""
     newest: int = 0
@@ -58,14 +57,21 @@ class LoopFold:
     """The fold of one loop. What it gives depends on the set of events alone, not on how they were batched."""
 
     def __init__(
-        self, loop: str, *, within: int, window: int, trials: TrialRules, state: LoopState | None = None
+        self,
+        loop: str,
+        *,
+        within: int,
+        window: int,
+        trials: TrialRules,
+        span: int = 0,
+        state: LoopState | None = None,
     ) -> None:
         state = _still_readable(state, trials) if state is not None else LoopState()
         self.loop = loop
         self._size = window
         self.join = Join(within, state.join)
-        self.windows = Windows(window, state.windows)
-        self.memory = {WindowKind.INPUTS: state.inputs, WindowKind.PERFORMANCE: state.performance}
+        self.windows = Windows(window, span, state.windows)
+        self.memory = state.memory
         self._boundary, self._newest, self._cause = state.boundary, state.newest, state.cause
         self._held = state.held
         self._held_rows: Counter[str] = Counter(
@@ -83,8 +89,7 @@ class LoopFold:
         return LoopState(
             self.join.state(),
             self.windows.state(),
-            self.memory[WindowKind.INPUTS],
-            self.memory[WindowKind.PERFORMANCE],
+            self.memory,
             self._boundary,
             self._newest,
             self._cause,
@@ -129,8 +134,8 @@ class LoopFold:
             self._held_rows[event.version] += 1
 
     def is_due(self) -> bool:
-        """Whether settling could publish something: a day has passed, or a window may be full."""
-        if self._boundary and self._newest >= self._boundary:
+        """Whether settling could publish something: a day has passed, or a window may be full or over."""
+        if (self._boundary and self._newest >= self._boundary) or self.windows.may_close(self._newest):
             return True
         if self._is_trial_due():
             return True
@@ -161,7 +166,7 @@ class LoopFold:
                 self._ask(event)
             else:
                 self._tell(event)
-        self._out += self.windows.close(settled)
+        self._out += self.windows.close(settled, by_time=False)
         if any(one.time == settled for one in self._held):
             # Of the time after the last event only its next event may decide: else a boundary in a silence would be
             # published or not as the other loops happen to be read.
@@ -242,7 +247,7 @@ def _still_readable(state: LoopState, rules: TrialRules) -> LoopState:
     if state.task is not rules.task:
         return LoopState()
     if tuple(state.slices) != rules.slices:
-        for asked in state.join.waiting:
+        for asked in (*state.join.waiting, *state.join.remembered):
             asked.slices = ()
         for window in state.windows:
             if window.kind is WindowKind.PERFORMANCE:

@@ -95,7 +95,7 @@ class Trials:
         trial.answered += not is_newer
         if other.failure:
             if is_newer:
-                trial.guards.fail(other.failure)
+                trial.guards.fail(other.failure, question.time)
             else:
                 trial.guards.asked += 1
         else:

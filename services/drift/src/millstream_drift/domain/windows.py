@@ -8,6 +8,10 @@ import msgspec
 
 from millstream.contracts.events import WindowKind
 
+MINIMUM_ROWS = 100
+"""Below this PSI over ten bins is noise: (10 - 1) / 100 = 0.09. A stretch of time with fewer rows is judged with the next."""
+MOST_ROWS = 100_000
+"""Rows at which a window by time is judged before its time is over: 40 MB of 20 columns, and PSI's noise is long gone."""
 VERSIONS = 8
 """Versions with rows per loop: champion, previous, challenger and some history. The longest silent one goes first."""
 REMEMBERED = 64
@@ -20,6 +24,7 @@ class Window(msgspec.Struct, array_like=True):
     version: str
     kind: WindowKind
     index: int
+    """From 0, for each version and kind."""
     rows: list[tuple[Any, ...]] = []
     """Inputs: (output, producer, *cells of the reference's columns). Performance: (output, label, *cells of `gate.slices`)."""
     start: int = 0
@@ -29,12 +34,19 @@ class Window(msgspec.Struct, array_like=True):
     """Event id of the last row."""
 
 
+Place = tuple[str, WindowKind]
+
+
 class Windows:
     """Every row is in exactly one window, and all rows of one stream time are in the same: so neither the batching nor the
     order among them decides which window a row falls into."""
 
-    def __init__(self, size: int, state: list[Window] | None = None) -> None:
+    def __init__(self, size: int, span: int = 0, state: list[Window] | None = None) -> None:
+        """`size` rows close a window, and so does a multiple of `span` (microseconds since the epoch; 0: rows alone)."""
         self._size = size
+        self._span = span
+        self._stretch = 0
+        """The stretch of time that was looked at last."""
         self._open = {(window.version, window.kind): window for window in state or []}
         self._full = {place for place, window in self._open.items() if len(window.rows) >= size}
         self.dropped = 0
@@ -51,6 +63,10 @@ class Windows:
     def versions(self) -> set[str]:
         """Versions with rows that wait."""
         return {version for (version, _), window in self._open.items() if window.rows}
+
+    def may_close(self, now: int) -> bool:
+        """Whether a stretch of time has ended by `now` and its windows were not looked at since."""
+        return self._span > 0 and now // self._span > self._stretch
 
     def add(self, version: str, kind: WindowKind, time: int, id: str, row: tuple[Any, ...]) -> None:
         """Put a row into its version's open window. Call `close(time)` first when `time` is later than all before."""
@@ -69,18 +85,38 @@ class Windows:
         if len(window.rows) >= self._size:
             self._full.add(place)
 
-    def close(self, now: int) -> list[Window]:
-        """Close what is full and has all rows of its last stream time, because it is `now`, which is later."""
-        if not self._full:
+    def close(self, now: int, by_time: bool = True) -> list[Window]:
+        """Close what has all rows of its last stream time, because `now` is later, and is full or of an earlier stretch.
+
+        Stretches end (`by_time`) with an event of the loop alone, as its days do: not with how far others were read.
+        """
+        by_time = by_time and self._span > 0 and now // self._span > self._stretch
+        ended = self._ended(now) if by_time else self._full
+        if not ended:
             return []
         closed = []
-        for place in sorted(self._full):
+        for place in sorted(ended):
             window = self._open[place]
             if window.end < now:
                 closed.append(window)
                 self._full.discard(place)
                 self._open[place] = Window(window.version, window.kind, window.index + 1, [], window.end, window.end)
         return sorted(closed, key=lambda window: (window.end, window.kind, window.version))
+
+    def closed_at(self, window: Window) -> int:
+        """Stream time at which a window closed: with its last row, or with its stretch of time."""
+        return window.end if len(window.rows) >= self._size else self._end_of_stretch(window.end)
+
+    def _ended(self, now: int) -> set[Place]:
+        self._stretch = now // self._span
+        return self._full | {
+            place
+            for place, window in self._open.items()
+            if len(window.rows) >= MINIMUM_ROWS and self._end_of_stretch(window.end) <= now
+        }
+
+    def _end_of_stretch(self, time: int) -> int:
+        return (time // self._span + 1) * self._span if self._span else time
 
     def drop(self, version: str) -> None:
         """Forget a version's rows; its next index stays."""

@@ -1,0 +1,171 @@
+"""Incidents of a loop, and the runs in them.
+
+An incident begins with a trouble (windows that drift, lose performance or are broken), with a request (a person, an alert,
+another system) or with the clock (a schedule, the first model). To it belong the decisions on it, the runs that were
+accepted, their trials and steps, and the verdict that says whether it helped. A request that joined a run belongs to the
+incident of that run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from millstream.contracts.events import (
+    Cause,
+    ChallengerJudged,
+    Decision,
+    Finding,
+    LabelsMatured,
+    Outcome,
+    RetrainDecided,
+    RetrainRequested,
+    RolloutMoved,
+    RolloutRequested,
+    RunApproved,
+    Step,
+    TrainingFinished,
+    TrainingStarted,
+    WindowJudged,
+)
+from millstream_cli.troubles import Trouble
+
+CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE, Cause.LABELS})
+
+
+class Fate(StrEnum):
+    """What came of an incident, in a word or three."""
+
+    OPEN = "open"
+    """Nothing was decided on it."""
+    DECLINED = "declined"
+    SUGGESTED = "suggested"
+    JOINED = "joined another"
+    """A request that waits already; it is told there."""
+    PENDING = "pending"
+    EXPIRED = "expired"
+    TRAINING = "training"
+    FAILED = "failed"
+    REJECTED_BY_GATE = "rejected by the gate"
+    ON_TRIAL = "on trial"
+    REJECTED_IN_TRIAL = "rejected in trial"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+
+
+@dataclass(eq=False)
+class RunStory:
+    """One run: from its acceptance to where its model stands."""
+
+    name: str
+    decisions: list[RetrainDecided] = field(default_factory=list)
+    """On the run itself: pending, accepted, expired, or what an approval got. What only joined it is the incident's."""
+    approvals: list[RunApproved] = field(default_factory=list)
+    started: list[TrainingStarted] = field(default_factory=list)
+    finished: TrainingFinished | None = None
+    judged: list[ChallengerJudged] = field(default_factory=list)
+    """As challenger and on watch, the oldest first."""
+    moves: list[RolloutMoved] = field(default_factory=list)
+
+    @property
+    def version(self) -> str | None:
+        if self.finished is not None and self.finished.version is not None:
+            return self.finished.version
+        return self.moves[0].version if self.moves else None
+
+    @property
+    def cause(self) -> Cause:
+        return self.decisions[0].cause
+
+    @property
+    def fate(self) -> Fate:
+        end = self.finished
+        if end is not None and end.outcome in (Outcome.REJECTED, Outcome.FAILED):
+            return Fate.FAILED if end.outcome is Outcome.FAILED else Fate.REJECTED_BY_GATE
+        if self.moves:
+            last = self.moves[-1].step
+            after = {
+                Step.CHAMPION: Fate.PROMOTED,
+                Step.ROLLED_BACK: Fate.ROLLED_BACK,
+                Step.REJECTED: Fate.REJECTED_IN_TRIAL,
+            }
+            return after.get(last, Fate.ON_TRIAL)
+        if end is not None:
+            return Fate.PROMOTED if end.outcome is Outcome.PROMOTED else Fate.ON_TRIAL
+        said = [one.decision for one in self.decisions]
+        if Decision.ACCEPTED in said or self.started:
+            return Fate.TRAINING
+        if Decision.EXPIRED in said:
+            return Fate.EXPIRED
+        return Fate.PENDING if said[-1] is Decision.PENDING else Fate.DECLINED
+
+    @property
+    def promoted_at(self) -> datetime | None:
+        """When it came to answer everybody."""
+        for move in self.moves:
+            if move.step is Step.CHAMPION:
+                return move.at
+        if not self.moves and self.finished is not None and self.finished.outcome is Outcome.PROMOTED:
+            return self.finished.at
+        return None
+
+
+@dataclass(eq=False)
+class Incident:
+    """One story of a loop."""
+
+    id: str
+    number: int = 0
+    troubles: list[Trouble] = field(default_factory=list)
+    requests: list[RetrainRequested | RolloutRequested | RunApproved] = field(default_factory=list)
+    """What somebody asked for: a run; or what was declined, a run's approval or another model."""
+    clock: list[LabelsMatured] = field(default_factory=list)
+    decisions: list[RetrainDecided] = field(default_factory=list)
+    runs: list[RunStory] = field(default_factory=list)
+    cure: WindowJudged | None = None
+    """The verdict that says whether it is over: cleared, not cleared, or whole again."""
+
+    @property
+    def began(self) -> datetime:
+        times = [one.windows[0].at for one in self.troubles] + [one.at for one in self.decisions]
+        return min(times)
+
+    @property
+    def ended(self) -> datetime:
+        """The last thing that was heard of it."""
+        times = [one.windows[-1].at for one in self.troubles] + [one.at for one in self.decisions]
+        for run in self.runs:
+            ends: list[TrainingStarted | ChallengerJudged | RolloutMoved] = [*run.started, *run.judged, *run.moves]
+            times += [one.at for one in ends] + ([run.finished.at] if run.finished else [])
+        return max([*times, *([self.cure.at] if self.cure else [])])
+
+    @property
+    def cause(self) -> str:
+        if self.decisions:
+            first = min(self.decisions, key=lambda one: one.at).cause.value
+            return "broken data" if any(one.broken for one in self.troubles) and not self.runs else first
+        return "broken data" if self.troubles[0].broken else self.troubles[0].worst.finding.value.replace("_", " ")
+
+    @property
+    def fate(self) -> Fate:
+        if self.runs:
+            return self.runs[-1].fate
+        said = [one.decision for one in self.decisions]
+        if not said:
+            return Fate.OPEN
+        if Decision.SUGGESTED in said:
+            return Fate.SUGGESTED
+        return Fate.DECLINED if Decision.DECLINED in said else Fate.JOINED
+
+    @property
+    def cured(self) -> str:
+        """`cleared`, `not cleared`, or nothing yet."""
+        if self.cure is None:
+            return ""
+        return "not cleared" if self.cure.finding is Finding.NOT_CLEARED else "cleared"
+
+    @property
+    def routine(self) -> bool:
+        """The clock asked and was refused: no incident that anybody looks for."""
+        return not self.troubles and not self.runs and all(one.cause in CLOCK for one in self.decisions)

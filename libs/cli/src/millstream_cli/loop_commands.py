@@ -1,0 +1,272 @@
+"""`millstream why`, `report`, and a person's word: retrain, approve, rollback, pin, unpin, freeze, unfreeze."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from millstream.project.duration import from_text
+from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, run
+
+DAYS_30 = "30d"
+
+LoopArgument = Annotated[str, typer.Argument(help="A loop of the project, like flight-delay.")]
+KafkaOption = Annotated[str | None, typer.Option(help="Kafka of a mill elsewhere.")]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", help="Read this file instead of Kafka, like the out/journal.jsonl of a demo.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write one page, with its charts inside, to this file.")
+]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; default: your login name.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stays in the journal.")]
+TrainerOption = Annotated[str | None, typer.Option(help="Address of a trainer elsewhere, like http://trainer:8080.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the decision, and say it.")]
+WithinOption = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for it.")]
+BY_HAND = "by hand"
+WITHIN = 30.0
+"""A decision takes milliseconds, a trainer that is starting some seconds; a request that waits for labels takes days."""
+
+
+def why(
+    loop: LoopArgument,
+    incident: Annotated[
+        str | None,
+        typer.Argument(help="Its number (--list), or the id of a verdict, decision or run. Default: the last."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Every incident, a line each.")] = False,
+    html: HtmlOption = None,
+    file: FromOption = None,
+    kafka: KafkaOption = None,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell one incident of a loop: what drifted, what was decided, trained, compared and rolled out, and what came of it.
+
+    Example:  millstream why flight-delay --list
+
+    Example:  millstream why flight-delay 3 --html why.html
+
+    Example:  millstream why flight-delay --from out/journal.jsonl
+    """
+    from millstream_cli import why as work
+
+    if listed and (incident is not None or html is not None):
+        raise typer.BadParameter("--list is for all incidents; leave out INCIDENT and --html")
+    console = Console(stderr=as_json)
+    with guarded():
+        told = run(work.read_told(data / "up", kafka, file))
+        if listed:
+            work.list_incidents(told, loop, console=console, as_json=as_json)
+        else:
+            work.why(told, loop, incident, console=console, as_json=as_json, file=html)
+
+
+def report(
+    loop: LoopArgument,
+    since: Annotated[str, typer.Option(help="How far back, in stream time: 30d, 12h.")] = DAYS_30,
+    html: HtmlOption = None,
+    file: FromOption = None,
+    kafka: KafkaOption = None,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Say on one page how a loop stands: champion, performance, incidents, drift, labels, and what needs a person.
+
+    Example:  millstream report flight-delay --since 30d --html report.html
+    """
+    from millstream_cli import why as work
+
+    span = _span(since)
+    with guarded():
+        told = run(work.read_told(data / "up", kafka, file))
+        work.report(told, loop, span, console=Console(stderr=as_json), as_json=as_json, file=html)
+
+
+def _span(text: str) -> timedelta:
+    try:
+        span = timedelta(microseconds=from_text(text))
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if span <= timedelta():
+        raise typer.BadParameter("a report looks back some time; write it like 30d or 12h")
+    return span
+
+
+def retrain(
+    loop: LoopArgument,
+    reason: ReasonOption,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a retrain. The policy answers: a person passes the cooldown, nobody passes the budget.
+
+    Example:  millstream retrain flight-delay --reason "the new runway changed the delays"
+    """
+    _ask(loop, "retrain", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def approve(
+    loop: LoopArgument,
+    run: Annotated[str, typer.Argument(help="The run that waits, as millstream status names it.")],
+    reason: ReasonOption = BY_HAND,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Say go to a run that waits for a person.
+
+    Example:  millstream approve flight-delay 9a9167a31299
+    """
+    from urllib.parse import quote
+
+    path = f"runs/{quote(run, safe='')}/approve"
+    _ask(loop, path, {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def rollback(
+    loop: LoopArgument,
+    reason: ReasonOption = BY_HAND,
+    to: Annotated[str | None, typer.Option(help="Version to go back to; default: the champion before.")] = None,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the champion back: the version before it answers again, in every replica. A trial under way ends instead.
+
+    Example:  millstream rollback flight-delay --reason "complaints since noon"
+    """
+    body = {"reason": reason} | ({"to": to} if to is not None else {})
+    _ask(loop, "rollback", body, by, trainer, kafka, wait, within, data, as_json)
+
+
+def pin(
+    loop: LoopArgument,
+    version: Annotated[str, typer.Argument(help="The version that shall answer whatever comes.")],
+    reason: ReasonOption = BY_HAND,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Have one version answer until it is unpinned: no retrain, no trial.
+
+    Example:  millstream pin flight-delay 7 --reason "audit week"
+    """
+    _ask(loop, "pin", {"reason": reason, "to": version}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def unpin(
+    loop: LoopArgument,
+    reason: ReasonOption = BY_HAND,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the loop go on from the pinned version.
+
+    Example:  millstream unpin flight-delay
+    """
+    _ask(loop, "unpin", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def freeze(
+    loop: LoopArgument,
+    reason: ReasonOption,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop every step forward; rejections and rollbacks go on.
+
+    Example:  millstream freeze flight-delay --reason "Black Friday"
+    """
+    _ask(loop, "freeze", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def unfreeze(
+    loop: LoopArgument,
+    reason: ReasonOption = BY_HAND,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    kafka: KafkaOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a frozen loop step forward again.
+
+    Example:  millstream unfreeze flight-delay
+    """
+    _ask(loop, "unfreeze", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+
+
+def _ask(
+    loop: str,
+    path: str,
+    body: dict[str, str],
+    by: str | None,
+    trainer: str | None,
+    kafka: str | None,
+    wait: bool,
+    within: float,
+    data: Path,
+    as_json: bool,
+) -> None:
+    from millstream_cli import asking
+
+    with guarded():
+        office = asking.office_of(data / "up", trainer=trainer, kafka=kafka, wait=wait)
+        answer = run(asking.ask(office, loop, path, {"by": by or asking.me()} | body, within))
+    if as_json:
+        print(json.dumps(answer.as_json(), indent=2))
+    else:
+        Console().print(Text(answer.words), soft_wrap=True)
+    if wait and not answer.decided:
+        print(
+            f"millstream: not decided within {within:g} s; the request stands: millstream why {loop} tells what comes of it",
+            file=sys.stderr,
+        )
+    if answer.refused or (wait and not answer.decided):
+        raise typer.Exit(1)
+
+
+COMMANDS = (why, report, retrain, approve, rollback, pin, unpin, freeze, unfreeze)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    for command in COMMANDS:
+        app.command()(command)

@@ -1,0 +1,213 @@
+"""Sorts what was told of a loop into incidents, by the ids that each event names as its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from millstream.contracts.events import (
+    ChallengerJudged,
+    Decision,
+    Finding,
+    LabelsMatured,
+    ModelRef,
+    ModelState,
+    RetrainDecided,
+    RetrainRequested,
+    RolloutMoved,
+    RolloutRequested,
+    RunApproved,
+    Step,
+    TrainingFinished,
+    TrainingStarted,
+    WindowJudged,
+)
+from millstream_cli.incidents import Incident, RunStory
+from millstream_cli.journal import Told
+from millstream_cli.troubles import Trouble, cure_of, troubles_of
+
+T = TypeVar("T")
+
+
+@dataclass
+class Loop:
+    """Everything that was told of one loop, sorted by what it is and in stream time."""
+
+    name: str
+    told: dict[str, Told]
+    windows: list[WindowJudged]
+    labels: list[LabelsMatured]
+    states: list[ModelState]
+    """By revision, as far as the compacted topic still has them or the journal says where a step led to."""
+    incidents: list[Incident]
+
+    def causer_of(self, id: str) -> Told | None:
+        """The event that led to the one named."""
+        told = self.told.get(id)
+        return None if told is None or told.caused_by is None else self.told.get(told.caused_by)
+
+    @property
+    def champions(self) -> list[tuple[datetime, ModelRef]]:
+        """Who answered, each from when on; a rollback brings an old one again."""
+        changes: list[tuple[datetime, ModelRef]] = []
+        for at, ref in ((state.at, state.champion) for state in self.states if state.champion is not None):
+            if not changes or changes[-1][1].version != ref.version:
+                changes.append((at, ref))
+        return changes
+
+
+def loop_of(told: Iterable[Told], name: str) -> Loop:
+    """Sort what was told of loop `name` into incidents, numbered from 1, the oldest first."""
+    mine = {one.id: one for one in told if one.loop == name}
+    windows = sorted(_all(mine, WindowJudged), key=lambda one: (one.at, one.index))
+    incidents = _Sorter(mine, windows).incidents()
+    for incident in incidents:
+        incident.cure = _cure(incident, windows)
+    incidents.sort(key=lambda one: (one.began, one.id))
+    for number, incident in enumerate(incidents, 1):
+        incident.number = number
+    return Loop(
+        name=name,
+        told=mine,
+        windows=windows,
+        labels=sorted(_all(mine, LabelsMatured), key=lambda one: one.at),
+        states=_states(mine),
+        incidents=incidents,
+    )
+
+
+def _all(told: dict[str, Told], kind: type[T]) -> list[T]:
+    return [one.event for one in told.values() if isinstance(one.event, kind)]
+
+
+def _states(told: dict[str, Told]) -> list[ModelState]:
+    found = {move.revision: move.led_to for move in _all(told, RolloutMoved) if move.led_to is not None}
+    found |= {state.revision: state for state in _all(told, ModelState)}
+    return [state for _, state in sorted(found.items())]
+
+
+def _cure(incident: Incident, windows: Sequence[WindowJudged]) -> WindowJudged | None:
+    """Over when each of its troubles is; the last word counts, and one that is not cleared more than all others."""
+    cures = [cure_of(one, windows) for one in incident.troubles if one.matters]
+    known = [one for one in cures if one is not None]
+    bad = [one for one in known if one.finding is Finding.NOT_CLEARED]
+    if bad:
+        return bad[-1]
+    return max(known, key=lambda one: one.at) if known and len(known) == len(cures) else None
+
+
+class _Sorter:
+    """Puts each event where it belongs. Decisions come in stream time, so a run is there before who joins it."""
+
+    def __init__(self, told: dict[str, Told], windows: Sequence[WindowJudged]) -> None:
+        self._told = told
+        self._trouble = {window.id: one for one in troubles_of(windows) for window in one.windows}
+        self._at: dict[str, Incident] = {}
+        """By the id of a trouble, a request or a run."""
+        self._runs: dict[str, RunStory] = {}
+        self._moves: dict[str, list[RolloutMoved]] = {}
+        for move in sorted(_all(told, RolloutMoved), key=lambda one: one.revision):
+            if not is_held(move):
+                self._moves.setdefault(move.run, []).append(move)
+
+    def incidents(self) -> list[Incident]:
+        for trouble in dict.fromkeys(self._trouble.values()):
+            if trouble.matters:
+                self._incident(trouble.id, trouble=trouble)
+        for decided in sorted(_all(self._told, RetrainDecided), key=lambda one: one.at):
+            self._decided(decided)
+        self._ran()
+        return list(dict.fromkeys(self._at.values()))
+
+    def _incident(self, key: str, trouble: Trouble | None = None) -> Incident:
+        if key not in self._at:
+            self._at[key] = Incident(id=key, troubles=[trouble] if trouble is not None else [])
+        return self._at[key]
+
+    def _decided(self, decided: RetrainDecided) -> None:
+        incident = self._asked(decided)
+        run = self._runs.get(decided.run or "")
+        if run is not None:  # the later word on a run that was pending
+            incident = self._join(self._at[run.name], incident)
+            run.decisions.append(decided)
+        elif decided.run is not None and decided.decision in (Decision.ACCEPTED, Decision.PENDING):
+            run = self._runs[decided.run] = RunStory(name=decided.run, decisions=[decided])
+            incident.runs.append(run)
+            self._at[decided.run] = incident
+        elif decided.decision is Decision.COALESCED:
+            joined = self._joined(decided)
+            if joined is not None:
+                incident = self._join(self._at[joined.name], incident)
+        incident.decisions.append(decided)
+
+    def _joined(self, decided: RetrainDecided) -> RunStory | None:
+        """The run that a request joined: the one that the reason names, else the one whose model was on trial then."""
+        for run in reversed(self._runs.values()):
+            moves = self._moves.get(run.name, [])
+            over = [one.at for one in moves if one.step not in (Step.SHADOW, Step.CANARY)]
+            on_trial = bool(moves) and moves[0].at <= decided.at and (not over or decided.at <= over[0])
+            if run.name in decided.reason or on_trial:
+                return run
+        return None
+
+    def _asked(self, decided: RetrainDecided) -> Incident:
+        trouble = self._trouble.get(decided.request)
+        if trouble is not None:
+            return self._incident(trouble.id, trouble=trouble)
+        known = decided.request in self._at
+        told = self._told.get(decided.request)
+        asked = told.event if told is not None else None
+        if isinstance(asked, RunApproved) and asked.run in self._at:
+            return self._at[asked.run]
+        incident = self._incident(decided.request)
+        if not known and isinstance(asked, RetrainRequested | RolloutRequested | RunApproved):
+            incident.requests.append(asked)
+        elif not known and isinstance(asked, LabelsMatured):
+            incident.clock.append(asked)
+        return incident
+
+    def _join(self, one: Incident, other: Incident) -> Incident:
+        if one is other:
+            return one
+        one.troubles += other.troubles
+        one.requests += other.requests
+        one.clock += other.clock
+        one.decisions += other.decisions
+        one.runs += other.runs
+        for key, at in self._at.items():
+            if at is other:
+                self._at[key] = one
+        return one
+
+    def _ran(self) -> None:
+        for told in self._told.values():
+            event = told.event
+            run = self._runs.get(getattr(event, "run", None) or "")
+            if run is None:
+                continue
+            if isinstance(event, RunApproved):
+                run.approvals.append(event)
+            elif isinstance(event, TrainingStarted):
+                run.started.append(event)
+            elif isinstance(event, TrainingFinished):
+                run.finished = event
+        for run in self._runs.values():
+            run.moves = self._moves.get(run.name, [])
+            run.started.sort(key=lambda one: one.attempt)
+        by_version = {run.version: run for run in self._runs.values() if run.version is not None}
+        for judged in sorted(_all(self._told, ChallengerJudged), key=lambda one: (one.at, one.pairs)):
+            if judged.version in by_version:
+                by_version[judged.version].judged.append(judged)
+
+
+def is_held(move: RolloutMoved) -> bool:
+    """Whether a person had a model answer, or stay: a freeze or a pin, of a model whose own story was told long ago."""
+    return bool(move.by) and move.step is Step.CHAMPION and move.before in (Step.CHAMPION, Step.ROLLED_BACK)
+
+
+def request_of(loop: Loop, move: RolloutMoved) -> RolloutRequested | None:
+    """The person's word that led to a step, if one did."""
+    told = loop.causer_of(move.id)
+    return told.event if told is not None and isinstance(told.event, RolloutRequested) else None

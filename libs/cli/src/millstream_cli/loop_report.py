@@ -1,0 +1,316 @@
+"""The state of a loop for somebody who was away: what answers, how well, what happened, and what needs a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from millstream.contracts.events import (
+    ChallengerJudged,
+    Decision,
+    ModelState,
+    ReplicaObeyed,
+    RolloutMoved,
+    SkewJudged,
+    WindowJudged,
+    WindowKind,
+)
+from millstream_cli.incidents import Fate, Incident, RunStory
+from millstream_cli.loop_events import Loop, request_of
+from millstream_cli.losses import Loss, loss_of, mean_loss
+from millstream_cli.telling import broken_at, moved, outcome_of, step_of, title_of
+
+T = TypeVar("T")
+
+REJECTED_IN_A_ROW = 3.0
+"""As the trainer's policy has it, where a decision does not name the loop's own bound (`breaker` in its numbers)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One window of labels."""
+
+    at: datetime
+    version: str
+    kind: WindowKind
+    finding: str
+    loss: Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the newest window of inputs."""
+
+    column: str
+    psi: float
+    importance: float
+    missing: float
+    reference_missing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Questions and their labels, since the stream began; `new` since the report's span began."""
+
+    at: datetime
+    matured: int
+    new: int
+    pending: int
+    expired: int
+    late: int
+    orphaned: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Two models side by side, now."""
+
+    version: str
+    against: str
+    step: str
+    since: datetime | None
+    compared: ChallengerJudged | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One incident."""
+
+    number: int
+    id: str
+    began: datetime
+    title: str
+    outcome: str
+    fate: Fate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """A person's word that was followed."""
+
+    at: datetime
+    by: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One page about one loop. Times are stream time."""
+
+    loop: str
+    now: datetime
+    since: datetime
+    champion: str | None
+    answers_since: datetime | None
+    learned_until: datetime | None
+    previous: str | None
+    frozen: str
+    pinned: str
+    trial: Trial | None
+    performance: list[Measured]
+    mean: Loss | None
+    """Over the span, all champions together."""
+    incidents: list[Line]
+    decisions: dict[str, int]
+    runs: dict[str, int]
+    """What became of the runs that began in the span."""
+    drift_at: datetime | None
+    drift_finding: str
+    drift: list[Column]
+    labels: Labels | None
+    skew: SkewJudged | None
+    people: list[Word]
+    """What people did to the rollout in the span."""
+    needs: list[str]
+    """What waits for a person, the most pressing first."""
+
+    @property
+    def age_days(self) -> float | None:
+        """Stream time since the champion last saw data."""
+        return None if self.learned_until is None else (self.now - self.learned_until) / timedelta(days=1)
+
+
+def report_of(loop: Loop, span: timedelta) -> Report:
+    """What happened in the last `span` of stream time, and how it stands now."""
+    now = max(_times(loop))
+    since = now - span
+    state = loop.states[-1] if loop.states else None
+    ref = state.champion if state is not None else None
+    changes = loop.champions
+    inputs = [
+        one for one in loop.windows if one.kind is WindowKind.INPUTS and (ref is None or one.version == ref.version)
+    ]
+    newest = inputs[-1] if inputs else None
+    skew = max(_events(loop, SkewJudged), key=lambda one: one.at, default=None)
+    decisions = [one for incident in loop.incidents for one in incident.decisions if one.at > since]
+    performance = [
+        Measured(at=one.at, version=one.version, kind=one.kind, finding=one.finding.value, loss=loss)
+        for one in loop.windows
+        if one.at > since and one.kind is not WindowKind.INPUTS and (loss := loss_of(one)) is not None
+    ]
+    return Report(
+        loop=loop.name,
+        now=now,
+        since=since,
+        champion=None if ref is None else ref.version,
+        answers_since=changes[-1][0] if changes else None,
+        learned_until=None if ref is None else ref.at,
+        previous=None if state is None or state.previous is None else state.previous.version,
+        frozen="" if state is None else state.frozen,
+        pinned="" if state is None else state.pinned,
+        trial=_trial(loop, state),
+        performance=performance,
+        mean=mean_loss([one for one in loop.windows if one.at > since and one.kind is WindowKind.PERFORMANCE]),
+        incidents=[_line(one) for one in loop.incidents if one.ended > since and not one.routine],
+        decisions=dict(sorted(Counter(one.decision.value for one in decisions).items())),
+        runs=_runs(loop, since),
+        drift_at=None if newest is None else newest.at,
+        drift_finding="" if newest is None else newest.finding.value,
+        drift=_columns(newest),
+        labels=_labels(loop, since),
+        skew=skew,
+        people=_people(loop, since),
+        needs=_needs(loop, state, newest, skew, now),
+    )
+
+
+def _times(loop: Loop) -> Iterable[datetime]:
+    """Of what is told in stream time; a replica's word is of the wall clock."""
+    for told in loop.told.values():
+        at = getattr(told.event, "at", None)
+        if at is not None and not isinstance(told.event, ReplicaObeyed):
+            yield at
+
+
+def _events(loop: Loop, kind: type[T]) -> list[T]:
+    return [one.event for one in loop.told.values() if isinstance(one.event, kind)]
+
+
+def _line(incident: Incident) -> Line:
+    return Line(
+        number=incident.number,
+        id=incident.id,
+        began=incident.began,
+        title=title_of(incident),
+        outcome=outcome_of(incident),
+        fate=incident.fate,
+    )
+
+
+def _trial(loop: Loop, state: ModelState | None) -> Trial | None:
+    """A challenger on trial, or a new champion on watch."""
+    if state is None or state.champion is None:
+        return None
+    if state.challenger is not None:
+        new, old, watch, step = state.challenger, state.champion, False, step_of(state.step, state.share)
+    elif state.watch_until is not None and state.previous is not None:
+        new, old, watch, step = (
+            state.champion,
+            state.previous,
+            True,
+            f"on watch until {state.watch_until:%Y-%m-%d %H:%M}",
+        )
+    else:
+        return None
+    looks = [
+        one
+        for one in _events(loop, ChallengerJudged)
+        if (one.version, one.against, one.watch) == (new.version, old.version, watch)
+    ]
+    newest = max(looks, key=lambda one: (one.at, one.pairs), default=None)
+    return Trial(version=new.version, against=old.version, step=step, since=state.since, compared=newest)
+
+
+def _runs(loop: Loop, since: datetime) -> dict[str, int]:
+    runs = [run for one in loop.incidents for run in one.runs if run.decisions[-1].at > since]
+    fates = Counter(run.fate.value for run in runs)
+    begun = sum(run.fate not in (Fate.PENDING, Fate.EXPIRED) for run in runs)
+    return {"retrains": begun} | {fate.value: fates[fate.value] for fate in Fate if fates[fate.value]}
+
+
+def _columns(window: WindowJudged | None) -> list[Column]:
+    ranked = sorted(window.columns if window else [], key=lambda one: (-one.psi * one.importance, -one.psi, one.column))
+    return [
+        Column(
+            column=one.column,
+            psi=one.psi,
+            importance=one.importance,
+            missing=one.missing,
+            reference_missing=one.reference_missing,
+        )
+        for one in ranked
+    ]
+
+
+def _labels(loop: Loop, since: datetime) -> Labels | None:
+    if not loop.labels:
+        return None
+    last = loop.labels[-1]
+    before = [one.matured for one in loop.labels if one.at <= since]
+    return Labels(
+        at=last.at,
+        matured=last.matured,
+        new=last.matured - (before[-1] if before else 0),
+        pending=last.pending,
+        expired=last.expired,
+        late=last.late,
+        orphaned=last.orphaned,
+    )
+
+
+def _people(loop: Loop, since: datetime) -> list[Word]:
+    moves = sorted(_events(loop, RolloutMoved), key=lambda one: one.revision)
+    return [Word(at=one.at, by=one.by, text=_did(loop, one)) for one in moves if one.by and one.at > since]
+
+
+def _did(loop: Loop, move: RolloutMoved) -> str:
+    request = request_of(loop, move)
+    action = f"{request.action.value}, " if request is not None else ""
+    return f"{action}{moved(move)}: {move.reason}"
+
+
+def _needs(
+    loop: Loop, state: ModelState | None, newest: WindowJudged | None, skew: SkewJudged | None, now: datetime
+) -> list[str]:
+    needs = []
+    if newest is not None and newest.finding.value == "broken_data":
+        where = "; ".join(broken_at(one) for one in newest.broken)
+        needs.append(f"broken data: {newest.reason}{f' ({where})' if where else ''}; retrains wait until it is whole")
+    for run in waiting(loop, now):
+        expires = run.decisions[-1].expires
+        until = f" until {expires:%Y-%m-%d %H:%M}" if expires is not None else ""
+        reason = run.decisions[-1].reason
+        needs.append(
+            f"run {run.name} waits for an approval{until} ({reason}): millstream approve {loop.name} {run.name}"
+        )
+    row, bound = rejected_in_a_row(loop)
+    if row >= bound:
+        needs.append(
+            f"{row:.0f} challengers in a row did not make it, so only a person may ask: "
+            f"millstream retrain {loop.name} --reason …"
+        )
+    if skew is not None and skew.finding.value == "detected":
+        needs.append(f"online and offline features differ: {skew.reason}; millstream skew {loop.name}")
+    if state is not None and state.frozen:
+        needs.append(f"frozen ({state.frozen}): no step forward until millstream unfreeze {loop.name}")
+    if state is not None and state.pinned:
+        needs.append(f"pinned to version {state.pinned}: no retrain until millstream unpin {loop.name}")
+    return needs
+
+
+def waiting(loop: Loop, now: datetime) -> list[RunStory]:
+    """Runs that wait for a person's word."""
+    runs = [run for one in loop.incidents for run in one.runs if run.fate is Fate.PENDING]
+    return [run for run in runs if run.decisions[-1].expires is None or run.decisions[-1].expires > now]
+
+
+def rejected_in_a_row(loop: Loop) -> tuple[float, float]:
+    """What the trainer counted at its last decision, and where it stops: an open circuit breaker has reached that."""
+    decided = [
+        one for incident in loop.incidents for one in incident.decisions if one.decision is not Decision.COALESCED
+    ]
+    numbers: Mapping[str, float] = max(decided, key=lambda one: one.at).numbers if decided else {}
+    return numbers.get("rejected_in_a_row", 0.0), numbers.get("breaker", REJECTED_IN_A_ROW)

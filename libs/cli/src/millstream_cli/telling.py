@@ -1,0 +1,296 @@
+"""An incident in words: one timeline from the first suspicion to what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from millstream.contracts.events import (
+    BrokenField,
+    Cause,
+    ChallengerJudged,
+    Decision,
+    Finding,
+    RetrainDecided,
+    RetrainRequested,
+    RolloutMoved,
+    RolloutRequested,
+    RunApproved,
+    Step,
+    TrainingFinished,
+    WindowJudged,
+    WindowKind,
+)
+from millstream_cli.effects import before_and_after
+from millstream_cli.incidents import Incident, RunStory
+from millstream_cli.loop_events import Loop, request_of
+from millstream_cli.troubles import WORDS, Trouble
+
+MOST_COLUMNS = 5
+CANDIDATE = "validation_loss_"
+"""How a run's metrics begin that say how a candidate did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One line of the timeline, and what stands under it."""
+
+    at: datetime
+    what: str
+    """drift, asked, decision, training, trial, rollout or outcome."""
+    text: str
+    id: str
+    caused_by: str | None = None
+    details: list[str] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+def title_of(incident: Incident) -> str:
+    """What it was about, in a line."""
+    if incident.troubles:
+        whats = dict.fromkeys(_what(one) for one in incident.troubles)
+        return f"{' and '.join(whats)} of version {incident.troubles[0].version}"
+    if incident.requests:
+        return _asked(incident.requests[0])
+    cause = incident.decisions[0].cause if incident.decisions else None
+    return {
+        Cause.FIRST_MODEL: "the first model",
+        Cause.SCHEDULE: "a retrain by schedule",
+        Cause.LABELS: "a retrain for new labels",
+    }.get(cause or Cause.MANUAL, f"a request whose event is gone ({cause})")
+
+
+def _what(trouble: Trouble) -> str:
+    if trouble.broken:
+        return f"broken data in the {WORDS[trouble.kind]}"
+    drop = {WindowKind.PERFORMANCE: "a performance drop", WindowKind.ESTIMATED: "an estimated performance drop"}
+    return drop.get(trouble.kind, "drift in the inputs")
+
+
+def outcome_of(incident: Incident) -> str:
+    """What came of it, in a line: the fate, and whether the trouble is over."""
+    version = incident.runs[-1].version if incident.runs else None
+    fate = incident.fate.value + (f" (version {version})" if version is not None else "")
+    if not incident.troubles:
+        return fate
+    if incident.cure is None:
+        return f"{fate}; not over yet"
+    by = incident.cure.version
+    if incident.cured == "not cleared":
+        return f"{fate}; not cleared: version {by} shows it too"
+    alone = by == incident.troubles[-1].version
+    if alone and incident.troubles[-1].broken:
+        return f"{fate}; the data is whole again"
+    return f"{fate}; cleared by itself" if alone else f"{fate}; cleared with version {by}"
+
+
+def timeline(loop: Loop, incident: Incident) -> list[Moment]:
+    """Everything that belongs to the incident, in the order in which it happened."""
+    found: list[Moment] = []
+    for trouble in incident.troubles:
+        found += _troubled(loop, trouble, incident)
+    for request in incident.requests:
+        at = next((one.at for one in incident.decisions if one.request == request.id), incident.began)
+        cause = loop.told[request.id].caused_by
+        found.append(Moment(at=at, what="asked", text=_asked(request), id=request.id, caused_by=cause))
+    found += [_decision(loop, one) for one in incident.decisions]
+    for run in incident.runs:
+        found += _run(loop, run)
+    found.sort(key=lambda one: (one.at, _RANK[one.what]))
+    return [*found, *_outcome(loop, incident)]
+
+
+_RANK = {name: n for n, name in enumerate(("drift", "asked", "decision", "training", "trial", "rollout", "outcome"))}
+
+
+def _asked(request: RetrainRequested | RolloutRequested | RunApproved) -> str:
+    if isinstance(request, RunApproved):
+        return f"{request.by} approved run {request.run}" + (f": {request.reason}" if request.reason else "")
+    if isinstance(request, RolloutRequested):
+        to = f" to version {request.to}" if request.to is not None else ""
+        return f"{request.by} asked: {request.action.value}{to}: {request.reason}"
+    who = {Cause.ALERT: "an alert", Cause.SYSTEM: f"another system ({request.by})"}.get(request.cause, request.by)
+    return f"{who} asked: {request.reason}"
+
+
+def _troubled(loop: Loop, trouble: Trouble, incident: Incident) -> list[Moment]:
+    """The first suspicion and each change of the finding; windows that say the same again are counted."""
+    answered = {one.request for one in incident.decisions}
+    found: list[Moment] = []
+    before: Finding | None = None
+    for window in trouble.windows:
+        if window.finding is before and window.id not in answered:
+            continue
+        before = window.finding
+        found.append(
+            Moment(
+                at=window.at,
+                what="drift",
+                text=f"{window.finding.value.replace('_', ' ')} in the {WORDS[window.kind]} of version {window.version}: "
+                f"{window.reason}",
+                id=window.id,
+                caused_by=loop.told[window.id].caused_by,
+                details=[f"{one.column}: {one.detail} ({broken_at(one)})" for one in window.broken],
+                numbers={"effect": window.effect, "rows": float(window.rows)} | window.metrics,
+            )
+        )
+    return found
+
+
+def broken_at(broken: BrokenField) -> str:
+    """Where the one who mends it has to look."""
+    return f"field {broken.field} of {broken.stream}" + (f", sent by {broken.producer}" if broken.producer else "")
+
+
+def _decision(loop: Loop, decided: RetrainDecided) -> Moment:
+    run = f", run {decided.run}" if decided.run is not None and decided.decision is Decision.ACCEPTED else ""
+    until = f" until {decided.expires:%Y-%m-%d %H:%M}" if decided.expires is not None else ""
+    details = []
+    if decided.decision is Decision.PENDING and decided.run is not None:
+        details.append(f"a person decides: millstream approve {decided.loop} {decided.run}")
+    return Moment(
+        at=decided.at,
+        what="decision",
+        text=f"{decided.decision.value}{until} ({decided.cause.value.replace('_', ' ')}{run}): {decided.reason}",
+        id=decided.id,
+        caused_by=loop.told[decided.id].caused_by,
+        details=details,
+        numbers=decided.numbers,
+    )
+
+
+def _run(loop: Loop, run: RunStory) -> list[Moment]:
+    found: list[Moment] = []
+    for word in run.approvals:
+        at = run.started[0].at if run.started else run.decisions[-1].at
+        found.append(Moment(at=at, what="asked", text=_asked(word), id=word.id, caused_by=loop.told[word.id].caused_by))
+    if run.finished is not None:
+        found.append(_training(loop, run.finished))
+    elif run.started:
+        last = run.started[-1]
+        text = f"run {run.name} is under way, attempt {last.attempt}"
+        found.append(Moment(at=last.at, what="training", text=text, id=last.id, caused_by=loop.told[last.id].caused_by))
+    found += [_judged(loop, one) for one in _turns(run.judged)]
+    found += [_move(loop, one) for one in run.moves]
+    return found
+
+
+def _training(loop: Loop, end: TrainingFinished) -> Moment:
+    version = f"version {end.version} " if end.version is not None else ""
+    outcome = {"rejected": "rejected by the gate", "on_trial": "passed the gate"}.get(
+        end.outcome.value, end.outcome.value
+    )
+    checks = [f"gate {one.name}: FAILED; {one.detail}" for one in end.gate if not one.passed]
+    passed = ", ".join(one.name for one in end.gate if one.passed)
+    checks += [f"gate passed: {passed}"] if passed else []
+    checks += [f"candidates by validation loss: {candidates}"] if (candidates := candidates_of(end)) else []
+    rows = f" on {end.rows:,} rows in {end.seconds:.1f} s" if end.rows else ""
+    return Moment(
+        at=end.at,
+        what="training",
+        text=f"{version}trained{rows} up to {end.at:%Y-%m-%d %H:%M}, {outcome}: {end.reason}",
+        id=end.id,
+        caused_by=loop.told[end.id].caused_by,
+        details=checks,
+        numbers={"rows": float(end.rows), "seconds": end.seconds} | end.metrics,
+    )
+
+
+def candidates_of(end: TrainingFinished) -> str:
+    """What competed in a run, the best first; empty where nothing did."""
+    losses = {name.removeprefix(CANDIDATE): loss for name, loss in end.metrics.items() if name.startswith(CANDIDATE)}
+    ranked = sorted(losses.items(), key=lambda one: (one[1], one[0]))
+    return ", ".join(f"{name} {loss:.4f}" for name, loss in ranked)
+
+
+def _turns(judged: list[ChallengerJudged]) -> list[ChallengerJudged]:
+    """Where the finding changed, and the last word of trial and watch: the chart has the others."""
+    found: list[ChallengerJudged] = []
+    for n, one in enumerate(judged):
+        following = judged[n + 1] if n + 1 < len(judged) else None
+        changed = not found or (found[-1].finding, found[-1].watch) != (one.finding, one.watch)
+        if changed or following is None or following.watch != one.watch:
+            found.append(one)
+    return found
+
+
+def _judged(loop: Loop, one: ChallengerJudged) -> Moment:
+    place = "on watch" if one.watch else "on trial"
+    return Moment(
+        at=one.at,
+        what="trial",
+        text=f"version {one.version} {place} against {one.against}: {one.finding.value}; {compared(one)}: {one.reason}",
+        id=one.id,
+        caused_by=loop.told[one.id].caused_by,
+        details=[f"{check.name}: FAILED; {check.detail}" for check in one.checks if not check.passed],
+        numbers={
+            "pairs": float(one.pairs),
+            "difference": one.difference,
+            "low": one.low,
+            "high": one.high,
+            "loss": one.loss,
+            "questions": float(one.questions),
+            "answered": float(one.answered),
+        },
+    )
+
+
+def compared(one: ChallengerJudged) -> str:
+    """The comparison in numbers."""
+    if not one.pairs:
+        return f"{one.questions:,} questions, no label yet"
+    return f"{one.pairs:,} pairs, loss {one.difference:+.5f} ({one.low:+.5f} to {one.high:+.5f}) beside {one.loss:.4f}"
+
+
+def step_of(step: Step, share: float) -> str:
+    """A step as a person says it."""
+    return f"canary {share:.0%}" if step is Step.CANARY else step.value.replace("_", " ")
+
+
+def moved(move: RolloutMoved) -> str:
+    """A step in words; a model may also stay while what surrounds it changes."""
+    if move.before is move.step is Step.CHAMPION:
+        return f"version {move.version} stays"
+    before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
+    return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
+
+
+def _move(loop: Loop, move: RolloutMoved) -> Moment:
+    request = request_of(loop, move)
+    who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
+    return Moment(
+        at=move.at,
+        what="rollout",
+        text=f"{moved(move)}{who}: {move.reason}",
+        id=move.id,
+        caused_by=loop.told[move.id].caused_by,
+        numbers=move.numbers,
+    )
+
+
+def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
+    details = []
+    for run in incident.runs:
+        effect = before_and_after(loop, run)
+        if effect is not None:
+            details.append(effect.words)
+    cure = incident.cure
+    if cure is not None and incident.troubles:
+        window = f"window of {cure.start:%Y-%m-%d} to {cure.end:%Y-%m-%d %H:%M}"
+        details.insert(0, f"{window}, version {cure.version}: {cure.reason}")
+    return [
+        Moment(
+            at=incident.ended,
+            what="outcome",
+            text=outcome_of(incident),
+            id=incident.id if cure is None else cure.id,
+            caused_by=None if cure is None else cure.about,
+            details=details,
+        )
+    ]
+
+
+def moved_columns(window: WindowJudged) -> list[tuple[str, float, float]]:
+    """(column, PSI, importance) of those that make up the effect, the largest share first."""
+    ranked = sorted(window.columns, key=lambda one: (-one.psi * one.importance, -one.psi, one.column))
+    return [(one.column, one.psi, one.importance) for one in ranked[:MOST_COLUMNS]]

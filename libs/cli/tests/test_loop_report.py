@@ -1,0 +1,176 @@
+"""What somebody who was away for a month is told."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from millstream.contracts.events import Cause, Decision, Finding, Outcome, RolloutAction, Step, TrialFinding
+from millstream_cli import report_view
+from millstream_cli.loop_events import loop_of
+from millstream_cli.loop_report import Report, report_of
+
+from .made_events import LOOP, Journal, day, drifted, first_model, on_trial, promoted, ref
+
+
+def report(journal: Journal, days: float = 30) -> Report:
+    return report_of(loop_of(journal.told, LOOP), timedelta(days=days))
+
+
+def test_a_month_in_numbers() -> None:
+    journal = Journal()
+    promoted(journal)
+    journal.performance(18, 0.44, "2")
+    journal.window(19, Finding.CLEARED, 0.02, "2", about="inputs-1-10")
+    journal.labels(20, matured=30000)
+    found = report(journal)
+    assert (found.champion, found.previous, found.answers_since) == ("2", "1", day(15))
+    assert found.age_days == 20
+    assert found.runs == {"retrains": 2, "promoted": 2}
+    assert found.decisions == {"accepted": 2}
+    assert [line.outcome for line in found.incidents] == [
+        "promoted (version 1)",
+        "promoted (version 2); cleared with version 2",
+    ]
+    assert found.labels is not None
+    assert (found.labels.matured, found.labels.new) == (30000, 30000)
+    assert [one.loss.value for one in found.performance] == [0.45, 0.46, 0.55, 0.44]
+    assert found.mean is not None
+    assert found.mean.value == pytest.approx(0.475)
+    assert [(one.column, one.psi) for one in found.drift] == [("distance", 0.02)]
+    assert found.needs == []
+
+
+def test_what_was_before_the_span_is_left_out() -> None:
+    journal = Journal()
+    promoted(journal)
+    journal.labels(20, matured=30000)
+    found = report(journal, days=12)
+    assert found.decisions == {"accepted": 1}
+    assert [one.loss.value for one in found.performance] == [0.55]
+    assert found.labels is not None
+    assert found.labels.new == 9000
+    assert len(found.incidents) == 1
+
+
+def test_a_trial_and_a_watch_are_shown_with_their_comparison() -> None:
+    journal = Journal()
+    on_trial(journal)
+    trial = report(journal).trial
+    assert trial is not None
+    assert (trial.version, trial.against, trial.step, trial.compared) == ("2", "1", "shadow", None)
+    journal.judged(11, 500, -0.01)
+    trial = report(journal).trial
+    assert trial is not None
+    assert trial.compared is not None
+    assert trial.compared.pairs == 500
+
+    journal = Journal()
+    promoted(journal)
+    journal.judged(16, 100, 0.001, watch=True)
+    trial = report(journal).trial
+    assert trial is not None
+    assert (trial.version, trial.step) == ("2", "on watch until 2013-06-18 00:00")
+    assert trial.compared is not None
+    assert trial.compared.watch
+
+
+def test_what_needs_a_person_comes_with_what_to_type() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.decided(10, drifted(journal), Decision.PENDING, run="run2", expires=day(14))
+    journal.skew(10, Finding.DETECTED)
+    journal.broken(12)
+    journal.state(12, Step.CHAMPION, "1", frozen="Black Friday", pinned="1")
+    found = report(journal)
+    assert [need.split(":")[0].split(" (")[0] for need in found.needs] == [
+        "broken data",
+        "run run2 waits for an approval until 2013-06-15 00",
+        "online and offline features differ",
+        "frozen",
+        "pinned to version 1",
+    ]
+    said = " ".join(found.needs)
+    for command in ("approve flight-delay run2", "skew flight-delay", "unfreeze flight-delay", "unpin flight-delay"):
+        assert f"millstream {command}" in said
+    assert "field distance of flights-scheduled, sent by tower-3" in said
+
+
+def test_an_approval_that_expired_is_waited_for_no_more() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.decided(10, drifted(journal), Decision.PENDING, run="run2", expires=day(14))
+    journal.labels(15)
+    assert report(journal).needs == []
+
+
+@pytest.mark.parametrize(("numbers", "open_"), [({}, True), ({"breaker": 5.0}, False)])
+def test_an_open_circuit_breaker_needs_a_person(numbers: dict[str, float], open_: bool) -> None:
+    journal = Journal()
+    first_model(journal)
+    verdict = drifted(journal)
+    journal.decided(10, verdict, Decision.DECLINED, numbers={"rejected_in_a_row": 3.0} | numbers)
+    assert any("only a person may ask" in need for need in report(journal).needs) is open_
+
+
+def test_a_loop_that_has_only_labels_is_reported_too() -> None:
+    journal = Journal()
+    journal.labels(1, matured=5)
+    found = report(journal)
+    assert (found.champion, found.trial, found.mean, found.drift_at) == (None, None, None, None)
+    assert "none yet" in dict(report_view.facts(found))["champion"]
+
+
+def test_runs_are_counted_by_what_became_of_them() -> None:
+    journal = Journal()
+    on_trial(journal)
+    looked = journal.judged(12, 600, 0.05, finding=TrialFinding.WORSE)
+    journal.moved(12, Step.SHADOW, Step.REJECTED, cause=looked)
+    for version, outcome in (("3", Outcome.REJECTED), ("4", Outcome.FAILED)):
+        at = 12 + int(version)
+        wish = journal.retrain(f"wish-{version}")
+        journal.decided(at, wish, Decision.ACCEPTED, Cause.MANUAL, run=f"run{version}")
+        journal.trained(at, version, outcome)
+    assert report(journal).runs == {
+        "retrains": 4,
+        "failed": 1,
+        "rejected by the gate": 1,
+        "rejected in trial": 1,
+        "promoted": 1,
+    }
+
+
+def test_what_people_did_is_listed() -> None:
+    journal = Journal()
+    promoted(journal)
+    wish = journal.wants(RolloutAction.FREEZE, "Black Friday")
+    journal.moved(18, Step.CHAMPION, Step.CHAMPION, cause=wish, by="Ada", reason="Black Friday")
+    [word] = report(journal).people
+    assert (word.by, word.text) == ("Ada", "freeze, version 2 stays: Black Friday")
+
+
+def test_a_replica_s_clock_is_not_the_loop_s() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.obeyed(5000, "serving-0", 1)
+    assert report(journal).now == day(5)
+
+
+def test_the_terminal_and_json_carry_the_numbers() -> None:
+    journal = Journal()
+    promoted(journal)
+    journal.performance(18, 0.44, "2")
+    journal.state(18, Step.CHAMPION, "2", previous=ref("1"), frozen="[red]audit[/x]")
+    screen = StringIO()
+    report_view.show(report(journal), Console(file=screen, width=150))
+    text = screen.getvalue()
+    for said in ("version 2", "0.4400 (0.4300 to 0.4500)", "[red]audit[/x]", "drift in the inputs", "millstream why"):
+        assert said in text, said
+    told = json.loads(json.dumps(report_view.as_json(report(journal))))
+    assert told["champion"] == "2"
+    assert told["performance"][-1]["loss"]["value"] == 0.44
+    assert told["incidents"][1]["outcome"].startswith("promoted (version 2)")

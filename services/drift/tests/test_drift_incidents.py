@@ -1,0 +1,178 @@
+"""How suspicions become incidents, and whose word ends them."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+
+from millstream.contracts.events import Finding, WindowJudged, WindowKind
+from millstream.contracts.times import HOUR
+from millstream_drift.domain.baseline import Baseline, baseline_of
+from millstream_drift.domain.hysteresis import VERSIONS, Hysteresis, Weighed
+
+from .drift_kit import JUNE, LOOP, Desk, Topics, World, manifest, reference
+
+HEALTHY, SUSPECTED, DETECTED = Finding.HEALTHY, Finding.SUSPECTED, Finding.DETECTED
+CLEARED, NOT_CLEARED = Finding.CLEARED, Finding.NOT_CLEARED
+
+
+class Story:
+    """Windows of several versions one after the other; verdicts are numbered v0, v1, …"""
+
+    def __init__(self) -> None:
+        self.memory = Hysteresis()
+        self.ids = (f"v{n}" for n in count())
+
+    def window(self, version: str, over: bool) -> Weighed:
+        return self.memory.weigh(version, next(self.ids), over, 2, 3)
+
+    def told(self, version: str, *overs: bool) -> list[Finding]:
+        return [self.window(version, over).finding for over in overs]
+
+
+def test_two_of_three_windows_confirm() -> None:
+    found = Story().told("1", True, False, True, False, False, True, False)
+    assert found == [SUSPECTED, HEALTHY, DETECTED, CLEARED, HEALTHY, SUSPECTED, HEALTHY]
+
+
+def test_cleared_names_the_verdict_that_began_it() -> None:
+    story = Story()
+    assert story.told("1", True, True, True) == [SUSPECTED, DETECTED, DETECTED]
+    cleared = story.window("1", False)
+    assert (cleared.finding, cleared.about) == (CLEARED, "v1")
+    assert story.window("1", False).about is None
+
+
+def test_the_first_fine_window_of_a_newer_version_clears_it_once() -> None:
+    story = Story()
+    story.told("1", True, True)
+    cleared = story.window("2", False)
+    assert (cleared.finding, cleared.about) == (CLEARED, "v1")
+    assert story.told("2", False, False) == [HEALTHY, HEALTHY]
+
+
+def test_a_newer_version_that_shows_it_too_has_not_cleared_it() -> None:
+    story = Story()
+    story.told("1", True, True)
+    assert story.told("2", True) == [SUSPECTED], "one window of its own is not enough"
+    not_cleared = story.window("2", True)
+    assert (not_cleared.finding, not_cleared.about) == (NOT_CLEARED, "v1")
+    assert story.told("2", True) == [DETECTED], "it is said once"
+    cleared = story.window("2", False)
+    assert (cleared.finding, cleared.about) == (CLEARED, "v1")
+    third = story.told("3", True, True)
+    assert third == [SUSPECTED, DETECTED], "what was cleared is another incident when it comes again"
+
+
+def test_a_third_version_inherits_what_the_second_did_not_clear() -> None:
+    story = Story()
+    story.told("1", True, True)
+    story.told("2", True, True)
+    cleared = story.window("3", False)
+    assert (cleared.finding, cleared.about) == (CLEARED, "v1")
+
+
+def test_while_two_versions_answer_the_newer_ones_word_is_given_once_and_the_older_ones_drift_goes_on() -> None:
+    story = Story()
+    story.told("1", True, True)
+    found = [story.window(version, version == "1") for version in "212121"]
+    assert [one.finding for one in found] == [CLEARED, DETECTED, HEALTHY, DETECTED, HEALTHY, DETECTED]
+
+
+def test_a_fine_window_of_an_older_version_clears_nothing_of_a_newer_one() -> None:
+    story = Story()
+    story.told("1", False)
+    story.told("2", True, True)
+    assert story.told("1", False) == [HEALTHY]
+    assert story.window("2", False).about == "v2"
+
+
+def test_memory_is_bounded() -> None:
+    story = Story()
+    for version in range(100):
+        story.told(str(version), version % 2 == 0)
+    assert len(story.memory.past) == VERSIONS
+
+
+def test_a_report_is_due_at_the_first_suspicion_and_on_schedule() -> None:
+    memory = Hysteresis()
+    suspicions = [False, True, True, False, True]
+    assert [memory.wants_report(n * HOUR + JUNE, one, None) for n, one in enumerate(suspicions)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    memory = Hysteresis()
+    due = [memory.wants_report(JUNE + n * HOUR, False, 3 * HOUR) for n in range(8)]
+    assert due == [True, False, False, True, False, False, True, False]
+    assert not memory.wants_report(JUNE + 8 * HOUR, False, None)
+
+
+def stormy(version: str) -> Baseline:
+    """Learned when features were three times as large."""
+    calm = reference()
+    columns = [
+        msgspec.structs.replace(one, edges=[edge * 3 for edge in one.edges]) if one.name == "origin__mean_1h" else one
+        for one in calm.columns
+    ]
+    return baseline_of(manifest(version), msgspec.structs.replace(calm, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [("learned the storm", [CLEARED, HEALTHY, HEALTHY]), ("did not", [SUSPECTED, NOT_CLEARED, DETECTED])],
+)
+async def test_each_version_is_judged_against_what_it_learned_itself(second: str, found: list[Finding]) -> None:
+    world = World(stretch=3.0).hours(JUNE, 10)
+    world.version = "2"
+    world.hours(JUNE + 10 * HOUR, 16)
+    desk = Desk(Topics().add(world.said))
+    desk.models.known[LOOP, "2"] = (
+        stormy("2") if second == "learned the storm" else baseline_of(manifest("2"), reference())
+    )
+    await (await desk.start()).read_all()
+    verdicts = inputs(desk)
+    assert [one.finding for one in verdicts if one.version == "1"] == [SUSPECTED, DETECTED]
+    assert [one.finding for one in verdicts if one.version == "2"] == found
+    begun = next(one.id for one in verdicts if one.finding is DETECTED)
+    assert [one.about for one in verdicts if one.finding in (CLEARED, NOT_CLEARED)] == [begun]
+
+
+async def test_broken_data_neither_confirms_nor_clears() -> None:
+    world = World(stretch=3.0).hours(JUNE, 10)
+    world.nulls = 0.9
+    world.hours(JUNE + 10 * HOUR, 5)
+    world.nulls, world.stretch = 0.1, 1.0
+    world.hours(JUNE + 15 * HOUR, 6)
+    desk = await (await Desk(Topics().add(world.said)).start()).read_all()
+    assert [one.finding for one in inputs(desk)] == [SUSPECTED, DETECTED, Finding.BROKEN_DATA, CLEARED]
+
+
+async def test_answers_that_move_alone_are_suspected_and_never_more() -> None:
+    said: list[Any] = []
+    for topic, event, at in World().hours(JUNE, 16).said:
+        if hasattr(event, "output"):
+            event = msgspec.structs.replace(event, output={"probability": event.output["probability"] / 4 + 0.375})
+        said.append((topic, event, at))
+    desk = await (await Desk(Topics().add(said)).start()).read_all()
+    assert [one.finding for one in inputs(desk)] == [SUSPECTED] * 3
+    first = inputs(desk)[0]
+    assert first.reason.startswith("the answers moved, psi ")
+    assert "though the inputs did not: effect 0.0" in first.reason
+    assert [one.report is not None for one in inputs(desk)] == [True, False, False]
+
+
+async def test_reports_are_drawn_on_schedule_too() -> None:
+    desk = await (await Desk(Topics().add(World().hours(JUNE, 41).said), report_every="10h").start()).read_all()
+    assert [one.finding for one in inputs(desk)] == [HEALTHY] * 8
+    assert [one.report is not None for one in inputs(desk)] == [True, False, True, False, True, False, True, False]
+    assert len(desk.reports.asked) == 4
+
+
+def inputs(desk: Desk) -> list[WindowJudged]:
+    return [one for one in desk.verdicts if one.kind is WindowKind.INPUTS]
