@@ -67,7 +67,7 @@ def decisions(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         "step",
         "share",
     )
-    numbers = ("finding", "pairs", "difference", "low", "high", "rows", "gate")
+    numbers = ("finding", "pairs", "difference", "low", "high", "rows", "gate", "numbers")
     return [tuple(str(row.get(name)) for name in (*wanted, *numbers)) for row in rows]
 
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import msgspec
 
-from millstream.contracts.events import Event, LabelsMatured, ModelState, RetrainDecided, WindowJudged
+from millstream.contracts.events import (
+    ChallengerJudged,
+    Event,
+    LabelsMatured,
+    ModelState,
+    RetrainDecided,
+    RolloutMoved,
+    WindowJudged,
+)
 from millstream_trainer.domain.run import Positions
 
 
@@ -30,10 +38,11 @@ class Journal:
     def timeline(self) -> list[dict[str, Any]]:
         """Verdicts that led to something, decisions, runs, steps and models; in stream time. As the demo's timeline."""
         causes = {event.request for event, _ in self.told if isinstance(event, RetrainDecided)}
+        causes |= {caused_by for event, caused_by in self.told if isinstance(event, RolloutMoved)}
         rows = [
             {"caused_by": caused_by, "type": event.type_name} | msgspec.to_builtins(event)
             for event, caused_by in self.told
-            if not isinstance(event, WindowJudged | LabelsMatured) or event.id in causes
+            if not isinstance(event, WindowJudged | LabelsMatured | ChallengerJudged) or event.id in causes
         ]
         return sorted(rows, key=lambda row: str(row["at"]))
 
