@@ -14,10 +14,11 @@ import polars as pl
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from millstream.contracts.events import PredictionServed, decode_event
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.project import Project, load_project
 from millstream_cli.mill import Mill
-from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.predictions import PredictionLog, every_record, read_predictions, type_of
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
@@ -41,6 +42,8 @@ def small_project(folder: Path, *, partitions: int) -> Project:
     loop["train"] |= {"holdout": "1d", "schedule": "4d", "first_after": {"rows": 2000}}
     loop["drift"]["window"] = 2000
     loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
+    # How long a model takes is wall time, and must not decide where two runs are to be the same.
+    loop["rollout"] |= {"guards": {"deadline": 60_000}}
     yaml.dump(loop, file)
     return load_project(folder)
 
@@ -53,6 +56,8 @@ class Outcome:
     log: PredictionLog
     replayed: Replayed
     output: str
+    records: pl.DataFrame
+    """Served answers as recorded: asked_at, version, other (the other model's), entity (by which the canary splits)."""
 
     def answers(self) -> pl.DataFrame:
         """Every effective answer: question, version, probability."""
@@ -61,7 +66,8 @@ class Outcome:
     def decisions(self) -> list[tuple[Any, ...]]:
         """Every decision and outcome, without what differs between machines (seconds, hosts)."""
         wanted = ("type", "id", "at", "decision", "cause", "run", "outcome", "version", "revision")
-        return [tuple(row.get(name) for name in wanted) for row in self.replayed.story.timeline()]
+        rows = [tuple(row.get(name) for name in wanted) for row in self.replayed.story.timeline()]
+        return sorted(rows, key=str)  # two topics that speak at one moment are read in either order
 
 
 async def run_small(
@@ -105,6 +111,18 @@ async def run_small(
         loop = project.loops["flight-delay"]
         figures = await summarise(project, loop, recording, ticks, replayed.story, places)
         log = await read_predictions(state.kafka)
+        records = await recorded(state.kafka)
     finally:
         await asyncio.to_thread(mill.stop)
-    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue())
+    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue(), records=records)
+
+
+async def recorded(kafka: str) -> pl.DataFrame:
+    """See `Outcome.records`."""
+    rows = [
+        (event.asked_at, event.version, event.other.version if event.other else None, event.entities["tailnum"])
+        async for records in every_record(kafka)
+        for record in records
+        if isinstance(event := decode_event(type_of(record), record.value), PredictionServed)
+    ]
+    return pl.DataFrame(rows, schema=["asked_at", "version", "other", "entity"], orient="row", infer_schema_length=None)

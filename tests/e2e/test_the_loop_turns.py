@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from millstream.contracts.canary import is_answered_by_challenger
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.ticks import Tick
 
@@ -46,32 +48,66 @@ def test_every_event_arrives_and_every_question_is_answered(undisturbed: Outcome
     assert figures["predictions"] == figures["predictions_effective"] > 4000
 
 
-def test_a_first_model_is_trained_and_later_ones_replace_it(undisturbed: Outcome) -> None:
+def test_a_first_model_is_trained_and_a_later_one_replaces_it_step_by_step(undisturbed: Outcome) -> None:
     figures = undisturbed.figures
     assert figures["retrains"] >= 2
-    assert figures["promotions"] >= 1
+    assert figures["promotions"] >= 2
+    assert figures["trials"] >= 1
     assert figures["failed_runs"] == 0
-    versions = undisturbed.answers()["version"].unique()
-    assert len(versions) == figures["promotions"]
+    steps = [
+        (row["version"], row["step"], row["share"]) for row in figures["timeline"] if row["type"].endswith("moved.v1")
+    ]
+    assert steps[:6] == [
+        ("1", "champion", 0.0),
+        ("2", "shadow", 0.0),
+        ("2", "canary", 0.1),
+        ("2", "canary", 0.5),
+        ("2", "champion", 0.0),
+        ("2", "champion", 0.0),  # watched to the end
+    ]
+
+
+def test_on_trial_two_models_answer_each_question_and_an_entity_is_answered_by_one(undisturbed: Outcome) -> None:
+    moves = [row for row in undisturbed.figures["timeline"] if row["type"].endswith("moved.v1")]
+    run = next(row["run"] for row in moves if row["version"] == "2")
+    began = {(row["step"], row["share"]): row["at"] for row in reversed(moves) if row["version"] == "2"}
+    served = undisturbed.records
+    shadow = served.filter(pl.col("asked_at").is_between(*_times(began["shadow", 0.0], began["canary", 0.1]), "none"))
+    assert set(shadow["version"]) == {"1"}
+    assert set(shadow["other"]) == {"2"}
+    canary = served.filter(pl.col("asked_at").is_between(*_times(began["canary", 0.1], began["canary", 0.5]), "none"))
+    assert len(canary) > 50
+    for version, other, entity in canary.select("version", "other", "entity").iter_rows():
+        mine = is_answered_by_challenger("flight-delay", run, entity, 0.1)
+        assert (version, other) == (("2", "1") if mine else ("1", "2"))
+    assert set(canary["version"]) == {"1", "2"}
+
+
+def _times(*texts: str) -> tuple[datetime, ...]:
+    return tuple(datetime.fromisoformat(text) for text in texts)
 
 
 def test_each_decision_names_its_cause(undisturbed: Outcome) -> None:
-    """Every model in service goes back, cause by cause, to the labels, the verdict or the schedule that led to it."""
+    """Every state in service goes back, cause by cause, to the labels, the verdict or the schedule that led to it."""
     rows = undisturbed.figures["timeline"]
     by_id = {row["id"]: row for row in rows}
-    served = [row for row in rows if row["type"] == "millstream.model.state.v1"]
-    assert len(served) == undisturbed.figures["promotions"] >= 2
-    roots = {"first_model": "labels.matured", "schedule": "labels.matured"}
-    for row in served:
+    states = [row for row in rows if row["type"] == "millstream.model.state.v1"]
+    assert len(states) >= 6
+    began = {"first_model": "labels.matured", "schedule": "labels.matured"}
+    compared = ["model.state", "rollout.moved", "challenger.judged"]
+    for row in states:
         chain = [row]
         while (cause := by_id.get(chain[-1]["caused_by"])) is not None:
             chain.append(cause)
         kinds = [one["type"].removeprefix("millstream.").removesuffix(".v1") for one in chain]
+        if kinds == compared:
+            assert chain[1]["version"] == chain[2]["version"]
+            continue
         decision = chain[3]
-        root = roots.get(decision["cause"], "window.judged")
+        root = began.get(decision["cause"], "window.judged")
         assert kinds == ["model.state", "rollout.moved", "training.started", "retrain.decided", root]
         assert decision["decision"] == "accepted"
-        assert chain[2]["run"] == decision["run"] == row["champion"]["run"]
+        assert chain[2]["run"] == decision["run"] == chain[1]["run"]
     ended = {row["run"]: by_id[row["caused_by"]]["run"] for row in rows if row["type"].endswith("finished.v1")}
     assert len(ended) == undisturbed.figures["retrains"]
     assert all(run == started for run, started in ended.items())

@@ -210,7 +210,9 @@ async def test_a_loop_s_name_stays_in_its_place_of_the_address() -> None:
 
 
 def test_a_mill_elsewhere_is_named_whole_and_without_one_it_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(CommandFailed, match=r"start one with: millstream up; or name .* --trainer and --kafka"):
+    with pytest.raises(
+        CommandFailed, match=r"start one with: millstream up --data .*; or name .* --trainer and --kafka"
+    ):
         office_of(tmp_path, trainer=None, kafka=None, wait=True)
     with pytest.raises(CommandFailed, match="--no-wait"):
         office_of(tmp_path, trainer="http://trainer:8080/", kafka=None, wait=True)

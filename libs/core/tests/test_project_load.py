@@ -135,7 +135,7 @@ def test_a_good_project_loads(write: Write) -> None:
     assert loop.predict.inputs == ("distance", "origin")
     assert (loop.label.stream, loop.label.within) == ("flights-landed", 24 * HOUR)
     assert loop.label.value({"arr_delay": 20}) is True
-    assert (loop.train.history, loop.train.holdout, loop.train.schedule) == (None, 7 * DAY, 30 * DAY)
+    assert (loop.train.history, loop.train.holdout, loop.train.schedule) == (("all",), 7 * DAY, 30 * DAY)
     assert (loop.drift.columns, loop.drift.confirm) == (None, Confirm(agree=2, windows=3))
     assert loop.drift.performance.drop == 0.05
     assert loop.retrain.budget == Budget(runs=2, period=30 * DAY)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# As in the processes that train (`adapters.preload`): on busy cores OpenMP threads that spin take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

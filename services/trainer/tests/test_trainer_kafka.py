@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from millstream.runtime.publisher import Outgoing
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics, our_topics
 from millstream_trainer.adapters.memory import MemoryEnds, MemoryExecutor
-from millstream_trainer.adapters.mlflow_tracker import MlflowTracker
 from millstream_trainer.app import create_app
 from millstream_trainer.domain.rollout import entered
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -294,31 +292,7 @@ async def test_a_real_run_is_tracked_registered_and_promoted(
     assert run.data.params["rounds"] == "40"
     names = {artifact.path for artifact in client.list_artifacts(ended.mlflow_run, "package")}
     assert names == {f"package/{file}" for file in ("gate.json", "manifest.json", "model.onnx", "reference.json")}
-
-
-def test_a_record_written_late_leaves_the_later_champion(mlflow_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow.tracking import MlflowClient
-
-    for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "BACKOFF_JITTER", "TIMEOUT"):
-        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "1")  # restored afterwards: the tracker sets them
-    specs = [
-        RunSpec(
-            loop="ebbs",
-            run=f"r{version}",
-            attempt=1,
-            version=version,
-            at=datetime(2013, 3, 2, tzinfo=UTC),
-            cause=Cause.SCHEDULE,
-            request="labels-60",
-            positions={},
-            champion=None,
-        )
-        for version in ("9", "10")
-    ]
-    early, late = (MlflowTracker(mlflow_server.url, patience=10) for _ in specs)
-    for tracker, spec in zip((early, late), specs, strict=True):
-        tracker.begin(spec, {})
-    late.finish(result=passes(specs[1]), files={}, tags={})
-    early.finish(result=passes(specs[0]), files={}, tags={})
-    client = MlflowClient(tracking_uri=mlflow_server.url, registry_uri=mlflow_server.url)
-    assert client.get_model_version_by_alias("ebbs", "champion").tags["millstream.version"] == "10"
+    charts = {artifact.path for artifact in client.list_artifacts(ended.mlflow_run, "charts")}
+    assert charts == {f"charts/{name}.png" for name in ("calibration", "importance", "roc")}
+    (rows,) = run.inputs.dataset_inputs
+    assert run.data.tags["millstream.content_sha256"].startswith(rows.dataset.digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import msgspec
 import pytest
 
 from millstream.contracts.events import Cause
-from millstream.contracts.package import MODEL_FILE
+from millstream.contracts.package import MODEL_FILE, Manifest, Origin
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import process_executor
 from millstream_trainer.adapters.process_executor import ProcessExecutor
@@ -99,12 +100,46 @@ async def test_a_run_trains_on_the_lake_as_known_then_and_packs_the_model(
     assert (result.metrics["left_out_without_label"], result.metrics["left_out_label_null"]) == (210, 60)
     assert result.metrics["auc"] > 0.7
     assert packages.file(result.model, manifest, MODEL_FILE)
+    assert manifest.origins == {
+        "pier_arrivals__mean_delay_6h": Origin(stream="ships-arrived", field="delay"),
+        "pier_arrivals__ships_6h": Origin(stream="ships-arrived", field="delay"),
+        "length": Origin(stream="ships-expected", field="length"),
+        "pier": Origin(stream="ships-expected", field="pier"),
+    }
     assert {name for name in result.metrics if name.startswith("seconds_")} == {
-        f"seconds_{phase}" for phase in ("start", "mlflow", "dataset", "fit", "export", "score", "package")
+        f"seconds_{phase}" for phase in ("start", "mlflow", "dataset", "choice", "fit", "export", "score", "package")
     }
     again = await executor.run(msgspec.structs.replace(spec, attempt=2))
     assert packages.manifest(again.model).lineage.content_sha256 == manifest.lineage.content_sha256
     assert packages.manifest(again.model).files == manifest.files
+
+
+@pytest.mark.parametrize(("task", "value"), [("regression", "delay"), ("multiclass", "pier")])
+async def test_labels_are_numbers_and_names_out_of_the_lake(
+    place: Workplace, spec: RunSpec, harbour: Path, tmp_path: Path, task: str, value: str
+) -> None:
+    loop = _with_another_loop(harbour, tmp_path / "project", task, value)
+    here = msgspec.structs.replace(place, project=str(loop), packages=str(tmp_path / "packages"))
+    executor = ProcessExecutor(place=here, timeout=100, untracked=pytest.fail)
+    result = await executor.run(msgspec.structs.replace(spec, loop="other", run="r1"))
+    manifest = PackageStore(here.packages).manifest(result.model)
+    rows = manifest.lineage.train_rows + manifest.lineage.holdout_rows
+    if task == "regression":
+        assert result.passed, result.reason
+        assert (manifest.output, result.metrics["r2"] > 0.3) == ("value", True)
+        assert rows == 2850 - 60
+    else:
+        # The pier stands in the question: whoever learns from it is never wrong.
+        assert (manifest.classes, result.metrics["accuracy"]) == (["east", "north", "west"], 1.0)
+        assert rows < 2850, "ships at no pier carry no label"
+
+
+def _with_another_loop(harbour: Path, project: Path, task: str, value: str) -> Path:
+    shutil.copytree(harbour, project)
+    text = (project / "loops" / "tides.yaml").read_text().replace("loop: tides", "loop: other")
+    text = text.replace("value: delay >= 10", f"value: {value}").replace("model: {", f"model: {{task: {task}, ")
+    (project / "loops" / "other.yaml").write_text(text)
+    return project
 
 
 async def test_a_run_knows_nothing_later_than_its_time(executor: ProcessExecutor, spec: RunSpec) -> None:
@@ -128,6 +163,36 @@ async def test_a_killed_training_process_is_a_failed_run(
     os.kill(executor.pids[0], signal.SIGKILL)
     with pytest.raises(RunFailed, match="ended with signal 9"):
         await running
+
+
+@pytest.mark.parametrize("phase", ["dataset", "fit", "score", "package"])
+async def test_a_run_that_is_killed_in_any_phase_leaves_no_model(
+    place: Workplace, spec: RunSpec, tmp_path: Path, phase: str
+) -> None:
+    seen: list[str | None] = []
+
+    def heard(loop: str, now: str | None) -> None:
+        seen.append(now)
+        if now == phase:
+            os.kill(executor.pids[0], signal.SIGKILL)
+
+    here = msgspec.structs.replace(place, packages=str(tmp_path / "packages"))
+    executor = ProcessExecutor(place=here, timeout=100, untracked=pytest.fail, phase=heard)
+    told = msgspec.structs.replace(spec, run=f"r-{phase}")
+    try:
+        await executor.run(told)
+    except RunFailed as error:
+        assert "ended with signal 9" in str(error)  # noqa: PT017  a run at its end may be faster than the kill
+    else:
+        assert phase == "package"
+    assert seen[-1] is None
+    _whole_or_not_at_all(tmp_path / "packages")
+
+
+def _whole_or_not_at_all(packages: Path) -> None:
+    for found in packages.glob("tides/[!.]*"):
+        manifest = msgspec.json.decode((found / "manifest.json").read_bytes(), type=Manifest)
+        assert {file.name for file in found.iterdir()} == {*manifest.files, "manifest.json"}
 
 
 async def test_a_run_that_takes_too_long_is_ended(place: Workplace, spec: RunSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 from millstream.contracts.events import Cause, ModelRef
 from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, Reference
 from millstream.project import Loop, load_project
+from millstream.project.gate import Gate
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.memory import MemoryHistory, MemoryTracker
-from millstream_trainer.adapters.onnx_graph import score
-from millstream_trainer.adapters.run import Phases, train
+from millstream_trainer.adapters.onnx_graph import Asked
+from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.run import train
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -147,7 +150,7 @@ def test_the_graph_takes_nulls_and_categories_it_never_saw(
             category_column("pier", "input", [None, "south"]),
         ),
     )
-    answers = score(graph, manifest.inputs, strange)
+    answers = Asked(graph, manifest.inputs, manifest.output).score(strange)
     assert answers.shape == (2,)
     assert np.all((answers > 0) & (answers < 1))
 
@@ -211,6 +214,32 @@ def test_a_run_that_fails_is_written_down_with_its_reason() -> None:
     tracking.failed("too few ships")
     assert tracking.written(patience=30)
     assert tracker.failed == "too few ships"
+
+
+def test_a_full_disk_fails_the_run_and_leaves_no_half_package(
+    tides_loop: Loop, ships: Any, packages: PackageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, raw: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(raw[:10])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunFailed, match=r"the package cannot be saved: .*No space left on device"):
+        trained(tides_loop, ships.dataset(), packages)
+    assert list((tmp_path / "packages" / "tides").iterdir()) == []
+
+
+def test_charts_are_drawn_of_what_the_gate_saw(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    tracker = MemoryTracker()
+    tracking = recorded(tracker)
+    champion = trained(tides_loop, ships.dataset(), packages).model
+    spec = msgspec.structs.replace(SPEC, run="r2", champion=champion)
+    loop = tides_loop.model_copy(update={"gate": Gate(slices=("pier",))})
+    trained(loop, ships.dataset(), packages, spec, tracking=tracking)
+    assert tracking.written(patience=60)
+    assert set(tracker.charts) == {"calibration.png", "importance.png", "roc.png", "slices.png"}
+    assert all(raw.startswith(b"\x89PNG") for raw in tracker.charts.values())
 
 
 def test_a_holdout_too_small_to_judge_on_fails_the_run(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:

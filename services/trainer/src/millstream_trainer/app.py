@@ -37,6 +37,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         place=_workplace(settings),
         timeout=settings.run_timeout,
         untracked=lambda loop: metrics.untracked.labels(loop).inc(),
+        phase=metrics.in_phase,
     )
     announcer = KafkaAnnouncer(service.publisher)
     trainer = Trainer(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+PHASES = ("start", "dataset", "choice", "fit", "export", "score", "refit", "package", "mlflow")
+"""Parts of a run, in their order."""
 RUN_SECONDS = (1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
 
 
@@ -40,6 +42,13 @@ class TrainerMetrics:
             "millstream_training_running",
             "1 while a run of the loop is under way.",
             ["loop"],
+            registry=registry,
+        )
+        self._phase = Gauge(
+            "millstream_training_phase",
+            "1 for the part that the loop's run is in, else 0. Long in `dataset`: the lake lags or history grows; in `choice`: "
+            "many candidates.",
+            ["loop", "phase"],
             registry=registry,
         )
         self.champion_age = Gauge(
@@ -96,3 +105,8 @@ class TrainerMetrics:
             ["loop"],
             registry=registry,
         )
+
+    def in_phase(self, loop: str, phase: str | None) -> None:
+        """The loop's run is in `phase`; None: it has ended."""
+        for name in PHASES:
+            self._phase.labels(loop, name).set(name == phase)

@@ -12,6 +12,7 @@ from millstream_trainer.domain.run import Positions, RunResult, RunSpec
 if TYPE_CHECKING:
     # Brings NumPy along, which only training processes need.
     from millstream_trainer.domain.dataset import Dataset
+    from millstream_trainer.domain.record import Record
 
 
 class Announcer(Protocol):
@@ -74,10 +75,12 @@ class Tracker(Protocol):
     def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
         """Open a run; its id, or None when nothing is tracked. Called again when it raised; opens one run at most."""
 
-    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        """Log the outcome and the package, register the model, and move the champion alias when it passed.
+    def finish(self, record: Record) -> None:
+        """Log the outcome, the package and the charts, register the model, and move an alias to it when it passed: `champion`
+        where it answers at once, else `challenger`.
 
-        The alias never goes back: records of two runs may be written at once, and the older one may end last.
+        An alias never goes back: records of two runs may be written at once, and the older one may end last. Of several
+        attempts at one run the newest is registered; an older one, given up meanwhile, is only written down.
         """
 
     def fail(self, reason: str) -> None:

@@ -76,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Task multiclass: what the columns of the output stand for. Else empty."""
     origins: dict[str, Origin] = {}
     """Column → where its values come from, as far as that is known."""
+    notes: list[str] = []
+    """What a reader of `metrics` has to know of how the model was made: what it won against, calibration, a refit."""
 
 
 class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +113,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: list[ColumnReference]
     prediction: ColumnReference
-    """The model's own output on the holdout."""
+    """The model's own output on the holdout: `probability`, `value`, or of a multiclass model `class`, the likeliest one."""
     holdout_loss: float
     """Mean loss on the holdout, as the task has it (`contracts.tasks`)."""
     holdout_loss_std: float

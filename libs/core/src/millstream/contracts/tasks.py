@@ -31,6 +31,18 @@ class Task(StrEnum):
     REGRESSION = "regression"
 
 
+def metric_of(task: Task) -> str:
+    """Name of the loss."""
+    return "squared_error" if task is Task.REGRESSION else "log_loss"
+
+
+def class_name(truth: Truth) -> str:
+    """The class that a label names: 3 and 3.0 are one JSON number and one class, true is `true`."""
+    if isinstance(truth, bool):
+        return "true" if truth else "false"
+    return str(int(truth)) if isinstance(truth, float) and truth.is_integer() else str(truth)
+
+
 def row_loss(task: Task, output: Mapping[str, float], truth: Truth) -> float:
     """Loss of one answer. A class that the model does not know costs what a probability of 0 costs.
 
@@ -42,7 +54,7 @@ def row_loss(task: Task, output: Mapping[str, float], truth: Truth) -> float:
         probability = output[PROBABILITY]
         chance = probability if truth else 1 - probability
     else:
-        chance = output.get(str(truth), 0.0)
+        chance = output.get(class_name(truth), 0.0)
     return -math.log(min(max(chance, SMALLEST), 1 - SMALLEST))
 
 

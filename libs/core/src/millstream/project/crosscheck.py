@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from millstream.contracts.tasks import Task
 from millstream.project.catalogue import FeatureCatalogue, join_keys
 from millstream.project.event_schema import NUMBERS, SCALARS
-from millstream.project.loop import Loop
+from millstream.project.loop import LEARNED, REMEDY, Loop
 from millstream.project.problem import Fault, Path, Problem, found, nearest
 from millstream.project.stream import Stream
 from millstream_expression import Expression, compile_expression
 
 _KINDS = {"number": NUMBERS, "text": frozenset({"string"}), "truth": frozenset({"boolean"})}
 """What an expression needs of a field, in JSON's types; null is always allowed."""
+_LEARNED = {
+    Task.BINARY: frozenset({"boolean"}),
+    Task.MULTICLASS: frozenset({"string", "integer"}),
+    Task.REGRESSION: NUMBERS,
+}
+"""What a label that is a field may be: of a class there is a name, and a number with a fraction has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +93,11 @@ def _value_faults(loop: Loop, outcome: Stream) -> Iterator[Fault]:
                 f"{value.text!r} needs a {kind} and {name!r} of stream {outcome.name} is {' or '.join(sorted(types))}"
             )
             yield Fault(path=path, message=message, remedy="compare like with like")
-    if value.kind == "any" and outcome.types_of(value.fields[0]) - {"null"} != {"boolean"}:
-        message = f"{value.text!r} is not true or false, which task binary learns"
-        yield Fault(path=path, message=message, remedy=f"compare it, like {value.text} >= 15")
+    task = loop.model.task
+    if value.kind == "any" and not outcome.types_of(value.fields[0]) - {"null"} <= _LEARNED[task]:
+        message = f"{value.text!r} is not {LEARNED[task]}, which task {task} learns"
+        remedy = f"compare it, like {value.text} >= 15" if task is Task.BINARY else REMEDY[task]
+        yield Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("model", "task")))
 
 
 def _by_faults(loop: Loop, asked: Stream | None, outcome: Stream | None) -> Iterator[Fault]:

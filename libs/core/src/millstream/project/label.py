@@ -30,7 +30,8 @@ class Label(BaseModel):
     by: FieldName
     """Field that question and outcome share."""
     value: ExpressionText
-    """The label as an expression over the outcome's fields; null means that this event carries none."""
+    """The label as an expression over the outcome's fields: true or false, a text or a number, as `model.task` has it. Null
+    means that this event carries none."""
     within: PositiveDuration
     """How long after the question was known its outcome may be known. What is later is counted, not learned."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from millstream.contracts.tasks import Task
+from millstream.contracts.tasks import Task, metric_of
 from millstream.project.drift import Drift
 from millstream.project.gate import Gate
 from millstream.project.label import Label
@@ -48,13 +48,15 @@ class Loop(BaseModel):
             *self._schedule_faults(),
             *self._label_faults(),
             *self._trial_faults(),
-            *self.drift.faults(Task(self.model.task)),
+            *self._gate_faults(),
+            *self.model.faults(),
+            *self.drift.faults(self.model.task),
             *self.retrain.faults(),
         ]
 
     def _train_faults(self) -> list[Fault]:
-        path, history = ("train", "holdout"), self.train.history
-        if history is None or history > self.train.holdout:
+        path = ("train", "holdout")
+        if all(isinstance(span, str) or span > self.train.holdout for span in self.train.history):
             return []
         message = "the holdout takes the whole history, nothing is left to fit"
         remedy = "write a holdout shorter than train.history"
@@ -78,25 +80,43 @@ class Loop(BaseModel):
         return faults
 
     def _label_faults(self) -> list[Fault]:
-        if self.label.value.kind != "number":
+        """A label that is computed tells by itself what it is; of a field's type only its stream knows."""
+        text, kind, task = self.label.value.text, self.label.value.kind, self.model.task
+        if kind == "any" or kind == _LEARNS[task]:
             return []
-        message = f"{self.label.value.text!r} is a number, and task binary learns true or false"
-        return [Fault(path=("label", "value"), message=message, remedy="compare it, like arr_delay >= 15")]
+        found = {"number": "a number", "truth": "true or false"}[kind]
+        message = f"{text!r} is {found}, and task {task} learns {LEARNED[task]}"
+        path = ("label", "value")
+        return [Fault(path=path, message=message, remedy=REMEDY[task], rests_on=(path, ("model", "task")))]
 
     def _trial_faults(self) -> list[Fault]:
-        """Slices of inputs that the model does not have, and error rates at which nothing or everything is decided."""
-        faults = []
-        if not 0.0001 <= self.rollout.error_rate <= 0.5:
-            message = f"{percent_to_text(self.rollout.error_rate)} would decide nothing, or anything"
-            faults.append(
-                Fault(path=("rollout", "error_rate"), message=message, remedy="write 0.01% to 50%; 5% is usual")
-            )
+        """Error rates at which nothing or everything is decided."""
+        if 0.0001 <= self.rollout.error_rate <= 0.5:
+            return []
+        message = f"{percent_to_text(self.rollout.error_rate)} would decide nothing, or anything"
+        return [Fault(path=("rollout", "error_rate"), message=message, remedy="write 0.01% to 50%; 5% is usual")]
+
+    def _gate_faults(self) -> list[Fault]:
+        faults, metric = [], metric_of(self.model.task)
+        if self.gate.metric not in (None, metric):
+            rests_on = (("gate", "metric"), ("model", "task"))
+            message, remedy = f"task {self.model.task} is judged by {metric}", f"write {metric}, or remove it"
+            faults.append(Fault(path=("gate", "metric"), message=message, remedy=remedy, rests_on=rests_on))
         for position, name in enumerate(self.gate.slices):
             if name not in self.predict.inputs:
                 path = ("gate", "slices", position)
                 message, remedy = f"{name!r} is no input", nearest(name, self.predict.inputs)
                 faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("predict", "inputs"))))
         return faults
+
+
+_LEARNS = {Task.BINARY: "truth", Task.MULTICLASS: "text", Task.REGRESSION: "number"}
+LEARNED = {Task.BINARY: "true or false", Task.MULTICLASS: "a text", Task.REGRESSION: "a number"}
+REMEDY = {
+    Task.BINARY: "compare it, like arr_delay >= 15",
+    Task.MULTICLASS: "name a field that holds the class, like weather",
+    Task.REGRESSION: "name a number, like arr_delay",
+}
 
 
 UNREAD_LOOP: dict[str, Any] = {

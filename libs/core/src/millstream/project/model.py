@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
+from millstream.contracts.tasks import Task
+from millstream.contracts.times import MINUTE
+from millstream.project.duration import PositiveDuration
 from millstream.project.names import STRICT
+from millstream.project.params import BUILT_IN, LightgbmParams, OwnParams, Params
+from millstream.project.problem import Fault, Refused, nearest
+from millstream.project.reading import faults_of
+
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+MOST_SETTINGS = 20
+"""Overrides in a file. Each is fitted on each history; a wider field is a search."""
 
 
-class Params(BaseModel):
-    """LightGBM's parameters by its own names. A name that is not here is refused: LightGBM would silently ignore a typo.
+def _estimator(text: object) -> object:
+    if not isinstance(text, str) or text in BUILT_IN or _ENTRY.fullmatch(text):
+        return text
+    raise ValueError(
+        f"unknown {text!r:.60}; {nearest(text, BUILT_IN)}, or a function of yours like mypackage.models:build"
+    )
 
-    Objective, metric, seed, threads and determinism are set by the trainer, so that the same data give the same model.
-    """
+
+def _task(text: object) -> object:
+    if text in list(Task):
+        return Task(str(text))
+    raise ValueError(f"unknown {text!r:.60}; {nearest(str(text), map(str, Task))}")
+
+
+class Search(BaseModel):
+    """Let Optuna look for better parameters, in a stated space around `params`."""
 
     model_config = STRICT
 
-    rounds: Annotated[int, Field(ge=1, le=10_000)] = 200
-    """Trees: more of them ask for a smaller learning_rate."""
-    num_leaves: Annotated[int, Field(ge=2, le=4096)] = 31
-    """LightGBM's default; more leaves learn rarer combinations and overfit sooner."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Half of LightGBM's default, which suits 200 trees."""
-    min_data_in_leaf: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """Higher than LightGBM's 20: on a stream the rare leaf is what has changed next month."""
-    max_depth: Annotated[int, Field(ge=-1, le=64)] = -1
-    """-1: the leaves alone are the limit."""
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of columns each tree may see."""
-    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of rows each tree may see; takes effect with bagging_freq."""
-    bagging_freq: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Draw rows anew every so many trees; 0: never."""
-    lambda_l1: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Penalty on leaf values that drives small ones to zero."""
-    lambda_l2: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Penalty on leaf values that shrinks them all."""
-    min_gain_to_split: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """A split that gains less is not made."""
-    max_bin: Annotated[int, Field(ge=2, le=65_535)] = 255
-    """Steps that a numeric column is cut into; fewer are faster and coarser."""
-    cat_smooth: Annotated[float, Field(ge=0, le=1e6)] = 10.0
-    """Shrinks rare categories towards the rest."""
-    cat_l2: Annotated[float, Field(ge=0, le=1e6)] = 10.0
-    """Penalty on splits by category, on top of lambda_l2."""
-
-    def booster(self) -> dict[str, int | float]:
-        """What `lightgbm.train` takes as params; `rounds` is its num_boost_round."""
-        values: dict[str, int | float] = self.model_dump(exclude={"rounds"})
-        return values
+    trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Settings tried. Twenty find most of what there is to find in five parameters."""
+    timeout: PositiveDuration = 10 * MINUTE
+    """Of the clock. When time ends a search and not the trials, a repeat may find another model: the run says so."""
 
 
 class Model(BaseModel):
@@ -57,8 +51,86 @@ class Model(BaseModel):
 
     model_config = STRICT
 
-    estimator: Literal["lightgbm"] = "lightgbm"
-    """Takes missing values and categories as they are, fits 300,000 rows in seconds, exports to ONNX."""
-    task: Literal["binary"] = "binary"
-    """The label is true or false, the answer its probability."""
-    params: Params = Params()
+    estimator: Annotated[
+        str, BeforeValidator(_estimator), Field(json_schema_extra={"examples": [*BUILT_IN, "mypackage.models:build"]})
+    ] = "lightgbm"
+    """`lightgbm`, `xgboost`, `linear`, `forest`, or a function of yours as `mypackage.models:build`, from the project's folder
+    or installed: `build(task, params, seed)` returns a scikit-learn estimator that skl2onnx can export."""
+    task: Annotated[Task, BeforeValidator(_task)] = Task.BINARY
+    """`binary`: the label is true or false, the answer its probability. `multiclass`: the label is a text, the answer a
+    probability for each. `regression`: the label is a number, the answer its mean."""
+    params: Annotated[Params, Field(validate_default=True)] = LightgbmParams()
+    """Of the estimator, by its own names."""
+    settings: Annotated[tuple[Params, ...], Field(strict=False, max_length=MOST_SETTINGS)] = ()
+    """Each overrides some of `params`; all are fitted and the best on the validation slice is kept. Empty: `params` alone."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """`balanced`: rare classes count as much as frequent ones in the fit; the answers are corrected back to the true shares."""
+    calibration: Literal["none", "sigmoid", "isotonic"] = "none"
+    """Corrects probabilities by what the validation slice says, inside the graph. `isotonic` needs some thousand rows there."""
+    search: Search | None = None
+    """Left out: no search."""
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _params(cls, value: object, info: ValidationInfo) -> object:
+        return _params_of(value, info.data.get("estimator"))
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, list | tuple) or "params" not in info.data:
+            return () if "params" not in info.data else value
+        base = info.data["params"].model_dump(exclude_unset=True)
+        found, faults = [], []
+        for position, one in enumerate(value):
+            try:
+                over = {**base, **one} if isinstance(one, Mapping) else one
+                found.append(_params_of(over, info.data.get("estimator")))
+            except Refused as error:
+                faults += [_under(fault, position) for fault in error.faults]
+        if faults:
+            raise Refused(faults)
+        return tuple(found)
+
+    def tried(self) -> tuple[Params, ...]:
+        """The parameters that compete: `settings`, or `params` alone."""
+        return self.settings or (self.params,)
+
+    def faults(self) -> list[Fault]:
+        """What does not go with the task."""
+        faults = []
+        for key in ("class_weight", "calibration"):
+            if self.task is Task.REGRESSION and getattr(self, key) != "none":
+                message, remedy = f"task regression has no {_OF[key]}", "remove it, or write another task"
+                path = ("model", key)
+                faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("model", "task"))))
+        if self.search is not None and isinstance(self.params, OwnParams):
+            message = "nothing is known of the parameters of your own estimator"
+            path, remedy = ("model", "search"), "search inside it, or write settings"
+            faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("model", "estimator"))))
+        return faults
+
+
+_OF = {"class_weight": "classes to weigh", "calibration": "probabilities to correct"}
+
+
+def _params_of(value: object, estimator: str | None) -> object:
+    """`value` as the estimator's parameters. Raises Refused with a hint for each name it does not have."""
+    kind = LightgbmParams if estimator is None else BUILT_IN.get(estimator, OwnParams)
+    if isinstance(value, BaseModel):
+        # The default is LightGBM's: of another estimator it is that one's own.
+        value = value if isinstance(value, kind) else value.model_dump(exclude_unset=True)
+    if estimator is None:
+        return kind()  # nobody can judge parameters of an unknown estimator
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise Refused(faults_of(kind, value if isinstance(value, Mapping) else {}, error)) from error
+
+
+def _under(fault: Fault, position: int) -> Fault:
+    rests_on = None if fault.rests_on is None else tuple((position, *path) for path in fault.rests_on)
+    hides = tuple((position, *path) for path in fault.hides)
+    return Fault(
+        path=(position, *fault.path), message=fault.message, remedy=fault.remedy, rests_on=rests_on, hides=hides
+    )

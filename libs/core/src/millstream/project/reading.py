@@ -62,7 +62,7 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> 
         return Reading(item=item, problems=[], gaps=frozenset(gaps))
     except ValidationError as error:
         details = error.errors(include_url=False)
-    faults = [fault for detail in details for fault in _faults(source, model, detail)]
+    faults = [fault for detail in details for fault in _faults(source.data, model, detail)]
     told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
     gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
     return Reading(
@@ -102,7 +102,12 @@ def _at(data: Any, path: Sequence[str | int]) -> dict[Any, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _faults(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Iterator[Fault]:
+def faults_of(model: type[BaseModel], data: Mapping[str, Any], error: ValidationError) -> list[Fault]:
+    """What `model` has against `data`, for a validator of ours that picks the model of a part by itself."""
+    return [fault for detail in error.errors(include_url=False) for fault in _faults(data, model, detail)]
+
+
+def _faults(data: Mapping[str, Any], model: type[BaseModel], detail: ErrorDetails) -> Iterator[Fault]:
     path: Path = tuple(detail["loc"])
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Refused):
@@ -114,7 +119,7 @@ def _faults(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Ite
     if detail["type"] == "missing":
         yield Fault(path=path[:-1], message=message, remedy=remedy, rests_on=(path,))
     elif detail["type"] == "extra_forbidden":
-        absent = set(_keys(_model_at(model, path[:-1]))).difference(_at(source.data, path[:-1]))
+        absent = set(_keys(_model_at(model, path[:-1]))).difference(_at(data, path[:-1]))
         slip = meant(str(path[-1]), absent)
         yield Fault(path=path, message=message, remedy=remedy, hides=((*path[:-1], slip),) if slip else ())
     else:

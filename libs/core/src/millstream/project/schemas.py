@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -17,8 +17,9 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """`model` and every model inside it."""
     yield model
     for field in model.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _models(field.annotation)
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _models(part)
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from millstream.contracts.times import DAY
 from millstream.project.duration import PositiveDuration
+from millstream.project.history import ALL, Histories, longest
 from millstream.project.names import STRICT
-from millstream.project.words import AllOr
 
 
 class FirstAfter(BaseModel):
@@ -26,12 +26,24 @@ class Train(BaseModel):
 
     model_config = STRICT
 
-    history: AllOr[PositiveDuration] = None
-    """How far back rows reach, or `all` (None in code). All is the safe start: forgetting must earn its place at the gate."""
+    history: Histories = (ALL,)
+    """How far back rows reach: `all`, a duration, `since-change` (from the window that drift noticed), or a list of them: each
+    is fitted, the best on the validation slice is kept. All is the safe start: forgetting must earn its place at the gate."""
     holdout: PositiveDuration = 7 * DAY
     """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once."""
+    folds: Annotated[int, Field(ge=1, le=10)] = 1
+    """Validation slices, each as long as the holdout and right before it or before the next: candidates are compared on all of
+    them, fitted on what was before each. More are slower and less lucky."""
+    refit: bool = False
+    """Fit once more on everything, holdout included, after the gate passed: the newest week is learned too. The gate's numbers
+    then speak of a twin that did not see it, and the manifest says so."""
     first_after: FirstAfter = FirstAfter()
     schedule: PositiveDuration | None = None
     """Retrain this often even when nothing drifts; null: never by the calendar alone."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
     """Fixed, so that the same data give the same model and a replay the same decisions."""
+
+    @property
+    def longest(self) -> int | None:
+        """How far back rows must reach, microseconds; None: all of them."""
+        return longest(self.history)

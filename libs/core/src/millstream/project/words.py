@@ -48,5 +48,6 @@ class _AllInSchema:
 OneOrMore = Annotated[tuple[T, ...], Strict(False), Field(min_length=1, max_length=1000), AfterValidator(_unique)]
 """A list in the file, a tuple in code."""
 UpToFive = Annotated[tuple[T, ...], Strict(False), Field(max_length=5), AfterValidator(_unique)]
+"""The same, for what is named sparingly; none is fine."""
 AllOr = Annotated[T | None, BeforeValidator(_read_all), WrapSerializer(_write_all), _AllInSchema()]
 """`all` in the file, None in code."""

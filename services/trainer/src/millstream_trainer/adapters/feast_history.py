@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from millstream.contracts.package import Origin
 from millstream.project import Loop, Project
 from millstream_tiles.digest import digest
 from millstream_tiles.errors import TilesError
@@ -54,12 +55,14 @@ class FeastHistory:
             keys = sorted({key for name in used.values() for key in _keys(store, views, name)})
             rows, left_out = self._rows(loop, spec, [*loop.predict.inputs, *keys])
             features = self._features(store, service, rows, keys, names)
+            origins = _origins(service, views)
             hashes = {name: digest(views[name]) for name in used.values() if name in views}
         columns = [
             *(number_column(name, "feature", features[name]) for name in names),
             *(_input(name, rows[name]) for name in loop.predict.inputs),
         ]
-        return Dataset(table=_table(rows, columns), views=hashes, left_out=left_out)
+        origins = {**origins, **{name: Origin(stream=loop.predict.on, field=name) for name in loop.predict.inputs}}
+        return Dataset(table=_table(rows, columns), views=hashes, left_out=left_out, origins=origins)
 
     def _rows(self, loop: Loop, spec: RunSpec, fields: list[str]) -> tuple[pl.DataFrame, dict[str, int]]:
         asked = questions(self._lake, loop, spec, fields)
@@ -113,6 +116,20 @@ def _numbers(found: Any, name: str) -> np.ndarray[Any, Any]:
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def _origins(service: Any, views: dict[str, Any]) -> dict[str, Origin]:
+    """The field that each column of a windowed view aggregates; a bare count is of no field."""
+    found = {}
+    for projection in service.feature_view_projections:
+        view = views.get(projection.name)
+        if view is None:
+            continue  # Feast's own, of whatever source
+        for aggregate in view.aggregates:
+            if aggregate.column:
+                origin = Origin(stream=view.stream, field=aggregate.column)
+                found.update({f"{projection.name_to_use()}__{column}": origin for column in aggregate.columns})
+    return found
+
+
 def _keys(store: Any, views: dict[str, Any], name: str) -> list[str]:
     if name in views:
         return list(views[name].keys)
@@ -131,6 +148,14 @@ def _table(rows: pl.DataFrame, columns: list[Column]) -> Table:
     return Table(
         questions=ids,
         known_at=rows["_known_at"].dt.epoch("us").to_numpy().astype(np.int64),
-        labels=rows["_label"].to_numpy().astype(np.int8),
+        labels=_labels(rows["_label"]),
         columns=tuple(columns),
     ).sorted()
+
+
+def _labels(values: pl.Series) -> np.ndarray[Any, Any]:
+    if values.dtype != pl.String:
+        return values.to_numpy().astype(np.int8 if values.dtype == pl.Int8 else np.float64)
+    names = np.empty(len(values), dtype=object)
+    names[:] = values.to_list()
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,86 +10,122 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from millstream.contracts.tasks import Task
+from millstream.project.params import LightgbmParams
+from millstream_trainer.adapters.estimators import How, Lesson, Watch
+from millstream_trainer.adapters.onnx_graph import OPSET
+from millstream_trainer.domain.encoding import Encoding, by_code
 from millstream_trainer.domain.table import Table
 
-Floats = NDArray[np.float32]
+_OBJECTIVES = {
+    Task.BINARY: {"objective": "binary"},
+    Task.MULTICLASS: {"objective": "multiclass"},
+    # The mean of the labels at the start, by LightGBM's own arithmetic.
+    Task.REGRESSION: {"objective": "regression"},
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
+class FittedTrees:
     """A booster and what it takes to ask it."""
 
     booster: lightgbm.Booster
-    categories: Mapping[str, tuple[str, ...]]
-    """Per category column its known values, sorted; the index is the code. Anything else is missing."""
-    columns: tuple[str, ...]
+    encoding: Encoding
+    rounds: int
+    task: Task
 
-    def probabilities(self, table: Table) -> NDArray[np.float64]:
-        return np.asarray(self.booster.predict(matrix(table, self.categories)), dtype=np.float64)
+    def ask(self, table: Table) -> NDArray[np.float64]:
+        found = np.asarray(self.booster.predict(self.encoding.matrix(table)), dtype=np.float64)
+        return np.column_stack([1 - found, found]) if self.task is Task.BINARY else found
 
     def importance(self) -> dict[str, float]:
         """Share of the total gain by column."""
-        gain = self.booster.feature_importance(importance_type="gain")
-        total = float(gain.sum()) or 1.0
-        return {name: float(value) / total for name, value in zip(self.columns, gain, strict=True)}
+        return self.encoding.shares(self.booster.feature_importance(importance_type="gain").astype(np.float64))
+
+    def core(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # upstream: it warns about the label's shape, and the label is dropped here
+            from onnxmltools import convert_lightgbm
+            from onnxmltools.convert.common.data_types import FloatTensorType
+
+            return convert_lightgbm(
+                self.booster,
+                initial_types=[("columns", FloatTensorType([None, len(self.encoding.columns)]))],
+                zipmap=False,
+                target_opset=OPSET,
+            )
 
 
-def fit(table: Table, *, params: Mapping[str, Any], rounds: int, seed: int, threads: int) -> Fitted:
-    """Fit on all rows of `table`. `params` are LightGBM's own names; what makes a fit repeatable is set here."""
-    categories = {
-        column.name: tuple(sorted(set(column.values) - {""})) for column in table.columns if not column.is_number
-    }
-    indexes = [i for i, column in enumerate(table.columns) if not column.is_number]
-    settings = {
-        **params,
-        "objective": "binary",
-        "verbosity": -1,
-        "seed": seed,
-        "deterministic": True,
-        "force_col_wise": True,  # else LightGBM times both ways and takes the faster: another sum order, another model
-        "num_threads": threads,
-    }
-    data = lightgbm.Dataset(
-        matrix(table, categories), table.labels, categorical_feature=indexes, params=settings, free_raw_data=True
-    )
-    booster = lightgbm.train(settings, data, num_boost_round=rounds)
-    return Fitted(
-        booster=_with_float32_thresholds(booster),
-        categories=categories,
-        columns=tuple(column.name for column in table.columns),
-    )
+class Lightgbm:
+    """See `estimators.Estimator`. Categories are split as such."""
+
+    def fit(
+        self, lesson: Lesson, how: How, *, against: Lesson | None = None, watch: Watch | None = None
+    ) -> FittedTrees:
+        assert isinstance(how.params, LightgbmParams)
+        encoding = by_code(lesson.table)
+        settings = {
+            **how.params.booster(),
+            **_OBJECTIVES[how.task],
+            "verbosity": -1,
+            "seed": how.seed,
+            "deterministic": True,
+            "force_col_wise": True,  # else LightGBM times both ways and takes the faster: another sum order, another model
+            "num_threads": how.threads,
+        }
+        if how.task is Task.MULTICLASS:
+            settings["num_class"] = how.classes
+        data = lightgbm.Dataset(
+            encoding.matrix(lesson.table),
+            lesson.target,
+            weight=lesson.weights,
+            categorical_feature=encoding.codes,
+            params=settings,
+            free_raw_data=True,
+        )
+        checks: list[lightgbm.Dataset] = []
+        callbacks: list[Any] = []
+        if against is not None and (how.params.early_stopping or watch is not None):
+            checks = [data.create_valid(encoding.matrix(against.table), against.target, weight=against.weights)]
+            if how.params.early_stopping:
+                callbacks.append(lightgbm.early_stopping(how.params.early_stopping, verbose=False))
+            if watch is not None:
+                callbacks.append(_told(watch))
+        booster = lightgbm.train(
+            settings, data, num_boost_round=how.params.rounds, valid_sets=checks or None, callbacks=callbacks or None
+        )
+        kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+        return FittedTrees(
+            booster=_with_float32_thresholds(booster, kept), encoding=encoding, rounds=kept, task=how.task
+        )
 
 
-def matrix(table: Table, categories: Mapping[str, tuple[str, ...]]) -> Floats:
-    """Rows × columns in float32; NaN is missing, and so is a category that was not in training."""
-    found = np.empty((len(table), len(table.columns)), dtype=np.float32)
-    for i, column in enumerate(table.columns):
-        if column.is_number:
-            found[:, i] = column.values
-        else:
-            codes = {name: float(code) for code, name in enumerate(categories[column.name])}
-            found[:, i] = [codes.get(value, np.nan) for value in column.values]
-    return found
+def _told(watch: Watch) -> Any:
+    def after(env: Any) -> None:
+        watch(env.iteration, float(env.evaluation_result_list[0][2]))
+
+    return after
 
 
-def _with_float32_thresholds(booster: lightgbm.Booster) -> lightgbm.Booster:
-    """The same model with every threshold rounded down to a float32.
+def _with_float32_thresholds(booster: lightgbm.Booster, rounds: int) -> lightgbm.Booster:
+    """The first `rounds` of the same model with every threshold rounded down to a float32.
 
     LightGBM splits at doubles between two values; ONNX holds float32. Rounding to nearest may cross the upper value and
     send its rows to the other side; rounding down changes no decision on float32 inputs. (A categorical split's threshold
     is a small index and stays as it is.)
     """
     lines = []
-    for line in booster.model_to_string(num_iteration=-1).splitlines():
+    for line in booster.model_to_string(num_iteration=rounds).splitlines():
         if line.startswith("threshold="):
             doubles = np.array(line.removeprefix("threshold=").split(), dtype=np.float64)
-            line = "threshold=" + " ".join(repr(float(value)) for value in _down(doubles))
+            line = "threshold=" + " ".join(repr(float(value)) for value in down(doubles))
         if not line.startswith("tree_sizes="):  # byte positions that no longer hold; LightGBM reads on without them
             lines.append(line)
     return lightgbm.Booster(model_str="\n".join(lines) + "\n")
 
 
-def _down(values: NDArray[np.float64]) -> Floats:
+def down(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The nearest float32 that is not larger."""
     near = values.astype(np.float32)
-    lower: Floats = np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
+    lower: NDArray[np.float32] = np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
     return lower

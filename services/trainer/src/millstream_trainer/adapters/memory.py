@@ -10,6 +10,7 @@ from millstream.contracts.events import Event, ModelRef
 from millstream.contracts.package import BadPackage, Manifest
 from millstream.errors import RetryLater
 from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import Positions, RunResult, RunSpec
 from millstream_trainer.errors import RunFailed, TrackingFailed
 
@@ -93,6 +94,7 @@ class MemoryTracker:
         self.params: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self.files: dict[str, bytes] = {}
+        self.charts: dict[str, bytes] = {}
         self.failed: str | None = None
         self._away = list(away)
 
@@ -101,9 +103,10 @@ class MemoryTracker:
         self.params = dict(params)
         return f"tracked-{spec.run}"
 
-    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def finish(self, record: Record) -> None:
         self._answer("finish")
-        self.metrics, self.files = dict(result.metrics), dict(files)
+        self.metrics, self.files = dict(record.result.metrics), dict(record.files)
+        self.charts = dict(record.draw())
 
     def fail(self, reason: str) -> None:
         self.failed = reason

@@ -5,6 +5,7 @@ A call costs 20 to 50 ms, so there are few: everything of a kind goes in one bat
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
@@ -15,14 +16,19 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.errors import TrackingFailed
 
 T = TypeVar("T")
 
-CHAMPION = "champion"
-PACKAGE = "package"
-"""Folder of a run's artifacts that holds the model package."""
+log = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+MOST_VERSIONS = 200
+"""Newest versions among which the champion is looked for; with four runs a month that is four years."""
+PACKAGE, CHARTS = "package", "charts"
+"""Folders of a run's artifacts."""
 
 
 class NoTracker:
@@ -31,7 +37,7 @@ class NoTracker:
     def begin(self, spec: RunSpec, params: Mapping[str, str]) -> str | None:
         return None
 
-    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def finish(self, record: Record) -> None:
         """Nothing to write down."""
 
     def fail(self, reason: str) -> None:
@@ -79,44 +85,89 @@ class MlflowTracker:
         self._client.log_batch(run_id, params=[Param(k, v[:500]) for k, v in params.items()])
         return run_id
 
-    def finish(self, *, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        self._asked(lambda: self._finish(result, files, tags))
+    def finish(self, record: Record) -> None:
+        self._asked(lambda: self._finish(record))
 
-    def _finish(self, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def _finish(self, record: Record) -> None:
         from mlflow.entities import Metric, RunTag
 
         assert self._spec is not None, "begin comes first"
-        client, run, spec = self._client, self._run.info, self._spec
+        client, run, spec, result = self._client, self._run.info, self._spec, record.result
         now = int(time.time() * 1000)
-        outcome = "promoted" if result.passed else "rejected"
-        every = {**tags, "millstream.outcome": outcome, "millstream.reason": result.reason}
+        outcome = "rejected" if not result.passed else "promoted" if record.answers_at_once else "on_trial"
+        if self._given_up(spec, run):
+            outcome = "given up"
+        every = {**record.tags, "millstream.outcome": outcome, "millstream.reason": result.reason}
         client.log_batch(
             run.run_id,
             metrics=[Metric(name, value, now, 0) for name, value in result.metrics.items()],
             tags=[RunTag(name, value[:5000]) for name, value in every.items()],
         )
+        self._log_dataset(run, record.dataset)
         with tempfile.TemporaryDirectory() as folder:
-            for name, raw in files.items():
+            for name, raw in record.files.items():
                 (Path(folder) / name).write_bytes(raw)
             (Path(folder) / "gate.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.gate)))
             client.log_artifacts(run.run_id, folder, PACKAGE)
+        if outcome == "given up":
+            client.set_terminated(run.run_id, "KILLED")
+            return
+        self._follow(spec)
         version = self._register(spec, run, outcome, result)
-        if result.passed and not self._overtaken(spec):
-            client.set_registered_model_alias(spec.loop, CHAMPION, version)
+        alias = CHAMPION if record.answers_at_once else CHALLENGER
+        if result.passed and not self._overtaken(spec, alias):
+            client.set_registered_model_alias(spec.loop, alias, version)
+        self._log_charts(run, record)
         client.set_terminated(run.run_id, "FINISHED")
 
-    def _overtaken(self, spec: RunSpec) -> bool:
-        """Whether the champion there is of a later run, which was written down first."""
+    def _follow(self, spec: RunSpec) -> None:
+        """Set `champion` on who answered when the run began: trials end, and people take back, while no run is there to tell.
+
+        Left alone where a later run was written down already: it knew better.
+        """
+        if spec.champion is None:
+            return
+        found = self._client.search_model_versions(f"name='{spec.loop}'", max_results=MOST_VERSIONS)
+        by_version = {str(one.tags.get("millstream.version")): one.version for one in found}
+        known = [int(version) for version in by_version if version.isdecimal()]
+        if spec.champion.version in by_version and int(spec.version) > max(known):
+            self._client.set_registered_model_alias(spec.loop, CHAMPION, by_version[spec.champion.version])
+
+    def _given_up(self, spec: RunSpec, run: Any) -> bool:
+        """Whether a later attempt at the same run was begun: this one's trainer was taken for dead."""
+        same = f"tags.`millstream.run` = '{spec.run}'"
+        found = self._client.search_runs([run.experiment_id], filter_string=same, max_results=20)
+        return any(int(other.data.tags.get("millstream.attempt", 0)) > spec.attempt for other in found)
+
+    def _log_dataset(self, run: Any, sha256: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        rows = Dataset(name="training rows", digest=sha256[:36], source_type="millstream", source="{}")
+        self._client.log_inputs(run.run_id, datasets=[DatasetInput(rows)])
+
+    def _log_charts(self, run: Any, record: Record) -> None:
+        try:
+            charts = record.draw()
+        except Exception as error:  # a chart that cannot be drawn costs nobody the record
+            log.error("the run's charts cannot be drawn", exc_info=error)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, raw in charts.items():
+                (Path(folder) / name).write_bytes(raw)
+            self._client.log_artifacts(run.run_id, folder, CHARTS)
+
+    def _overtaken(self, spec: RunSpec, alias: str) -> bool:
+        """Whether the model there is of a later run, which was written down first."""
         from mlflow.exceptions import MlflowException
 
         try:
-            champion = self._client.get_model_version_by_alias(spec.loop, CHAMPION)
+            holder = self._client.get_model_version_by_alias(spec.loop, alias)
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 raise
-            return False  # no champion yet
+            return False  # nobody has it yet
         # A person may have set the alias on a version of her own.
-        return int(champion.tags.get("millstream.version", 0)) > int(spec.version)
+        return int(holder.tags.get("millstream.version", 0)) > int(spec.version)
 
     def _register(self, spec: RunSpec, run: Any, outcome: str, result: RunResult) -> str:
         from mlflow.exceptions import MlflowException

@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerProcess
 import msgspec
 
 from millstream_trainer.adapters import training_process
-from millstream_trainer.adapters.training_process import UNTRACKED, Answer
+from millstream_trainer.adapters.training_process import UNTRACKED, Said
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.errors import RunFailed
@@ -32,13 +32,22 @@ LAST_MOMENT = 3.0
 class ProcessExecutor:
     """See `ports.Executor`. The fork server and its children end with the trainer, however it ends.
 
-    `untracked` hears the loop of each run whose record was not written to its end.
+    `untracked` hears the loop of each run whose record was not written to its end, `phase` the loop and the phase that its
+    run is in, None when it has ended.
     """
 
-    def __init__(self, *, place: Workplace, timeout: float, untracked: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        place: Workplace,
+        timeout: float,
+        untracked: Callable[[str], None],
+        phase: Callable[[str, str | None], None] = lambda loop, phase: None,
+    ) -> None:
         self._place = place
         self._timeout = timeout
         self._untracked = untracked
+        self._phase = phase
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOAD])
         self._processes: set[ForkServerProcess] = set()
@@ -69,6 +78,8 @@ class ProcessExecutor:
             except BaseException:
                 await self._end(process, spec)
                 raise
+            finally:
+                self._phase(spec.loop, None)
         record = asyncio.create_task(self._record(process, spec), name=f"record of run {spec.run}")
         self._records.add(record)
         record.add_done_callback(self._records.discard)
@@ -94,12 +105,18 @@ class ProcessExecutor:
             raise
         self._processes.add(process)
 
-    async def _answer(self, process: ForkServerProcess, receiver: Connection, spec: RunSpec) -> Answer:
-        """Said as soon as it is known; a process that ends without one closes its side of the pipe."""
-        if not await _readable(receiver.fileno(), self._timeout):
-            raise RunFailed(f"the run took longer than {self._timeout:.0f} s and was ended")
+    async def _answer(self, process: ForkServerProcess, receiver: Connection, spec: RunSpec) -> Said:
+        """The outcome, said as soon as it is known; a process that ends without one closes its side of the pipe."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._timeout
         try:
-            return msgspec.json.decode(receiver.recv_bytes(), type=Answer)
+            while True:
+                if not await _readable(receiver.fileno(), ends - loop.time()):
+                    raise RunFailed(f"the run took longer than {self._timeout:.0f} s and was ended")
+                said = msgspec.json.decode(receiver.recv_bytes(), type=Said)
+                if said.phase is None:
+                    return said
+                self._phase(spec.loop, said.phase)
         except (EOFError, OSError):
             await _readable(process.sentinel, ENDING)
             code = process.exitcode

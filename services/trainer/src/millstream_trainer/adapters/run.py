@@ -5,57 +5,40 @@ It is written down for people beside and after that (`tracking`), and waits for 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from millstream.contracts.events import ModelRef
-from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, BadPackage, Lineage, Manifest
+from millstream.contracts.package import MODEL_FILE, BadPackage
+from millstream.contracts.tasks import Task
 from millstream.contracts.times import from_datetime
 from millstream.errors import RetryLater
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
-from millstream_trainer.adapters import lightgbm_model, onnx_graph
+from millstream_trainer.adapters import onnx_graph
+from millstream_trainer.adapters.choice import Choice, choose
+from millstream_trainer.adapters.estimators import estimator
+from millstream_trainer.adapters.learning import Learned, Learner
+from millstream_trainer.adapters.package_files import metrics_of, package_files
+from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
-from millstream_trainer.domain.dataset import Dataset
-from millstream_trainer.domain.gate import FEWEST_ROWS, Evidence, judge, verdict
-from millstream_trainer.domain.metrics import losses, summary
-from millstream_trainer.domain.package import files_of
-from millstream_trainer.domain.reference import reference_of
+from millstream_trainer.domain.answers import Answers, knowing_nothing
+from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
+from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.domain.slices import slices_of
 from millstream_trainer.domain.table import Table
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.ports import History, Tracker
 
-LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxmltools", "onnxruntime", "feast", "polars")
 
-
-class Phases:
-    """How long each part took, as metrics `seconds_<part>`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - began
-            self.seconds[f"seconds_{name}"] = round(self.seconds.get(f"seconds_{name}", 0.0) + spent, 4)
-
-
-def run(spec: RunSpec, place: Workplace, tracking: Tracking) -> RunResult:
-    """The whole run, with the real adapters. Raises RunFailed and other errors, each with a reason."""
-    phases = Phases()
+def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> RunResult:
+    """The whole run, with the real adapters; `hear` is told each phase. Raises RunFailed and others, each with a reason."""
+    phases = Phases(loop=spec.loop, run=spec.run, hear=hear)
     with phases.phase("start"):
         from millstream_trainer.adapters.feast_history import FeastHistory
         from millstream_trainer.adapters.mlflow_tracker import MlflowTracker, NoTracker
@@ -75,6 +58,7 @@ def run(spec: RunSpec, place: Workplace, tracking: Tracking) -> RunResult:
         packages=PackageStore(place.packages),
         threads=place.threads,
         phases=phases,
+        project=Path(place.project),
     )
 
 
@@ -87,41 +71,56 @@ def train(
     packages: PackageStore,
     threads: int,
     phases: Phases,
+    project: Path | None = None,
 ) -> RunResult:
-    """History → fit → graph → gate → package. The same spec and history give the same model."""
+    """History → choice → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
         data = history.read(spec)
-        train, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
-        _check(train, holdout)
-    params, seed = loop.model.params, loop.train.seed
+        learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
+        _check(loop.model.task, learn, holdout)
+    learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
+    with phases.phase("choice"):
+        choice = choose(spec, loop, learner, learn)
     with phases.phase("fit"):
-        fitted = lightgbm_model.fit(train, params=params.booster(), rounds=params.rounds, seed=seed, threads=threads)
+        fitted_on = learn.asked_from(choice.candidate.since)
+        if len(fitted_on) < FEWEST_ROWS:
+            raise RunFailed(f"history {choice.candidate.name} has {len(fitted_on)} rows, {FEWEST_ROWS} are needed")
+        learned = _learned(learner, fitted_on, choice)
     with phases.phase("export"):
-        graph = onnx_graph.export(fitted, train)
+        inputs = [column.declared() for column in learn.columns]
+        graph = learned.graph(inputs)
     with phases.phase("score"):
-        inputs = [column.declared() for column in train.columns]
-        answers = onnx_graph.score(graph, inputs, holdout)
-        champion, champion_error = _champion(spec, packages, holdout)
-        evidence = Evidence(
-            labels=holdout.labels,
-            challenger=answers,
-            native=fitted.probabilities(holdout),
-            champion=champion,
-            champion_error=champion_error,
-            base_rate=float(train.labels.mean()),
-            package_bytes=len(graph),
-            tolerance=loop.gate.tolerance,
-        )
+        evidence = _evidence(spec, loop, packages, learned, graph, fitted_on, holdout)
         checks = judge(evidence)
         passed, reason = verdict(checks)
-    metrics = _metrics(evidence, train, holdout, data.left_out)
+    metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, choice.metrics)
+    notes = list(choice.notes)
+    if passed and loop.train.refit:
+        with phases.phase("refit"):
+            everything = data.table.asked_from(choice.candidate.since)
+            again = _learned(learner, everything, choice)
+            learned, graph, fitted_on = again, _same(again, again.graph(inputs), everything), everything
+            notes.append(
+                f"refit on all {len(everything)} rows after the gate: its numbers are of a twin without the holdout"
+            )
+    reason = "; ".join((reason, *notes))
     with phases.phase("package"):
-        reference = reference_of(
-            train, importance=fitted.importance(), labels=holdout.labels, probabilities=answers, seed=seed
+        manifest, files = package_files(
+            spec,
+            loop,
+            data,
+            train=fitted_on,
+            holdout=holdout,
+            learned=learned,
+            graph=graph,
+            evidence=evidence,
+            metrics=metrics,
+            notes=notes,
         )
-        manifest = _manifest(spec, loop, data, train, holdout, metrics)
-        files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference)})
-        uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
+        try:
+            uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
+        except OSError as error:
+            raise RunFailed(f"the package cannot be saved: {error}") from error
     model = ModelRef(version=spec.version, run=spec.run, uri=uri, sha256=sha256, at=spec.at)
     with phases.phase("mlflow"):
         tracked = tracking.id()
@@ -129,90 +128,120 @@ def train(
         passed=passed,
         reason=reason,
         model=model,
-        rows=len(train),
-        metrics={**metrics, **phases.seconds},
+        rows=len(fitted_on),
+        metrics={**metrics, "row_milliseconds": evidence.milliseconds, **phases.seconds},
         gate=checks,
         mlflow_run=tracked,
     )
-    tags = {"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri}
-    tracking.finished(result, files, tags)
+    importance = learned.fitted.importance()
+    tracking.finished(
+        Record(
+            result=result,
+            answers_at_once=spec.champion is None or not (loop.rollout.shadow or loop.rollout.canary),
+            files=files,
+            tags={"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri},
+            dataset=manifest.lineage.content_sha256,
+            draw=lambda: charts(evidence, importance),
+        )
+    )
     return result
 
 
-def _check(train: Table, holdout: Table) -> None:
+def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, bytes]:
+    """Drawn only where somebody keeps them: matplotlib takes a second to import."""
+    from millstream_trainer.adapters import plots
+
+    return plots.charts(evidence, importance)
+
+
+def _check(task: Task, learn: Table, holdout: Table) -> None:
     """Refuse at once what no fit can help."""
-    if len(holdout) < FEWEST_ROWS or len(train) < FEWEST_ROWS:
-        raise RunFailed(f"{len(train)} training rows and {len(holdout)} in the holdout; each needs {FEWEST_ROWS}")
-    if len(np.unique(train.labels)) < 2:
+    if len(holdout) < FEWEST_ROWS or len(learn) < FEWEST_ROWS:
+        raise RunFailed(f"{len(learn)} training rows and {len(holdout)} in the holdout; each needs {FEWEST_ROWS}")
+    if len(set(learn.labels.tolist())) < 2:
         raise RunFailed(
-            f"all {len(train)} training rows have the label {int(train.labels[0])}: there is nothing to tell apart"
+            f"all {len(learn)} training rows have the label {learn.labels[0]}: there is nothing to tell apart"
         )
 
 
-def _champion(spec: RunSpec, packages: PackageStore, holdout: Table) -> tuple[NDArray[Any] | None, str | None]:
+def _learned(learner: Learner, table: Table, choice: Choice) -> Learned:
+    learned = learner.learn(table, choice.params)
+    if choice.calibration is None:
+        return learned
+    return replace(learned, corrections=(*learned.corrections, choice.calibration))
+
+
+def _evidence(
+    spec: RunSpec, loop: Loop, packages: PackageStore, learned: Learned, graph: bytes, learn: Table, holdout: Table
+) -> Evidence:
+    task = loop.model.task
+    asked = onnx_graph.Asked(graph, [column.declared() for column in learn.columns], onnx_graph.OUTPUTS[task])
+    champion, champion_error = _champion(spec, task, packages, holdout)
+    return Evidence(
+        labels=holdout.labels,
+        challenger=Answers(task=task, values=asked.score(holdout), classes=learned.classes),
+        native=learned.answers(holdout),
+        champion=champion,
+        champion_error=champion_error,
+        knowing_nothing=knowing_nothing(task, learn.labels, len(holdout)),
+        package_bytes=len(graph),
+        milliseconds=asked.milliseconds(holdout),
+        tolerance=loop.gate.tolerance,
+        slices=slices_of(holdout, loop.gate.slices),
+        slice_tolerance=loop.gate.slice_tolerance,
+        drifted=_drifted(spec, holdout),
+    )
+
+
+def _drifted(spec: RunSpec, holdout: Table) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+    """Holdout rows asked since the change; None where nothing changed, or all of them are."""
+    if spec.changed_at is None:
+        return None
+    rows = holdout.known_at >= from_datetime(spec.changed_at)
+    return None if rows.all() else rows
+
+
+def _champion(spec: RunSpec, task: Task, packages: PackageStore, holdout: Table) -> tuple[Answers | None, str | None]:
     """The champion's answers on the holdout, or why there are none (the gate then stays closed)."""
     if spec.champion is None:
         return None, None
     try:
         manifest = packages.manifest(spec.champion)
+        if manifest.task != task:
+            return None, f"it answers task {manifest.task}, the loop is {task} now; give the loop another name"
         graph = packages.file(spec.champion, manifest, MODEL_FILE)
-        return onnx_graph.score(graph, manifest.inputs, holdout), None
+        values = onnx_graph.Asked(graph, manifest.inputs, manifest.output).score(holdout)
+        return Answers(task=task, values=values, classes=tuple(manifest.classes)), None
     except (BadPackage, RetryLater, KeyError) as error:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _metrics(evidence: Evidence, train: Table, holdout: Table, left_out: Mapping[str, int]) -> dict[str, float]:
-    found = {
-        **summary(evidence.labels, evidence.challenger),
-        "train_rows": float(len(train)),
-        "holdout_rows": float(len(holdout)),
-        "train_base_rate": evidence.base_rate,
-        "onnx_bytes": float(evidence.package_bytes),
-        "onnx_max_difference": float(np.max(np.abs(evidence.challenger - evidence.native))),
-        **{f"left_out_{reason}": float(count) for reason, count in left_out.items()},
-    }
-    if evidence.champion is not None:
-        found["champion_log_loss"] = float(losses(evidence.labels, evidence.champion).mean())
-    # A holdout of one class has no AUC; JSON and MLflow have no NaN.
-    return {name: value for name, value in found.items() if np.isfinite(value)}
-
-
-def _manifest(
-    spec: RunSpec, loop: Loop, data: Dataset, train: Table, holdout: Table, metrics: dict[str, float]
-) -> Manifest:
-    return Manifest(
-        format=1,
-        loop=spec.loop,
-        version=spec.version,
-        run=spec.run,
-        task=loop.model.task,
-        inputs=[column.declared() for column in train.columns],
-        output=onnx_graph.OUTPUT,
-        feature_service=loop.predict.features,
-        views=dict(data.views),
-        label=loop.label.value.text,
-        metrics=metrics,
-        lineage=Lineage(
-            cause=spec.cause,
-            request=spec.request,
-            at=spec.at,
-            positions=spec.positions,
-            train_rows=len(train),
-            holdout_rows=len(holdout),
-            content_sha256=train.sha256(),
-            code_version=version("millstream-trainer"),
-            libraries={name: version(name) for name in LIBRARIES},
-        ),
-        files={},
-    )
+def _same(learned: Learned, graph: bytes, table: Table) -> bytes:
+    """`graph`, when it answers as the model that it was exported from. Raises RunFailed."""
+    output = onnx_graph.OUTPUTS[learned.task]
+    values = onnx_graph.Asked(graph, [column.declared() for column in table.columns], output).score(table)
+    worst = largest_difference(table.labels, Answers(task=learned.task, values=values), learned.answers(table))
+    if not worst <= LARGEST_DIFFERENCE:
+        raise RunFailed(f"the refit's graph and model differ by {worst:.2g}, {LARGEST_DIFFERENCE:.0e} is allowed")
+    return graph
 
 
 def _params(loop: Loop) -> dict[str, str]:
     """What was asked for, as MLflow parameters."""
-    return {
-        **{name: str(value) for name, value in loop.model.params.model_dump().items()},
-        "estimator": loop.model.estimator,
+    model = loop.model
+    asked = {
+        **{name: str(value) for name, value in model.params.model_dump().items()},
+        "estimator": model.estimator,
+        "task": str(model.task),
         "features": loop.predict.features,
         "label": loop.label.value.text,
         "seed": str(loop.train.seed),
+        "history": str(loop.train.model_dump(mode="json")["history"]),
+        "class_weight": model.class_weight,
+        "calibration": model.calibration,
     }
+    if model.settings:
+        asked["settings"] = str([params.model_dump(exclude_unset=True) for params in model.settings])
+    if model.search is not None:
+        asked["search"] = str(model.search.model_dump(mode="json"))
+    return asked

@@ -9,7 +9,8 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.domain.record import Record
+from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import TrackingFailed
 from millstream_trainer.ports import Tracker
 
@@ -41,9 +42,9 @@ class Tracking:
         self._asked.wait(patience)
         return self._id
 
-    def finished(self, result: RunResult, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def finished(self, record: Record) -> None:
         """The run ended with a model; written from now on."""
-        self._end(lambda tracker: tracker.finish(result=result, files=files, tags=tags))
+        self._end(lambda tracker: tracker.finish(record))
 
     def failed(self, reason: str) -> None:
         """The run ended without a model; written from now on."""

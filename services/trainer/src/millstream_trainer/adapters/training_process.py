@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
 import msgspec
@@ -27,9 +28,10 @@ UNTRACKED = 4
 """Exit code of a process that has answered and could not write its run down."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process says as soon as the outcome is known."""
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process says: each phase as it begins, and the outcome as soon as it is known, which ends what it says."""
 
+    phase: str | None = None
     result: RunResult | None = None
     failed: str | None = None
 
@@ -44,19 +46,23 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
     for chatty in ("feast", "mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     tracking = Tracking()
-    sender.send_bytes(msgspec.json.encode(answer(spec, place, tracking)))
+
+    def say(said: Said) -> None:
+        sender.send_bytes(msgspec.json.encode(said))
+
+    say(outcome(spec, place, tracking, lambda phase: say(Said(phase=phase))))
     sender.close()
     if not tracking.written(place.mlflow_patience):
         sys.exit(UNTRACKED)
 
 
-def answer(spec: RunSpec, place: Workplace, tracking: Tracking) -> Answer:
+def outcome(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> Said:
     """Train; whatever goes wrong becomes a reason."""
     try:
         # Imported here: this module is also imported by the dispatcher, which stays light.
         from millstream_trainer.adapters.run import run
 
-        return Answer(result=run(spec, place, tracking))
+        return Said(result=run(spec, place, tracking, hear))
     except MillstreamError as error:
         log.error("run failed: %s", error, extra={"loop": spec.loop, "run": spec.run})
         reason = str(error)[:LONGEST_REASON]
@@ -64,7 +70,7 @@ def answer(spec: RunSpec, place: Workplace, tracking: Tracking) -> Answer:
         log.error("run failed", exc_info=error, extra={"loop": spec.loop, "run": spec.run})
         reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
     tracking.failed(reason)
-    return Answer(failed=reason)
+    return Said(failed=reason)
 
 
 def _end_with_parent() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from millstream.contracts.package import Origin
 from millstream_trainer.domain.table import Table
 
 
@@ -17,3 +18,5 @@ class Dataset:
     """Feature view → hash of its definition: a model is pinned to what it was trained on."""
     left_out: Mapping[str, int]
     """Rows that were not learned from, by reason."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Column → the field that it is made of, as far as that is known."""

@@ -1,4 +1,4 @@
-"""How good probabilities are: log loss, AUC, Brier score, calibration. Labels are 1 or 0."""
+"""How good answers are: what people ask about, beside the loss that decides."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-
-SMALLEST = 1e-7
-"""Probabilities are kept this far from 0 and 1: float32 knows no closer, and one sure mistake must not cost infinity."""
-
-
-def losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
-    """Log loss of each row, in nats."""
-    p = np.clip(np.asarray(probabilities, dtype=np.float64), SMALLEST, 1 - SMALLEST)
-    y = np.asarray(labels, dtype=np.float64)
-    found: Floats = -(y * np.log(p) + (1 - y) * np.log1p(-p))
-    return found
+from millstream.contracts.tasks import Task, metric_of
+from millstream_trainer.domain.answers import Answers
 
 
 def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
@@ -50,12 +40,40 @@ def calibration_error(labels: NDArray[Any], probabilities: NDArray[Any], bins: i
     return total / len(p) if len(p) else float("nan")
 
 
-def summary(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float]:
-    """All of them, for non-empty rows with both classes."""
+def miscalibration(labels: NDArray[Any], answers: Answers) -> float:
+    """How far answers are from what came true, on average: 0 is honest.
+
+    Binary: of the probability; multiclass: of the likeliest class's probability (Guo et al. 2017), both as shares.
+    Regression: mean error, in standard deviations of the labels.
+    """
+    if answers.task is Task.BINARY:
+        return calibration_error(labels, answers.values)
+    if answers.task is Task.MULTICLASS:
+        return calibration_error(answers.likeliest() == labels, np.max(answers.values, axis=1))
+    spread = float(np.std(labels))
+    return abs(float(np.mean(answers.values - labels))) / spread if spread > 0 else 0.0
+
+
+def summary(labels: NDArray[Any], answers: Answers) -> dict[str, float]:
+    """All that there is to say, for non-empty rows; the loss first."""
+    found = {metric_of(answers.task): float(answers.losses(labels).mean())}
+    if answers.task is Task.BINARY:
+        return {
+            **found,
+            "auc": auc(labels, answers.values),
+            "brier": brier(labels, answers.values),
+            "calibration_error": miscalibration(labels, answers),
+            "base_rate": float(np.mean(labels)),
+        }
+    if answers.task is Task.MULTICLASS:
+        hits = answers.likeliest() == labels
+        return {**found, "accuracy": float(np.mean(hits)), "calibration_error": miscalibration(labels, answers)}
+    errors = np.asarray(answers.values, dtype=np.float64) - labels
+    spread = float(np.var(labels))
     return {
-        "log_loss": float(losses(labels, probabilities).mean()),
-        "auc": auc(labels, probabilities),
-        "brier": brier(labels, probabilities),
-        "calibration_error": calibration_error(labels, probabilities),
-        "base_rate": float(np.mean(labels)),
+        **found,
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+        "mae": float(np.mean(np.abs(errors))),
+        "r2": 1 - float(np.mean(errors**2)) / spread if spread > 0 else float("nan"),
+        "mean_error": float(np.mean(errors)),
     }

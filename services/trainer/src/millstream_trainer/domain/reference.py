@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
-from millstream.contracts.package import ColumnReference, Reference
-from millstream_trainer.domain.metrics import losses
+from millstream.contracts.package import ColumnReference, Reference, SliceReference
+from millstream.contracts.tasks import PROBABILITY, VALUE, Task
+from millstream_trainer.domain.answers import Answers
+from millstream_trainer.domain.slices import Slice
 from millstream_trainer.domain.table import CATEGORY, NUMBER, Column, Table
 
+CLASS = "class"
+"""Name of a multiclass model's prediction column: the likeliest class."""
 BINS = 10
 """Deciles: enough to see a shift, and ten bins of 5,000 rows have a PSI noise of 0.002."""
 CATEGORIES = 50
@@ -23,20 +27,46 @@ SAMPLE = 2_000
 
 
 def reference_of(
-    train: Table, *, importance: Mapping[str, float], labels: NDArray[Any], probabilities: NDArray[Any], seed: int
+    train: Table,
+    *,
+    importance: Mapping[str, float],
+    labels: NDArray[Any],
+    answers: Answers,
+    slices: Sequence[Slice],
+    seed: int,
 ) -> Reference:
-    """Reference of `train`; `labels` and `probabilities` are the holdout's. `importance` is the share of gain by column."""
-    row_losses = losses(labels, probabilities)
+    """Reference of `train`; `labels`, `answers` and `slices` are the holdout's. `importance` is a share by column."""
+    losses = answers.losses(labels)
     return Reference(
         columns=[column_reference(column, importance.get(column.name, 0.0)) for column in train.columns],
-        prediction=column_reference(
-            Column(name="probability", source="output", type=NUMBER, values=probabilities.astype(np.float32)), 0.0
-        ),
-        holdout_loss=float(row_losses.mean()),
-        holdout_loss_std=float(row_losses.std(ddof=1)) if len(row_losses) > 1 else 0.0,
-        holdout_rows=len(row_losses),
+        prediction=column_reference(_prediction(answers), 0.0),
+        holdout_loss=float(losses.mean()),
+        holdout_loss_std=_spread(losses),
+        holdout_rows=len(losses),
         sample=_sample(train, seed),
+        slices=[
+            SliceReference(
+                column=one.column,
+                value=one.value,
+                rows=int(one.rows.sum()),
+                loss=float(losses[one.rows].mean()),
+                loss_std=_spread(losses[one.rows]),
+            )
+            for one in slices
+        ],
     )
+
+
+def _prediction(answers: Answers) -> Column:
+    """What of an answer is looked at as a column: the probability, the number, or the likeliest class."""
+    if answers.task is Task.MULTICLASS:
+        return Column(name=CLASS, source="output", type=CATEGORY, values=answers.likeliest())
+    name = PROBABILITY if answers.task is Task.BINARY else VALUE
+    return Column(name=name, source="output", type=NUMBER, values=answers.values.astype(np.float32))
+
+
+def _spread(losses: NDArray[np.float64]) -> float:
+    return float(losses.std(ddof=1)) if len(losses) > 1 else 0.0
 
 
 def column_reference(column: Column, importance: float) -> ColumnReference:

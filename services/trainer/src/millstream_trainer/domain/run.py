@@ -28,7 +28,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the lake must hold before history is read."""
     champion: ModelRef | None
     changed_at: datetime | None = None
-    """Start of the window whose verdict led to the run; None: no window did."""
+    """Where the window began on which drift noticed what led to this run; None: nothing changed that anybody noticed."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,8 +47,8 @@ class Table:
     """Event ids, object array of str."""
     known_at: NDArray[np.int64]
     """When each question was asked, microseconds."""
-    labels: NDArray[np.int8]
-    """1 or 0."""
+    labels: NDArray[Any]
+    """Binary: int8, 1 or 0. Multiclass: object array of str. Regression: float64."""
     columns: tuple[Column, ...]
 
     def __len__(self) -> int:
@@ -74,6 +74,10 @@ class Table:
     def sorted(self) -> Table:
         return self.take(np.lexsort((self.questions.astype(str), self.known_at)))
 
+    def asked_from(self, at: int | None) -> Table:
+        """Rows asked at `at` or later; None: all."""
+        return self if at is None else self.split(at)[1]
+
     def split(self, at: int) -> tuple[Table, Table]:
         """Rows asked before `at`, and rows asked from then on."""
         first = int(np.searchsorted(self.known_at, at, side="left"))
@@ -84,7 +88,7 @@ class Table:
         """Of everything a fit sees, so that two runs can say that they saw the same."""
         digest = hashlib.sha256()
         digest.update(self.known_at.tobytes())
-        digest.update(self.labels.tobytes())
+        digest.update(_text_bytes(self.labels) if self.labels.dtype == object else self.labels.tobytes())
         digest.update(_text_bytes(self.questions))
         for column in self.columns:
             digest.update(f"{column.name}\x1f{column.source}\x1f{column.type}\x1e".encode())
