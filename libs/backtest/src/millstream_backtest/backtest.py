@@ -70,7 +70,7 @@ def backtest(
         pasts[policy.name] = read[asks]
     span = _span(pasts[policies[0].name], wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return play_all(policies, pasts, span, folder=folder, cores=cores, hear=hear)
+    return play_all(policies, pasts, span, project=project.path, folder=folder, cores=cores, hear=hear)
 
 
 def _span(past: Past, wanted: Wanted) -> Span:

@@ -56,7 +56,7 @@ class PastHistory:
 
     def __init__(self, past: Past, loop: Loop) -> None:
         self._past = past
-        self._history = loop.train.history
+        self._history = loop.train.longest
 
     def read(self, spec: RunSpec) -> Dataset:
         past, at = self._past, from_datetime(spec.at)

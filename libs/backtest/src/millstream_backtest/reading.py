@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Cause
-from millstream.contracts.tasks import Task, Truth
+from millstream.contracts.tasks import Task, Truth, class_name
 from millstream.errors import RejectEvent
 from millstream.project import Loop, Project
 from millstream.project.train import Train
@@ -137,4 +137,4 @@ def _truth(task: Task, value: Truth | None) -> Truth | None:
         return None
     if task is Task.BINARY:
         return bool(value)
-    return float(value) if task is Task.REGRESSION else str(value)
+    return float(value) if task is Task.REGRESSION else class_name(value)

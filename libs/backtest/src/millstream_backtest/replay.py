@@ -40,7 +40,9 @@ LABELS: Place = ("labels", 0)
 class Replay:
     """Runs once. Its state afterwards is the outcome: `journal`, and who said what to each question."""
 
-    def __init__(self, loop: Loop, past: Past, *, tick: int, packages: Path, runs: RunFolder, threads: int) -> None:
+    def __init__(
+        self, loop: Loop, past: Past, *, tick: int, project: Path, packages: Path, runs: RunFolder, threads: int
+    ) -> None:
         """`tick` is a step, microseconds; `packages` a folder of this replay's own."""
         self.loop = loop
         self.past = past
@@ -55,7 +57,7 @@ class Replay:
         self._standing: Standing[Voice] = Standing()
         self._fold = Fold({loop.name: drift_rules(loop)})
         self._settled = 0
-        self.runs = Runs(past, loop, packages=self._store, folder=runs, threads=threads)
+        self.runs = Runs(past, loop, project=project, packages=self._store, folder=runs, threads=threads)
         self._trainer = Trainer(
             rules={loop.name: trainer_rules(loop)},
             streams=(),

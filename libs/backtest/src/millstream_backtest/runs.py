@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -14,10 +16,13 @@ import msgspec
 from millstream.contracts.events import ModelRef
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE, Manifest
 from millstream.project import Loop
+from millstream.project.params import BUILT_IN
 from millstream.runtime.packages import PackageStore
 from millstream_backtest.past import Past, PastHistory
 from millstream_trainer.adapters.mlflow_tracker import NoTracker
-from millstream_trainer.adapters.run import Phases, train
+from millstream_trainer.adapters.package_files import LIBRARIES
+from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.run import train
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.package import files_of
@@ -68,8 +73,11 @@ def _used(entry: Path) -> float:
 class Runs:
     """`ports.Executor` of the trainer. Blocks while it trains: a backtest's time waits for it, as a replay's does."""
 
-    def __init__(self, past: Past, loop: Loop, *, packages: PackageStore, folder: RunFolder, threads: int) -> None:
+    def __init__(
+        self, past: Past, loop: Loop, *, project: Path, packages: PackageStore, folder: RunFolder, threads: int
+    ) -> None:
         self._loop = loop
+        self._project = project
         self._history = PastHistory(past, loop)
         self._packages = packages
         self._folder = folder
@@ -88,13 +96,15 @@ class Runs:
     async def run(self, spec: RunSpec) -> RunResult:
         began = time.perf_counter()
         data = self._history.read(spec)
-        key = self._key(spec, data)
-        known = self._folder.find(key)
+        # What a user's own module builds is decided by more than the loop's file says.
+        key = self._key(spec, data) if self._loop.model.estimator in BUILT_IN else None
+        known = self._folder.find(key) if key is not None else None
         if known is None:
             result = self._train(spec, data)
-            manifest = self._packages.manifest(result.model)
-            files = {name: self._packages.file(result.model, manifest, name) for name in manifest.files}
-            self._folder.keep(key, result, {**files, MANIFEST_FILE: msgspec.json.encode(manifest)})
+            if key is not None:
+                manifest = self._packages.manifest(result.model)
+                files = {name: self._packages.file(result.model, manifest, name) for name in manifest.files}
+                self._folder.keep(key, result, {**files, MANIFEST_FILE: msgspec.json.encode(manifest)})
         else:
             self.found += 1
             result = self._again(spec, *known)
@@ -112,6 +122,7 @@ class Runs:
             packages=self._packages,
             threads=self._threads,
             phases=Phases(),
+            project=self._project,
         )
 
     def _again(self, spec: RunSpec, result: RunResult, files: dict[str, bytes]) -> RunResult:
@@ -129,7 +140,12 @@ class Runs:
         if spec.champion is not None:
             champion = self._packages.manifest(spec.champion).files[MODEL_FILE]
         loop = self._loop.model_dump_json(include={"loop", "predict", "label", "model", "train", "gate"})
-        parts = (data.table.sha256(), loop, champion, spec.at.isoformat())
+        changed = "" if spec.changed_at is None else spec.changed_at.isoformat()
+        code = []
+        for name in ("millstream-trainer", *LIBRARIES):
+            with suppress(PackageNotFoundError):  # XGBoost goes by several names
+                code.append(f"{name} {version(name)}")
+        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, *code)
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import msgspec
@@ -50,31 +50,45 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     failed: str = ""
 
 
-def play(
-    policy: Policy, past: Past, span: Span, *, folder: Path, threads: int, hear: Callable[[float], None]
-) -> Figures:
-    """One policy, in this process; `hear` is told the share of the span that is done. `folder` keeps what runs made."""
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where policies work."""
+
+    project: Path
+    packages: Path
+    """Of this backtest: gone when it ends."""
+    runs: Path
+    """Kept from one backtest to the next."""
+    threads: int
+
+
+def play(policy: Policy, past: Past, span: Span, place: Place, hear: Callable[[float], None]) -> Figures:
+    """One policy, in this process; `hear` is told the share of the span that is done."""
     began, spent = time.perf_counter(), time.process_time()
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix="policy-") as packages:
-        replay = Replay(
-            policy.loop, past, tick=span.tick, packages=Path(packages), runs=RunFolder(folder / "runs"), threads=threads
-        )
+    replay = Replay(
+        policy.loop,
+        past,
+        tick=span.tick,
+        project=place.project,
+        packages=Path(tempfile.mkdtemp(dir=place.packages)),
+        runs=RunFolder(place.runs),
+        threads=place.threads,
+    )
 
-        def on_step(at: int) -> None:
-            hear((at - span.since) / max(1, span.until - span.since))
+    def on_step(at: int) -> None:
+        hear((at - span.since) / max(1, span.until - span.since))
 
-        uvloop.run(replay.run(since=span.since, until=span.until, on_step=on_step))
-        return figures_of(
-            replay,
-            policy=policy.name,
-            since=span.since,
-            until=span.until,
-            scored_from=span.scored_from,
-            zone=span.zone,
-            seconds=time.perf_counter() - began,
-            cpu_seconds=time.process_time() - spent,
-        )
+    uvloop.run(replay.run(since=span.since, until=span.until, on_step=on_step))
+    return figures_of(
+        replay,
+        policy=policy.name,
+        since=span.since,
+        until=span.until,
+        scored_from=span.scored_from,
+        zone=span.zone,
+        seconds=time.perf_counter() - began,
+        cpu_seconds=time.process_time() - spent,
+    )
 
 
 def play_all(
@@ -82,6 +96,7 @@ def play_all(
     pasts: Mapping[str, Past],
     span: Span,
     *,
+    project: Path,
     folder: Path,
     cores: int,
     hear: Callable[[str, float], None],
@@ -91,7 +106,8 @@ def play_all(
     Whatever ends it, Ctrl-C too, no process is left. Raises BacktestFailed naming the policy that could not be replayed.
     """
     at_once = min(cores, len(policies))
-    threads = max(1, cores // at_once)
+    packages = tempfile.TemporaryDirectory(dir=folder, prefix="packages-", ignore_cleanup_errors=True)
+    place = Place(project=project, packages=Path(packages.name), runs=folder / "runs", threads=max(1, cores // at_once))
     context = get_context("spawn")  # a fork would take over the locks of Polars' threads
     waiting, found = list(policies), dict[str, Figures]()
     running: dict[Connection, tuple[str, SpawnProcess]] = {}
@@ -100,7 +116,7 @@ def play_all(
             while waiting and len(running) < at_once:
                 policy = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                given = (sender, policy, pasts[policy.name], span, folder, threads)
+                given = (sender, policy, pasts[policy.name], span, place)
                 process = context.Process(target=_work, args=given, daemon=True)
                 process.start()
                 sender.close()
@@ -124,10 +140,11 @@ def play_all(
         for _, process in running.values():
             process.kill()
             process.join()
+        packages.cleanup()
     return [found[policy.name] for policy in policies]
 
 
-def _work(sender: Connection, policy: Policy, past: Past, span: Span, folder: Path, threads: int) -> None:
+def _work(sender: Connection, policy: Policy, past: Past, span: Span, place: Place) -> None:
     """Target of the process. It ends with its parent: nobody is there to hear the next word then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     logging.disable(logging.ERROR)  # what services log a person reads in the timeline
@@ -140,7 +157,7 @@ def _work(sender: Connection, policy: Policy, past: Past, span: Span, folder: Pa
             sender.send_bytes(msgspec.json.encode(Word(done=done)))
 
     try:
-        word = Word(done=1.0, figures=play(policy, past, span, folder=folder, threads=threads, hear=hear))
+        word = Word(done=1.0, figures=play(policy, past, span, place, hear))
     except (MillstreamError, OSError) as error:
         word = Word(failed=str(error))
     sender.send_bytes(msgspec.json.encode(word))
