@@ -67,8 +67,14 @@ def decisions(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         "step",
         "share",
     )
-    numbers = ("finding", "pairs", "difference", "low", "high", "rows", "gate", "numbers")
-    return [tuple(str(row.get(name)) for name in (*wanted, *numbers)) for row in rows]
+    numbers = ("finding", "pairs", "difference", "low", "high", "rows", "numbers")
+    return [
+        (
+            *(str(row.get(name)) for name in (*wanted, *numbers)),
+            *((check["name"], check["passed"]) for check in row.get("gate", ())),
+        )
+        for row in rows
+    ]
 
 
 def test_over_the_recording_it_decides_what_the_mill_decided(lived: tuple[Path, Outcome], tmp_path: Path) -> None:
