@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UNTIL  ?=
 TICK   ?= 1h
-PACKAGES := libs/expression libs/core libs/tiles libs/cli services/ingest services/features services/trainer services/serving services/drift
+PACKAGES := libs/expression libs/core libs/tiles libs/cli libs/backtest services/ingest services/features services/trainer services/serving services/drift
 
 help: ## print this menu
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -2,7 +2,7 @@
 # Resolves locks/*.txt: one hashed list per service, one for developers, one to add for Spark. No addresses are written.
 set -euo pipefail
 uv=$(command -v uv || echo .millstream/uv/bin/uv)
-ours=(); for p in cli core drift expression features ingest serving tiles trainer; do ours+=(--no-emit-package "millstream-$p"); done
+ours=(); for p in backtest cli core drift expression features ingest serving tiles trainer; do ours+=(--no-emit-package "millstream-$p"); done
 export UV_CUSTOM_COMPILE_COMMAND="make locks"
 compile() { "$uv" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links "${ours[@]}" "$@"; }
 compile pyproject.toml --group dev -o locks/dev.txt

@@ -204,6 +204,45 @@ def skew(
 
 
 @app.command()
+def backtest(
+    loop: Annotated[str, typer.Argument(help="A loop of the project, like flight-delay.")],
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(help="A loop file to try, as often as you like; what the project has is always tried."),
+    ] = None,
+    since: Annotated[str | None, typer.Option("--from", help="Begin at this day (UTC), without a model.")] = None,
+    until: UntilOption = None,
+    tick: TickOption = "1h",
+    lake: Annotated[
+        str | None,
+        typer.Option(help="A lake (folder, s3://…). Default: that of the mill in --data, else the recording."),
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw the loss by month into this file (SVG).")] = None,
+    project: ProjectOption = FLIGHTS,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """What a loop would have done under other policies: retrains, rollouts, loss; by the code that runs live.
+
+    Example:  millstream backtest flight-delay --policy weekly.yaml --policy monthly.yaml
+    """
+    from millstream_cli.backtesting import Asked
+    from millstream_cli.backtesting import backtest as run
+
+    found = _project(project)
+    asked = Asked(
+        policies=policy or [],
+        since=_moment(since),
+        until=_moment(until),
+        tick=_tick(tick),
+        lake=lake,
+        chart=chart,
+    )
+    with _interruptible():
+        run(found, loop, asked, data, Console(stderr=as_json), as_json)
+
+
+@app.command()
 def topics(
     project: ProjectOption = FLIGHTS,
     kafka: Annotated[str, typer.Option(help="Bootstrap servers.")] = "127.0.0.1:9092",

@@ -1,0 +1,163 @@
+"""Training runs of a backtest: the trainer's own, in this process; a run that another policy made already is not made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from millstream.contracts.events import ModelRef
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE, Manifest
+from millstream.project import Loop
+from millstream.project.params import BUILT_IN
+from millstream.runtime.packages import PackageStore
+from millstream_backtest.past import Past, PastHistory
+from millstream_trainer.adapters.mlflow_tracker import NoTracker
+from millstream_trainer.adapters.package_files import LIBRARIES
+from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.run import train
+from millstream_trainer.adapters.tracking import Tracking
+from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.package import files_of
+from millstream_trainer.domain.run import RunResult, RunSpec
+
+KEPT = 200
+"""Runs in the folder, two megabytes each: some years of some policies. What was used longest ago goes first."""
+RESULT = "result.json"
+
+
+class RunFolder:
+    """Runs by what went into them. Several processes may use one folder: an entry is there whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, key: str) -> tuple[RunResult, dict[str, bytes]] | None:
+        entry = self._folder / key
+        try:
+            result = msgspec.json.decode((entry / RESULT).read_bytes(), type=RunResult)
+            files = {name: (entry / name).read_bytes() for name in (MODEL_FILE, REFERENCE_FILE, MANIFEST_FILE)}
+            os.utime(entry)
+        except (OSError, msgspec.DecodeError):
+            return None  # it was never made, or is being removed
+        return result, files
+
+    def keep(self, key: str, result: RunResult, files: dict[str, bytes]) -> None:
+        draft = Path(tempfile.mkdtemp(dir=self._folder, prefix=".draft-"))
+        try:
+            for name, raw in {**files, RESULT: msgspec.json.encode(result)}.items():
+                (draft / name).write_bytes(raw)
+            draft.rename(self._folder / key)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)  # another process was first, or the disk is full: nothing is lost
+        entries = [entry for entry in self._folder.iterdir() if not entry.name.startswith(".")]
+        for old in sorted(entries, key=_used)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _used(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+class Runs:
+    """`ports.Executor` of the trainer. Blocks while it trains: a backtest's time waits for it, as a replay's does."""
+
+    def __init__(
+        self, past: Past, loop: Loop, *, project: Path, packages: PackageStore, folder: RunFolder, threads: int
+    ) -> None:
+        self._loop = loop
+        self._project = project
+        self._history = PastHistory(past, loop)
+        self._packages = packages
+        self._folder = folder
+        self._threads = threads
+        self.seconds = 0.0
+        """Spent on runs."""
+        self.found = 0
+        """Runs that were in the folder."""
+
+    async def prepare(self) -> None:
+        """Always ready."""
+
+    async def close(self) -> None:
+        """Nothing is left behind."""
+
+    async def run(self, spec: RunSpec) -> RunResult:
+        began = time.perf_counter()
+        data = self._history.read(spec)
+        # What a user's own module builds is decided by more than the loop's file says.
+        key = self._key(spec, data) if self._loop.model.estimator in BUILT_IN else None
+        known = self._folder.find(key) if key is not None else None
+        if known is None:
+            result = self._train(spec, data)
+            if key is not None:
+                manifest = self._packages.manifest(result.model)
+                files = {name: self._packages.file(result.model, manifest, name) for name in manifest.files}
+                self._folder.keep(key, result, {**files, MANIFEST_FILE: msgspec.json.encode(manifest)})
+        else:
+            self.found += 1
+            result = self._again(spec, *known)
+        self.seconds += time.perf_counter() - began
+        return result
+
+    def _train(self, spec: RunSpec, data: Dataset) -> RunResult:
+        tracking = Tracking()
+        tracking.begin(NoTracker(), spec, {})
+        return train(
+            spec,
+            self._loop,
+            history=_Read(data),
+            tracking=tracking,
+            packages=self._packages,
+            threads=self._threads,
+            phases=Phases(),
+            project=self._project,
+        )
+
+    def _again(self, spec: RunSpec, result: RunResult, files: dict[str, bytes]) -> RunResult:
+        """The same model under this policy's names."""
+        manifest = msgspec.json.decode(files.pop(MANIFEST_FILE), type=Manifest)
+        lineage = msgspec.structs.replace(manifest.lineage, cause=spec.cause, request=spec.request)
+        manifest = msgspec.structs.replace(manifest, version=spec.version, run=spec.run, lineage=lineage)
+        uri, sha256 = self._packages.save(_name(spec), files_of(manifest, files))
+        model = ModelRef(version=spec.version, run=spec.run, uri=uri, sha256=sha256, at=spec.at)
+        return msgspec.structs.replace(result, model=model)
+
+    def _key(self, spec: RunSpec, data: Dataset) -> str:
+        """Of all that decides what comes of a run, but for the names it goes by."""
+        champion = ""
+        if spec.champion is not None:
+            champion = self._packages.manifest(spec.champion).files[MODEL_FILE]
+        loop = self._loop.model_dump_json(include={"loop", "predict", "label", "model", "train", "gate"})
+        changed = "" if spec.changed_at is None else spec.changed_at.isoformat()
+        code = []
+        for name in ("millstream-trainer", *LIBRARIES):
+            with suppress(PackageNotFoundError):  # XGBoost goes by several names
+                code.append(f"{name} {version(name)}")
+        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, *code)
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+class _Read:
+    """`ports.History` of rows that were read already."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+
+    def read(self, spec: RunSpec) -> Dataset:
+        return self._data
+
+
+def _name(spec: RunSpec) -> str:
+    return f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}"

@@ -1,0 +1,63 @@
+"""What a backtest shows: a bar for each policy while it goes on, then one line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from millstream_backtest.figures import FEWEST, Figures
+
+
+class Bars:
+    """How far each policy is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def hear(self, policy: str, done: float) -> None:
+        if policy not in self._tasks:
+            self._tasks[policy] = self._progress.add_task(policy, total=1.0)
+        self._progress.update(self._tasks[policy], completed=min(1.0, max(0.0, done)))
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bars(progress)
+
+
+def table(found: Sequence[Figures]) -> Table:
+    """One line a policy; the smallest loss is bold."""
+    shown = Table(box=None, padding=(0, 1), header_style="dim")
+    shown.add_column("policy")
+    names = ("runs", "promoted", "rejected", "rolled\nback", "harmful", "loss", "AUC", "answered", "CPU s")
+    for name in names:
+        shown.add_column(name, justify="right")
+    best = min((one.loss for one in found if one.loss is not None), default=None)
+    for one in found:
+        loss = "–" if one.loss is None else f"{one.loss:.5f}"
+        shown.add_row(
+            one.policy,
+            str(one.retrains) + (f" ({one.failed_runs} failed)" if one.failed_runs else ""),
+            str(one.promotions),
+            f"{one.rejections_by_gate} + {one.rejections_on_trial}",
+            str(one.rollbacks),
+            str(one.harmful_promotions),
+            f"[bold]{loss}[/bold]" if one.loss == best and len(found) > 1 else loss,
+            "–" if one.auc is None else f"{one.auc:.4f}",
+            f"{one.answered_share:.1%}",
+            f"{one.cpu_seconds:,.0f}",
+        )
+    return shown
+
+
+LEGEND = (
+    "rejected: by the gate + on trial. harmful: promotions whose version did worse on the questions of the 30 days after than "
+    f"the one it replaced (at least {FEWEST} labels). loss: of the labelled answers"
+)

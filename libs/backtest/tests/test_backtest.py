@@ -1,0 +1,231 @@
+"""Two weeks of one small airport through a backtest: what is decided, what is shared, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from millstream.contracts.times import DAY, HOUR, from_rfc3339
+from millstream.project import BadProject, Project, load_project
+from millstream_backtest.backtest import Figures, Recorded, Wanted, backtest
+from millstream_backtest.chart import draw
+from millstream_backtest.errors import BacktestFailed
+from millstream_backtest.policies import CURRENT, read_policies
+from millstream_backtest.recorded_lake import recorded_lake
+from millstream_backtest.view import table
+from millstream_tiles.lake import Lake
+from millstream_tiles.lake_reader import read_events
+
+FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+LOOP = "flight-delay"
+BEGAN = from_rfc3339("2013-05-01T00:00:00Z")
+DAYS = 14
+RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
+pytestmark = pytest.mark.timeout(240)
+
+
+def recording(turn: int) -> dict[str, pl.DataFrame]:
+    """150 flights a day. The carrier decides who is late, and from day `turn` on it is the other one."""
+    rng, count = np.random.default_rng(5), 150 * DAYS
+    asked = BEGAN + np.sort(rng.integers(0, DAYS * DAY, count))
+    carrier = rng.integers(0, 2, count)
+    later = (asked - BEGAN) // DAY >= turn
+    chance = np.where((carrier == 1) != later, 0.7, 0.1)
+    delay = np.where(rng.random(count) < chance, 40.0, -5.0)
+    flights = pl.DataFrame(
+        {
+            "known_at": asked,
+            "flight_id": [f"f{n}" for n in range(count)],
+            "origin": "JFK",
+            "dest": "LAX",
+            "tailnum": [f"t{n}" for n in rng.integers(0, 30, count)],
+            "distance": rng.normal(900, 200, count),
+            "scheduled_minute": rng.integers(0, 1440, count),
+            "weekday": rng.integers(0, 7, count),
+            "carrier": np.where(carrier == 1, "LATE", "SWIFT"),
+            "arr_delay": delay,
+            "dep_delay": delay,
+        }
+    )
+    at = pl.from_epoch("known_at", time_unit="us").dt.strftime(RFC3339)
+    own = ["flight_id", "origin", "dest", "tailnum", "carrier"]
+    landed = flights.select("known_at", *own, "dep_delay", "arr_delay").with_columns(pl.col("known_at") + 3 * HOUR)
+    departed = flights.select("known_at", *own, "dep_delay").with_columns(pl.col("known_at") + HOUR)
+    return {
+        "flights-scheduled": flights.drop("arr_delay", "dep_delay").with_columns(announced_at=at, scheduled_at=at),
+        "flights-departed": departed.with_columns(departed_at=at),
+        "flights-landed": landed.with_columns(landed_at=at),
+    }
+
+
+def write(folder: Path, name: str, **retrain: object) -> Path:
+    """A policy for so few flights; `retrain` overrides."""
+    yaml = YAML()
+    loop = yaml.load(FLIGHTS / "loops" / f"{LOOP}.yaml")
+    loop["model"]["params"] = {"num_leaves": 4, "min_data_in_leaf": 20, "learning_rate": 0.3, "rounds": 20}
+    loop["train"] |= {"holdout": "2d", "history": "6d", "schedule": "2d", "first_after": {"rows": 700}}
+    loop["drift"]["window"] = 300
+    loop["retrain"] |= {"cooldown": "1d", "budget": "9 per 30d", **retrain}
+    loop["gate"]["tolerance"] = 0.02
+    loop["rollout"] = {"shadow": 100, "canary": ["50%"], "step": 50, "watch": "12h", "tolerance": 0.05}
+    file = folder / f"{name}.yaml"
+    yaml.dump(loop, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("small") / "project"
+    shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    write(folder / "loops", LOOP)
+    return load_project(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def found(project: Project, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Figures]:
+    """The project's own policy, the same once more under another name, and one that never learns again."""
+    files = tmp_path_factory.mktemp("policies")
+    policies = read_policies(project, LOOP, [write(files, "same"), _once(files)])
+    return backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+
+
+def _once(folder: Path) -> Path:
+    file = write(folder, "once", on=["manual"])
+    yaml = YAML()
+    loop = yaml.load(file)
+    del loop["train"]["schedule"]
+    yaml.dump(loop, file)
+    return file
+
+
+def test_a_loop_that_learns_again_is_better_than_one_that_does_not(found: list[Figures]) -> None:
+    learns, _, once = found
+
+    assert (once.retrains, once.promotions) == (1, 1)
+    assert learns.retrains > 2
+    assert learns.promotions >= 2
+    assert learns.loss is not None
+    assert once.loss is not None
+    assert learns.loss < once.loss - 0.005
+    assert 0.4 < learns.answered_share < 0.9
+    assert learns.scored > 1000
+
+
+def test_a_challenger_goes_through_shadow_and_canary(found: list[Figures]) -> None:
+    moves = [row for row in found[0].timeline if row["type"] == "millstream.rollout.moved.v1"]
+
+    assert {"shadow", "canary", "champion"} <= {row["step"] for row in moves}
+    by_id = {row["id"]: row for row in found[0].timeline}
+    assert all(row["caused_by"] in by_id for row in moves)
+
+
+def test_each_promotion_is_compared_with_whom_it_replaced(found: list[Figures]) -> None:
+    learns = found[0]
+
+    assert len(learns.promoted) == learns.promotions - 1
+    assert learns.harmful_promotions == sum(one.harmful for one in learns.promoted)
+    for one in learns.promoted:
+        assert one.harmful == (one.questions >= 200 and one.loss > one.loss_replaced)
+        assert one.version != one.replaced
+
+
+def test_policies_that_make_the_same_run_share_it_and_decide_alike(
+    project: Project, found: list[Figures], folder: Path, tmp_path: Path
+) -> None:
+    learns, same, _ = found
+    seconds = {"seconds", "cpu_seconds", "training_seconds", "runs_found", "policy", "timeline"}
+    assert {n: getattr(learns, n) for n in learns.__struct_fields__ if n not in seconds} == {
+        n: getattr(same, n) for n in same.__struct_fields__ if n not in seconds
+    }
+
+    policies = read_policies(project, LOOP, [])
+    [again] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+
+    assert again.runs_found == again.retrains == learns.retrains
+    assert again.loss == learns.loss
+    assert [row["id"] for row in again.timeline] == [row["id"] for row in learns.timeline]
+    assert not list(folder.glob("packages-*")), "packages are of one backtest"
+
+
+def test_from_a_day_on_it_begins_without_a_model(project: Project, folder: Path) -> None:
+    wanted = Wanted(tick=HOUR, since=BEGAN + 5 * DAY, until=BEGAN + 7 * DAY)
+
+    [late] = backtest(
+        project, read_policies(project, LOOP, []), Recorded(events=recording(turn=8)), wanted, folder=folder
+    )
+
+    assert 200 < late.questions < 400
+    assert late.answered == late.retrains == 0, "700 labels have not matured in two days"
+    assert late.loss is None
+    assert late.auc is None
+
+
+def test_nothing_was_asked_then(project: Project, folder: Path) -> None:
+    with pytest.raises(
+        BacktestFailed, match=r"nothing was asked from 2014-01-01T00:00:00Z.*questions are of 2013-05-01"
+    ):
+        backtest(
+            project,
+            read_policies(project, LOOP, []),
+            Recorded(events=recording(turn=8)),
+            Wanted(tick=HOUR, since=from_rfc3339("2014-01-01T00:00:00Z")),
+            folder=folder,
+        )
+
+
+def test_by_a_replays_clock_questions_are_early_and_events_late(project: Project, tmp_path: Path) -> None:
+    events = recording(turn=8)
+
+    lake = Lake(recorded_lake(project, events, tmp_path, tick=HOUR))
+
+    asked, told = events["flights-scheduled"], events["flights-landed"]
+    known = {
+        name: read_events(lake, name, ["_known_at"])["_known_at"].dt.epoch("us").to_numpy()
+        for name in ("flights-scheduled", "flights-landed")
+    }
+    assert known["flights-scheduled"].tolist() == (asked["known_at"].to_numpy() // HOUR * HOUR).tolist()
+    assert known["flights-landed"].tolist() == (told["known_at"].to_numpy() // HOUR * HOUR + HOUR).tolist()
+    assert recorded_lake(project, events, tmp_path, tick=HOUR) == lake.uri
+    assert recorded_lake(project, events, tmp_path, tick=2 * HOUR) != lake.uri
+
+
+def test_a_policy_is_checked_as_the_project_is(project: Project, tmp_path: Path) -> None:
+    assert [policy.name for policy in read_policies(project, LOOP, [])] == [CURRENT]
+    with pytest.raises(BacktestFailed, match=r"no loop 'nope' in .*; found: flight-delay"):
+        read_policies(project, "nope", [])
+    with pytest.raises(BacktestFailed, match=r"none\.yaml: not there"):
+        read_policies(project, LOOP, [tmp_path / "none.yaml"])
+    wrong = write(tmp_path, "wrong", cooldown="soon")
+    with pytest.raises(BadProject, match=r"wrong\.yaml:\d+: retrain\.cooldown: 'soon' is no duration"):
+        read_policies(project, LOOP, [wrong])
+    other = tmp_path / "other.yaml"
+    other.write_text(write(tmp_path, "alike").read_text().replace(f"loop: {LOOP}", "loop: another"))
+    with pytest.raises(BacktestFailed, match=r"other\.yaml: declares loop another; a policy for 'flight-delay'"):
+        read_policies(project, LOOP, [other])
+
+
+def test_the_table_has_a_line_for_each_and_the_chart_is_svg(found: list[Figures], tmp_path: Path) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+
+    console.print(table(found))
+    draw(found, tmp_path / "chart.svg")
+
+    lines = console.export_text().splitlines()
+    assert [line.split()[0] for line in lines if line.strip() and line.split()[0] in ("as", "same", "once")] == [
+        "as",
+        "same",
+        "once",
+    ]
+    assert (tmp_path / "chart.svg").read_text().startswith("<?xml")
