@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PROJECT := examples/flights
 UNTIL  ?=
 TICK   ?= 1h
 PACKAGES := libs/expression libs/core libs/tiles libs/cli libs/backtest services/ingest services/features services/trainer services/serving services/drift
@@ -19,11 +20,11 @@ setup: $(READY) ## install everything into .venv (done by the other targets when
 $(READY): locks/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh $(VENV) $(PACKAGES)
 
-demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less)
-	@$(BIN)/millstream demo $(if $(UNTIL),--until $(UNTIL)) --tick $(TICK)
+demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less, PROJECT=examples/bikes for bikes)
+	@$(BIN)/millstream demo --project $(PROJECT) $(if $(UNTIL),--until $(UNTIL)) --tick $(TICK)
 
 up: $(READY) ## the same servers and services, left running in the background (make down stops them)
-	@$(BIN)/millstream up --detach
+	@$(BIN)/millstream up --detach --project $(PROJECT)
 
 down: $(READY) ## stop what `make up` started
 	@$(BIN)/millstream down

@@ -86,6 +86,8 @@ def demo(
     """Replay a recording through the whole loop on this machine: real Kafka, real Valkey, five services.
 
     Example:  millstream demo --until 2013-04-01
+
+    Example:  millstream demo --project examples/bikes
     """
     from millstream_cli.demo import demo as run
 
