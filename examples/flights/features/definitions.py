@@ -95,7 +95,10 @@ aircraft_landings = view(
     "aircraft_landings", landed, [tailnum], [mean_delay("arr_delay", 24, HOUR), last_delay("arr_delay", HOUR)]
 )
 origin_landings = view(
-    "origin_landings", landed, [origin], [mean_delay("arr_delay", hours, TEN_MINUTES) for hours in (1, 3)]
+    "origin_landings",
+    landed,
+    [origin],
+    [mean_delay("arr_delay", 1, TEN_MINUTES), mean_delay("arr_delay", 3, TEN_MINUTES)],
 )
 
 delay_v1 = FeatureService(
