@@ -25,9 +25,10 @@ class Story:
     def __init__(self) -> None:
         self.memory = Hysteresis()
         self.ids = (f"v{n}" for n in count())
+        self.hours = count(1)
 
     def window(self, version: str, over: bool) -> Weighed:
-        return self.memory.weigh(version, next(self.ids), over, 2, 3)
+        return self.memory.weigh(version, next(self.ids), over, 2, 3, start=next(self.hours) * HOUR)
 
     def told(self, version: str, *overs: bool) -> list[Finding]:
         return [self.window(version, over).finding for over in overs]
@@ -36,6 +37,13 @@ class Story:
 def test_two_of_three_windows_confirm() -> None:
     found = Story().told("1", True, False, True, False, False, True, False)
     assert found == [SUSPECTED, HEALTHY, DETECTED, CLEARED, HEALTHY, SUSPECTED, HEALTHY]
+
+
+def test_what_is_detected_began_with_the_first_window_that_showed_it() -> None:
+    story = Story()
+    assert [story.window("1", over).since // HOUR for over in (False, True, False, True, False)] == [0, 0, 0, 2, 0]
+    assert [story.window("1", over).since // HOUR for over in (True, True, True)] == [0, 6, 6]
+    assert [story.window("2", over).since // HOUR for over in (True, True, True)] == [0, 0, 6], "it is inherited"
 
 
 def test_cleared_names_the_verdict_that_began_it() -> None:

@@ -37,6 +37,10 @@ def better(rng: np.random.Generator, chance: float, own: float, carrier: str) ->
     return chance
 
 
+def opposite(rng: np.random.Generator, chance: float, own: float, carrier: str) -> float:
+    return 1 - own
+
+
 def bad_for_ev(rng: np.random.Generator, chance: float, own: float, carrier: str) -> float:
     return noisy(1.0)(rng, chance, own, carrier) if carrier == "EV" else chance
 
@@ -50,9 +54,10 @@ def flights(
     canary: float = 0.0,
     start: int = JUNE,
     seed: int = 1,
+    changed: bool = False,
 ) -> list[tuple[str, Any, int]]:
     """One flight every two minutes, answered by two models; it lands three hours later. `canary`: share of flights that the
-    challenger answers."""
+    challenger answers. `changed`: the champion knows another world, where the flights that are late here were not."""
     rng = np.random.default_rng([seed, 2013])
     said: list[tuple[str, Any, int]] = []
     for n in range(count):
@@ -60,6 +65,7 @@ def flights(
         chance = float(rng.beta(1.2, 4.0) * 0.9 + 0.02)
         carrier = CARRIERS[int(rng.integers(4))]
         own = 1 / (1 + math.exp(-math.log(chance / (1 - chance)) - rng.normal(0, 0.3)))
+        own = 1 - own if changed else own
         theirs = answer(rng, chance, own, carrier)
         turn = rng.random() < canary
         mine, other = ("2", theirs), ("1", own)
@@ -148,12 +154,35 @@ async def test_a_challenger_is_not_slow_below_a_millisecond() -> None:
     }
 
 
-async def test_a_challenger_that_answers_something_else_is_unfit_before_any_label() -> None:
-    said = [one for one in flights(700, lambda rng, chance, own, carrier: 1 - own) if one[0] == PREDICTIONS.name]
-    desk = await told(said)
+@pytest.mark.parametrize(("role", "canary"), [("challenger", 0.1), ("previous", 0.0)])
+async def test_who_answers_something_else_for_real_is_unfit_before_any_label(role: str, canary: float) -> None:
+    desk = await told([one for one in flights(700, opposite, role=role, canary=canary) if one[0] == PREDICTIONS.name])
     assert trials(desk)[0].finding is TrialFinding.UNFIT
     assert trials(desk)[0].reason.startswith("psi ")
     assert (trials(desk)[0].questions, trials(desk)[0].pairs) == (500, 0)
+
+
+async def test_in_the_shadow_labels_say_whether_it_may_answer_something_else() -> None:
+    said = flights(700, opposite)
+    unlabelled = await told([one for one in said if one[0] == PREDICTIONS.name])
+    assert {verdict.finding for verdict in trials(unlabelled)} == {TrialFinding.UNDECIDED}
+    assert first(await told(said), TrialFinding.WORSE).pairs < MINIMUM + 50
+
+
+async def test_after_a_change_the_cure_answers_something_else_on_trial_and_on_watch() -> None:
+    watch = flights(1_200, better, role="previous", start=JUNE + 4 * DAY, changed=True)
+    said = [*flights(1_200, better, canary=0.5, start=JUNE + 2 * DAY, changed=True), *watch]
+    said = [*flights(400, better, changed=True), *said]
+    verdicts = trials(await told(said))
+    assert {(verdict.finding, verdict.watch) for verdict in verdicts} == {
+        (TrialFinding.UNDECIDED, False),
+        (TrialFinding.BETTER, False),
+        (TrialFinding.UNDECIDED, True),
+        (TrialFinding.BETTER, True),
+    }
+    [answers] = [check for check in verdicts[-1].checks if check.name == "answers"]
+    assert answers.passed
+    assert answers.value > answers.bound
 
 
 @pytest.mark.parametrize(("size", "pairs"), [(0.28, 1_500), (0.9, MINIMUM)])

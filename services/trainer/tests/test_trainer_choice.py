@@ -22,7 +22,7 @@ from millstream.project.model import Model
 from millstream.project.train import Train
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import search
-from millstream_trainer.domain.candidates import candidates, folds
+from millstream_trainer.domain.candidates import candidates, folds, has_earned
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunResult
 from millstream_trainer.domain.table import category_column
@@ -153,6 +153,16 @@ def test_the_history_since_a_change_wins_when_the_old_one_misleads(
     )
     (note,) = manifest_of(result, packages).notes
     assert note.startswith("since-change won on")
+
+
+def test_a_shorter_history_has_to_earn_it_beyond_luck() -> None:
+    rng = np.random.default_rng(3)
+    others = rng.exponential(0.5, 1_000)
+    noise = rng.normal(0, 0.1, 1_000)
+    noise -= noise.mean()
+    assert not has_earned(others, others)
+    assert not has_earned(others + noise - 0.005, others), "a standard error is 0.1 / √1000 = 0.0032"
+    assert has_earned(others + noise - 0.008, others)
 
 
 def test_without_a_change_the_other_histories_compete(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from millstream.contracts.events import (
@@ -250,6 +251,14 @@ def test_a_loop_that_only_suggests_says_what_it_would_do(rules: Rules, tides: An
     asked = desk.hears(tides.wish("ada", 20))
     assert asked is not None
     assert asked.decision is Decision.ACCEPTED
+
+
+def test_what_changed_did_so_with_the_first_window_that_showed_it(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides)
+    verdict = msgspec.structs.replace(tides.judged(20, id="drift"), changed_at=tides.day(16))
+    decided = desk.hears(verdict)
+    assert decided is not None
+    assert (decided.decision, decided.changed_at) == (Decision.ACCEPTED, tides.day(16))
 
 
 def test_what_waits_for_approval_is_joined_approved_once_and_keeps_its_cause(rules: Rules, tides: Any) -> None:

@@ -76,7 +76,8 @@ class RetrainDecided(Event, frozen=True, kw_only=True):
     expires: datetime | None = None
     """Stream time until which a pending run may be approved."""
     changed_at: datetime | None = None
-    """Start of the window that the verdict judged: what changed has changed by then. None: no window led to it."""
+    """Start of the first window that showed what the verdict is about: what changed has changed by its end. None: no window
+    led to it."""
 
 
 class RunApproved(Event, frozen=True, kw_only=True):

@@ -128,6 +128,8 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     slices: list[SlicePerformance] = []
     about: str | None = None
     """Id of the verdict that `cleared` or `not_cleared` speaks of."""
+    changed_at: datetime | None = None
+    """Where the first window began that showed what is `detected`, or the `performance_drop`."""
 
 
 class TrialFinding(StrEnum):

@@ -31,8 +31,9 @@ class Guards(BaseModel):
     slower: Annotated[float, Field(gt=1, le=1000)] = 5.0
     """How many times the champion's mean time the challenger may take; below a millisecond a question any."""
     psi: Annotated[float, Field(gt=0, le=10)] = 0.5
-    """Population stability index between the answers of both on the same questions: twice what is called large. A better model
-    answers differently, so this finds a model that answers something else altogether."""
+    """Population stability index between the answers of both on the same questions: twice what is called large. This finds a
+    model that answers something else altogether. After a change of the world the cure does too: labels that speak for it
+    overrule this, and the shadow waits for them."""
 
 
 class Rollout(BaseModel):

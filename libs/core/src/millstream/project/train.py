@@ -27,8 +27,9 @@ class Train(BaseModel):
     model_config = STRICT
 
     history: Histories = (ALL,)
-    """How far back rows reach: `all`, a duration, `since-change` (from the window that drift noticed), or a list of them: each
-    is fitted, the best on the validation slice is kept. All is the safe start: forgetting must earn its place at the gate."""
+    """How far back rows reach: `all`, a duration, `since-change` (from the first window that showed it), or a list of them:
+    each is fitted, and the first is kept unless another is better on the validation slice by two standard errors. All is the
+    safe start: forgetting must earn its place."""
     holdout: PositiveDuration = 7 * DAY
     """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once."""
     folds: Annotated[int, Field(ge=1, le=10)] = 1

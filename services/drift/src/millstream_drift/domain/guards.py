@@ -93,8 +93,8 @@ class Guards(msgspec.Struct, array_like=True):
             both = np.array(list(self.bins.values()), dtype=np.float64) / self.answered
             self.shift = psi(both[:, 0], both[:, 1])
 
-    def checks(self, bounds: Bounds) -> list[TrialCheck]:
-        """Every guard with its numbers."""
+    def checks(self, bounds: Bounds, excused: bool) -> list[TrialCheck]:
+        """Every guard with its numbers. `excused`: it may answer something else."""
         failed = sum(self.failed.values())
         share = failed / self.asked if self.asked else 0.0
         few = failed < FAILURES or self.moments < MOMENTS
@@ -118,20 +118,20 @@ class Guards(msgspec.Struct, array_like=True):
             ),
             TrialCheck(
                 name="answers",
-                passed=self.shift <= bounds.psi,
+                passed=excused or self.shift <= bounds.psi,
                 value=self.shift,
                 bound=bounds.psi,
                 detail=f"psi {self.shift:.2f} between both models' answers to {self.answered} questions",
             ),
         ]
 
-    def is_broken(self, bounds: Bounds) -> bool:
+    def is_broken(self, bounds: Bounds, excused: bool) -> bool:
         """Whether any check fails; for every question, so without the words."""
         failed = sum(self.failed.values())
         return (
             (failed >= FAILURES and self.moments >= MOMENTS and failed > bounds.failures * self.asked)
             or self._is_slow(bounds)
-            or self.shift > bounds.psi
+            or (self.shift > bounds.psi and not excused)
         )
 
     def _is_slow(self, bounds: Bounds) -> bool:

@@ -23,6 +23,8 @@ class Weighed:
     """So many of how many last windows are over the threshold."""
     about: str | None = None
     """Id of the verdict that began the incident of which CLEARED or NOT_CLEARED speaks."""
+    since: int = 0
+    """DETECTED: where the first window began that showed it (microseconds); 0: nobody remembers."""
 
 
 class Past(msgspec.Struct, array_like=True):
@@ -36,6 +38,8 @@ class Past(msgspec.Struct, array_like=True):
     """Id of the verdict that began its incident; empty when it is well."""
     spoken: str = ""
     """Incident of an older version on which it has given its word. It gives it once, however long both answer."""
+    since: int = 0
+    """Where the first window began that is part of its incident or suspicion (microseconds)."""
 
 
 class Hysteresis(msgspec.Struct, array_like=True):
@@ -52,9 +56,11 @@ class Hysteresis(msgspec.Struct, array_like=True):
     """A report was asked for since the first suspicion."""
     reported_at: int = 0
     """Stream time of the last window with a report (microseconds)."""
+    since: int = 0
+    """Where the first window of `incident` began (microseconds)."""
 
-    def weigh(self, version: str, id: str, over: bool, agree: int, windows: int) -> Weighed:
-        """Add a window; `id` is its verdict's.
+    def weigh(self, version: str, id: str, over: bool, agree: int, windows: int, *, start: int) -> Weighed:
+        """Add a window that began at `start`; `id` is its verdict's.
 
         The first fine window of a newer version clears the incident of an older one: that is how a retrain is seen to cure. It
         is not cleared when that version shows it too, in as many windows of its own.
@@ -62,18 +68,21 @@ class Hysteresis(msgspec.Struct, array_like=True):
         past = self._past(version)
         past.recent = [*past.recent, over][-windows:]
         agreeing, of = sum(past.recent), len(past.recent)
+        if over and agreeing == 1 and not past.incident:
+            past.since = start
         inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
         if over:
             if agreeing < agree:
                 return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of)
             if inherited and not past.incident:
                 past.spoken = past.incident = inherited
+                past.since = self.since or past.since
                 self.of = past.born
                 return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
             past.incident = past.incident or id
             if not self.incident or past.born >= self.of:
-                self.incident, self.of = past.incident, past.born
-            return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of)
+                self.incident, self.of, self.since = past.incident, past.born, past.since
+            return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of, since=past.since)
         ended = past.incident or inherited
         if not ended:
             return Weighed(finding=Finding.HEALTHY, agreeing=agreeing, of=of)

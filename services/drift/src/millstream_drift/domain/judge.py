@@ -95,7 +95,8 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     elif len(window.rows) < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{len(window.rows)} rows are too few to judge"
     else:
-        weighed = memory.inputs.weigh(window.version, id, effect >= rules.psi, rules.agree, rules.windows)
+        over = effect >= rules.psi
+        weighed = memory.inputs.weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
         finding = weighed.finding
         reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting)}"
         if finding is Finding.HEALTHY and prediction.psi >= LARGE_SHIFT:
@@ -124,7 +125,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
         metrics=told,
         report=report,
         broken=broken[:MOST_FIELDS],
-        about=None if weighed is None else weighed.about,
+        weighed=weighed,
     )
 
 
@@ -140,13 +141,13 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
     told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
     drop = _drop(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
     impossible = one_class(rules.task, outputs, labels)
-    about = None
+    weighed = None
     if impossible:
         finding, reason = Finding.BROKEN_DATA, impossible
     elif row_losses.size < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{row_losses.size} rows are too few to judge"
     else:
-        finding, reason, about = _weigh_drop(drop, window, WindowKind.PERFORMANCE, rules, memory)
+        finding, reason, weighed = _weigh_drop(drop, window, WindowKind.PERFORMANCE, rules, memory)
         worse = worse_slices(told, rules.drop)[:3]
         reason += "".join(_slice_in_words(one) for one in worse)
         calibration = calibrate(rules.task, outputs, labels) if rules.estimate else None
@@ -161,7 +162,7 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
         effect=drop.relative,
         metrics=found | {"loss_increase": drop.relative, "standard_error": drop.error},
         slices=told,
-        about=about,
+        weighed=weighed,
     )
 
 
@@ -174,7 +175,7 @@ def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, 
     expected = expected_losses(rules.task, calibration, [row[0] for row in window.rows])
     loss = float(expected.mean())
     drop = _drop(loss, baseline, rules, 1 / expected.size + 1 / calibration.rows)
-    finding, reason, about = _weigh_drop(drop, window, WindowKind.ESTIMATED, rules, memory)
+    finding, reason, weighed = _weigh_drop(drop, window, WindowKind.ESTIMATED, rules, memory)
     return _verdict(
         window,
         at,
@@ -189,7 +190,7 @@ def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, 
             "standard_error": drop.error,
             "calibrated_on": float(calibration.rows),
         },
-        about=about,
+        weighed=weighed,
     )
 
 
@@ -216,11 +217,12 @@ def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
 
 def _weigh_drop(
     drop: _Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
-) -> tuple[Finding, str, str | None]:
-    """Finding, reason, and what it is about."""
+) -> tuple[Finding, str, Weighed]:
+    """Finding, reason, and what they were made of."""
     enough, beyond = drop.relative >= rules.drop, drop.loss - drop.reference > STANDARD_ERRORS * drop.error
     id = _id(rules, window, kind)
-    weighed = memory.of(kind).weigh(window.version, id, enough and beyond, rules.agree, rules.windows)
+    over = enough and beyond
+    weighed = memory.of(kind).weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"
     numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
     if enough and beyond:
@@ -229,11 +231,20 @@ def _weigh_drop(
     else:
         numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
     finding = Finding.PERFORMANCE_DROP if weighed.finding is Finding.DETECTED else weighed.finding
-    return finding, numbers, weighed.about
+    return finding, numbers, weighed
 
 
-def _verdict(window: Window, at: int, rules: Rules, *, kind: WindowKind | None = None, **said: Any) -> WindowJudged:
+def _verdict(
+    window: Window,
+    at: int,
+    rules: Rules,
+    *,
+    weighed: Weighed | None,
+    kind: WindowKind | None = None,
+    **said: Any,
+) -> WindowJudged:
     kind = kind or window.kind
+    since = 0 if weighed is None else weighed.since
     return WindowJudged(
         id=_id(rules, window, kind),
         loop=rules.loop,
@@ -244,6 +255,8 @@ def _verdict(window: Window, at: int, rules: Rules, *, kind: WindowKind | None =
         start=to_datetime(window.start),
         end=to_datetime(window.end),
         rows=len(window.rows),
+        about=None if weighed is None else weighed.about,
+        changed_at=to_datetime(since) if since else None,
         **said,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from millstream.contracts.times import from_datetime
 from millstream.project import Loop
@@ -14,7 +15,7 @@ from millstream.project.history import SINCE_CHANGE, span_to_text
 from millstream.project.params import Params
 from millstream_trainer.adapters.estimators import Watch
 from millstream_trainer.adapters.learning import Learned, Learner
-from millstream_trainer.domain.candidates import Candidate, Fold, candidates, folds
+from millstream_trainer.domain.candidates import Candidate, Fold, candidates, folds, has_earned
 from millstream_trainer.domain.correction import Correction
 from millstream_trainer.domain.gate import FEWEST_ROWS
 from millstream_trainer.domain.run import RunSpec
@@ -28,9 +29,14 @@ class Trial:
 
     params: Params
     """With as many rounds as an early stop left, and no early stop: how the model is fitted in the end."""
-    loss: float
+    losses: NDArray[np.float64]
+    """Of every row of the slices, in the same order for all."""
     newest: Learned
     """Fitted before the newest slice."""
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +82,7 @@ class Slices:
             losses.append(learned.answers(fold.check).losses(fold.check.labels))
             after(number, float(np.concatenate(losses).mean()))
         assert newest is not None, "train.folds is 1 at least"
-        return Trial(params=_settled(params, kept), loss=float(np.concatenate(losses).mean()), newest=newest)
+        return Trial(params=_settled(params, kept), losses=np.concatenate(losses), newest=newest)
 
 
 def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
@@ -98,7 +104,7 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
             notes.append(f"{candidate.name} did not compete: {error}")
             continue
         metrics[f"validation_loss_{candidate.name}"] = trial.loss
-        if best is None or trial.loss < best[1].loss:  # of equals the first that the file names
+        if best is None or _is_better(candidate, trial, *best):
             best = candidate, trial
     if best is None:
         raise RunFailed(f"nothing to compare: {'; '.join(notes)}")
@@ -121,6 +127,13 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
         notes.append(f"{model.calibration} calibration fitted on {len(newest)} validation rows")
     return Choice(
         candidate=candidate, params=trial.params, calibration=calibration, metrics=metrics, notes=tuple(notes)
+    )
+
+
+def _is_better(candidate: Candidate, trial: Trial, best: Candidate, best_trial: Trial) -> bool:
+    """Settings by their loss, histories where they earn it; of equals the first that the file names stays."""
+    return (
+        trial.loss < best_trial.loss if candidate.since == best.since else has_earned(trial.losses, best_trial.losses)
     )
 
 

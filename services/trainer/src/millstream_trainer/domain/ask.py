@@ -22,7 +22,7 @@ class Ask:
     broken: bool = False
     """The inputs themselves are broken: learning from them is worse than waiting."""
     changed_at: datetime | None = None
-    """Start of the window that a verdict judged."""
+    """Start of the first window that showed what a verdict detected."""
     asked_at: int | None = None
     """When it first asked, where it has waited since."""
     ripe: bool = False

@@ -97,7 +97,7 @@ def _asked_by_a_window(event: WindowJudged) -> Ask | None:
         why=event.reason,
         version=event.version,
         broken=event.finding is Finding.BROKEN_DATA,
-        changed_at=event.start,
+        changed_at=event.changed_at or event.start,
     )
 
 
