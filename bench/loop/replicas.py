@@ -62,7 +62,8 @@ async def _run(rollbacks: int, trial: float) -> dict[str, Any]:
             "rollback_seconds_unwatched": [round(one, 3) for one in unwatched],
             "rollback_requests": sum(statuses.values()),
             "rollback_failed_requests": sum(count for status, count in statuses.items() if not 200 <= status < 300),
-            **rates,
+            "rollback_http_timeouts": statuses[0],
+            "rollback_callers": rates,
             "planted": planted,
         }
 
