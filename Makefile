@@ -58,6 +58,9 @@ types: $(READY) ## mypy, strict
 bench-features: $(READY) ## what the features cost: bench/out/features.json (half an hour)
 	@$(BIN)/python bench/features
 
+bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json (ONLY=replicas for one part)
+	@$(BIN)/python bench/loop $(if $(ONLY),--only $(ONLY))
+
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -70,4 +73,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features fix generate locks clean
+.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features bench-loop fix generate locks clean
