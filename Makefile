@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PROJECT := examples/flights
 UNTIL  ?=
 TICK   ?= 1h
 PACKAGES := libs/expression libs/core libs/tiles libs/cli libs/backtest services/ingest services/features services/trainer services/serving services/drift
@@ -19,11 +20,11 @@ setup: $(READY) ## install everything into .venv (done by the other targets when
 $(READY): locks/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) tools/setup.sh
 	@PYTHON="$(PYTHON)" tools/setup.sh $(VENV) $(PACKAGES)
 
-demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less)
-	@$(BIN)/millstream demo $(if $(UNTIL),--until $(UNTIL)) --tick $(TICK)
+demo: $(READY) ## replay a year of flights through the whole loop (UNTIL=2013-04-01 for less, PROJECT=examples/bikes for bikes)
+	@$(BIN)/millstream demo --project $(PROJECT) $(if $(UNTIL),--until $(UNTIL)) --tick $(TICK)
 
 up: $(READY) ## the same servers and services, left running in the background (make down stops them)
-	@$(BIN)/millstream up --detach
+	@$(BIN)/millstream up --detach --project $(PROJECT)
 
 down: $(READY) ## stop what `make up` started
 	@$(BIN)/millstream down
@@ -57,6 +58,9 @@ types: $(READY) ## mypy, strict
 bench-features: $(READY) ## what the features cost: bench/out/features.json (half an hour)
 	@$(BIN)/python bench/features
 
+bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json (ONLY=replicas for one part)
+	@$(BIN)/python bench/loop $(if $(ONLY),--only $(ONLY))
+
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -69,4 +73,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features fix generate locks clean
+.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features bench-loop fix generate locks clean

@@ -61,7 +61,8 @@ class Outcome:
 
     def answers(self) -> pl.DataFrame:
         """Every effective answer: question, version, probability."""
-        return self.log.frame("flight-delay").select("question", "asked_at", "version", "probability")
+        answers = self.log.frame("flight-delay").rename({"output.probability": "probability"})
+        return answers.select("question", "asked_at", "version", "probability")
 
     def decisions(self) -> list[tuple[Any, ...]]:
         """Every decision and outcome, without what differs between machines (seconds, hosts)."""

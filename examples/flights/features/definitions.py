@@ -44,6 +44,12 @@ def flights_in(column: str, hours: int, slide: timedelta) -> Aggregation:
     )
 
 
+def last_delay(column: str, slide: timedelta) -> Aggregation:
+    return Aggregation(
+        column=column, function="last", time_window=timedelta(hours=12), slide_interval=slide, name="last_delay"
+    )
+
+
 def view(name, source, entities, aggregations):
     return StreamFeatureView(
         name=name,
@@ -70,18 +76,30 @@ carrier_departures = view(
     "carrier_departures",
     departed,
     [carrier],
-    [mean_delay("dep_delay", 3, HALF_HOUR), mean_delay("dep_delay", 24, HALF_HOUR)],
+    [mean_delay("dep_delay", hours, HALF_HOUR) for hours in (1, 3, 24)],
 )
 origin_carrier_departures = view(
-    "origin_carrier_departures", departed, [origin, carrier], [mean_delay("dep_delay", 3, TEN_MINUTES)]
+    "origin_carrier_departures",
+    departed,
+    [origin, carrier],
+    [mean_delay("dep_delay", hours, TEN_MINUTES) for hours in (1, 3)],
 )
-dest_departures = view("dest_departures", departed, [dest], [mean_delay("dep_delay", 6, HALF_HOUR)])
-aircraft_departures = view("aircraft_departures", departed, [tailnum], [mean_delay("dep_delay", 12, HOUR)])
-dest_landings = view(
-    "dest_landings", landed, [dest], [mean_delay("arr_delay", 3, HALF_HOUR), mean_delay("arr_delay", 24, HALF_HOUR)]
+dest_departures = view(
+    "dest_departures", departed, [dest], [mean_delay("dep_delay", hours, HALF_HOUR) for hours in (6, 24)]
 )
-aircraft_landings = view("aircraft_landings", landed, [tailnum], [mean_delay("arr_delay", 24, HOUR)])
-origin_landings = view("origin_landings", landed, [origin], [mean_delay("arr_delay", 3, TEN_MINUTES)])
+aircraft_departures = view(
+    "aircraft_departures", departed, [tailnum], [mean_delay("dep_delay", 12, HOUR), last_delay("dep_delay", HOUR)]
+)
+dest_landings = view("dest_landings", landed, [dest], [mean_delay("arr_delay", hours, HALF_HOUR) for hours in (3, 24)])
+aircraft_landings = view(
+    "aircraft_landings", landed, [tailnum], [mean_delay("arr_delay", 24, HOUR), last_delay("arr_delay", HOUR)]
+)
+origin_landings = view(
+    "origin_landings",
+    landed,
+    [origin],
+    [mean_delay("arr_delay", 1, TEN_MINUTES), mean_delay("arr_delay", 3, TEN_MINUTES)],
+)
 
 delay_v1 = FeatureService(
     name="delay_v1",

@@ -67,11 +67,7 @@ def test_a_feature_over_a_field_that_no_event_has_is_told(flights: Path, capsys:
     definitions.write_text(definitions.read_text().replace('"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES'))
     assert check(flights) == 2
     problem, _ = capsys.readouterr().out.splitlines()
-    line = (
-        definitions.read_text()
-        .splitlines()
-        .index('origin_landings = view("origin_landings", landed, [origin], [mean_delay("arr_dely", 3, TEN_MINUTES)])')
-    )
+    line = definitions.read_text().splitlines().index('    "origin_landings",')
     assert problem == (
         f"features/definitions.py:{line + 1}: origin_landings.mean_delay_3h: no field 'arr_dely' in stream "
         "flights-landed to aggregate; did you mean 'arr_delay'? "
@@ -146,23 +142,23 @@ def test_mistakes_of_every_kind_are_told_in_one_go(flights: Path, capsys: pytest
     replace(flights, "loops/flight-delay.yaml", "columns: all", "columns: [distance, distanse]")
     replace(flights, "features/definitions.py", '"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES')
     replace(
-        flights, "features/definitions.py", '[mean_delay("arr_delay", 24, HOUR)]', '[mean_delay("tailnum", 24, HOUR)]'
+        flights, "features/definitions.py", '[mean_delay("arr_delay", 24, HOUR),', '[mean_delay("tailnum", 24, HOUR),'
     )
     (flights / "loops" / "second.yaml").write_text("loop: [second\n")
     assert check(flights) == 2
     *problems, count = capsys.readouterr().out.splitlines()
     assert [problem.partition(" known: ")[0] for problem in problems] == [
-        "features/definitions.py:83: aircraft_landings.mean_delay_24h: mean of 'tailnum', which is string; "
+        "features/definitions.py:95: aircraft_landings.mean_delay_24h: mean of 'tailnum', which is string; "
         "aggregate a number or an integer, or count",
-        "features/definitions.py:84: origin_landings.mean_delay_3h: no field 'arr_dely' in stream flights-landed "
+        "features/definitions.py:98: origin_landings.mean_delay_3h: no field 'arr_dely' in stream flights-landed "
         "to aggregate; did you mean 'arr_delay'?",
         "loops/flight-delay.yaml:8: predict.inputs[2]: no field 'weekdy' in stream flights-scheduled; "
         "did you mean 'weekday'?",
         "loops/flight-delay.yaml:14: label.within: 'a day' is no duration; "
         "write days, hours, minutes, seconds like 30d, 2h, 90m, 45s or 1h30m",
-        "loops/flight-delay.yaml:23: train.holdout: the holdout takes the whole history, nothing is left to fit; "
+        "loops/flight-delay.yaml:25: train.holdout: the holdout takes the whole history, nothing is left to fit; "
         "write a holdout shorter than train.history",
-        "loops/flight-delay.yaml:32: drift.columns[1]: 'distanse' is neither an input nor a feature; "
+        "loops/flight-delay.yaml:40: drift.columns[1]: 'distanse' is neither an input nor a feature; "
         "did you mean 'distance'?",
         "loops/second.yaml:2: is not YAML (expected ',' or ']', but got '<stream end>'); "
         "check indentation, quotes and colons here",
@@ -180,13 +176,13 @@ def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytes
     assert check(flights) == 2
     loop, *views, count = capsys.readouterr().out.splitlines()
     assert loop.startswith("loops/flight-delay.yaml:14: label.within: 'a day' is no duration; write ")
-    assert len(views) == 11
+    assert len(views) == 15
     assert views[-1] == (
-        "features/definitions.py:84: origin_landings: aggregation 'mean_delay_3h': no function 'median'; "
+        "features/definitions.py:98: origin_landings: aggregation 'mean_delay_3h': no function 'median'; "
         "there are count, sum, mean, min, max, var, std, first, last, last_5 (the latest five values), count_distinct, "
         "p50, p90, p99"
     )
-    assert count == f"✗ {flights}: 12 problems"
+    assert count == f"✗ {flights}: 16 problems"
 
 
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,9 @@ from millstream_cli.predictions import OWN, PredictionLog
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
 
-def answer(number: int, *, loop: str = "delays", **given: dict[str, float | int | None]) -> PredictionServed:
+def answer(
+    number: int, *, loop: str = "delays", output: dict[str, float] | None = None, **given: dict[str, float | int | None]
+) -> PredictionServed:
     return PredictionServed(
         id=f"p{number}",
         loop=loop,
@@ -27,7 +29,7 @@ def answer(number: int, *, loop: str = "delays", **given: dict[str, float | int 
         entities={"carrier": "B6"},
         inputs={"distance": number},
         features=given.get("features", {}),
-        output={"probability": 0.25},
+        output=output or {"probability": 0.25},
         timings_ms={},
     )
 
@@ -46,6 +48,18 @@ def test_answers_become_columns_in_the_order_of_asking_each_loop_alone() -> None
     assert frame["inputs.distance"].to_list() == [1, 2]
     assert frame["entities.carrier"].to_list() == ["B6", "B6"]
     assert len(log.frame("tides")) == 1
+
+
+def test_what_was_answered_is_there_whatever_the_task() -> None:
+    log = PredictionLog()
+    log.add([answer(1, output={"ok": 0.75, "worn": 0.25})])
+    log.add(
+        [answer(2, output={"ok": 0.5, "worn": 0.25, "failing": 0.25}), answer(3, loop="tides", output={"value": 7})]
+    )
+
+    assert log.frame("delays")["output.ok"].to_list() == [0.75, 0.5]
+    assert log.frame("delays")["output.failing"].to_list() == [None, 0.25]
+    assert log.frame("tides")["output.value"].to_list() == [7.0]
 
 
 def test_a_loop_without_answers_has_the_columns_and_no_row() -> None:

@@ -60,6 +60,15 @@ def recording(): return {}"""
         load_recording(load_project(project))
 
 
+def test_a_recording_may_have_modules_of_its_own_and_they_are_nobody_elses(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project, other, ignore=shutil.ignore_patterns("other"))
+    for folder, zone in ((project, "Europe/Paris"), (other, "Europe/Rome")):
+        (folder / "made_up.py").write_text(f"ZONE = {zone!r}")
+        (folder / "recording.py").write_text("from made_up import ZONE as TIME_ZONE\ndef recording(): return {}")
+        assert load_recording(load_project(folder)).time_zone == zone
+
+
 def test_the_flights_are_all_there_and_fit_their_streams() -> None:
     project = load_project(FLIGHTS)
     found = load_recording(project).events

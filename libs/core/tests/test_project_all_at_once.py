@@ -44,9 +44,9 @@ SLIPS = [
     (LOOP, "by: flight_id", "by: flight", "label.by", "label.by"),
     (LOOP, "value: arr_delay >= 15", "value: arr_dely - 15", "label.value", "label.value"),
     (LOOP, "within: 24h", "within: a day", "label.within"),
-    (LOOP, "num_leaves: 31", "num_leave: 31", "model.params.num_leave"),
+    (LOOP, "num_leaves: 48", "num_leave: 31", "model.params.num_leave"),
     (LOOP, "history: all", "history: 5d", "train.holdout"),
-    (LOOP, "schedule: 30d", "schedule: 10d", "train.schedule"),
+    (LOOP, "schedule: 23d", "schedule: 10d", "train.schedule"),
     (LOOP, "metric: log_loss\n", "metric: auc\n", "gate.metric"),
     (LOOP, "window: 5000", "window: 5", "drift.window"),
     (LOOP, "confirm: 2 of 3", "confirm: 3 of 2", "drift.confirm"),
@@ -120,17 +120,17 @@ def test_every_slip_at_once_word_for_word(folder: Path) -> None:
         "'arr_delay'?",
         "loops/flight-delay.yaml:15: label.within: 'a day' is no duration; write days, hours, minutes, "
         "seconds like 30d, 2h, 90m, 45s or 1h30m",
-        "loops/flight-delay.yaml:20: model.params.num_leave: unknown key 'num_leave'; did you mean 'num_leaves'?",
-        "loops/flight-delay.yaml:24: train.holdout: the holdout takes the whole history, nothing is left to "
+        "loops/flight-delay.yaml:21: model.params.num_leave: unknown key 'num_leave'; did you mean 'num_leaves'?",
+        "loops/flight-delay.yaml:26: train.holdout: the holdout takes the whole history, nothing is left to "
         "fit; write a holdout shorter than train.history",
-        "loops/flight-delay.yaml:26: train.schedule: shorter than retrain.cooldown, so most scheduled runs "
+        "loops/flight-delay.yaml:28: train.schedule: shorter than retrain.cooldown, so most scheduled runs "
         "would be declined; write a longer one, or a shorter cooldown",
-        "loops/flight-delay.yaml:29: gate.metric: unknown 'auc';",
-        "loops/flight-delay.yaml:35: drift.window: 5 is out of range; write at least 100",
-        "loops/flight-delay.yaml:38: drift.confirm: '3 of 2' can never be true; write the smaller number "
+        "loops/flight-delay.yaml:32: gate.metric: unknown 'auc';",
+        "loops/flight-delay.yaml:40: drift.window: 5 is out of range; write at least 100",
+        "loops/flight-delay.yaml:43: drift.confirm: '3 of 2' can never be true; write the smaller number "
         "first, like 2 of 3",
-        "loops/flight-delay.yaml:43: retrain.budget: 2 is no budget; write it like 4 per 30d",
-        "loops/flight-delay.yaml:44: retrain.on: 'drift' stands there twice; name it once",
+        "loops/flight-delay.yaml:48: retrain.budget: 2 is no budget; write it like 4 per 30d",
+        "loops/flight-delay.yaml:49: retrain.on: 'drift' stands there twice; name it once",
         "streams/flights-departed.yaml:7: lateness: 'two hours' is no duration; write days, hours, minutes, "
         "seconds like 30d, 2h, 90m, 45s or 1h30m",
         "streams/flights-departed.yaml:9: retension: unknown key 'retension'; did you mean 'retention'?",
@@ -162,12 +162,12 @@ def test_every_slip_at_once_word_for_word(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "path"),
     [
-        (LOOP, {"cooldown: 20d": "cooldown: soon", "schedule: 30d": "schedule: 2d"}, "retrain.cooldown"),
-        (LOOP, {"cooldown: 20d": "coldown: 20d", "schedule: 30d": "schedule: 2d"}, "retrain.coldown"),
-        (LOOP, {"schedule: 30d": "schedule: monthly"}, "train.schedule"),
-        (LOOP, {"schedule: 30d": "schedul: 30d"}, "train.schedul"),
+        (LOOP, {"cooldown: 20d": "cooldown: soon", "schedule: 23d": "schedule: 2d"}, "retrain.cooldown"),
+        (LOOP, {"cooldown: 20d": "coldown: 20d", "schedule: 23d": "schedule: 2d"}, "retrain.coldown"),
+        (LOOP, {"schedule: 23d": "schedule: monthly"}, "train.schedule"),
+        (LOOP, {"schedule: 23d": "schedul: 30d"}, "train.schedul"),
         (LOOP, {"history: all": "history: 5d", "holdout: 7d": "holdout: short"}, "train.holdout"),
-        (LOOP, {"\nretrain:": "\nretrian:", "schedule: 30d": "schedule: 2d"}, "retrian"),
+        (LOOP, {"\nretrain:": "\nretrian:", "schedule: 23d": "schedule: 2d"}, "retrian"),
         (LOOP, {"\npredict:": "\npredit:"}, "predit"),
         (LOOP, {"  on: flights-scheduled": "  'on': 5"}, "predict.on"),
         (LOOP, {"distance, scheduled": "5, scheduled", "columns: all": "columns: [distance]"}, "predict.inputs[0]"),

@@ -1,6 +1,6 @@
 """A serving process for tests: the real frame and the real Kafka, features and model in memory.
 
-Run as a script, it answers with one steady model until it is stopped. With SERVING_DIES=1 it is killed, as by kill -9,
+Run as a script, it answers with steady models until it is stopped. With SERVING_DIES=1 it is killed, as by kill -9,
 when its first answers are in Kafka and before the questions are committed.
 """
 
@@ -34,7 +34,7 @@ def in_memory(settings: Settings, runtime: MemoryRuntime) -> Service:
 
 def main() -> int:
     settings = Settings()
-    service = in_memory(settings, MemoryRuntime({b"graph of 1": steady}))
+    service = in_memory(settings, MemoryRuntime({b"graph of 1": steady, b"graph of 2": steady}))
     publish = service.publisher.publish
 
     async def last_words(records: Sequence[Outgoing]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from millstream_serving.handlers.guard import Guard
+from millstream_serving.handlers.guard import OVERDUE, Guard
 
 
 async def test_what_is_done_in_time_is_returned_and_what_fails_is_raised() -> None:
@@ -36,6 +37,25 @@ async def test_runs_do_not_overlap_and_waiting_counts() -> None:
     assert most == 1
     assert 1 <= found.count("done") < 40, "two seconds of work, half a second of patience"
     assert found.count("done") + found.count(None) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+async def test_a_run_gives_way_from_when_it_is_overdue() -> None:
+    guard, go_on, ended = Guard(), threading.Event(), threading.Event()
+    niceness = []
+
+    def work() -> None:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        go_on.wait(30)
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        ended.set()
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await guard.call(work, 0.05) is None
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 30)
+    assert niceness == [own, max(own, OVERDUE)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own, "who answers does not give way"
 
 
 async def test_whoever_goes_away_leaves_a_guard_that_still_works() -> None:

@@ -1,4 +1,4 @@
-"""`millstream demo`: a year of flights through the whole loop, from nothing to a summary."""
+"""`millstream demo`: a project's recording through the whole loop, from nothing to a summary."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def demo(
 
 
 def finite(value: Any) -> Any:
-    """`value` as JSON can say it: null for NaN (no flight of that month landed) and for infinite (a null beside a number)."""
+    """`value` as JSON can say it: null for NaN (a month without labels) and for infinite (a null beside a number)."""
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -126,6 +126,16 @@ def _mb(size: int) -> float:
     return round(size / 2**20, 1)
 
 
+CALLED = {
+    "log_loss": "log loss",
+    "squared_error": "squared error",
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "mean_absolute_error": "mean absolute error",
+}
+"""Losses and scores, for people."""
+
+
 def show(figures: dict[str, Any], console: Console, out: Path) -> None:
     """The summary table, and where to look next."""
     table = Table(title="What happened", show_header=False, box=None, padding=(0, 2), title_justify="left")
@@ -144,10 +154,12 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
     answered = f"{f['predictions_effective']:,} answered, {f['unanswered_no_model']:,} before the first model"
     row("questions", f["questions"], answered)
     if f["scored"]:
-        row("log loss", _score(f["log_loss"]), f"{kept} {_score(f['static_log_loss'])}")
-        row("AUC", _score(f["auc"]), f"{kept} {_score(f['static_auc'])}")
+        for name in (f["metric"], f["score"]):
+            row(CALLED[name], _score(f[name]), f"{kept} {_score(f[f'static_{name}'])}")
     else:
-        row("log loss", "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before")
+        row(
+            CALLED[f["metric"]], "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before"
+        )
     ended = f"{f['rejections_by_gate']} rejected by the gate, {f['rejections_by_trial']} in trial"
     row("retrains", f["retrains"], f"{f['promotions']} promoted, {ended}, {f['rollbacks']} rolled back")
     row(
@@ -174,7 +186,7 @@ def show(figures: dict[str, Any], console: Console, out: Path) -> None:
 
 
 def _score(value: float | None) -> str:
-    """An AUC needs both outcomes, which a few hours of flights may not have."""
+    """An AUC needs both outcomes, which a few hours may not have."""
     return "–" if value is None else f"{value:.4f}"
 
 

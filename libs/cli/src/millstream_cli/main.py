@@ -86,11 +86,13 @@ def demo(
     """Replay a recording through the whole loop on this machine: real Kafka, real Valkey, five services.
 
     Example:  millstream demo --until 2013-04-01
+
+    Example:  millstream demo --project examples/bikes
     """
     from millstream_cli.demo import demo as run
 
     found = _project(project)
-    console = Console(stderr=as_json)
+    console = screen(beside=as_json)
     with _interruptible():
         figures = _run(
             run(project=found, root=data / "demo", out=out, tick=_tick(tick), until=_moment(until), console=console)
@@ -195,7 +197,7 @@ def skew(
     with _interruptible():
         place = place_of(data / "up", project=project, kafka=kafka, lake=lake, valkey=valkey, namespace=namespace)
         found = _project(place.project)
-        console = Console(stderr=as_json)
+        console = screen(beside=as_json)
         kept = _run(
             run(found, place, loop, rows=rows, sample=sample, since=_moment(since), console=console, as_json=as_json)
         )

@@ -17,13 +17,15 @@ from millstream.contracts.topics import PREDICTIONS
 AT_ONCE = 20_000
 """Records turned into columns together: as objects they take 5 KB each, as columns 0.3 KB."""
 
+OUTPUT = "output."
+"""How the columns of an answer's output begin."""
+
 OWN = {
     "id": pl.String,
     "question": pl.String,
     "key": pl.String,
     "asked_at": pl.Int64,
     "version": pl.String,
-    "probability": pl.Float64,
 }
 """Columns of every loop; `asked_at` is microseconds."""
 
@@ -47,25 +49,25 @@ class PredictionLog:
             self.parts.setdefault(loop, []).append(columns_of([p for p in served if p.loop == loop]))
 
     def frame(self, loop: str) -> pl.DataFrame:
-        """`OWN`, then what the model was given (`entities.…`, `inputs.…`, `features.…`); in the order of asking."""
+        """`OWN`, what was answered (`output.…`, as the loop's task has it), and what the model was given (`entities.…`,
+        `inputs.…`, `features.…`); in the order of asking."""
         parts = self.parts.get(loop, [pl.DataFrame(schema=OWN)])
         return pl.concat(parts, how="diagonal_relaxed").sort("asked_at", "id")
 
 
 def columns_of(served: Sequence[PredictionServed]) -> pl.DataFrame:
-    """A row for each answer; features are float64, and null where the answer had none."""
+    """A row for each answer; output and features are float64, and null where the answer had none."""
     own: dict[str, list[Any]] = {
         "id": [p.id for p in served],
         "question": [p.question for p in served],
         "key": [p.key for p in served],
         "asked_at": [from_datetime(p.asked_at) for p in served],
         "version": [p.version for p in served],
-        "probability": [p.output["probability"] for p in served],
     }
     series = [pl.Series(name, values, dtype=OWN[name]) for name, values in own.items()]
-    for part in ("entities", "inputs", "features"):
+    for part in ("output", "entities", "inputs", "features"):
         given: list[dict[str, Any]] = [getattr(p, part) for p in served]
-        dtype = pl.Float64 if part == "features" else None
+        dtype = pl.Float64 if part in ("output", "features") else None
         for name in dict.fromkeys(name for one in given for name in one):
             series.append(pl.Series(f"{part}.{name}", [one.get(name) for one in given], dtype=dtype, strict=False))
     return pl.DataFrame(series)

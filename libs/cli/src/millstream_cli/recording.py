@@ -1,14 +1,17 @@
 """A recording: events of the past with the time at which each became known. `recording.py` of a project makes one.
 
 It has a function `recording()` that returns the events, and may have `SCORED_FROM` (RFC 3339: answers to earlier questions are
-not scored) and `TIME_ZONE` (IANA name: in which months are counted).
+not scored) and `TIME_ZONE` (IANA name: in which months are counted). It may import modules that lie beside it.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -42,8 +45,9 @@ def load_recording(project: Project) -> Recording:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        found: dict[str, pl.DataFrame] = module.recording()
+        with _importing_from(project.path):
+            spec.loader.exec_module(module)
+            found: dict[str, pl.DataFrame] = module.recording()
         since: str | None = getattr(module, "SCORED_FROM", None)
         scored_from = None if since is None else from_rfc3339(since)
         time_zone = ZoneInfo(getattr(module, "TIME_ZONE", "UTC")).key
@@ -58,3 +62,19 @@ def load_recording(project: Project) -> Recording:
             )
     ordered = {stream: events.sort("known_at", maintain_order=True) for stream, events in found.items()}
     return Recording(events=ordered, scored_from=scored_from, time_zone=time_zone)
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Modules of `folder` can be imported, and are forgotten afterwards: another project may have one of the same name."""
+    home = folder.resolve()
+    before = set(sys.modules)
+    sys.path.insert(0, str(home))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(home))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and home in Path(file).parents:
+                del sys.modules[name]

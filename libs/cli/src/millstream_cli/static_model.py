@@ -13,20 +13,22 @@ from millstream.runtime.packages import PackageStore
 BATCH = 20_000
 
 
-def score_static(ref: ModelRef, packages: PackageStore, answers: pl.DataFrame) -> NDArray[np.float64]:
-    """Probabilities of the model `ref` for questions answered by any model, from what the log says each was given.
+def score_static(ref: ModelRef, packages: PackageStore, answers: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """What the model `ref` says (`contracts.tasks`) to questions answered by any model, from what the log says each was given.
 
-    `answers` is from `PredictionLog.frame`; one probability a row.
+    `answers` is from `PredictionLog.frame`; one value a row.
     """
     import onnxruntime
 
     manifest = packages.manifest(ref)
     session = onnxruntime.InferenceSession(packages.file(ref, manifest, MODEL_FILE), providers=["CPUExecutionProvider"])
-    found = []
+    names = manifest.classes or [manifest.output]
+    found = [np.empty((0, len(names)))]
     for part in answers.iter_slices(BATCH):
         feeds = {column.name: _given(column, part).reshape(-1, 1) for column in manifest.inputs}
-        found.append(np.asarray(session.run([manifest.output], feeds)[0], dtype=np.float64).reshape(-1))
-    return np.concatenate(found) if found else np.array([])
+        said = np.asarray(session.run([manifest.output], feeds)[0], dtype=np.float64)
+        found.append(said.reshape(len(part), len(names)))
+    return dict(zip(names, np.concatenate(found).T, strict=True))
 
 
 def _given(column: InputColumn, answers: pl.DataFrame) -> NDArray[np.object_] | NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from millstream.contracts.events import Decision, ModelState, RetrainDecided, Step
+from millstream.contracts.tasks import Task, class_name, metric_of
 from millstream.contracts.times import to_rfc3339
 from millstream.project import Loop, Project
 from millstream.runtime.packages import PackageStore
@@ -19,9 +20,9 @@ from millstream_cli.comparison import Skew, measure_skew, sample
 from millstream_cli.incidents import Fate
 from millstream_cli.loop_events import loop_of
 from millstream_cli.offsets import Offsets
-from millstream_cli.predictions import PredictionLog, read_predictions
+from millstream_cli.predictions import OUTPUT, PredictionLog, read_predictions
 from millstream_cli.recording import Recording
-from millstream_cli.scores import auc, log_loss
+from millstream_cli.scores import SCORES, Outputs, mean_loss, score
 from millstream_cli.static_model import score_static
 from millstream_cli.story import Story
 from millstream_cli.ticks import Ticks
@@ -58,7 +59,7 @@ async def summarise(
     lake = _lake(project, loop, ticks, places.lake)
     labels = _labels(loop, places.lake)
     figures: dict[str, Any] = {
-        "flights_sent": len(ticks.sent(loop.predict.on)),
+        "questions_sent": len(ticks.sent(loop.predict.on)),
         "events_sent": ticks.events,
         "events_in_topics": in_topics,
         "events_in_lake": lake["rows"],
@@ -120,7 +121,8 @@ def _lake(project: Project, loop: Loop, ticks: Ticks, lake: str) -> dict[str, in
 
 
 def _labels(loop: Loop, lake: str) -> pl.DataFrame:
-    """key, truth (0 or 1) and known_at (microseconds) of the first label event of each key that carries one."""
+    """key, truth (a number, 0 or 1, or the name of a class) and known_at (microseconds) of each key's first event that has a
+    label."""
     from millstream_tiles.lake import Lake
     from millstream_tiles.lake_reader import read_events
 
@@ -129,10 +131,12 @@ def _labels(loop: Loop, lake: str) -> pl.DataFrame:
     names = loop.label.value.fields
     values = rows.select(names).rows()
     truth = {row: loop.label.value(dict(zip(names, row, strict=True))) for row in set(values)}
-    known = {row: None if value is None else float(value) for row, value in truth.items()}
+    classes = loop.model.task is Task.MULTICLASS
+    plain = class_name if classes else float
+    known = {row: None if value is None else plain(value) for row, value in truth.items()}
     columns = {
         "key": rows[loop.label.by].cast(pl.String),
-        "truth": pl.Series([known[row] for row in values], dtype=pl.Float64),
+        "truth": pl.Series([known[row] for row in values], dtype=pl.String if classes else pl.Float64),
         "known_at": rows["_known_at"].dt.epoch("us"),
     }
     return pl.DataFrame(columns).drop_nulls().unique("key", keep="first", maintain_order=True)
@@ -146,30 +150,43 @@ def _quality(
     since = recording.scored_from
     scored = joined if since is None else joined.filter(pl.col("asked_at") >= since)
     answers = scored.sort("asked_at", "id")
-    truth, p = answers["truth"].to_numpy(), answers["probability"].to_numpy()
+    task = loop.model.task
+    metric, beside = metric_of(task), SCORES[task]
+    truth, said = _truth(answers), _said(answers)
+    static = _static(answers, story, places)
     month = pl.from_epoch("asked_at", time_unit="us").dt.convert_time_zone(recording.time_zone).dt.strftime("%Y-%m")
     by_month = {
-        str(name[0]): round(auc(part["truth"].to_numpy(), part["probability"].to_numpy()), 4)
+        str(name[0]): round(score(task, _said(part), _truth(part)), 4)
         for name, part in answers.with_columns(month=month).group_by("month", maintain_order=True)
     }
-    static = _static(answers, story, places)
     return {
         # In time, as drift and trainer count; every answer that got its label is scored.
         "labels_joined": int(waited.is_between(0, loop.label.within).sum()),
         "scored": len(answers),
         "scored_from": None if since is None else to_rfc3339(since),
-        "log_loss": log_loss(truth, p),
-        "auc": auc(truth, p),
-        "auc_by_month": by_month,
-        "static_log_loss": log_loss(truth, static),
-        "static_auc": auc(truth, static),
+        "metric": metric,
+        metric: mean_loss(task, said, truth),
+        f"static_{metric}": mean_loss(task, static, truth),
+        "score": beside,
+        beside: score(task, said, truth),
+        f"static_{beside}": score(task, static, truth),
+        f"{beside}_by_month": by_month,
     }
 
 
-def _static(answers: pl.DataFrame, story: Story, places: Places) -> np.ndarray:
+def _truth(answers: pl.DataFrame) -> np.ndarray:
+    return answers["truth"].to_numpy()
+
+
+def _said(answers: pl.DataFrame) -> Outputs:
+    names = [name for name in answers.columns if name.startswith(OUTPUT)]
+    return {name.removeprefix(OUTPUT): answers[name].to_numpy() for name in names}
+
+
+def _static(answers: pl.DataFrame, story: Story, places: Places) -> Outputs:
     first = next((t.event.champion for t in story.told if isinstance(t.event, ModelState) and t.event.champion), None)
-    if first is None or not len(answers):
-        return np.array([])
+    if first is None or answers.is_empty():
+        return _said(answers)
     return score_static(first, PackageStore(places.packages), answers)
 
 

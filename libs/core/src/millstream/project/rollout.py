@@ -29,7 +29,7 @@ class Guards(BaseModel):
     deadline: Annotated[int, Field(ge=1, le=60_000)] = 100
     """Milliseconds that the challenger may take for one request; then the champion answers. Ten times what trees take."""
     slower: Annotated[float, Field(gt=1, le=1000)] = 5.0
-    """How many times the champion's mean time the challenger may take."""
+    """How many times the champion's mean time the challenger may take; below a millisecond a question any."""
     psi: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Population stability index between the answers of both on the same questions: twice what is called large. This finds a
     model that answers something else altogether. After a change of the world the cure does too: labels that speak for it

@@ -20,6 +20,9 @@ MOMENTS = 3
 late, however many questions are in it."""
 TIMED = 500
 """Questions before the times count: one pause of 100 ms in so many moves the mean of a tenth of a millisecond to three."""
+NOTICED = 1.0
+"""Milliseconds a question that the newer one may always take. Nobody waits for less, a busy machine makes five times of it, and
+a replay's decisions must not hang on that."""
 BINNED = 500
 """Answers of the older model that decide the bins. PSI's own noise is then (bins - 1) · 2 / 500 = 0.04 at most."""
 BINS = 10
@@ -108,7 +111,7 @@ class Guards(msgspec.Struct, array_like=True):
             ),
             TrialCheck(
                 name="slower",
-                passed=self.answered < TIMED or slower <= bounds.slower,
+                passed=not self._is_slow(bounds),
                 value=slower,
                 bound=bounds.slower,
                 detail=f"{newer:.3g} ms a question beside {older:.3g} ms",
@@ -127,9 +130,13 @@ class Guards(msgspec.Struct, array_like=True):
         failed = sum(self.failed.values())
         return (
             (failed >= FAILURES and self.moments >= MOMENTS and failed > bounds.failures * self.asked)
-            or (self.answered >= TIMED and self.newer_ms > bounds.slower * self.older_ms > 0)
+            or self._is_slow(bounds)
             or (self.shift > bounds.psi and not excused)
         )
+
+    def _is_slow(self, bounds: Bounds) -> bool:
+        noticed = self.answered >= TIMED and self.newer_ms > NOTICED * self.answered
+        return noticed and self.newer_ms > bounds.slower * self.older_ms > 0
 
     def _count(self, older: Cell, newer: Cell) -> None:
         for place, answer in enumerate((older, newer)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,8 +13,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+OVERDUE = 10
+"""Niceness of a run that is overdue: a tenth of the share of a core that whoever answers gets. Not the lowest, 19: the run
+needs the interpreter's lock once more at its end, and nobody answers while it holds that and waits for a core."""
+
+
 class Guard:
-    """One run at a time, on a thread of its own. While a run is overdue no other begins: a hanging model costs one thread.
+    """One run at a time, on a thread of its own. While a run is overdue no other begins, and on Linux, where a thread has a
+    niceness of its own, it gives way: a hanging model costs one thread, and little of a core that others need.
 
     The thread is a daemon, and not one of the event loop's: those are waited for when the process stops.
     """
@@ -34,16 +42,20 @@ class Guard:
         try:
             if self._running is not None and not self._running.done():
                 return None
-            self._running = running = _beside(work, loop)
+            thread, running = _beside(work, loop)
+            self._running = running
             # An answer that is there by the time that we look is not late, even if this event loop was busy elsewhere.
             await asyncio.wait({running}, timeout=until - loop.time())
-            return running.result() if running.done() else None
+            if running.done():
+                return running.result()
+            _give_way(thread)
+            return None
         finally:
             self._free.release()
 
 
-def _beside(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
-    """The outcome of `work` on a new thread: 0.05 ms, and no pool that a hanging run could fill."""
+def _beside(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> tuple[threading.Thread, asyncio.Future[T]]:
+    """A new thread and the outcome of `work` on it: 0.05 ms, and no pool that a hanging run could fill."""
     outcome: asyncio.Future[T] = loop.create_future()
     # An overdue run that fails when nobody waits for it any more is no news.
     outcome.add_done_callback(lambda done: done.exception())
@@ -56,8 +68,17 @@ def _beside(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> asyncio.F
             return
         _tell(loop, outcome.set_result, found)
 
-    threading.Thread(target=run, daemon=True, name="model on trial").start()
-    return outcome
+    thread = threading.Thread(target=run, daemon=True, name="model on trial")
+    thread.start()
+    return thread, outcome
+
+
+def _give_way(thread: threading.Thread) -> None:
+    # Elsewhere the number of a thread may be that of somebody's process.
+    if sys.platform == "linux" and thread.native_id is not None and thread.is_alive():
+        with suppress(OSError):  # it ended just now, or a sandbox forbids it
+            now = os.getpriority(os.PRIO_PROCESS, thread.native_id)
+            os.setpriority(os.PRIO_PROCESS, thread.native_id, max(now, OVERDUE))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[[Any], None], what: object) -> None:

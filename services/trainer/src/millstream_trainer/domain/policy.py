@@ -263,6 +263,7 @@ def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reaso
         "runs_in_period": float(state.runs_after(ask.at - rules.budget_period)),
         "budget": float(rules.budget_runs),
         "rejected_in_a_row": float(state.rejected_in_a_row),
+        "breaker": float(rules.breaker),
     }
     if last is not None:
         numbers["days_since_last_run"] = round((ask.at - last.at) / DAY, 4)
