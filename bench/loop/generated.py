@@ -20,7 +20,7 @@ from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.table import Table, category_column, number_column
 
 LOOP = "generated"
-QUESTIONS, DAYS = 60_000, 120
+QUESTIONS, DAYS, SEED = 60_000, 120, 2024
 BEGAN = from_rfc3339("2024-01-01T00:00:00Z")
 NUMBERS = ("x0", "x1", "x2", "noise")
 KINDS = np.array(["red", "green", "blue", "grey"])
@@ -161,9 +161,9 @@ STREAMS: dict[str, Callable[[_Draft], None]] = {
 }
 
 
-def generated(name: str, questions: int = QUESTIONS) -> Generated:
+def generated(name: str, questions: int = QUESTIONS, seed: int = SEED) -> Generated:
     """The stream of that name; the same one each time."""
-    rng = np.random.default_rng([list(STREAMS).index(name), 2024])
+    rng = np.random.default_rng([list(STREAMS).index(name), seed])
     days = np.sort(rng.uniform(0, DAYS, questions))
     draft = _Draft(
         days=days,

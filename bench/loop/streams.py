@@ -14,12 +14,13 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generated import BEGAN, DAYS, STREAMS, Generated, generated
+from generated import BEGAN, DAYS, SEED, STREAMS, Generated, generated
 from models import Floats
 from peers import Kept, every_alarm, never, weekly
 from rich.console import Console
@@ -119,9 +120,9 @@ def _delay(stream: Generated, kept: Kept) -> int | None:
     return int(np.searchsorted(stream.days, after[0]) - np.searchsorted(stream.days, changed)) if after else None
 
 
-def play(name: str) -> dict[str, Any]:
+def play(name: str, seed: int) -> dict[str, Any]:
     """One stream under all policies."""
-    loop, stream = policy(), generated(name)
+    loop, stream = policy(), generated(name, seed=seed)
     past = stream.past()
     kept, decided, timeline = ours(stream, past, loop)
     all_kept = {"ours": kept, **{peer: run(stream, past, loop) for peer, run in PEERS.items()}}
@@ -142,9 +143,9 @@ def _day(at: Any) -> float:
     return (from_datetime(at) - BEGAN) / DAY
 
 
-def run(names: tuple[str, ...] = tuple(STREAMS)) -> dict[str, Any]:
+def run(names: tuple[str, ...] = tuple(STREAMS), seed: int = SEED) -> dict[str, Any]:
     """Per stream and policy the figures; `ours_to_best` is our regret as a share of the smallest one."""
-    found = _play_all(names)
+    found = _play_all(names, seed)
     return {name: _with_share(one["figures"]) for name, one in found.items()}
 
 
@@ -153,11 +154,11 @@ def _with_share(figures: dict[str, Any]) -> dict[str, Any]:
     return {**figures, "ours_to_best": figures["ours"]["regret"] / best}
 
 
-def _play_all(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _play_all(names: tuple[str, ...], seed: int) -> dict[str, dict[str, Any]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A fork would take over the locks of other libraries' threads.
     with ProcessPoolExecutor(min(cores, len(names)), mp_context=get_context("spawn")) as pool:
-        return dict(zip(names, pool.map(play, names), strict=True))
+        return dict(zip(names, pool.map(play, names, repeat(seed)), strict=True))
 
 
 def shown(figures: dict[str, Any]) -> Table:
@@ -199,8 +200,9 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("streams", nargs="*", default=list(STREAMS))
-    names = tuple(parser.parse_args().streams)
-    found = _play_all(names)
+    parser.add_argument("--seed", type=int, default=SEED)
+    asked = parser.parse_args()
+    found = _play_all(tuple(asked.streams), asked.seed)
     OUT.mkdir(exist_ok=True)
     (OUT / "streams.json").write_text(json.dumps(found, indent=1, default=str))
     draw(found, OUT / "streams.svg")
