@@ -77,7 +77,8 @@ def test_on_trial_two_models_answer_each_question_and_an_entity_is_answered_by_o
     assert set(shadow["other"]) == {"2"}
     canary = served.filter(pl.col("asked_at").is_between(*_times(began["canary", 0.1], began["canary", 0.5]), "none"))
     assert len(canary) > 50
-    for version, other, entity in canary.select("version", "other", "entity").iter_rows():
+    named = canary.drop_nulls("entity")  # of a flight without an aircraft the question itself is the entity
+    for version, other, entity in named.select("version", "other", "entity").iter_rows():
         mine = is_answered_by_challenger("flight-delay", run, entity, 0.1)
         assert (version, other) == (("2", "1") if mine else ("1", "2"))
     assert set(canary["version"]) == {"1", "2"}
