@@ -123,10 +123,10 @@ def judged(kind: str, seed: int, labels: int) -> Iterator[ChallengerJudged]:
         if n < labels:
             how = fault.get("failure", "") if failing[n] else ""
             said = {} if how else {PROBABILITY: float(theirs[n])}
-            other = Other("2", "challenger", said, how, 0.1 * fault.get("ms", 1.0))
+            other = Other("2", "challenger", said, how, 0.2 * fault.get("ms", 1.0))
             own = {PROBABILITY: float(mine[n])}
             slices = (str(carriers[n]),)
-            fold.hear(Question(now, f"q{n}", f"f{n}", "1", own, (), slices=slices, ms=0.1, other=other))
+            fold.hear(Question(now, f"q{n}", f"f{n}", "1", own, (), slices=slices, ms=0.2, other=other))
         if n >= behind:
             fold.hear(Label(now, f"l{n - behind}", f"f{n - behind}", bool(truths[n - behind])))
         if fold.is_due():
