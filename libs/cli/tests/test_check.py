@@ -156,9 +156,9 @@ def test_mistakes_of_every_kind_are_told_in_one_go(flights: Path, capsys: pytest
         "did you mean 'weekday'?",
         "loops/flight-delay.yaml:14: label.within: 'a day' is no duration; "
         "write days, hours, minutes, seconds like 30d, 2h, 90m, 45s or 1h30m",
-        "loops/flight-delay.yaml:25: train.holdout: the holdout takes the whole history, nothing is left to fit; "
+        "loops/flight-delay.yaml:24: train.holdout: the holdout takes the whole history, nothing is left to fit; "
         "write a holdout shorter than train.history",
-        "loops/flight-delay.yaml:40: drift.columns[1]: 'distanse' is neither an input nor a feature; "
+        "loops/flight-delay.yaml:38: drift.columns[1]: 'distanse' is neither an input nor a feature; "
         "did you mean 'distance'?",
         "loops/second.yaml:2: is not YAML (expected ',' or ']', but got '<stream end>'); "
         "check indentation, quotes and colons here",
