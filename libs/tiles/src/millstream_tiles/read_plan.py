@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,8 @@ class Shape:
     """The view's, as it is called in the generation that is read; its clock says which tiles may have been dropped."""
     clocks: tuple[bytes, ...]
     """The keys of that clock, by shard; none for a view that stands in: it is read as its tiles lie."""
+    row: Struct
+    """One tile as it is packed."""
     steps: tuple[Step, ...] | None
     """How a few rows are computed; None: as many are."""
     coarse: Shape | None = None
@@ -185,6 +188,7 @@ class Planner:
             prefixes=tuple(self._keys.family(called, tiling.slide, layout, shard) for shard in shards),
             stream=stream,
             clocks=() if self._known.stands_in(tiling.view) else tuple(self._keys.clock(stream, s) for s in shards),
+            row=Struct(f"<{layout.width}d"),
             steps=steps_of(tiling.aggregates, layout) if tiling.coarse is None else None,
             coarse=None if tiling.coarse is None else self._shape(tiling.coarse, generation),
         )
