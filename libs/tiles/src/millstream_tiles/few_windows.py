@@ -97,7 +97,9 @@ def _variance(columns: Columns, at: int) -> float:
     if total <= 1:
         return nan
     overall = sum(map(mul, counts, means)) / total
-    spread = sum(columns[at + 2]) + sum([n * (mean - overall) ** 2 for n, mean in zip(counts, means, strict=True)])
+    spread: float = sum(columns[at + 2]) + sum(
+        [n * (mean - overall) ** 2 for n, mean in zip(counts, means, strict=True)]
+    )
     return spread / (total - 1)
 
 

@@ -96,7 +96,8 @@ def _tiles(shape: Shape, parts: Sequence[_Part]) -> dict[int, list[Tile]]:
     """Entity -> its tiles."""
     tiles: dict[int, list[Tile]] = {}
     for family, sizes, rows in parts:
-        flat, first = list(shape.row.iter_unpack(rows)), 0
+        flat: list[Tile] = [*shape.row.iter_unpack(rows)]
+        first = 0
         for entity, (size,) in zip(family.numbers, SIZE.iter_unpack(sizes), strict=True):
             tiles[entity] = flat[first : first + size]
             first += size
