@@ -1,11 +1,12 @@
 -- Reads the tiles of many entities in one round trip.
 --
--- KEYS: hashes, family by family, then the clocks of the streams, then the revision of the table of generations.
+-- KEYS: hashes, family by family, then the clock and the course of each stream, then the revision of the table of generations.
 -- ARGV: for each family how many keys it has, how many ranges of tiles are wanted (0: all that there is), and of each range its
 -- first and last tile.
 -- Answers for each family two strings: the number of tiles of each key (<I4 each), and all their rows, one after another;
--- then the newest time of each clock ("0": nothing yet), with spaces between, by which tiles have been dropped; then the
--- revision, so that nobody reads a generation that has been replaced.
+-- then for each stream, separated by ";", the newest time of its clock ("0": nothing yet), by which tiles have been dropped, and
+-- its course, and last this server's clock, by which tiles expire (microseconds); then the revision, so that nobody reads a
+-- generation that has been replaced.
 
 local CHUNK = 1000 -- arguments of one call; Lua's stack holds 8,000
 
@@ -57,14 +58,16 @@ while at <= #ARGV do
     answer[#answer + 1] = concat(rows)
   end
 end
-local clocks = {}
-for c = key, #KEYS - 1 do
+local streams = {}
+for c = key, #KEYS - 2, 2 do
   local newest, latest = '0', 0
   for _, time in ipairs(call('HVALS', KEYS[c])) do
     if tonumber(time) > latest then newest, latest = time, tonumber(time) end
   end
-  clocks[#clocks + 1] = newest
+  streams[#streams + 1] = newest .. ' ' .. (call('GET', KEYS[c + 1]) or '')
 end
-answer[#answer + 1] = concat(clocks, ' ')
+local now = call('TIME')
+streams[#streams + 1] = string.format('%s%06d', now[1], now[2])
+answer[#answer + 1] = concat(streams, ';')
 answer[#answer + 1] = call('GET', KEYS[#KEYS]) or '0'
 return answer

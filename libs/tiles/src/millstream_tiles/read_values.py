@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream_tiles.few_windows import ROWS, TILES, Tile, few_values
-from millstream_tiles.held import Gone, all_held, gone_of, without
+from millstream_tiles.held import NOTHING, Course, Gone, all_held, gone_of, without
 from millstream_tiles.layout import Ints
 from millstream_tiles.read_plan import Family, Plan, Question, Shape
 from millstream_tiles.windows import Coarse, Values, window_values
@@ -28,26 +28,26 @@ def values_of(plan: Plan, as_of: int | Ints, replies: Sequence[list[bytes]]) -> 
 
     `replies` are those to the plan's commands, one a shard.
     """
-    newest = plan.newest(replies)
+    courses = plan.courses(replies)
     fetched = _fetched(plan, replies)
     values = _few(plan, fetched, as_of) if _is_little(plan, fetched) else _many(plan, fetched, as_of)
     whole = [
         found if len(question.shapes) == 1 else {a.name: found[a.name] for a in question.view.aggregates}
         for question, found in zip(plan.questions, values, strict=True)
     ]
-    gone = [_gone(question, as_of, newest.get(question.shapes[0].stream, 0)) for question in plan.questions]
+    gone = [_gone(question, as_of, courses.get(question.shapes[0].stream, NOTHING)) for question in plan.questions]
     return [without(found, lost) if lost else found for found, lost in zip(whole, gone, strict=True)], gone
 
 
-def _gone(question: Question, as_of: int | Ints, newest: int) -> Gone:
+def _gone(question: Question, as_of: int | Ints, course: Course) -> Gone:
     """A row without a key has windows of nothing at any time: they are held."""
-    if all_held(question.view, as_of, newest):
+    if all_held(question.view, as_of, course):
         return {}
     times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(question.rows))
     keyed = np.array(question.rows, dtype=np.int64) >= 0
     gone: Gone = {}
     for shape in question.shapes:
-        gone |= gone_of(shape.tiling, times, keyed, newest)
+        gone |= gone_of(shape.tiling, times, keyed, course)
     return gone
 
 
