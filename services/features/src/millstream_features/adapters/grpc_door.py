@@ -65,7 +65,7 @@ class GrpcDoor:
             bound: int = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             what = f"cannot listen on {host}:{port} for gRPC"
-            raise BadSetup(f"{what}; set MILLSTREAM_GRPC_PORT to a free port (empty: no gRPC)") from error
+            raise BadSetup(f"{what}; set MILLSTREAM_GRPC_PORT to a free port (unset: no gRPC)") from error
         await server.start()
         self._server = server
         for name in ("", SERVICE):
