@@ -28,9 +28,12 @@ LIBRARIES = (
     "onnx",
     "onnxmltools",
     "onnxruntime",
+    "onnxscript",
     "polars",
+    "safetensors",
     "scikit-learn",
     "skl2onnx",
+    "torch",
     "xgboost",
     "xgboost-cpu",
 )
@@ -70,8 +73,9 @@ def package_files(
     evidence: Evidence,
     metrics: dict[str, float],
     notes: list[str],
+    native: Mapping[str, bytes],
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """All files of the package. `train` is what `learned` was fitted on."""
+    """All files of the package. `train` is what `learned` was fitted on; `native`: what a warm start reads."""
     reference = reference_of(
         train,
         importance=learned.fitted.importance(),
@@ -108,7 +112,7 @@ def package_files(
         origins={name: data.origins[name] for name in (c.name for c in train.columns) if name in data.origins},
         notes=notes,
     )
-    files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference)})
+    files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference), **native})
     return manifest, files
 
 
