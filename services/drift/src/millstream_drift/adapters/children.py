@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-NICENESS = 10
-"""A report is for people, who wait seconds; events do not. Children give themselves this, with `be_nice`."""
+NICENESS = 19
+"""A report is for people, who wait seconds; events do not."""
 
 
 class Children:
@@ -41,6 +42,9 @@ class Children:
             # Evidently reports its use over the network unless told not to. And numpy's threads would fight the fold.
             env=os.environ | {"DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
+        with contextlib.suppress(ProcessLookupError):
+            # From outside and at once: what it imports takes a second of a core by itself.
+            os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
         try:
             async with asyncio.timeout(self._timeout):
                 _, words = await child.communicate()
@@ -53,8 +57,3 @@ class Children:
         if child.returncode != 0:
             last = words.decode(errors="replace").strip().rpartition("\n")[2]
             raise ValueError(f"its process ended with {child.returncode}: {last[:300]}")
-
-
-def be_nice() -> None:
-    """For the child itself: events come first."""
-    os.nice(NICENESS)

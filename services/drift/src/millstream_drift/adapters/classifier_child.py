@@ -28,7 +28,6 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
 from millstream.contracts.content import TEXT
-from millstream_drift.adapters.children import be_nice
 from millstream_drift.domain.auc import auc_interval
 from millstream_drift.domain.content import ContentShift, Side
 
@@ -117,7 +116,6 @@ def _shares(cells: Sequence[bytes]) -> dict[str, float]:
 
 def main() -> int:
     handed, found = Path(sys.argv[1]), Path(sys.argv[2])
-    be_nice()
     sides = msgspec.msgpack.decode(handed.read_bytes(), type=list[Side])
     found.write_bytes(msgspec.msgpack.encode([compare(side) for side in sides]))
     return 0

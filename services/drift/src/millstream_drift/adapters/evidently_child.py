@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from millstream.contracts.events import Scalar
-from millstream_drift.adapters.children import be_nice
 
 REFERENCE_ROWS = 5_000
 """Rows of either side that are drawn. Evidently keeps raw values in the page, and eyes see no difference above this."""
@@ -69,7 +68,6 @@ def draw(job: DrawnJob, html: Path) -> None:
 
 def main() -> int:
     job, html = Path(sys.argv[1]), Path(sys.argv[2])
-    be_nice()
     draw(msgspec.msgpack.decode(job.read_bytes(), type=DrawnJob), html)
     return 0
 
