@@ -97,6 +97,25 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     """Categories: the known ones, most frequent first; the last share is for all others."""
     shares: list[float] = []
     """Share of each bin or category among the non-null rows."""
+    longest_constant: int = 0
+    """Longest stretch of stream time (microseconds) over which the training rows had one value, nulls aside; 0: not known.
+    Rows are not independent: in a dry week it rains at no station."""
+
+
+class ContentReference(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts or embeddings of a sample of the training's questions. The model does not read them; drift tells them from a
+    window's."""
+
+    name: str
+    """A field of the asking event."""
+    type: str
+    """`text` or `embedding`."""
+    missing: float
+    """Share of nulls among the training rows."""
+    texts: list[str] = []
+    """As `contracts.content.cut` leaves them."""
+    vectors: list[bytes] = []
+    """float32, little-endian; base64 in JSON."""
 
 
 class SliceReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +144,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A sample of training rows, column by column: Evidently draws its report against it."""
     slices: list[SliceReference] = []
     """Of the columns in `gate.slices`."""
+    content: list[ContentReference] = []
+    """Of the fields in `drift.text` and `drift.embedding`."""
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):

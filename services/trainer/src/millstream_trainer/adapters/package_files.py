@@ -13,6 +13,7 @@ from millstream.contracts.tasks import Task, metric_of
 from millstream.project import Loop
 from millstream_trainer.adapters import onnx_graph
 from millstream_trainer.adapters.learning import Learned
+from millstream_trainer.domain.content import content_reference
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import Evidence, largest_difference
 from millstream_trainer.domain.metrics import summary
@@ -82,6 +83,10 @@ def package_files(
         labels=holdout.labels,
         answers=evidence.challenger,
         slices=evidence.slices,
+        content=[
+            content_reference(name, found, train, embedding=name in loop.drift.embedding)
+            for name, found in data.content.items()
+        ],
         seed=loop.train.seed,
     )
     manifest = Manifest(
