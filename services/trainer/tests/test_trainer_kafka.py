@@ -112,11 +112,11 @@ async def said(settings: Settings, *topics: str) -> list[Event]:
             await consumer.seek_to_beginning(partition)
             end = (await consumer.end_offsets([partition]))[partition]
             while await consumer.position(partition) < end:
-                record = await consumer.getone()
-                headers = {name: value.decode() for name, value in record.headers}
-                event = decode_event(headers["ce_type"], record.value)
-                assert event is not None
-                found.append(event)
+                for record in (await consumer.getmany(timeout_ms=100)).get(partition, []):
+                    headers = {name: value.decode() for name, value in record.headers}
+                    event = decode_event(headers["ce_type"], record.value)
+                    assert event is not None
+                    found.append(event)
         return found
     finally:
         await consumer.stop()

@@ -21,7 +21,8 @@ class Announcer(Protocol):
     async def announce(self, event: Event, *, caused_by: str) -> None:
         """Put `event` on its topic and wait until it is safe there; `caused_by` is the id of what led to it.
 
-        Safe to call twice: ids are derived, readers count an id once. Raises RetryLater (it may or may not be there).
+        Safe to call twice: ids are derived, readers count an id once. Raises RetryLater (it may or may not be there), and
+        ShutOut when another dispatcher has started: then this one has nothing more to say.
         """
 
 

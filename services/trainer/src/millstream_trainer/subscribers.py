@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from millstream.contracts.events import (
     ChallengerJudged,
@@ -47,6 +47,8 @@ def hear(service: Service, trainer: Trainer) -> None:
     reading, some are heard twice.
     """
 
+    gained = False
+
     async def remember(event: Event) -> None:
         trainer.remember(event)
 
@@ -66,8 +68,19 @@ def hear(service: Service, trainer: Trainer) -> None:
     async def remember_everything() -> None:
         await _read_whole(service, [TRAINING, MODELS], remember)
         await trainer.resume()
+        await hear_again()
+
+    async def hear_again() -> None:
         await _read_whole(service, [VERDICTS], verdict)
         await _read_whole(service, [RETRAIN], request)
+
+    async def assigned(partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        # What came to another dispatcher meanwhile, and led it to no word, is committed and in no journal.
+        nonlocal gained
+        if gained:
+            await hear_again()
+        gained = True
+        return {}
 
     async def batch(found: Batch) -> Sequence[Rejected]:
         return await hear_batch(trainer, found)
@@ -75,7 +88,7 @@ def hear(service: Service, trainer: Trainer) -> None:
     service.before_hearing("training journal", remember_everything)
     service.keeps("training runs", trainer.work)
     service.keeps("replicas", _reader(service, [REPLICAS], obeyed).run)
-    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch)
+    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch, assigned=assigned)
 
 
 def _reader(service: Service, topics: Sequence[Topic], listener: Listener) -> TopicReader:
