@@ -211,6 +211,25 @@ async def test_a_trial_on_kafka_goes_on_after_a_restart_and_a_person_and_a_repli
     assert [one.revision for one in moved] == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_a_promotion_that_waits_for_a_replica_is_ended_by_its_word_after_a_restart(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, REPLICAS.name, obeyed(0, at=now()))
+        live = ("millstream_replicas_live", {"loop": "tides"})
+        await until(lambda: service.registry.get_sample_value(*live) == 1)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await finished(settings, 1)
+        assert (await revision(settings, 1)).promoting == 1
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, REPLICAS.name, obeyed(1, at=now()))
+        assert (await revision(settings, 2)).promoting == 0
+    moved = [event for event in await said(settings, TRAINING.name) if isinstance(event, RolloutMoved)]
+    assert [one.reason for one in moved] == ["better", "1 of 1 replicas obey it"]
+
+
 async def test_a_state_that_the_journal_announced_is_there_after_a_restart(
     settings: Settings, tides: Any, until: Until
 ) -> None:

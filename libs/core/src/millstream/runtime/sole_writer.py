@@ -18,8 +18,8 @@ from millstream.runtime.publisher import MAX_RECORD_BYTES, MAX_REQUEST_BYTES, Ou
 log = logging.getLogger(__name__)
 
 OPEN_FOR = 15 * 60 * 1000
-"""Milliseconds until Kafka ends a transaction by itself and shuts its writer out: Kafka's own maximum. A broker that is away or a
-process that is paused for minutes is no second writer."""
+"""Milliseconds until Kafka ends a transaction by itself and shuts its writer out: Kafka's own maximum. A broker that is away,
+or a process that is paused for minutes, is no second writer."""
 
 LAST_MOMENT = 2.0
 """Seconds that a stopping writer gives each of: what is under way, its abort, and its goodbye."""
@@ -43,7 +43,7 @@ class SoleWriter:
         self._turn = asyncio.Lock()
         self._under_way: asyncio.Task[None] | None = None
         """The transaction that nobody has seen the end of: it goes on when its caller has given up waiting. One that is cut
-        in the middle could only be followed by a new epoch, and a new epoch may shut out a successor that we know nothing of."""
+        in the middle could only be followed by a new epoch, which may shut out a successor that we know nothing of."""
         self._ended: ShutOut | WriterLost | None = None
 
     async def start(self) -> None:

@@ -73,7 +73,7 @@ class TopicReader:
         self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], positions: dict[TopicPartition, int]
     ) -> None:
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            # The last offset may be a transaction's marker, which is passed and never handed over: positions see it, records do not.
+            # The last offset may be a transaction's marker, which is passed and never handed over: positions see it.
             for records in (await consumer.getmany(timeout_ms=UP_TO_THE_END)).values():
                 for record in records:
                     await self._read(record, positions)

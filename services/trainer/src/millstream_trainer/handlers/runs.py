@@ -40,6 +40,7 @@ class Runs:
         packages: Packages,
         metrics: TrainerMetrics,
         ended: Callable[[str], None],
+        live: Callable[[str], bool],
     ) -> None:
         self._rules = rules
         self._streams = sorted(streams)
@@ -49,6 +50,7 @@ class Runs:
         self._packages = packages
         self._metrics = metrics
         self._ended = ended
+        self._live = live
         self._accepted: asyncio.Queue[tuple[str, Run]] = asyncio.Queue()
         """Bounded by the loops: each has one run under way at most."""
 
@@ -118,7 +120,9 @@ class Runs:
         rules, journal = self._rules[loop].rollout, self._journal
         async with journal.writing[loop]:
             await journal.patiently(lambda: journal.settle(loop))
-            moved = rollout.entered(journal.states[loop], result.model, rules, at=run.at, reason=result.reason)
+            moved = rollout.entered(
+                journal.states[loop], result.model, rules, at=run.at, reason=result.reason, live=self._live(loop)
+            )
             if moved is None:
                 return Outcome.REJECTED, f"it passed the gate, but a person holds the loop meanwhile: {result.reason}"
             await journal.patiently(lambda: journal.move(moved, caused_by=caused_by))
