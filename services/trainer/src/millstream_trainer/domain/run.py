@@ -11,6 +11,9 @@ from millstream.contracts.events import Cause, GateCheck, ModelRef
 Positions = dict[str, dict[int, int]]
 """Last offset per stream and partition; -1 where a partition is empty."""
 
+PHASES = ("start", "dataset", "choice", "fit", "export", "score", "refit", "package", "mlflow")
+"""Parts of a run, in their order."""
+
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides a run's result, together with the project and the lake."""
