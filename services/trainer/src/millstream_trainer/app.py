@@ -20,6 +20,7 @@ from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
+from millstream_trainer.handlers.drafts import sweep_drafts
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Executor, StreamEnds
 from millstream_trainer.settings import Settings
@@ -44,15 +45,17 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         bootstrap=settings.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics
     )
     announcer = KafkaAnnouncer(service.publisher, writer)
+    packages = PackageStore(settings.packages)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
         streams=project.streams,
         announcer=announcer,
         ends=ends or KafkaEnds(settings.kafka),
         executor=executor,
-        packages=PackageStore(settings.packages),
+        packages=packages,
         metrics=metrics,
     )
+    service.keeps("drafts", lambda: sweep_drafts(packages, settings.run_timeout))
     if settings.warm:
         service.keeps("fork server", executor.prepare)
     # Before the journal is read: from then on nobody else adds to it.

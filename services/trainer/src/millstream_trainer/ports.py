@@ -56,6 +56,9 @@ class Packages(Protocol):
     def manifest(self, ref: ModelRef) -> Manifest:
         """The manifest that `ref` names. Raises BadPackage, RetryLater."""
 
+    def sweep(self, older_than: float) -> int:
+        """Remove the drafts of packages that nobody has touched for `older_than` seconds; how many. Raises OSError."""
+
 
 class History(Protocol):
     """What a training process learns from. Blocks; called once per run."""
