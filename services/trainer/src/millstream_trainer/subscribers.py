@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from millstream.contracts.events import (
     ChallengerJudged,
@@ -85,7 +85,7 @@ def hear(service: Service, trainer: Trainer) -> None:
         await _read_whole(service, [VERDICTS], verdict)
         await _read_whole(service, [RETRAIN], request)
 
-    async def assigned(partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+    async def assigned(partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         # What came to another dispatcher meanwhile, and led it to no word, is committed and in no journal.
         nonlocal gained
         if gained:

@@ -32,6 +32,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     champion: ModelRef | None
     changed_at: datetime | None = None
     """Where the first window began that showed what led to this run; None: nothing changed that anybody noticed."""
+    broken: tuple[tuple[datetime, datetime], ...] = ()
+    """From when to when (both included) inputs were judged broken: what was asked then is not learned."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

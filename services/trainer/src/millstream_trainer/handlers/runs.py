@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
+from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
 from millstream.contracts.package import BadPackage
 from millstream.contracts.times import to_datetime
 from millstream_trainer.domain import rollout
+from millstream_trainer.domain.broken import left_out
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.state import Run
@@ -143,6 +144,9 @@ class Runs:
 
     async def _spec(self, loop: str, run: Run, attempt: int) -> RunSpec:
         positions = await self._journal.patiently(lambda: self._ends.ends(self._streams))
+        state = self._journal.states[loop]
+        looked = [known.at for known in state.runs if known.cause is Cause.MANUAL]
+        broken = left_out(state.spells, looked, run.at)
         return RunSpec(
             loop=loop,
             run=run.name,
@@ -152,8 +156,9 @@ class Runs:
             cause=run.cause,
             request=run.request,
             positions=positions,
-            champion=self._journal.states[loop].champion,
+            champion=state.champion,
             changed_at=run.changed_at,
+            broken=tuple((to_datetime(start), to_datetime(end)) for start, end in broken),
         )
 
     async def _finish_moved(self, loop: str, run: Run, model: ModelRef, outcome: Outcome) -> None:
