@@ -274,6 +274,37 @@ async def test_a_request_that_waits_survives_a_restart_and_is_decided_once(
     assert [(one.request, one.at) for one in decided][1:] == [("alert", tides.day(21.5))]
 
 
+async def test_what_came_to_another_dispatcher_and_led_to_no_word_is_heard_by_who_takes_over(
+    settings: Settings, tides: Any, until: Until, harbour: Path, tmp_path: Path
+) -> None:
+    """The first holds the requests' partition, hears an alert at night, commits it, and stops."""
+    quiet = tmp_path / "quiet"
+    shutil.copytree(harbour, quiet)
+    loop = quiet / "loops" / "tides.yaml"
+    loop.write_text(loop.read_text() + "retrain: {quiet: ['22:00-06:00']}\n")
+    settings = settings.model_copy(update={"project": quiet, "instance": "a"})
+    alert = RetrainRequested(
+        id="alert", loop="tides", cause=Cause.ALERT, by="Alertmanager", reason="TidesOff", at=tides.day(20.95)
+    )
+
+    def waits(service: Service) -> bool:
+        return service.registry.get_sample_value("millstream_retrains_waiting", {"loop": "tides"}) == 1
+
+    async with running(settings, MemoryExecutor(passes)) as first:
+        await ready(first, until)
+        await say(first, VERDICTS.name, tides.matured(10))
+        await say(first, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
+        await finished(settings, 1)
+        other = settings.model_copy(update={"instance": "b"})
+        async with running(other, MemoryExecutor(passes)) as second:
+            await ready(second, until)
+            await say(first, RETRAIN.name, alert)
+            await until(lambda: waits(first))
+            assert not waits(second)
+            await first._broker.stop()  # type: ignore[union-attr]  # leaves the group, as a process that ends
+            await until(lambda: waits(second))
+
+
 async def test_strangers_records_go_to_the_dead_letters_and_the_rest_is_heard(
     settings: Settings, tides: Any, until: Until
 ) -> None:
