@@ -145,12 +145,13 @@ class Runs:
             champion = f"{files[MODEL_FILE]} {files.get(NATIVE_FILE, '')}"
             champion += spec.champion.version if self._loop.model.goes_on else ""  # the run's reason names it
         loop = self._loop.model_dump_json(include={"loop", "predict", "label", "model", "train", "gate"})
+        broken = " ".join(f"{start.isoformat()}/{end.isoformat()}" for start, end in spec.broken)
         changed = "" if spec.changed_at is None else spec.changed_at.isoformat()
         code = []
         for name in ("millstream-trainer", *LIBRARIES):
             with suppress(PackageNotFoundError):  # XGBoost goes by several names
                 code.append(f"{name} {version(name)}")
-        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, *code)
+        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, broken, *code)
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 

@@ -250,8 +250,10 @@ def step_of(step: Step, share: float) -> str:
 def moved(move: RolloutMoved) -> str:
     """A step in words; a model may also stay while what surrounds it changes."""
     if move.before is move.step is Step.CHAMPION:
-        return f"version {move.version} stays"
+        return f"version {move.version} " + ("is promoted" if "obey" in move.numbers else "stays")
     before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
+    if move.led_to is not None and move.led_to.promoting == move.revision:
+        return f"version {move.version}: {before} → champion, promoting"
     return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
 
 

@@ -13,6 +13,14 @@ class BadSetup(MillstreamError):
     """We cannot run as we were set up, and trying again changes nothing: the message says what to mend. Exit status 2."""
 
 
+class ShutOut(BadSetup):
+    """Another process took over what only one may do: this one stops, and says how to have one of them."""
+
+
+class WriterLost(MillstreamError):
+    """Kafka no longer knows who we are: the process ends, and what starts it again mends that."""
+
+
 class RejectEvent(MillstreamError):
     """This one event can never be handled: it goes to the dead letters with its reason, and the stream goes on."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -221,21 +221,38 @@ def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
     return _Drop(loss=loss, reference=reference.holdout_loss, error=error)
 
 
+def _is_over(drop: _Drop, rules: Rules) -> bool:
+    """Worse by enough to act on, and beyond chance."""
+    return drop.relative >= rules.drop and drop.loss - drop.reference > STANDARD_ERRORS * drop.error
+
+
 def _weigh_drop(
     drop: _Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
 ) -> tuple[Finding, str, Weighed]:
     """Finding, reason, and what they were made of."""
-    enough, beyond = drop.relative >= rules.drop, drop.loss - drop.reference > STANDARD_ERRORS * drop.error
-    id = _id(rules, window, kind)
-    over = enough and beyond
-    weighed = memory.of(kind).weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
+    enough = drop.relative >= rules.drop
+    id, over = _id(rules, window, kind), _is_over(drop, rules)
+    weighed = memory.of(kind).weigh(
+        window.version,
+        id,
+        over,
+        rules.agree,
+        rules.windows,
+        start=window.start,
+        normal=drop.reference,
+        worse_than=lambda normal: kind is WindowKind.PERFORMANCE and _is_over(replace(drop, reference=normal), rules),
+    )
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"
     numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
-    if enough and beyond:
+    if over:
         numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
         numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
     else:
         numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
+    if kind is WindowKind.PERFORMANCE and weighed.normal:
+        numbers += (
+            f"; {replace(drop, reference=weighed.normal).relative:+.1%} against {weighed.normal:.4f} before it began"
+        )
     finding = Finding.PERFORMANCE_DROP if weighed.finding is Finding.DETECTED else weighed.finding
     return finding, numbers, weighed
 

@@ -37,6 +37,9 @@ from millstream_trainer.domain.table import Table
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.ports import History, Tracker
 
+BROKEN_INPUTS = "broken_inputs"
+"""Reason of rows left out: drift had judged the inputs of their time broken."""
+
 
 def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> RunResult:
     """The whole run, with the real adapters; `hear` is told each phase. Raises RunFailed and others, each with a reason."""
@@ -77,7 +80,7 @@ def train(
 ) -> RunResult:
     """History → choice → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
-        data = history.read(spec)
+        data = _whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
         _check(loop.model.task, learn, holdout)
     learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
@@ -96,7 +99,7 @@ def train(
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, choice.metrics)
-    notes = list(choice.notes)
+    notes = [*_of_broken_inputs(spec, data), *choice.notes]
     if passed and loop.train.refit:
         with phases.phase("refit"):
             everything = data.table.asked_from(choice.candidate.since)
@@ -155,6 +158,22 @@ def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, 
     from millstream_trainer.adapters import plots
 
     return plots.charts(evidence, importance)
+
+
+def _whole(spec: RunSpec, data: Dataset) -> Dataset:
+    """The rows that were asked while inputs were whole."""
+    table = data.table.without((from_datetime(start), from_datetime(end)) for start, end in spec.broken)
+    if table is data.table:
+        return data
+    return replace(data, table=table, left_out={**data.left_out, BROKEN_INPUTS: len(data.table) - len(table)})
+
+
+def _of_broken_inputs(spec: RunSpec, data: Dataset) -> list[str]:
+    rows = data.left_out.get(BROKEN_INPUTS)
+    if not rows:
+        return []
+    spells = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in spec.broken[-3:])
+    return [f"{rows} rows asked while inputs were broken are left out ({len(spec.broken)} windows; the last: {spells})"]
 
 
 def _check(task: Task, learn: Table, holdout: Table) -> None:
