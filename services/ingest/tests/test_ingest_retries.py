@@ -124,6 +124,15 @@ async def test_a_key_that_is_none_is_refused(airport: Airport, key: str) -> None
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_idempotency_key")
 
 
+async def test_a_stream_takes_no_key(airport: Airport) -> None:
+    answer = await airport.post(
+        "flights-departed/events", lines(departure()), content_type="application/x-ndjson", idempotency_key="one"
+    )
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_idempotency_key")
+    assert airport.log.entries == []
+
+
 def test_fingerprints_are_forgotten_by_time_and_by_number() -> None:
     seen = Seen(window=100, most=4)
     seen.forget(0)

@@ -196,6 +196,10 @@ class Doorway:
         return answers.many(results)
 
     async def _stream(self, door: Door, head: Asked, scope: Scope, receive: Receive, send: Send, load: Load) -> None:
+        if head.key is not None:
+            raise Refusal(
+                "invalid_idempotency_key", "a stream has no Idempotency-Key: its events are known by their ids"
+            )
         load.add(STREAM_BYTES + self._settings.max_body_bytes)
         patience = self._settings.body_timeout
         lines = LineStream(
