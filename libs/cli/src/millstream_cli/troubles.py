@@ -12,7 +12,6 @@ WORDS = {
     WindowKind.INPUTS: "inputs",
     WindowKind.PERFORMANCE: "performance",
     WindowKind.ESTIMATED: "estimated performance",
-    WindowKind.CONTENT: "texts and embeddings",
 }
 
 

@@ -49,3 +49,7 @@ class RetryLater(MillstreamError):
 
 class DeliveryUnknown(RetryLater):
     """Kafka did not confirm in time. The event may or may not be in the topic; its id makes a retry harmless."""
+
+
+class NotSent(DeliveryUnknown):
+    """Known after all: Kafka did not confirm in time, and nothing of it was sent. A later try is a first try."""

@@ -19,7 +19,6 @@ class Memory(msgspec.Struct, array_like=True):
     performance: Hysteresis = msgspec.field(default_factory=Hysteresis)
     estimated: Hysteresis = msgspec.field(default_factory=Hysteresis)
     calibrations: dict[str, Calibration] = {}
-    content: Hysteresis = msgspec.field(default_factory=Hysteresis)
 
     def of(self, kind: WindowKind) -> Hysteresis:
         match kind:
@@ -29,8 +28,6 @@ class Memory(msgspec.Struct, array_like=True):
                 return self.performance
             case WindowKind.ESTIMATED:
                 return self.estimated
-            case WindowKind.CONTENT:
-                return self.content
 
     def calibrated(self, version: str, calibration: Calibration) -> None:
         """The newest one of a version replaces its last."""
