@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from millstream.codecs.codec import Codec
 from millstream.errors import DeliveryUnknown, Refusal
 from millstream.project import Stream
 from millstream.runtime import http
@@ -145,12 +146,14 @@ class Doorway:
         self,
         *,
         streams: Mapping[str, Stream],
+        codecs: Mapping[str, Codec],
         log: EventLog,
         settings: IngestSettings,
         metrics: IngestMetrics,
         clock: Callable[[], int],
     ) -> None:
         self._streams = streams
+        self._codecs = codecs
         self._log = log
         self._settings = settings
         self._metrics = metrics
@@ -170,7 +173,14 @@ class Doorway:
     async def list_streams(self) -> Response:
         """Every stream that takes events, with its key, id and time fields."""
         streams = [
-            {"stream": s.name, "description": s.description, "key": s.key, "id": s.id, "time": s.time}
+            {
+                "stream": s.name,
+                "description": s.description,
+                "key": s.key,
+                "id": s.id,
+                "time": s.time,
+                "format": s.format,
+            }
             for s in self._streams.values()
         ]
         return answer(200, {"streams": streams})
@@ -230,7 +240,7 @@ class Doorway:
                     traceparent=current_traceparent() or traceparent(request),
                     max_event_bytes=self._settings.max_event_bytes,
                 )
-                results = await accept(stream, cut(body), arrival, self._log)
+                results = await accept(stream, cut(body), arrival, self._log, self._codecs[name])
         self._count(name, results)
         return results
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 
+from millstream.codecs.codec import JSON, Codec
 from millstream.contracts.envelope import Envelope, derived_id
 from millstream.contracts.json_text import pointer
 from millstream.contracts.times import MINUTE, to_rfc3339
-from millstream.errors import RejectEvent
+from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Stream
 from millstream_ingest.domain.reading import read_event, shown
 from millstream_ingest.domain.result import Fault, Result
-from millstream_ingest.errors import BadEvent
+from millstream_ingest.errors import BadEvent, LogAway
 from millstream_ingest.ports import Entry, EventLog
 
 AHEAD = 5 * MINUTE
@@ -41,7 +42,9 @@ class Arrival:
     max_event_bytes: int
 
 
-async def accept(stream: Stream, raws: Sequence[bytes], arrival: Arrival, log: EventLog) -> list[Result]:
+async def accept(
+    stream: Stream, raws: Sequence[bytes], arrival: Arrival, log: EventLog, codec: Codec = JSON
+) -> list[Result]:
     """Check every event, append the good ones together, and say of each what became of it, in order.
 
     An event is called accepted only when the log has confirmed it. Raises LogAway, DeliveryUnknown.
@@ -49,7 +52,7 @@ async def accept(stream: Stream, raws: Sequence[bytes], arrival: Arrival, log: E
     results, entries = [], []
     for index, raw in enumerate(raws):
         try:
-            id, entry = admit(stream, raw, arrival, log.source)
+            id, entry = admit(stream, raw, arrival, log.source, codec)
         except BadEvent as error:
             results.append(Result(index=index, status="rejected", error=Fault.of(error)))
         else:
@@ -62,8 +65,8 @@ async def accept(stream: Stream, raws: Sequence[bytes], arrival: Arrival, log: E
     return results
 
 
-def admit(stream: Stream, raw: bytes, arrival: Arrival, source: str) -> tuple[str, Entry]:
-    """The event's id and its entry in the log. Raises BadEvent.
+def admit(stream: Stream, raw: bytes, arrival: Arrival, source: str, codec: Codec = JSON) -> tuple[str, Entry]:
+    """The event's id and its entry in the log. Raises BadEvent, LogAway before the stream's schema has an id.
 
     The entry's value is the checked event, encoded again: a name that a body repeats cannot mean one thing to us
     and another to a reader of the topic.
@@ -87,6 +90,8 @@ def admit(stream: Stream, raw: bytes, arrival: Arrival, source: str) -> tuple[st
     value = _ENCODER.encode(event)
     if id is None:
         id = derived_id(stream.name, value.decode())
+    if codec is not JSON:
+        value = _encoded(codec, event)
     if len(key) > LONGEST_NAME or len(id.encode()) > LONGEST_NAME:
         raise BadEvent("too_large", f"a key or id of more than {LONGEST_NAME} bytes")
     if len(value) > arrival.max_event_bytes:
@@ -100,6 +105,16 @@ def admit(stream: Stream, raw: bytes, arrival: Arrival, source: str) -> tuple[st
         traceparent=arrival.traceparent,
     )
     return id, Entry(stream.name, key, value, envelope.headers())
+
+
+def _encoded(codec: Codec, event: dict[str, Any]) -> bytes:
+    """The record's value in the stream's format. Raises BadEvent, LogAway."""
+    try:
+        return codec.encode(event)
+    except RejectEvent as error:
+        raise BadEvent(error.reason, error.detail) from error
+    except RetryLater as error:
+        raise LogAway(f"{error}; nothing was sent") from error
 
 
 def _fits(stream: Stream, event: dict[str, Any]) -> None:

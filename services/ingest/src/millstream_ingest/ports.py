@@ -16,7 +16,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     topic: str
     key: bytes
     value: bytes
-    """JSON, exactly what was checked."""
+    """Exactly what was checked, in the stream's format."""
     headers: Headers
 
 
