@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import fastavro
-from fastavro.read import SchemaResolutionError
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError
 
-from millstream.codecs.avro_schema import AvroSchema, names_in, parse_avro
+from millstream.codecs.avro_schema import DECIMAL, AvroSchema, names_in, parse_writer
 from millstream.codecs.codec import Registered, RegistryCodec
 from millstream.codecs.errors import UnfitSchema
 from millstream.codecs.plain import plain_event
@@ -31,17 +31,18 @@ class AvroCodec(RegistryCodec[Any]):
 
     def __init__(self, schema: AvroSchema) -> None:
         super().__init__(schema.text)
-        self._reader = schema.parsed
+        self._schema = schema.parsed
+        self._reader = schema.reading
         self._said = json.loads(schema.text)
         self._fill = _Filler(schema.parsed).of(schema.parsed)
 
     def writer(self, id: int, schema: Registered) -> Any:
         named: dict[str, Any] = {}
         for _, other in schema.references:
-            named = names_in(parse_avro(_loads(other.text), named), named)
+            named = names_in(parse_writer(_loads(other.text), named), named)
         said = _loads(schema.text)
         # The very same schema needs no resolution, which is a third of the work.
-        return self._reader if said == self._said else parse_avro(said, named)
+        return self._reader if said == self._said else parse_writer(said, named)
 
     def read(self, id: int, writer: Any, raw: bytes) -> dict[str, Any]:
         body = io.BytesIO(raw)
@@ -64,10 +65,26 @@ class AvroCodec(RegistryCodec[Any]):
     def write(self, event: Mapping[str, Any]) -> bytes:
         body = io.BytesIO()
         try:
-            fastavro.schemaless_writer(body, self._reader, self._fill(event))
+            fastavro.schemaless_writer(body, self._schema, self._fill(event))
         except _BROKEN as error:
             raise RejectEvent("schema", f"does not fit the stream's Avro schema: {_said(error)}") from error
         return body.getvalue()
+
+
+LARGEST_DECIMAL = 400
+"""Bytes, about 960 digits: more than any double tells apart, whatever precision a schema claims."""
+
+
+def _decimal(data: bytes, writer: Any = None, reader: Any = None) -> float:
+    """Two's complement, big-endian (Avro 1.12, Decimal), of no more bytes than the schema's precision needs."""
+    precision, scale = writer["precision"], writer.get("scale", 0)
+    if len(data) > min(precision // 2 + 2, LARGEST_DECIMAL):  # a byte holds 2.4 digits
+        raise ValueError(f"{len(data)} bytes for a decimal of {precision} digits")
+    return float(decimal.Decimal(int.from_bytes(data, "big", signed=True)).scaleb(-scale, _EXACT))
+
+
+_EXACT = decimal.Context(prec=1000)
+LOGICAL_READERS[f"bytes-{DECIMAL}"] = LOGICAL_READERS[f"fixed-{DECIMAL}"] = _decimal
 
 
 def _loads(text: str) -> Any:

@@ -45,6 +45,9 @@ class AvroSchema:
     text: str
     """As a registry gets it."""
     parsed: Any
+    """What is written with."""
+    reading: Any
+    """What is read with, see `parse_writer`."""
     json_schema: dict[str, Any]
 
 
@@ -58,7 +61,7 @@ def read_avsc(text: str) -> AvroSchema:
         raise UnfitSchema("is no record", 'write {"type": "record", "name": …, "fields": [...]}')
     parsed = parse_avro(said)
     described = _Describer(parsed).record(parsed, ())
-    return AvroSchema(text=json.dumps(said), parsed=parsed, json_schema=described)
+    return AvroSchema(text=json.dumps(said), parsed=parsed, reading=parse_writer(said), json_schema=described)
 
 
 def parse_avro(said: Any, named: Mapping[str, Any] | None = None) -> Any:
@@ -75,6 +78,25 @@ def parse_avro(said: Any, named: Mapping[str, Any] | None = None) -> Any:
         raise UnfitSchema(f"is no Avro schema ({_line(error)})", "see the Avro specification") from error
     _Safety(parsed, named or {}).size(parsed, ())
     return parsed
+
+
+DECIMAL = "millstream-decimal"
+"""Decimals of what is read: the library's own reader takes a megabyte of digits for one and is busy with it for minutes."""
+
+
+def parse_writer(said: Any, named: Mapping[str, Any] | None = None) -> Any:
+    """`said` ready to read with. Raises UnfitSchema."""
+    parse_avro(said, named)
+    return parse_avro(_bounded(said), named)
+
+
+def _bounded(said: Any) -> Any:
+    if isinstance(said, list):
+        return [_bounded(one) for one in said]
+    if not isinstance(said, dict):
+        return said
+    inner = {key: _bounded(value) if key != "default" else value for key, value in said.items()}
+    return inner | {"logicalType": DECIMAL} if inner.get("logicalType") == "decimal" else inner
 
 
 def names_in(schema: Any, known: Mapping[str, Any]) -> dict[str, Any]:

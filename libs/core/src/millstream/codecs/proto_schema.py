@@ -78,7 +78,7 @@ def read_proto(file: Path, message: str | None, required: frozenset[str]) -> Pro
     `required`: fields that no event is without, although protobuf can leave them out.
     """
     text = file.read_text()
-    files = _compiled(text, file.name)
+    files = compiled(text, file.name)
     pool = _pool_of(files)
     own = pool.FindFileByName(file.name)
     for imported in own.dependencies:
@@ -137,8 +137,11 @@ _TOKENS = re.compile(r"[A-Za-z_][\w.]*|[{}]|[^\s\w{}]")
 
 
 @lru_cache(maxsize=64)
-def _compiled(text: str, name: str) -> bytes:
-    """FileDescriptorSet. In a process of its own: protoc writes what is wrong to the standard error of the process."""
+def compiled(text: str, name: str) -> bytes:
+    """FileDescriptorSet of a .proto text, what it imports first. Raises UnfitSchema.
+
+    In a process of its own: protoc writes what is wrong to the standard error of the process.
+    """
     with tempfile.TemporaryDirectory(prefix="millstream-proto-") as folder:
         Path(folder, name).write_text(text)
         out = Path(folder, "out.desc")

@@ -77,15 +77,17 @@ class RegistryServer:
             return 503, {"error_code": 50003, "message": "away"}
         if self._auth is not None and auth != self._auth:
             return 401, {"error_code": 401, "message": "Unauthorized"}
-        match method, [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
+        asked = urlsplit(path)
+        serialized = "format=serialized" in asked.query
+        match method, [unquote(part) for part in asked.path.strip("/").split("/")]:
             case "GET", ["schemas", "types"]:
                 return 200, ["AVRO", "PROTOBUF", "JSON"]
             case "GET", ["schemas", "ids", id]:
                 if int(id) not in self.schemas:
                     return 404, {"error_code": 40403, "message": f"Schema {id} not found"}
-                return 200, self._said(int(id))
+                return 200, self._said(int(id), serialized)
             case "GET", ["subjects", subject, "versions", version]:
-                return self._version(subject, version)
+                return self._version(subject, version, serialized)
             case "POST", ["subjects", subject]:
                 return self._look_up(subject, body)
             case "POST", ["subjects", subject, "versions"]:
@@ -96,12 +98,19 @@ class RegistryServer:
             case _:
                 return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
 
-    def _said(self, id: int) -> dict[str, Any]:
-        """Avro's own type is not written, as a registry does not either."""
+    def _said(self, id: int, serialized: bool = False) -> dict[str, Any]:
+        """Avro's own type is not written, as a registry does not either. `serialized`: protobuf as base64 of its descriptor."""
         said = dict(self.schemas[id])
+        if serialized and said["schemaType"] == "PROTOBUF":
+            from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+            from millstream.codecs.proto_schema import compiled
+
+            file = FileDescriptorSet.FromString(compiled(said["schema"], "default.proto")).file[-1]
+            said["schema"] = base64.b64encode(file.SerializeToString()).decode()
         return {k: v for k, v in said.items() if (k, v) not in (("schemaType", "AVRO"), ("references", []))}
 
-    def _version(self, subject: str, version: str) -> tuple[int, Any]:
+    def _version(self, subject: str, version: str, serialized: bool) -> tuple[int, Any]:
         if subject not in self.subjects:
             return 404, {"error_code": 40401, "message": f"Subject '{subject}' not found."}
         versions = self.subjects[subject]
@@ -109,7 +118,7 @@ class RegistryServer:
         if not 0 < number <= len(versions):
             return 404, {"error_code": 40402, "message": f"Version {version} not found."}
         id = versions[number - 1]
-        return 200, {"subject": subject, "version": number, "id": id} | self._said(id)
+        return 200, {"subject": subject, "version": number, "id": id} | self._said(id, serialized)
 
     def _look_up(self, subject: str, body: Any) -> tuple[int, Any]:
         if subject not in self.subjects:
