@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Cause, PredictionServed, WindowKind
 from millstream.contracts.package import ColumnReference, InputColumn, Lineage, Manifest, Reference
@@ -83,6 +84,7 @@ async def _path(predictions: int, labels: bool) -> float:
     reader = KafkaEvents(
         loops={LOOP: loop},
         streams={LABELS: _stream()},
+        codecs={LABELS: JSON},
         models=models,
         metrics=metrics,
         clock=time.monotonic,

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Cause, Event, LabelsMatured, PredictionServed, QuestionUnanswered, WindowJudged
 from millstream.contracts.package import ColumnReference, InputColumn, Lineage, Manifest, Reference
@@ -278,6 +279,7 @@ class Desk:
         self.reader = KafkaEvents(
             loops=self.loops,
             streams=streams(),
+            codecs=dict.fromkeys(streams(), JSON),
             models=self.models,
             metrics=self.metrics,
             clock=lambda: self.clock,

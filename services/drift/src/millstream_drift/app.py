@@ -7,6 +7,7 @@ import time
 from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
 from millstream.project.drift import Span
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> Service:
     project = load_project(settings.project)
     service = Service("drift", settings, title="Millstream drift")
     metrics = DriftMetrics(service.registry)
+    codecs = codecs_for(service, project.streams, settings)
     models = PackageModels(PackageStore(settings.packages))
     snapshots = ValkeySnapshots(settings.valkey, settings.namespace)
     reports = EvidentlyReports(
@@ -64,6 +66,7 @@ def create_app(settings: Settings) -> Service:
     events = KafkaEvents(
         loops=project.loops,
         streams=project.streams,
+        codecs=codecs,
         models=models,
         metrics=metrics,
         clock=time.monotonic,
@@ -82,7 +85,7 @@ def create_app(settings: Settings) -> Service:
     service.app.include_router(routes(judging, reports))
     # Before the group is joined: a member that waits for Valkey while it takes partitions over would be thrown out.
     service.before_hearing("valkey", snapshots.check)
-    hear(service, topics=events.topics, judging=judging, model=models.apply)
+    hear(service, codecs, topics=events.topics, judging=judging, model=models.apply)
     service.keeps("keeping snapshots", lambda: judging.keep_saving(settings.snapshot_every))
     service.keeps("drawing reports", reports.run)
     service.at_stop(judging.save)

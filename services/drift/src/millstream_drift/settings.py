@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.settings import ServiceSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ServiceSettings, RegistrySettings):
     valkey: str = "redis://127.0.0.1:6379/0"
     """Where the state is kept: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
     namespace: str = "millstream"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from millstream.contracts import times
 from millstream.project import Stream, load_project
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
@@ -26,8 +27,12 @@ def create_app(
         streams = load_project(settings.project).streams
     service = Service("ingest", settings, title="Millstream ingest")
     metrics = IngestMetrics(service.registry)
+    codecs = codecs_for(service, streams, settings)
+    # Beside the doors: streams in JSON take events whatever becomes of the registry.
+    service.keeps("registering schemas", codecs.register)
     doorway = Doorway(
         streams=streams,
+        codecs=codecs,
         log=log or KafkaLog(service.publisher),
         shared=_shared(service, settings, metrics),
         settings=settings,

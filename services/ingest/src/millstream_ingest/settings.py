@@ -6,10 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.settings import ServiceSettings
 
 
-class IngestSettings(ServiceSettings):
+class IngestSettings(ServiceSettings, RegistrySettings):
     """Settings of one ingest process."""
 
     trust_known_at: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path as FilePath
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -49,8 +50,10 @@ class Reading(Generic[M]):
         return not any(gap[:1] in ((), (key,)) for gap in self.gaps)
 
 
-def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> Reading[M]:
+def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any], folder: FilePath) -> Reading[M]:
     """The model with all that is wrong in its file. Never raises for what is in the file.
+
+    `folder`: where the file lies, for others that it names.
 
     A wrong value is left out and a required one replaced by that of `stand_ins`, so that the rest can still be judged.
     """
@@ -58,7 +61,8 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> 
     if () in gaps:
         return Reading(item=None, problems=[], gaps=frozenset(gaps))
     try:
-        item = model.model_validate(_mended(source.data, gaps, stand_ins) if gaps else source.data)
+        said = _mended(source.data, gaps, stand_ins) if gaps else source.data
+        item = model.model_validate(said, context={"folder": folder})
         return Reading(item=item, problems=[], gaps=frozenset(gaps))
     except ValidationError as error:
         details = error.errors(include_url=False)
@@ -66,15 +70,15 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> 
     told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
     gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
     return Reading(
-        item=_draft(model, _mended(source.data, gaps, stand_ins)),
+        item=_draft(model, _mended(source.data, gaps, stand_ins), folder),
         problems=[source.problem(fault.path, fault.message, fault.remedy) for fault in told],
         gaps=frozenset(gaps),
     )
 
 
-def _draft(model: type[M], data: Mapping[str, Any]) -> M | None:
+def _draft(model: type[M], data: Mapping[str, Any], folder: FilePath) -> M | None:
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"folder": folder})
     except ValidationError:
         return None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from millstream.codecs.codec import Codec
 from millstream.contracts.events import Event, QuestionUnanswered, decode_event
 from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
@@ -34,6 +35,7 @@ class KafkaEvents:
         *,
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
+        codecs: Mapping[str, Codec],
         models: Models,
         metrics: DriftMetrics,
         clock: Callable[[], float],
@@ -41,6 +43,7 @@ class KafkaEvents:
     ) -> None:
         self._loops = loops
         self._streams = streams
+        self._codecs = codecs
         self._models = models
         self._metrics = metrics
         self._clock = clock
@@ -131,7 +134,7 @@ class KafkaEvents:
 
     def _labels(self, record: Record) -> list[tuple[str, Heard]]:
         stream = self._streams[record.topic]
-        found = read_event(stream, record)
+        found = read_event(stream, record, self._codecs[record.topic])
         time = self._possible(found.known_at, record)
         id = found.envelope.id or stream.id_of(found.event) or f"{record.topic}/{record.partition}/{record.offset}"
         labels: list[tuple[str, Heard]] = []

@@ -10,6 +10,7 @@ from time import perf_counter
 from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from millstream.codecs.codec import Codec
 from millstream.contracts.times import SECOND
 from millstream.errors import Refusal
 from millstream.project import Stream
@@ -59,6 +60,7 @@ class Doorway:
         self,
         *,
         streams: Mapping[str, Stream],
+        codecs: Mapping[str, Codec],
         log: EventLog,
         shared: SharedReplies | None,
         settings: IngestSettings,
@@ -67,7 +69,7 @@ class Doorway:
     ) -> None:
         self._streams = streams
         self._doors = {
-            name: Door(Admission(stream, log.source, settings.max_event_bytes), metrics)
+            name: Door(Admission(stream, log.source, settings.max_event_bytes, codecs[name]), metrics)
             for name, stream in streams.items()
         }
         window = round(settings.dedupe_window * SECOND)
@@ -100,7 +102,14 @@ class Doorway:
     async def list_streams(self) -> Response:
         """Every stream that takes events, with its key, id and time fields."""
         streams = [
-            {"stream": s.name, "description": s.description, "key": s.key, "id": s.id, "time": s.time}
+            {
+                "stream": s.name,
+                "description": s.description,
+                "key": s.key,
+                "id": s.id,
+                "time": s.time,
+                "format": s.format,
+            }
             for s in self._streams.values()
         ]
         return answer(200, {"streams": streams})
@@ -138,6 +147,7 @@ class Doorway:
         try:
             kinds = EVENTS if route == "events" else BATCH
             head = asked(scope, kinds, trust_known_at=self._settings.trust_known_at)
+            door.admission.ready()
             with self._gate.enter() as load:
                 if route == "events" and head.media_type == NDJSON:
                     await self._stream(door, head, scope, receive, send, load)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from millstream.codecs.codec import JSON, Codec, RegistryCodec
 from millstream.contracts.envelope import Stamp, derived_id
 from millstream.contracts.json_text import pointer
 from millstream.contracts.times import MINUTE, to_rfc3339
@@ -16,7 +17,7 @@ from millstream.project import Stream
 from millstream.runtime.publisher import Outgoing
 from millstream_ingest.domain.cloudevents import Origin
 from millstream_ingest.domain.reading import read_event, shown
-from millstream_ingest.errors import BadEvent
+from millstream_ingest.errors import BadEvent, LogAway
 
 AHEAD = 5 * MINUTE
 """How far an event may be dated ahead of its known-at: clocks differ by seconds; one event of next year freezes its key."""
@@ -41,18 +42,24 @@ class Arrival:
 class Admission:
     """The check of one stream's events, with what is the same for all of them made once."""
 
-    def __init__(self, stream: Stream, source: str, max_event_bytes: int) -> None:
+    def __init__(self, stream: Stream, source: str, max_event_bytes: int, codec: Codec = JSON) -> None:
         self.stream = stream
+        self._codec = codec
         self._type = f"stream.{stream.name}.v1"
         self._stamp = Stamp(self._type, source)
         self._most = max_event_bytes
         self._is_valid = stream.validator().is_valid
 
+    def ready(self) -> None:
+        """Asked before a body is read. Raises LogAway before the stream's schema has its id from the registry."""
+        if isinstance(self._codec, RegistryCodec) and not self._codec.registered:
+            raise LogAway(f"the schema of {self.stream.name} has no id from the registry yet; nothing was sent")
+
     def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> tuple[str, Outgoing]:
         """The event's id and its record. Raises BadEvent.
 
-        The record's value is the checked event, encoded again: a name that a body repeats cannot mean one thing to us
-        and another to a reader of the topic.
+        The record's value is the checked event, encoded again in the stream's format: a name that a body repeats cannot
+        mean one thing to us and another to a reader of the topic.
         """
         stream, event = self.stream, read_event(raw)
         if not self._is_valid(event):
@@ -74,6 +81,11 @@ class Admission:
         value = _ENCODER.encode(event)
         if id is None:
             id = derived_id(stream.name, value.decode()) if origin is None else origin.id
+        if self._codec is not JSON:
+            try:
+                value = self._codec.encode(event)
+            except RejectEvent as error:
+                raise BadEvent(error.reason, error.detail) from error
         name = id.encode()
         if len(key) > LONGEST_NAME or len(name) > LONGEST_NAME:
             raise BadEvent("too_large", f"a key or id of more than {LONGEST_NAME} bytes")

@@ -27,6 +27,7 @@ from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
+from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
