@@ -179,7 +179,9 @@ def _number(value: float | None) -> float:
 
 
 @asynccontextmanager
-async def airfield(kafka: EmbeddedKafka, valkey_url: str, folder: Path, stream: str) -> AsyncIterator[Field]:
+async def airfield(
+    kafka: EmbeddedKafka, valkey_url: str, folder: Path, stream: str, **more: Any
+) -> AsyncIterator[Field]:
     await ensure_topics(kafka.bootstrap, stream_topics(stream, 1, timedelta(days=9999), [TILES, LAKE]))
     settings = Settings(
         kafka=kafka.bootstrap,
@@ -189,6 +191,7 @@ async def airfield(kafka: EmbeddedKafka, valkey_url: str, folder: Path, stream: 
         lake=str(folder / "lake"),
         data=folder / "data",
         session_timeout_ms=6_000,
+        **more,
     )
     service = create_app(settings)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", max_request_size=2**21)
