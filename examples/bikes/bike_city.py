@@ -2,7 +2,8 @@
 
 Nothing here is random but by `SEED`: the same seed gives the same half year. The clock is UTC, which this city keeps.
 
-An hour's rides at a station are Poisson around `docks x habit x warmth x rain x members x mood x metro`:
+It tells three hours at a time. An hour's rides at a station are Poisson around
+`docks x habit x warmth x rain x members x mood x metro`:
 
 - habit: how much of its docks a kind of station rents out at this hour, on a working day or at a weekend;
 - warmth: 4 % more for each degree, up to 24;
@@ -15,6 +16,7 @@ An hour's rides at a station are Poisson around `docks x habit x warmth x rain x
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,8 +28,10 @@ METRO = datetime(2024, 5, 6, tzinfo=UTC)
 """A new metro line opens, on a Monday."""
 SENSOR_BROKE, SENSOR_MENDED = datetime(2024, 6, 24, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)
 """The weather sensor goes on reporting, without values."""
+SPAN = 3
+"""Hours that are asked about, and reported, together."""
 SILENT = 0.01
-"""Share of hours that a station does not report: its questions never get a label."""
+"""Share of spans that a station does not report: its questions never get a label."""
 
 STATIONS = [
     ("central", "hub", 40),
@@ -66,15 +70,17 @@ Floats = NDArray[np.float64]
 
 
 def half_year(seed: int = SEED) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Hours of stations (station, kind, docks, hour_at, rides: null where the station was silent), and hours of weather
-    (hour_at, temperature in °C, rain in mm; null while the sensor was broken). Both sorted by time."""
+    """Spans of stations (station, kind, docks, hour_at: its beginning, rides: null where the station was silent), and of
+    weather (hour_at, mean temperature in °C, rain in mm; null while the sensor was broken). Both sorted by time."""
     rng = np.random.default_rng(seed)
     hours = pl.datetime_range(BEGIN, END, "1h", closed="left", time_unit="us", eager=True)
     temperature, rain = _weather(rng, hours)
     parts = [_station(rng, hours, temperature, rain, *station) for station in STATIONS]
-    broken = (hours >= SENSOR_BROKE) & (hours < SENSOR_MENDED)
-    weather = pl.DataFrame({"hour_at": hours, "temperature": temperature.round(1), "rain": rain.round(1)}).with_columns(
-        pl.when(~broken).then(pl.col("temperature", "rain"))
+    spans = hours.gather_every(SPAN)
+    broken = (spans >= SENSOR_BROKE) & (spans < SENSOR_MENDED)
+    told = {"temperature": _by_span(temperature).mean(axis=1), "rain": _by_span(rain).sum(axis=1)}
+    weather = pl.DataFrame({"hour_at": spans, **told}).with_columns(
+        pl.when(~broken).then(pl.col("temperature", "rain").round(1))
     )
     return pl.concat(parts).sort("hour_at", "station"), weather
 
@@ -98,15 +104,19 @@ def _station(
     members = np.linspace(1.0, 1.6, len(hours))
     mood = np.exp(_remembered(rng, len(hours), hours_kept=72, spread=0.12))
     metro = np.where((hours >= METRO).to_numpy() & (station in NEAR_METRO), 0.5, 1.0)
-    rides = rng.poisson(docks * habit * warmth * np.exp2(-rain) * members * mood * metro)
-    silent = rng.random(len(hours)) < SILENT
-    return pl.DataFrame({"hour_at": hours, "rides": rides.astype(np.int64)}).select(
+    rides = _by_span(rng.poisson(docks * habit * warmth * np.exp2(-rain) * members * mood * metro)).sum(axis=1)
+    silent = rng.random(len(rides)) < SILENT
+    return pl.DataFrame({"hour_at": hours.gather_every(SPAN), "rides": rides.astype(np.int64)}).select(
         pl.lit(station).alias("station"),
         pl.lit(kind).alias("kind"),
         pl.lit(docks, pl.Int64).alias("docks"),
         "hour_at",
         pl.when(pl.Series(~silent)).then("rides").alias("rides"),
     )
+
+
+def _by_span(hourly: NDArray[Any]) -> NDArray[Any]:
+    return hourly.reshape(-1, SPAN)
 
 
 def _remembered(rng: np.random.Generator, length: int, *, hours_kept: float, spread: float) -> Floats:

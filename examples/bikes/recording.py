@@ -1,14 +1,14 @@
 """Half a year of bike rides as events: what `millstream replay` and `millstream demo` send. `bike_city.py` makes them up.
 
-- Each station is asked about at the start of every hour (`bikes-hours`, the question);
-- what was taken in the hour is reported two minutes after its end (`bikes-rides`, the label); a silent station reports nothing;
-- the weather of an hour is reported one minute after its end (`bikes-weather`).
+- Each station is asked about every three hours (`bikes-hours`, the question);
+- what was taken in them is reported two minutes after their end (`bikes-rides`, the label); a silent station reports nothing;
+- the weather of three hours is reported one minute after their end (`bikes-weather`).
 """
 
 from __future__ import annotations
 
 import polars as pl
-from bike_city import half_year
+from bike_city import SPAN, half_year
 
 SCORED_FROM = "2024-03-01T00:00:00Z"
 
@@ -19,7 +19,7 @@ CITY = "millstream-on-sea"
 def recording() -> dict[str, pl.DataFrame]:
     """Stream → events in the order in which they became known; `known_at` is when (µs, UTC), the rest is the event."""
     stations, weather = half_year()
-    ended = pl.col("hour_at") + pl.duration(hours=1)
+    ended = pl.col("hour_at") + pl.duration(hours=SPAN)
     named = stations.with_columns(
         city=pl.lit(CITY),
         hour=pl.col("hour_at").dt.hour().cast(pl.Int64),

@@ -77,7 +77,7 @@ def test_the_sensor_has_no_values_for_one_week(
 ) -> None:
     _, weather = half_year
     broken = weather.filter(pl.col("temperature").is_null())
-    assert len(broken) == 7 * 24
+    assert len(broken) == 7 * 24 // bike_city.SPAN
     assert broken["hour_at"].min() == bike_city.SENSOR_BROKE
     assert broken["rain"].null_count() == len(broken) == weather["rain"].null_count()
 

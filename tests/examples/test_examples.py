@@ -15,7 +15,7 @@ from millstream_cli.recording import load_recording
 from .example import EXAMPLES, Example
 
 EVENTS = {
-    "bikes": {"bikes-hours": 52_416, "bikes-rides": 51_910, "bikes-weather": 4_368},
+    "bikes": {"bikes-hours": 17_472, "bikes-rides": 17_315, "bikes-weather": 1_456},
     "machines": {"machines-checks": 21_600, "machines-inspected": 21_600, "machines-readings": 86_400},
 }
 

@@ -1,4 +1,7 @@
-"""What is known about a station when its hour begins: bikes taken lately, here, at this hour, in the city; and the weather."""
+"""What is known about a station when three hours begin: bikes taken lately, here, at this hour, in the city; and the weather.
+
+Means of bikes are of three hours, as they are reported.
+"""
 
 from datetime import timedelta
 from pathlib import Path
@@ -43,16 +46,16 @@ def view(name, source, entities, aggregations):
 
 
 station_rides = view(
-    "station_rides", rides, [station], [mean("rides", 3 * HOUR), mean("rides", 24 * HOUR), mean("rides", 7 * DAY)]
+    "station_rides", rides, [station], [mean("rides", 6 * HOUR), mean("rides", 24 * HOUR), mean("rides", 7 * DAY)]
 )
 # The same hour of the day, over a week and over four: what a station usually rents out now.
 station_hour_rides = view(
     "station_hour_rides", rides, [station, hour], [mean("rides", 7 * DAY, DAY), mean("rides", 28 * DAY, DAY)]
 )
-city_rides = view("city_rides", rides, [city], [mean("rides", 3 * HOUR), mean("rides", 24 * HOUR)])
+city_rides = view("city_rides", rides, [city], [mean("rides", 6 * HOUR), mean("rides", 24 * HOUR)])
 # Means, not sums: of a broken sensor a sum would say that it did not rain, a mean says that nobody knows.
 city_weather = view(
-    "city_weather", weather, [city], [mean("temperature", 3 * HOUR), mean("rain", 3 * HOUR), mean("rain", 24 * HOUR)]
+    "city_weather", weather, [city], [mean("temperature", 6 * HOUR), mean("rain", 6 * HOUR), mean("rain", 24 * HOUR)]
 )
 
 rides_v1 = FeatureService(name="rides_v1", features=[station_rides, station_hour_rides, city_rides, city_weather])

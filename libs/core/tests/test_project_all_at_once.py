@@ -44,7 +44,7 @@ SLIPS = [
     (LOOP, "by: flight_id", "by: flight", "label.by", "label.by"),
     (LOOP, "value: arr_delay >= 15", "value: arr_dely - 15", "label.value", "label.value"),
     (LOOP, "within: 24h", "within: a day", "label.within"),
-    (LOOP, "num_leaves: 48", "num_leave: 31", "model.params.num_leave"),
+    (LOOP, "num_leaves: 31", "num_leave: 31", "model.params.num_leave"),
     (LOOP, "history: all", "history: 5d", "train.holdout"),
     (LOOP, "schedule: 23d", "schedule: 10d", "train.schedule"),
     (LOOP, "metric: log_loss\n", "metric: auc\n", "gate.metric"),
@@ -121,16 +121,16 @@ def test_every_slip_at_once_word_for_word(folder: Path) -> None:
         "loops/flight-delay.yaml:15: label.within: 'a day' is no duration; write days, hours, minutes, "
         "seconds like 30d, 2h, 90m, 45s or 1h30m",
         "loops/flight-delay.yaml:21: model.params.num_leave: unknown key 'num_leave'; did you mean 'num_leaves'?",
-        "loops/flight-delay.yaml:26: train.holdout: the holdout takes the whole history, nothing is left to "
+        "loops/flight-delay.yaml:25: train.holdout: the holdout takes the whole history, nothing is left to "
         "fit; write a holdout shorter than train.history",
-        "loops/flight-delay.yaml:28: train.schedule: shorter than retrain.cooldown, so most scheduled runs "
+        "loops/flight-delay.yaml:27: train.schedule: shorter than retrain.cooldown, so most scheduled runs "
         "would be declined; write a longer one, or a shorter cooldown",
-        "loops/flight-delay.yaml:32: gate.metric: unknown 'auc';",
-        "loops/flight-delay.yaml:40: drift.window: 5 is out of range; write at least 100",
-        "loops/flight-delay.yaml:43: drift.confirm: '3 of 2' can never be true; write the smaller number "
+        "loops/flight-delay.yaml:30: gate.metric: unknown 'auc';",
+        "loops/flight-delay.yaml:38: drift.window: 5 is out of range; write at least 100",
+        "loops/flight-delay.yaml:41: drift.confirm: '3 of 2' can never be true; write the smaller number "
         "first, like 2 of 3",
-        "loops/flight-delay.yaml:48: retrain.budget: 2 is no budget; write it like 4 per 30d",
-        "loops/flight-delay.yaml:49: retrain.on: 'drift' stands there twice; name it once",
+        "loops/flight-delay.yaml:46: retrain.budget: 2 is no budget; write it like 4 per 30d",
+        "loops/flight-delay.yaml:47: retrain.on: 'drift' stands there twice; name it once",
         "streams/flights-departed.yaml:7: lateness: 'two hours' is no duration; write days, hours, minutes, "
         "seconds like 30d, 2h, 90m, 45s or 1h30m",
         "streams/flights-departed.yaml:9: retension: unknown key 'retension'; did you mean 'retention'?",

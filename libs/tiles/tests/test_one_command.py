@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, TimeoutError
 
-from millstream_tiles.one_command import send, send_async
+from millstream_tiles.one_command import Direct, send_async
 
 ECHO = ("EVAL", "return ARGV[1]", 0)
 
@@ -17,27 +19,62 @@ ECHO = ("EVAL", "return ARGV[1]", 0)
 @pytest.mark.connected
 def test_a_dead_connection_is_made_anew(valkey_url: str) -> None:
     with redis.Redis.from_url(valkey_url) as client, redis.Redis.from_url(valkey_url) as other:
-        assert send(client, (*ECHO, "first")) == b"first"
+        direct = Direct(client)
+        assert direct.send((*ECHO, "first")) == b"first"
         other.client_kill_filter(_type="normal", skipme=True)
-        assert send(client, (*ECHO, "second")) == b"second"
+        assert direct.send((*ECHO, "second")) == b"second"
+        assert direct.send((*ECHO, "third")) == b"third"
 
 
 @pytest.mark.connected
 def test_an_error_of_the_server_leaves_the_connection_alone(valkey_url: str) -> None:
     with redis.Redis.from_url(valkey_url) as client:
-        before = send(client, ("CLIENT", "ID"))
+        direct = Direct(client)
+        before = direct.send(("CLIENT", "ID"))
         with pytest.raises(NoScriptError):
-            send(client, ("EVALSHA", "0" * 40, 0))
-        assert send(client, ("CLIENT", "ID")) == before
+            direct.send(("EVALSHA", "0" * 40, 0))
+        assert direct.send(("CLIENT", "ID")) == before
 
 
 @pytest.mark.connected
 def test_a_reply_that_came_too_late_is_not_read_as_the_next_one(valkey_url: str) -> None:
     with redis.Redis.from_url(valkey_url, socket_timeout=0.05) as client, redis.Redis.from_url(valkey_url) as other:
+        direct = Direct(client)
         with pytest.raises(TimeoutError):
-            send(client, ("BLPOP", "letters", 0))
+            direct.send(("BLPOP", "letters", 0))
         other.rpush("letters", "late")
-        assert send(client, (*ECHO, "next")) == b"next"
+        assert direct.send((*ECHO, "next")) == b"next"
+
+
+@pytest.mark.connected
+def test_threads_that_ask_at_once_have_each_a_connection(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url) as client, ThreadPoolExecutor(8) as pool:
+        direct = Direct(client)
+        texts = [str(n) for n in range(2_000)]
+        assert list(pool.map(lambda text: direct.send((*ECHO, text)), texts)) == [text.encode() for text in texts]
+        assert len(client.client_list()) <= 10, "they are kept, not made for every command"
+
+
+@pytest.mark.connected
+def test_whoever_closes_the_client_closes_what_was_kept(valkey_url: str) -> None:
+    client = redis.Redis.from_url(valkey_url)
+    direct = Direct(client)
+    kept = direct.send(("CLIENT", "ID"))
+    client.close()
+    with redis.Redis.from_url(valkey_url) as other:
+        while kept in {int(one["id"]) for one in other.client_list()}:
+            pass  # the server sees it a moment later
+
+
+@pytest.mark.connected
+def test_a_forked_child_leaves_its_parents_connection_alone(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis.Redis.from_url(valkey_url) as client:
+        direct = Direct(client)
+        parents = direct.send(("CLIENT", "ID"))
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        childs = direct.send(("CLIENT", "ID"))
+        assert childs != parents
+        assert direct.send(("CLIENT", "ID")) == childs
 
 
 @pytest.mark.connected

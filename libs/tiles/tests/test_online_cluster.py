@@ -271,7 +271,7 @@ async def test_what_is_heard_of_no_more_expires(server: str, request: pytest.Fix
     client = board.reader.client.sync()
     ends = {key.decode().partition("}:")[2]: client.pttl(key) for key in client.scan_iter(board.keys.everything())}
     lasting = {name for name, end in ends.items() if end == -1}
-    assert lasting == {"fence:features:departed", "clock:departed", "ids:departed", ""}
+    assert lasting == {"fence:features:departed", "clock:departed", "course:departed", "ids:departed", ""}
     tiles = {name: end for name, end in ends.items() if name.startswith("tile:")}
     assert {name.rpartition(":")[2] for name in tiles} == set(AIRPORTS)
     day, most = 24 * HOUR // 1000, (24 + 6 + 1) * HOUR // 1000

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from millstream_tiles import Aggregate, EventBatch, FeatureReader, Function, TileWriter, ValkeyTileStore, View, as_of
 from millstream_tiles.feast_views import views_of
+from millstream_tiles.held import Course, all_held, gone_of
 from millstream_tiles.memory_reader import MemoryWindowReader
 from millstream_tiles.memory_tiles import MemoryTileStore
 from millstream_tiles.partials import oldest_of, slack_of
@@ -122,6 +123,94 @@ def test_each_row_by_its_own_time_and_a_row_without_a_key_never(reader: WindowRe
     [values] = reader.read([("gates", rows)], np.array([NEWEST, *[NEWEST - 12 * HOUR] * 3]))
     assert values["flights_1h"].dtype == np.float64
     assert np.array_equal(values["flights_1h"], [6, np.nan, 0, np.nan], equal_nan=True)
+
+
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+async def paused(valkey_url: str) -> AsyncIterator[Paused]:
+    """The same day in a Valkey, whose clock can be taken for another one."""
+    mill = Paused(valkey_url)
+    for hour in range(24):
+        await mill.write(hour)
+    yield mill
+    await mill.store.close()
+    await mill.reader.aclose()
+
+
+class Paused:
+    """A mill that is left alone for a while."""
+
+    def __init__(self, url: str) -> None:
+        self.store = ValkeyTileStore(url, "paused", 2)
+        self.reader = WindowReader(url, "paused", {"gates": GATES}, shards=2)
+        self._writer = TileWriter(self.store, [GATES], "features")
+
+    async def write(self, hour: int) -> None:
+        await self._writer.write(every_ten_minutes(hour + 1, start=6 * hour))
+
+    def passes(self, time: int) -> None:
+        """Everything in the store happened `time` microseconds earlier by its clock, and what expired meanwhile is gone."""
+        client = self.reader.client.sync()
+        for key in client.scan_iter("{paused:*"):
+            if b"}:course:" in key:
+                behind, stood_at, before = map(int, client.get(key).split())
+                client.set(key, f"{behind - time} {stood_at} {before - time}")
+            elif (left := client.pttl(key)) > 0:
+                client.pexpire(key, left - time // 1000)
+
+
+@pytest.mark.connected
+async def test_a_stream_that_stood_still_over_night_is_read_as_it_was_left(paused: Paused) -> None:
+    before = asked(paused.reader, NEWEST)
+    paused.passes(DAY)
+    assert asked(paused.reader, NEWEST) == before
+    assert before["flights_3h"] == [18]
+
+
+@pytest.mark.connected
+async def test_what_expired_while_the_stream_stood_still_is_null_and_not_too_little(paused: Paused) -> None:
+    paused.passes(DAY + 5 * HOUR)
+    assert not [k for k in paused.reader.client.sync().scan_iter("{paused:*") if b":tile:" in k], "it is all gone"
+    found = asked(paused.reader, NEWEST)
+    for name in ("flights_1h", "flights_3h", "mean_1h", "kinds"):
+        assert np.isnan(found[name]).all(), name
+    assert asked(paused.reader, NEWEST + 12 * HOUR)["flights_3h"] == [0], "nobody left since then"
+
+
+@pytest.mark.connected
+async def test_when_the_stream_goes_on_windows_are_null_until_they_have_passed_the_pause(paused: Paused) -> None:
+    paused.passes(3 * DAY)
+    await paused.write(24)
+    found = asked(paused.reader, NEWEST + HOUR)
+    assert np.isnan(found["flights_3h"]).all(), "two of its three hours expired"
+    assert found["flights_1h"] == [6]
+    await paused.write(25)
+    assert np.isnan(asked(paused.reader, NEWEST + 2 * HOUR)["flights_3h"]).all()
+    await paused.write(26)
+    assert asked(paused.reader, NEWEST + 3 * HOUR)["flights_3h"] == [18]
+
+
+def test_a_quiet_stream_is_held_now_and_a_replay_at_its_own_time() -> None:
+    now, year = MICROS, 365 * DAY
+    [*_, tiling] = [t for t in tilings_of(GATES) if not t.layout.sketch]
+    keyed = np.array([True])
+
+    def gone(at: int, course: Course) -> set[str]:
+        found = set(gone_of(tiling, np.array([at]), keyed, course))
+        assert not (found and all_held(GATES, at, course)), "the one look promises no more than the whole"
+        return found
+
+    quiet = Course(now=now, newest=now - 3 * DAY, behind=0, behind_before=0)
+    assert not gone(now, quiet)
+    assert gone(now - 3 * DAY, quiet) == {"flights_1h", "mean_1h", "flights_3h", "last_2"}
+    replay = Course(now=now, newest=now - year, behind=year, behind_before=year)
+    assert not gone(now - year, replay)
+    catching_up = Course(now=now, newest=now - DAY, behind=DAY, stood_at=now - 3 * DAY, behind_before=0)
+    assert not gone(now - DAY, catching_up), "what was applied after the pause is there"
+    assert gone(now - 3 * DAY + HOUR, catching_up)
+    assert not gone(now, Course(newest=now - HOUR)), "a store without a clock"
 
 
 @given(

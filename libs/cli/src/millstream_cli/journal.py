@@ -84,6 +84,8 @@ async def _read(consumer: AIOKafkaConsumer) -> list[Told]:
 
 def read_file(path: Path) -> list[Told]:
     """What `write_file` wrote. Raises CommandFailed, naming the line that is none of ours."""
+    if not path.is_file():
+        raise CommandFailed(f"{path}: no such file; name one that a demo wrote, like out/journal.jsonl")
     found: dict[str, Told] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -23,7 +23,7 @@ h1 { font-size: 1.4rem; margin: 0.5rem 0 } h2 { font-size: 1.1rem; margin: 2rem 
 .dim { color: var(--dim) } .good { color: var(--good) } .bad { color: var(--bad) } .warn { color: var(--warn) }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 500; color: var(--dim) } td, th { padding: 0.25rem 0.75rem 0.25rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line) } td.n, th.n { text-align: right }
+  overflow-wrap: break-word; border-bottom: 1px solid var(--line) } td.n, th.n { text-align: right }
 ol.time { list-style: none; margin: 0; padding: 0 0 0 1rem; border-left: 2px solid var(--line) } ol.time li { margin: 0 0 1rem }
 ol.time ul { margin: 0.25rem 0; padding-left: 1.1rem } svg { width: 100%; height: auto; display: block }
 svg text { fill: var(--dim); font: 12px system-ui, sans-serif }

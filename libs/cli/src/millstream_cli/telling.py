@@ -64,7 +64,7 @@ def _what(trouble: Trouble) -> str:
     if trouble.broken:
         return f"broken data in the {WORDS[trouble.kind]}"
     drop = {WindowKind.PERFORMANCE: "a performance drop", WindowKind.ESTIMATED: "an estimated performance drop"}
-    return drop.get(trouble.kind, "drift in the inputs")
+    return drop.get(trouble.kind, f"drift in the {WORDS[trouble.kind]}")
 
 
 def outcome_of(incident: Incident) -> str:
@@ -293,6 +293,8 @@ def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
 
 
 def moved_columns(window: WindowJudged) -> list[tuple[str, float, float]]:
-    """(column, PSI, importance) of those that make up the effect, the largest share first."""
+    """(column, PSI, importance) of those that make up the effect, the largest share first; texts have neither."""
+    if window.kind is WindowKind.CONTENT:
+        return []
     ranked = sorted(window.columns, key=lambda one: (-one.psi * one.importance, -one.psi, one.column))
     return [(one.column, one.psi, one.importance) for one in ranked[:MOST_COLUMNS]]

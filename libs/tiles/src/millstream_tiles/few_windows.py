@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isinf, nan, sqrt
+from operator import mul
 
 from millstream_tiles.definition import Aggregate, Function
 from millstream_tiles.layout import Layout, counted
@@ -91,17 +92,14 @@ def _max(columns: Columns, at: int) -> float:
 
 def _variance(columns: Columns, at: int) -> float:
     """As `windows._variance`: M2 = sum(M2_i) + sum(n_i (mean_i - mean)^2)."""
-    total = weighted = spread = 0.0
-    parts = list(zip(columns[at], columns[at + 1], columns[at + 2], strict=True))
-    for n, mean, _ in parts:
-        total += n
-        weighted += n * mean
+    counts, means = columns[at], columns[at + 1]
+    total = sum(counts)
     if total <= 1:
         return nan
-    overall = weighted / total
-    for n, mean, m2 in parts:
-        if n > 0:
-            spread += m2 + n * (mean - overall) ** 2
+    overall = sum(map(mul, counts, means)) / total
+    spread: float = sum(columns[at + 2]) + sum(
+        [n * (mean - overall) ** 2 for n, mean in zip(counts, means, strict=True)]
+    )
     return spread / (total - 1)
 
 

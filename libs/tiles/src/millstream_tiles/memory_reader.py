@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from millstream_tiles.definition import View
-from millstream_tiles.held import Gone, gone_of, without
+from millstream_tiles.held import Course, Gone, gone_of, without
 from millstream_tiles.keys import entity_text
 from millstream_tiles.layout import Floats, Ints
 from millstream_tiles.memory_tiles import MemoryTileStore
@@ -60,7 +60,7 @@ class MemoryWindowReader:
             every = np.arange(len(entities))
             found = window_values(tiling.aggregates, tiling.layout, rows, counts, every, times, coarse)
             values |= {a.name: column for a, column in zip(tiling.aggregates, found, strict=True)}
-            gone |= gone_of(tiling, times, keyed, newest)
+            gone |= gone_of(tiling, times, keyed, Course(newest=newest))
         return without({a.name: values[a.name] for a in view.aggregates}, gone)
 
     def _held(self, tiling: Tiling, entities: Sequence[str | None]) -> tuple[Floats, Ints]:

@@ -23,6 +23,10 @@ from millstream_tiles.tiling import Tiling, tilings_of
 
 HOUR = 3_600_000_000
 
+AWAY = 24 * HOUR
+"""So that a paused replay or a worker that was away over night finds its tiles again. More would be paid by every stream whose
+entities come and go: with windows of an hour, memory for a day more of them is as much as all that is read."""
+
 GROWS = 0
 """Family.keep of a sketch: nobody knows beforehand how many slots a window fills."""
 
@@ -207,9 +211,9 @@ def expiry_ms(tiling: Tiling) -> int:
     """How long (wall-clock milliseconds) the tiles of an entity outlive its last new tile.
 
     A tile that is new now is in a window for no longer than the window takes, and in one that a question may lag behind
-    for by the slack. A day more, so that a paused replay or a worker that was away over night finds its tiles again.
+    for by the slack. `AWAY` is on top; what is missing after a longer pause the store says by itself (`held`).
     """
-    return (tiling.window + slack_of(tiling.view) + 24 * HOUR) // 1000
+    return (tiling.window + slack_of(tiling.view) + AWAY) // 1000
 
 
 def by_shard(batch: TileBatch, shards: int) -> list[TileBatch]:

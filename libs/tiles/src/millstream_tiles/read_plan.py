@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from millstream_tiles.definition import View
 from millstream_tiles.errors import ViewNotReady
 from millstream_tiles.few_windows import Step, steps_of
 from millstream_tiles.generation import name_at
+from millstream_tiles.held import Course
 from millstream_tiles.keys import entity_text
 from millstream_tiles.known_table import KnownTable
 from millstream_tiles.layout import Ints
@@ -44,8 +46,11 @@ class Shape:
     """Of the keys, by shard."""
     stream: str
     """The view's, as it is called in the generation that is read; its clock says which tiles may have been dropped."""
-    clocks: tuple[bytes, ...]
-    """The keys of that clock, by shard; none for a view that stands in: it is read as its tiles lie."""
+    clocks: tuple[tuple[bytes, bytes], ...]
+    """The keys of that clock and of the stream's course, by shard; none for a view that stands in: it is read as its tiles
+    lie."""
+    row: Struct
+    """One tile as it is packed."""
     steps: tuple[Step, ...] | None
     """How a few rows are computed; None: as many are."""
     coarse: Shape | None = None
@@ -102,23 +107,24 @@ class Plan(NamedTuple):
         for families in self.shards:
             keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
             wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
-            keys += _clocks(families).values()
+            keys += chain.from_iterable(_clocks(families).values())
             keys.append(self.revisions[families[0].shard])
             calls.append((keys, wanted))
         return calls
 
-    def newest(self, replies: Sequence[list[bytes]]) -> dict[str, int]:
-        """Stream -> the newest time (microseconds) by which tiles were dropped in any shard that was asked. Takes the clocks
-        off the replies."""
-        found: dict[str, int] = {}
+    def courses(self, replies: Sequence[list[bytes]]) -> dict[str, Course]:
+        """Stream -> by what tiles were dropped in any shard that was asked. Takes the courses off the replies."""
+        found: dict[str, Course] = {}
         for families, reply in zip(self.shards, replies, strict=True):
-            for stream, time in zip(_clocks(families), reply.pop().split(), strict=True):
-                found[stream] = max(found.get(stream, 0), int(time))
+            *said, now = reply.pop().split(b";")
+            for stream, one in zip(_clocks(families), said, strict=True):
+                course = Course.told(now, *one.split())
+                found[stream] = course.joined(found[stream]) if stream in found else course
         return found
 
 
-def _clocks(families: Sequence[Family]) -> dict[str, bytes]:
-    """Stream -> the key of its clock in the shard of `families`."""
+def _clocks(families: Sequence[Family]) -> dict[str, tuple[bytes, bytes]]:
+    """Stream -> the keys of its clock and its course in the shard of `families`."""
     return {f.shape.stream: f.shape.clocks[f.shard] for f in families if f.shape.clocks}
 
 
@@ -184,7 +190,10 @@ class Planner:
             alike=self._kinds.setdefault(kinds, len(self._kinds)),
             prefixes=tuple(self._keys.family(called, tiling.slide, layout, shard) for shard in shards),
             stream=stream,
-            clocks=() if self._known.stands_in(tiling.view) else tuple(self._keys.clock(stream, s) for s in shards),
+            clocks=()
+            if self._known.stands_in(tiling.view)
+            else tuple((self._keys.clock(stream, s), self._keys.course(stream, s)) for s in shards),
+            row=Struct(f"<{layout.width}d"),
             steps=steps_of(tiling.aggregates, layout) if tiling.coarse is None else None,
             coarse=None if tiling.coarse is None else self._shape(tiling.coarse, generation),
         )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream_tiles.few_windows import ROWS, TILES, few_values
-from millstream_tiles.held import Gone, all_held, gone_of, without
+from millstream_tiles.few_windows import ROWS, TILES, Tile, few_values
+from millstream_tiles.held import NOTHING, Course, Gone, all_held, gone_of, without
 from millstream_tiles.layout import Ints
 from millstream_tiles.read_plan import Family, Plan, Question, Shape
 from millstream_tiles.windows import Coarse, Values, window_values
 
-_Part = tuple[Family, Ints, NDArray[np.float64]]
-"""A family, how many tiles each of its entities has, and all of them, flat."""
+SIZE = Struct("<I")
+"""How many tiles one entity has."""
+
+_Part = tuple[Family, bytes, bytes]
+"""A family, how many tiles each of its entities has (<u4), and all of them, one after another (<f8)."""
 _Fetched = Mapping[tuple[int, int], Sequence[_Part]]
 """(question, shape by identity) -> its part of each shard."""
 
@@ -24,44 +28,43 @@ def values_of(plan: Plan, as_of: int | Ints, replies: Sequence[list[bytes]]) -> 
 
     `replies` are those to the plan's commands, one a shard.
     """
-    newest = plan.newest(replies)
+    courses = plan.courses(replies)
     fetched = _fetched(plan, replies)
     values = _few(plan, fetched, as_of) if _is_little(plan, fetched) else _many(plan, fetched, as_of)
     whole = [
         found if len(question.shapes) == 1 else {a.name: found[a.name] for a in question.view.aggregates}
         for question, found in zip(plan.questions, values, strict=True)
     ]
-    gone = [_gone(question, as_of, newest.get(question.shapes[0].stream, 0)) for question in plan.questions]
+    gone = [_gone(question, as_of, courses.get(question.shapes[0].stream, NOTHING)) for question in plan.questions]
     return [without(found, lost) if lost else found for found, lost in zip(whole, gone, strict=True)], gone
 
 
-def _gone(question: Question, as_of: int | Ints, newest: int) -> Gone:
+def _gone(question: Question, as_of: int | Ints, course: Course) -> Gone:
     """A row without a key has windows of nothing at any time: they are held."""
-    if all_held(question.view, as_of, newest):
+    if all_held(question.view, as_of, course):
         return {}
     times = np.broadcast_to(np.asarray(as_of, dtype=np.int64), len(question.rows))
     keyed = np.array(question.rows, dtype=np.int64) >= 0
     gone: Gone = {}
     for shape in question.shapes:
-        gone |= gone_of(shape.tiling, times, keyed, newest)
+        gone |= gone_of(shape.tiling, times, keyed, course)
     return gone
 
 
 def _fetched(plan: Plan, replies: Sequence[Sequence[bytes]]) -> _Fetched:
-    blobs = (blob for reply in replies for blob in reply)
     fetched: dict[tuple[int, int], list[_Part]] = {}
-    for families in plan.shards:
+    for families, reply in zip(plan.shards, replies, strict=True):
+        blobs = iter(reply)
         for family in families:
-            counts = np.frombuffer(next(blobs), dtype="<u4").astype(np.int64)
-            rows = np.frombuffer(next(blobs), dtype="<f8")
-            fetched.setdefault((family.question, id(family.shape)), []).append((family, counts, rows))
+            fetched.setdefault((family.question, id(family.shape)), []).append((family, next(blobs), next(blobs)))
     return fetched
 
 
 def _is_little(plan: Plan, fetched: _Fetched) -> bool:
-    if any(len(q.rows) > ROWS or any(s.steps is None for s in q.shapes) for q in plan.questions):
-        return False
-    return sum(len(rows) // f.shape.tiling.layout.width for parts in fetched.values() for f, _, rows in parts) <= TILES
+    for question in plan.questions:
+        if len(question.rows) > ROWS or any([shape.steps is None for shape in question.shapes]):
+            return False
+    return sum([len(rows) // f.shape.row.size for parts in fetched.values() for f, _, rows in parts]) <= TILES
 
 
 def _few(plan: Plan, fetched: _Fetched, as_of: int | Ints) -> list[Values]:
@@ -89,15 +92,15 @@ def _few(plan: Plan, fetched: _Fetched, as_of: int | Ints) -> list[Values]:
     return answers
 
 
-def _tiles(shape: Shape, parts: Sequence[_Part]) -> dict[int, list[list[float]]]:
+def _tiles(shape: Shape, parts: Sequence[_Part]) -> dict[int, list[Tile]]:
     """Entity -> its tiles."""
-    width, tiles = shape.tiling.layout.width, {}
+    tiles: dict[int, list[Tile]] = {}
     for family, sizes, rows in parts:
-        flat, first = rows.tolist(), 0
-        for entity, size in zip(family.numbers, sizes.tolist(), strict=True):
-            end = first + size * width
-            tiles[entity] = [flat[i : i + width] for i in range(first, end, width)]
-            first = end
+        flat: list[Tile] = [*shape.row.iter_unpack(rows)]
+        first = 0
+        for entity, (size,) in zip(family.numbers, SIZE.iter_unpack(sizes), strict=True):
+            tiles[entity] = flat[first : first + size]
+            first += size
     return tiles
 
 
@@ -139,9 +142,9 @@ def _held(
         question = plan.questions[member]
         asked = np.array(question.rows, dtype=np.int64)
         parts = fetched.get((member, id(shape)), ())
-        for _, one_counts, one_rows in parts:
-            rows.append(one_rows.reshape(-1, width))
-            counts.append(one_counts)
+        for _, sizes, packed in parts:
+            rows.append(np.frombuffer(packed, dtype="<f8").reshape(-1, width))
+            counts.append(np.frombuffer(sizes, dtype="<u4").astype(np.int64))
         places = _places(question, parts)
         entity_of.append(np.where(asked < 0, -1, places[asked] + entities))
         entities += len(question.entities)

@@ -71,6 +71,7 @@ async def sweep_stream(generations: Generations, stream: str) -> None:
                 if generation not in used:  # generation 1 keeps its fence, by which everybody tells how far a stream is
                     await client.unlink(names.fences(generations.group, called, shard))
                     await client.unlink(names.clock(called, shard))
+                    await client.unlink(names.course(called, shard))
 
 
 async def tiles_of(generations: Generations, name: str) -> AsyncIterator[list[bytes]]:

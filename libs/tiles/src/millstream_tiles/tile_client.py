@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from millstream_tiles.connection import Command, answering, ask, ask_async, connect, connect_async, shards_of
 from millstream_tiles.errors import ShardsDiffer
-from millstream_tiles.one_command import send, send_async
+from millstream_tiles.one_command import Direct, send_async
 from millstream_tiles.ports import Fence
 from millstream_tiles.read_plan import Call
 from millstream_tiles.scripts import Script
@@ -37,6 +37,7 @@ class TileClient:
         self._timeout = timeout
         self._sync: Any = None
         self._async: Any = None
+        self._direct: Direct
         self._agreed_at = float("-inf")
 
     def fetch(self, calls: Sequence[Call], others: Sequence[Command] = ()) -> tuple[list[list[bytes]], list[Any]]:
@@ -138,7 +139,8 @@ class TileClient:
     def sync(self) -> Any:
         """redis-py's client for threads."""
         if self._sync is None:
-            self._sync = connect(self._url, timeout=self._timeout)
+            client = connect(self._url, timeout=self._timeout)
+            self._direct, self._sync = Direct(client), client  # in this order: another thread may look meanwhile
         return self._sync
 
     def _loop(self) -> Any:
@@ -149,7 +151,7 @@ class TileClient:
     def _ask(self, commands: list[Command]) -> list[Any]:
         client = self.sync()
         if len(commands) == 1:  # which needs no pipeline, a tenth of the whole read
-            return [send(client, commands[0])]
+            return [self._direct.send(commands[0])]
         return ask(client, commands)
 
     async def _ask_async(self, commands: list[Command]) -> list[Any]:

@@ -38,6 +38,10 @@ class TileKeys:
     def clock(self, stream: str, shard: int) -> bytes:
         return f"{self._tag(shard)}:clock:{stream}".encode()
 
+    def course(self, stream: str, shard: int) -> bytes:
+        """How the stream's time stood to the clock of the store (`held.Course`)."""
+        return f"{self._tag(shard)}:course:{stream}".encode()
+
     def ids(self, stream: str, shard: int) -> bytes:
         """The index of id buckets; with ":<bucket>" behind it, a bucket."""
         return f"{self._tag(shard)}:ids:{stream}".encode()

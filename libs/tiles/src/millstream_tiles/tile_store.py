@@ -76,7 +76,7 @@ class ValkeyTileStore:
             args += [family.layout.ops.encode(), len(family.entities)]
             args += [family.counts.astype("<u4").tobytes(), family.rows.astype("<f8").tobytes()]
             args += [family.cutoff, family.keep, family.expire]
-        return [*keys, names.revision(shard)], [*args, batch.revision]
+        return [*keys, names.course(batch.stream, shard), names.revision(shard)], [*args, batch.revision]
 
     async def fence(self, group: str, stream: str, partition: int) -> Fence | None:
         with answering():

@@ -5,6 +5,7 @@
 -- KEYS[3] index of the id buckets of the stream
 -- KEYS[4..] for each id bucket of the batch: the bucket before it, itself, the one after; then one key an entity
 -- ARGV[1..8] partition, start, end, stream_time, accept_gap, number of id buckets, number of families, id span (us)
+-- KEYS[#KEYS - 1] course of the stream: "behind stood_at behind_before", by which a reader knows what has expired (`held.Course`)
 -- KEYS[#KEYS], ARGV[#ARGV]: revision of the table of generations, and the one that the writer knows (0: none)
 -- ARGV[9..] for each bucket: bucket number, prefix of bucket keys, n, id 1 .. id n
 --           for each family: ops, n entities, counts (<I4 each), rows (<d each), cutoff, keep (0: as the hash itself says),
@@ -195,6 +196,27 @@ end
 
 -- 4. The fence moves with the state.
 call('HSET', KEYS[1], partition, string.format('%.0f %.0f', last, time))
+local newest = 0
+for _, t in ipairs(call('HVALS', KEYS[2])) do newest = math.max(newest, tonumber(t)) end
 local foremost = tonumber(call('HGET', KEYS[2], partition) or '0')
 if time > foremost then call('HSET', KEYS[2], partition, string.format('%.0f', time)) end
+
+-- 5. How far the stream's time is behind this server's clock, by which tiles expire. The least of it says until when the tiles of a
+-- time are there; when it has grown by a day, the stream (or its worker) stood still, and another count begins.
+if time > newest then
+  local clock_now = call('TIME')
+  local behind = clock_now[1] * 1000000 + clock_now[2] - time
+  local least, stood_at, before = behind, 0, behind
+  local said = call('GET', KEYS[#KEYS - 1])
+  if said then
+    least, stood_at, before = string.match(said, '^(%-?%d+) (%d+) (%-?%d+)$')
+    least, stood_at, before = tonumber(least), tonumber(stood_at), tonumber(before)
+    if behind > least + 86400000000 then
+      least, stood_at, before = behind, newest, math.min(least, before)
+    elseif behind < least then
+      least = behind
+    end
+  end
+  call('SET', KEYS[#KEYS - 1], string.format('%.0f %.0f %.0f', least, stood_at, before))
+end
 return {'applied', last}

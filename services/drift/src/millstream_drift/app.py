@@ -10,11 +10,14 @@ from millstream.project.drift import Span
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
+from millstream_drift.adapters.children import Children
+from millstream_drift.adapters.classifier_contents import ClassifierContents
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.kafka_events import KafkaEvents
 from millstream_drift.adapters.package_models import PackageModels
 from millstream_drift.adapters.valkey_snapshots import ValkeySnapshots
 from millstream_drift.api import routes
+from millstream_drift.domain.content import ContentRules
 from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.trials import TrialRules
@@ -49,6 +52,14 @@ def rules_of(loop: Loop) -> Rules:
             error_rate=rollout.error_rate,
             bounds=Bounds(failures=guards.failures, slower=guards.slower, psi=guards.psi),
         ),
+        content=ContentRules(
+            loop=loop.name,
+            asked=loop.predict.on,
+            names=drift.content,
+            auc=drift.auc,
+            agree=drift.confirm.agree,
+            windows=drift.confirm.windows,
+        ),
     )
 
 
@@ -60,8 +71,9 @@ def create_app(settings: Settings) -> Service:
     codecs = codecs_for(service, project.streams, settings)
     models = PackageModels(PackageStore(settings.packages))
     snapshots = ValkeySnapshots(settings.valkey, settings.namespace)
+    children = Children(most=settings.report_workers, timeout=settings.report_timeout)
     reports = EvidentlyReports(
-        settings.data / "reports", metrics=metrics, timeout=settings.report_timeout, keep=settings.reports_kept
+        settings.data / "reports", metrics=metrics, children=children, keep=settings.reports_kept
     )
     events = KafkaEvents(
         loops=project.loops,
@@ -79,6 +91,7 @@ def create_app(settings: Settings) -> Service:
         snapshots=snapshots,
         speaker=service.publisher,
         reports=reports,
+        comparisons=ClassifierContents(children=children),
         health=service.health,
         metrics=metrics,
     )
@@ -88,6 +101,7 @@ def create_app(settings: Settings) -> Service:
     hear(service, codecs, topics=events.topics, judging=judging, model=models.apply)
     service.keeps("keeping snapshots", lambda: judging.keep_saving(settings.snapshot_every))
     service.keeps("drawing reports", reports.run)
+    service.keeps("comparing contents", judging.keep_comparing)
     service.at_stop(judging.save)
     service.at_stop(snapshots.close)
     return service

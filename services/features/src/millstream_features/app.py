@@ -21,7 +21,7 @@ from millstream.runtime.waiting_records import WaitingRecords
 from millstream_features.api import Reader, Rows, add_routes
 from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, TidyLake
 from millstream_features.metrics import FeatureMetrics
-from millstream_features.ports import History, Recompute, Tiles, ViewTimes
+from millstream_features.ports import Door, History, Recompute, Tiles, ViewTimes
 from millstream_features.settings import Settings
 from millstream_features.subscribers import LAKE, TILES, hear, hear_predictions
 from millstream_tiles.event_names import EventNames
@@ -45,6 +45,8 @@ class Stores:
     """Stream → the views that read it; streams that none reads are not there."""
     recompute: Recompute | None = None
     """None: skew is not checked."""
+    grpc: Door | None = None
+    """None: gRPC is not spoken."""
 
 
 def create_app(settings: Settings, stores: Stores | None = None) -> Service:
@@ -107,7 +109,14 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         if found.recompute is not None and settings.part in ("all", "skew"):
             await _watch_skew(service, settings, project, found.recompute, metrics)
 
+    async def open_grpc() -> None:
+        door, port = opened[0].grpc, settings.grpc_port
+        if door is not None and port is not None:
+            service.at_stop(door.close)
+            await door.open(settings.host, port)
+
     service.before_hearing("feature definitions", open_stores)
+    service.before_hearing("grpc", open_grpc)
     if settings.part in ("all", "tiles"):  # the others have nothing to do with Valkey, and do not wait for it
         service.before_hearing("valkey", lambda: opened[0].tiles.check())
     return service
@@ -165,6 +174,11 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stor
         shards=settings.shards,
         lake=settings.lake,
     )
+    grpc: Door | None = None
+    if settings.grpc_port is not None:
+        from millstream_features.adapters.grpc_door import GrpcDoor
+
+        grpc = GrpcDoor(reader)
     # Now that the definitions are read: a view of a field that no stream has would be null for ever.
     load_project(settings.project, reader.catalogue)
     store = reader.tile_store()
@@ -200,4 +214,5 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stor
             bounds=TopicBounds(settings.kafka),
             patience=settings.skew_patience,
         ),
+        grpc=grpc,
     )

@@ -114,6 +114,16 @@ class ViewTimes(Protocol):
         """Let go of connections. Safe to call twice."""
 
 
+class Door(Protocol):
+    """Another way in to read features, beside HTTP."""
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen; the port (0 picks one). Called once, when the definitions are read. Raises BadSetup."""
+
+    async def close(self) -> None:
+        """Take no new calls, and give those under way some seconds. Safe to call twice."""
+
+
 class Recompute(Protocol):
     """Computes the features of predictions again, from history. Called from one task, which it may keep waiting."""
 

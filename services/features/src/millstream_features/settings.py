@@ -25,6 +25,10 @@ class Settings(ServiceSettings, RegistrySettings):
     data: Path = Path("data/features")
     """This replica's own folder: the compiled Feast registry."""
 
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port, on the same host, of Feast's `ServingService` over gRPC, which its Java and Go clients speak. None: not served, as
+    most clients speak HTTP."""
+
     fetch_max_records: int = 20_000
     """Largest poll; the tiles apply it in parts."""
     part: Literal["all", "tiles", "lake", "skew"] = "all"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from millstream.codecs.codec import Codec
+from millstream.contracts.content import Content, cut, packed
 from millstream.contracts.events import Event, QuestionUnanswered, decode_event
 from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
@@ -18,7 +19,7 @@ from millstream.runtime.delivery import Record
 from millstream.runtime.user_events import read_event
 from millstream_drift.adapters.served import TYPE, Served, decode_served
 from millstream_drift.domain.baseline import category
-from millstream_drift.domain.events import Heard, Label, Other, Question
+from millstream_drift.domain.events import Contents, Heard, Label, Other, Question
 from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN_FUTURE, NO_ANSWER, NOT_OURS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
@@ -101,6 +102,7 @@ class KafkaEvents:
             ms=event.timings_ms.model,
             other=None if other is None else Other(other.version, other.role, other.output, other.failure, other.ms),
             fallback=event.fallback,
+            contents=_contents(event.content, loop.drift.content),
         )
         return [(event.loop, question)]
 
@@ -149,6 +151,15 @@ class KafkaEvents:
             kafka = to_rfc3339(record.timestamp * 1000)
             raise RejectEvent(KNOWN_IN_FUTURE, f"known at {to_rfc3339(time)}, but Kafka got it at {kafka}")
         return time
+
+
+def _contents(said: Mapping[str, Content], names: Sequence[str]) -> Contents:
+    """What is watched of a question's content, vectors packed: a window holds some hundreds."""
+    return {
+        name: found.encode("utf-8", "replace") if isinstance(found, str) else packed(found)
+        for name in names
+        if (found := cut(said.get(name))) is not None
+    }
 
 
 def _truth(task: Task, value: Truth | None) -> Truth | None:

@@ -15,6 +15,7 @@ from millstream.contracts.tasks import Task
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentRules
 from millstream_drift.domain.estimate import calibrate, expected_losses
 from millstream_drift.domain.hysteresis import Weighed
 from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
@@ -60,6 +61,7 @@ class Rules:
     report_every: int | None
     """Stream time between two reports when nothing is suspected (microseconds); None: no such reports."""
     trials: TrialRules
+    content: ContentRules
 
 
 def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:
@@ -86,7 +88,11 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     broken = [
         found
         for n in places
-        if (found := broken_field(baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked))
+        if (
+            found := broken_field(
+                baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked, window.end - window.start
+            )
+        )
     ]
     weighed = None
     if broken:

@@ -18,6 +18,8 @@ from millstream_tiles.definition import View
 from millstream_tiles.tile_store import ValkeyTileStore
 
 if TYPE_CHECKING:
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+
     from millstream_tiles.service_views import ServiceView
 
 
@@ -63,7 +65,14 @@ class FeastReader:
         except FeatureServiceNotFoundException as error:
             raise BadSetup(str(error)) from error
 
-    def read(
+    def read(self, **asked: Any) -> dict[str, Any]:
+        """`ask`, as Feast's feature server says it in JSON."""
+        from feast.feature_server_utils import convert_response_to_dict
+
+        answer: dict[str, Any] = convert_response_to_dict(self.ask(**asked))
+        return answer
+
+    def ask(
         self,
         *,
         features: Sequence[str] | None,
@@ -72,13 +81,12 @@ class FeastReader:
         full_names: bool,
         with_versions: bool,
         as_of: datetime | None,
-    ) -> dict[str, Any]:
+    ) -> GetOnlineFeaturesResponse:
         """What Feast's feature server answers: `{metadata: {feature_names}, results: [{values, statuses, event_timestamps}]}`.
 
         Blocks. Raises Refusal(`unknown_feature`, `bad_entities`, `bad_question`), StoreUnavailable.
         """
         from feast.errors import FeastError, FeastObjectNotFoundException
-        from feast.feature_server_utils import convert_response_to_dict
 
         from millstream_tiles import as_of as at
         from millstream_tiles import errors as tiles_errors
@@ -106,7 +114,7 @@ class FeastReader:
             if isinstance(error, (TypeError, AssertionError)):
                 raise
             raise Refusal("bad_question", str(error)) from error
-        answer: dict[str, Any] = convert_response_to_dict(response.proto)
+        answer: GetOnlineFeaturesResponse = response.proto
         return answer
 
     def _missing(self, wanted: Any, entities: dict[str, list[Any]]) -> str | None:

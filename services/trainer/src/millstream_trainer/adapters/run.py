@@ -20,11 +20,12 @@ from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import onnx_graph
 from millstream_trainer.adapters.choice import Choice, choose
-from millstream_trainer.adapters.estimators import estimator
+from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
 from millstream_trainer.adapters.package_files import metrics_of, package_files
 from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.tracking import Tracking
+from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.dataset import Dataset
@@ -84,7 +85,7 @@ def train(
         _check(loop.model.task, learn, holdout)
     learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
     with phases.phase("choice"):
-        choice = choose(spec, loop, learner, learn)
+        choice = choose(spec, loop, learner, learn, _start(spec, loop, data, learner, packages))
     with phases.phase("fit"):
         fitted_on = learn.asked_from(choice.candidate.since)
         if len(fitted_on) < FEWEST_ROWS:
@@ -120,6 +121,7 @@ def train(
             evidence=evidence,
             metrics=metrics,
             notes=notes,
+            native=kept(loop, learned, fitted_on, choice.start),
         )
         try:
             uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
@@ -184,8 +186,20 @@ def _check(task: Task, learn: Table, holdout: Table) -> None:
         )
 
 
+def _start(
+    spec: RunSpec, loop: Loop, data: Dataset, learner: Learner, packages: PackageStore
+) -> Start | NoStart | None:
+    """Where warm starts begin, or why there are none; None where nobody asks for one."""
+    if not loop.model.goes_on:
+        return None
+    try:
+        return start_of(spec, loop, data, learner, packages)
+    except NoStart as no:
+        return no
+
+
 def _learned(learner: Learner, table: Table, choice: Choice) -> Learned:
-    learned = learner.learn(table, choice.params)
+    learned = learner.learn(table, choice.params, start=choice.start)
     if choice.calibration is None:
         return learned
     return replace(learned, corrections=(*learned.corrections, choice.calibration))

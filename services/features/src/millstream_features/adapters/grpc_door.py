@@ -1,0 +1,132 @@
+"""gRPC doorway of features: Feast's `ServingService`, which its Java and Go clients speak, answered as over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from feast import __version__ as feast_version
+from feast.protos.feast.serving import ServingService_pb2_grpc
+from feast.protos.feast.serving.ServingService_pb2 import (
+    DESCRIPTOR,
+    GetFeastServingInfoRequest,
+    GetFeastServingInfoResponse,
+    GetOnlineFeaturesRequest,
+    GetOnlineFeaturesResponse,
+)
+from feast.type_map import feast_value_type_to_python_type
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from pydantic import ValidationError
+
+from millstream.errors import BadSetup, MillstreamError, Refusal, RetryLater
+from millstream.runtime.http import LARGEST_BODY
+from millstream_features.adapters.feast_reader import FeastReader
+from millstream_features.api import OnlineFeaturesRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+SERVICE = DESCRIPTOR.services_by_name["ServingService"].full_name
+
+MOST_AT_ONCE = 100
+"""Calls under way, a health watcher counts too. A handful of threads read; whoever would wait behind so many others is better
+told at once (RESOURCE_EXHAUSTED), and asks another replica."""
+
+GRACE = 5.0
+"""Seconds that calls under way have to end when the service stops: the longest wait for the online store, twice."""
+
+CODES = {"unknown_feature": grpc.StatusCode.NOT_FOUND}
+"""Codes by which a read is refused that are not INVALID_ARGUMENT."""
+
+
+class GrpcDoor:
+    """Feast's service and the standard health service on one port, without TLS, as the HTTP doorway is."""
+
+    def __init__(self, reader: FeastReader) -> None:
+        self._reader = reader
+        self._health = health.HealthServicer()
+        self._server: Any = None
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen; the port (0 picks one). Raises BadSetup where that is not possible."""
+        options = [
+            ("grpc.max_receive_message_length", LARGEST_BODY),
+            ("grpc.so_reuseport", 0),  # or two services would share the port without a word
+        ]
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
+        ServingService_pb2_grpc.add_ServingServiceServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        try:
+            bound: int = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            what = f"cannot listen on {host}:{port} for gRPC"
+            raise BadSetup(f"{what}; set MILLSTREAM_GRPC_PORT to a free port (unset: no gRPC)") from error
+        await server.start()
+        self._server = server
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("listening", extra={"address": f"grpc://{host}:{bound}"})
+        return bound
+
+    async def close(self) -> None:
+        """No new calls; those under way may end. Safe to call twice."""
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(GRACE)
+
+    async def GetFeastServingInfo(
+        self, request: GetFeastServingInfoRequest, context: Any
+    ) -> GetFeastServingInfoResponse:
+        return GetFeastServingInfoResponse(version=feast_version)
+
+    async def GetOnlineFeatures(self, request: GetOnlineFeaturesRequest, context: Any) -> GetOnlineFeaturesResponse:
+        """What `POST /get-online-features` answers. `as_of` is a field of the metadata, for Feast's request has none."""
+        try:
+            asked = _asked(request, dict(context.invocation_metadata() or ()))
+            return await asyncio.to_thread(
+                self._reader.ask,
+                features=asked.features,
+                service=asked.feature_service,
+                entities=asked.request_context | asked.entities,
+                full_names=asked.full_feature_names,
+                with_versions=asked.include_feature_view_version_metadata,
+                as_of=asked.as_of,
+            )
+        except Refusal as error:
+            refused = CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT), f"{error.code}: {error}"
+        except RetryLater as error:
+            refused = grpc.StatusCode.UNAVAILABLE, f"unavailable: {error}"
+        except Exception as error:  # a bug is told as the HTTP doorway tells it
+            log.error("a read failed", exc_info=error)
+            refused = (
+                grpc.StatusCode.INTERNAL,
+                "internal: this is a fault of the service, not of the request; its log says more",
+            )
+        await context.abort(*refused)
+        raise MillstreamError("abort has raised")
+
+
+def _asked(request: GetOnlineFeaturesRequest, metadata: Mapping[str, Any]) -> OnlineFeaturesRequest:
+    """The request as the HTTP doorway has it, under the same bounds. Raises Refusal."""
+    try:
+        return OnlineFeaturesRequest(
+            features=list(request.features.val),
+            feature_service=request.feature_service,
+            entities=_columns(request.entities),
+            request_context=_columns(request.request_context),
+            full_feature_names=request.full_feature_names,
+            include_feature_view_version_metadata=request.include_feature_view_version_metadata,
+            as_of=metadata.get("as_of"),
+        )
+    except ValidationError as error:
+        said = [": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()]
+        raise Refusal("bad_body", "; ".join(said)) from error
+
+
+def _columns(entities: Any) -> dict[str, list[Any]]:
+    return {name: [feast_value_type_to_python_type(value) for value in column.val] for name, column in entities.items()}
