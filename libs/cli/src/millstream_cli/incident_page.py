@@ -27,7 +27,7 @@ def page_of(loop: Loop, incident: Incident) -> str:
         el("p", outcome_of(incident), class_=CLASSES.get(incident.fate)),
         el(
             "p",
-            f"Incident {incident.number} of {len(loop.incidents)}, {incident.began:%Y-%m-%d %H:%M} to "
+            f"Incident {incident.number}, {incident.began:%Y-%m-%d %H:%M} to "
             f"{incident.ended:%Y-%m-%d %H:%M} in stream time.",
             class_="dim",
         ),

@@ -58,7 +58,7 @@ def windows_shown(loop: Loop, incident: Incident) -> dict[WindowKind, list[Windo
 def show(loop: Loop, incident: Incident, console: Console) -> None:
     """The timeline, with the charts above it."""
     console.print(
-        Text(f"{loop.name}, incident {incident.number} of {len(loop.incidents)}: {title_of(incident)}", style="bold"),
+        Text(f"{loop.name}, incident {incident.number}: {title_of(incident)}", style="bold"),
         soft_wrap=True,
     )
     console.print(Text(f"{outcome_of(incident)}", style=FATES.get(incident.fate, "")), soft_wrap=True)
@@ -161,7 +161,7 @@ def show_list(loop: Loop, console: Console) -> None:
         table.add_column(name, justify="right" if name == "#" else "left")
     for one in loop.incidents:
         table.add_row(
-            str(one.number),
+            ", ".join(map(str, (one.number, *one.others))),
             f"{one.began:%Y-%m-%d %H:%M}",
             one.cause.replace("_", " "),
             Text(title_of(one)),
@@ -174,6 +174,7 @@ def summary_of(incident: Incident) -> dict[str, Any]:
     """One line of --list for scripts."""
     return {
         "number": incident.number,
+        "joined_by": incident.others,
         "id": incident.id,
         "began": _time(incident.began),
         "ended": _time(incident.ended),

@@ -117,6 +117,9 @@ class Incident:
 
     id: str
     number: int = 0
+    """From 1, in the order in which incidents became known: a later one, or a word on an older one, changes no number."""
+    others: list[int] = field(default_factory=list)
+    """Numbers of what joined it."""
     troubles: list[Trouble] = field(default_factory=list)
     requests: list[RetrainRequested | RolloutRequested | RunApproved] = field(default_factory=list)
     """What somebody asked for: a run; or what was declined, a run's approval or another model."""

@@ -96,11 +96,11 @@ def timeline(loop: Loop, incident: Incident) -> list[Moment]:
     found += [_decision(loop, one) for one in incident.decisions]
     for run in incident.runs:
         found += _run(loop, run)
-    found.sort(key=lambda one: (one.at, _RANK[one.what]))
+    place = {id: n for n, id in enumerate(loop.told)}
+    # A run ends when its model's first step is said: it is told where it began.
+    began = {run.finished.id: run.started[0].id for run in incident.runs if run.finished is not None and run.started}
+    found.sort(key=lambda one: (one.at, place[began.get(one.id, one.id)]))
     return [*found, *_outcome(loop, incident)]
-
-
-_RANK = {name: n for n, name in enumerate(("drift", "asked", "decision", "training", "trial", "rollout", "outcome"))}
 
 
 def _asked(request: RetrainRequested | RolloutRequested | RunApproved) -> str:
