@@ -59,7 +59,7 @@ def test_drift_that_a_challenger_cured_is_one_story_from_the_suspicion_to_the_cu
     assert "version 2 trained on 45,123 rows in 2.5 s up to 2013-06-11 00:00, passed the gate" in told
     assert "version 2: shadow → canary 10%" in told
     assert "version 2: canary → champion: better by 0.025" in told
-    assert "1,500 pairs, loss -0.02500 (-0.04500 to -0.00500) beside 0.5000" in told
+    assert "version 2 on trial against version 1: better after 1,500 pairs: below zero" in told
 
 
 def test_every_line_names_the_event_that_led_to_it() -> None:
@@ -126,9 +126,47 @@ def test_a_challenger_still_on_trial() -> None:
     journal = Journal()
     on_trial(journal)
     journal.judged(11, 0, 0.0)
+    journal.judged(12, 90, 0.0, reason="300 pairs are needed")
     loop, incident = last(journal)
     assert incident.fate is Fate.ON_TRIAL
-    assert any("200 questions, no label yet" in one.text for one in timeline(loop, incident))
+    assert [one.text for one in timeline(loop, incident) if one.what == "trial"] == [
+        "version 2 on trial against version 1: undecided after 200 questions, no label yet",
+        "version 2 on trial against version 1: undecided after 90 pairs: 300 pairs are needed",
+    ]
+
+
+def test_what_a_line_above_says_already_is_not_said_again() -> None:
+    journal = Journal()
+    first_model(journal)
+    verdict = journal.window(10, Finding.DETECTED, 0.31, reason="effect 0.310 in 2 of 3 windows")
+    decided = journal.decided(10, verdict, Decision.ACCEPTED, run="run2")
+    finished = journal.trained(10, "2", Outcome.ON_TRIAL, cause=decided)
+    reason = "log loss 0.4800, the champion has 0.5100"
+    journal.moved(10, Step.REGISTERED, Step.SHADOW, cause=finished, reason=reason)
+    told = "\n".join(words(journal))
+    assert "decision: accepted (drift, run run2)\n" in told
+    assert "rollout: version 2: registered → shadow\n" in told
+    assert (told.count("effect 0.310"), told.count(reason)) == (1, 1)
+
+
+def test_trial_and_watch_are_two_series_with_the_promotion_between_them() -> None:
+    journal = Journal()
+    promoted(journal)
+    journal.judged(15.5, 150, -0.01, watch=True)
+    journal.judged(16, 1600, -0.02)  # a word of the trial that comes after its end
+    journal.judged(16, 200, -0.015, watch=True)
+    loop, incident = last(journal)
+    screen = StringIO()
+    incident_view.show(loop, incident, Console(file=screen, width=160))
+    charts = screen.getvalue().partition("on trial, version 2 beside version 1")[2].splitlines()
+    pairs = [line.split()[2] for line in charts if line.startswith("  2013") and line.split()[2] != "drift"]
+    assert pairs[:5] == ["1,000", "1,500", "promoted", "150", "200"]
+    assert charts[6].startswith("on watch, version 2 beside version 1")
+    trial = [one.text for one in timeline(loop, incident) if one.what == "trial"]
+    assert [text.split(":")[0] for text in trial] == [
+        *["version 2 on trial against version 1"] * 2,
+        *["version 2 on watch against version 1"] * 2,
+    ]
 
 
 def test_a_champion_that_disappointed_on_watch_is_rolled_back() -> None:
@@ -139,7 +177,7 @@ def test_a_champion_that_disappointed_on_watch_is_rolled_back() -> None:
     loop, incident = last(journal)
     assert incident.fate is Fate.ROLLED_BACK
     told = words(journal)
-    assert any("version 2 on watch against 1: worse" in one for one in told)
+    assert any("version 2 on watch against version 1: worse" in one for one in told)
     assert "rollout: version 2: champion → rolled back: worse on watch" in told
     assert [ref.version for _, ref in loop.champions] == ["1", "2", "1"]
 

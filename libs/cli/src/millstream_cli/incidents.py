@@ -101,6 +101,17 @@ class RunStory:
         return Fate.PENDING if said[-1] is Decision.PENDING else Fate.DECLINED
 
     @property
+    def trial(self) -> list[ChallengerJudged]:
+        """The looks at it as challenger, until its trial ended: a word that comes later changes nothing any more."""
+        over = [move.at for move in self.moves if move.step not in (Step.REGISTERED, Step.SHADOW, Step.CANARY)]
+        return [one for one in self.judged if not one.watch and (not over or one.at <= over[0])]
+
+    @property
+    def watch(self) -> list[ChallengerJudged]:
+        """The looks after its promotion, whose pairs are counted anew."""
+        return [one for one in self.judged if one.watch]
+
+    @property
     def promoted_at(self) -> datetime | None:
         """When it came to answer everybody."""
         for move in self.moves:
