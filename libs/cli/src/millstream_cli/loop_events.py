@@ -198,8 +198,8 @@ class _Sorter:
         one.clock += other.clock
         one.decisions += other.decisions
         one.runs += other.runs
-        for key, at in self._at.items():
-            if at is other:
+        for key, incident in self._at.items():
+            if incident is other:
                 self._at[key] = one
         return one
 
