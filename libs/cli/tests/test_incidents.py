@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from millstream.contracts.events import (
-    BrokenField,
     Cause,
     Decision,
     Finding,
@@ -21,11 +18,10 @@ from millstream.contracts.events import (
 )
 from millstream_cli import incident_view
 from millstream_cli.effects import before_and_after
-from millstream_cli.errors import CommandFailed
 from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import Loop, loop_of
 from millstream_cli.telling import outcome_of, timeline, title_of
-from millstream_cli.why import loop_named, pick
+from millstream_cli.why import pick
 
 from .made_events import LOOP, Journal, day, drifted, first_model, on_trial, promoted
 
@@ -147,26 +143,6 @@ def test_what_a_line_above_says_already_is_not_said_again() -> None:
     assert "decision: accepted (drift, run run2)\n" in told
     assert "rollout: version 2: registered → shadow\n" in told
     assert (told.count("effect 0.310"), told.count(reason)) == (1, 1)
-
-
-def test_trial_and_watch_are_two_series_with_the_promotion_between_them() -> None:
-    journal = Journal()
-    promoted(journal)
-    journal.judged(15.5, 150, -0.01, watch=True)
-    journal.judged(16, 1600, -0.02)  # a word of the trial that comes after its end
-    journal.judged(16, 200, -0.015, watch=True)
-    loop, incident = last(journal)
-    screen = StringIO()
-    incident_view.show(loop, incident, Console(file=screen, width=160))
-    charts = screen.getvalue().partition("on trial, version 2 beside version 1")[2].splitlines()
-    pairs = [line.split()[2] for line in charts if line.startswith("  2013") and line.split()[2] != "drift"]
-    assert pairs[:5] == ["1,000", "1,500", "promoted", "150", "200"]
-    assert charts[6].startswith("on watch, version 2 beside version 1")
-    trial = [one.text for one in timeline(loop, incident) if one.what == "trial"]
-    assert [text.split(":")[0] for text in trial] == [
-        *["version 2 on trial against version 1"] * 2,
-        *["version 2 on watch against version 1"] * 2,
-    ]
 
 
 def test_a_champion_that_disappointed_on_watch_is_rolled_back() -> None:
@@ -368,57 +344,6 @@ def test_the_order_in_which_topics_are_read_tells_no_other_story() -> None:
         assert last(journal)[1].number == 2
 
 
-def test_an_incident_is_named_by_number_by_run_or_by_the_id_of_an_event() -> None:
-    journal = Journal()
-    promoted(journal)
-    loop = loop_of(journal.told, LOOP)
-    assert pick(loop, "1").id == "labels-0"
-    assert pick(loop, "2") is pick(loop, "run2") is pick(loop, "inputs-1-10") is pick(loop, "moved-2")
-    for wrong, said in (("9", "a number from 1 to 2"), ("run", "there is none"), ("labels-9", "--list")):
-        with pytest.raises(CommandFailed, match=said):
-            pick(loop, wrong)
-    with pytest.raises(CommandFailed, match="there is: flight-delay"):
-        loop_named(journal.told, "flights")
-    with pytest.raises(CommandFailed, match="no loop has said anything yet"):
-        loop_named([], "flights")
-
-
-def numbers_of(journal: Journal) -> dict[str, int]:
-    return {incident.id: incident.number for incident in loop_of(journal.told, LOOP).incidents}
-
-
-def test_incidents_of_one_moment_are_numbered_as_they_became_known() -> None:
-    journal = Journal()
-    for id in ("b", "c", "a"):
-        journal.decided(9, journal.retrain(id), Decision.DECLINED, Cause.MANUAL)
-    assert numbers_of(journal) == {"b": 1, "c": 2, "a": 3}
-
-
-def test_a_later_incident_or_decision_changes_no_number() -> None:
-    """Each prefix of a long journal numbers what it knows as the whole does; only what joins a run is found elsewhere."""
-    journal = Journal()
-    promoted(journal)
-    journal.window(20, Finding.SUSPECTED, 0.3, "2")
-    journal.decided(21, journal.retrain("early"), Decision.DECLINED, Cause.MANUAL)
-    journal.window(22, Finding.DETECTED, 0.4, "2")
-    journal.decided(23, journal.retrain("between"), Decision.ACCEPTED, Cause.MANUAL, run="run3")
-    journal.decided(24, "inputs-2-22", Decision.COALESCED, reason="run run3 is under way")
-    journal.decided(24, journal.retrain("beside"), Decision.COALESCED, Cause.MANUAL, reason="run run3 is under way")
-    journal.decided(25, journal.retrain("late"), Decision.DECLINED, Cause.MANUAL)
-    whole = numbers_of(journal)
-    assert whole == {"labels-0": 1, "inputs-1-8": 2, "early": 3, "between": 5, "late": 6}
-    for length in range(len(journal.told)):
-        part = numbers_of(Journal(told=journal.told[:length]))
-        assert {id: whole.get(id, 4) for id in part} == part
-    loop = loop_of(journal.told, LOOP)
-    assert pick(loop, "4") is pick(loop, "5"), "the drift of day 22 had a number while it waited"
-    screen = StringIO()
-    incident_view.show_list(loop, Console(file=screen, width=140))
-    assert [line.split("  2013")[0].strip() for line in screen.getvalue().splitlines()[1:]] == [
-        *("1", "2", "3", "5, 4", "6"),
-    ]
-
-
 def test_what_happened_at_one_moment_is_told_as_it_was_said() -> None:
     journal = Journal()
     first_model(journal)
@@ -428,30 +353,3 @@ def test_what_happened_at_one_moment_is_told_as_it_was_said() -> None:
     journal.trained(10, "2", Outcome.PROMOTED, cause=decided)
     told = [one.text.partition(" ")[0] for one in timeline(*last(journal)) if one.at == day(10)]
     assert told == ["detected", "pending", "Grace", "accepted", "version", "promoted"]
-
-
-def test_the_terminal_shows_windows_columns_trial_and_timeline() -> None:
-    journal = Journal()
-    promoted(journal)
-    screen = StringIO()
-    incident_view.show(*last(journal), Console(file=screen, width=140))
-    text = screen.getvalue()
-    for said in ("effect per window, inputs", "██", "0.310", "detected", "distance", "●", "1,500", "outcome"):
-        assert said in text, said
-    screen = StringIO()
-    incident_view.show_list(loop_of(journal.told, LOOP), Console(file=screen, width=140))
-    assert "drift in the inputs of version 1" in screen.getvalue()
-    assert "first model" in screen.getvalue()
-
-
-def test_what_producers_and_people_write_is_no_markup() -> None:
-    journal = Journal()
-    first_model(journal)
-    bad = BrokenField(column="[red]x", stream="s", field="f", producer="[/]", detail="[bold]")
-    window = journal.window(8, Finding.BROKEN_DATA, 0.9, broken=[bad], reason="[red]boo[/blue]")
-    journal.decided(8, window, Decision.DECLINED, reason="[link=x]why[/]")
-    screen = StringIO()
-    incident_view.show(*last(journal), Console(file=screen, width=140))
-    incident_view.show_list(loop_of(journal.told, LOOP), Console(file=screen, width=140))
-    assert "[red]boo[/blue]" in screen.getvalue()
-    assert "[link=x]why[/]" in screen.getvalue()

@@ -113,7 +113,7 @@ def line(series: Sequence[Sequence[Point]], name: str, *, zero: bool = False, ma
         if number == 1 and mark and begin:
             x = LEFT + begin * step
             marks.append(el("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, stroke=GOOD, stroke_width=2))
-            marks.append(el("text", mark, x=x, y=HEIGHT - 6, text_anchor="middle"))
+            marks.append(el("text", mark, x=x, y=TOP - 1, text_anchor="middle"))
         end = begin
     for (x, y), p in zip(places, shown, strict=True):
         if p.low is not None and p.high is not None:
