@@ -18,6 +18,7 @@ ROOMS = {
         "domain",
         "adapters",
         "handlers",
+        "api",
     ),  # a folder where there are several nouns
 }
 SOURCES = sorted(

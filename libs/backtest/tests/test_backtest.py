@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from io import StringIO
@@ -158,6 +159,25 @@ def test_policies_that_make_the_same_run_share_it_and_decide_alike(
     assert again.loss == learns.loss
     assert [row["id"] for row in again.timeline] == [row["id"] for row in learns.timeline]
     assert not list(folder.glob("packages-*")), "packages are of one backtest"
+
+
+def test_warm_starts_are_replayed_and_shared(project: Project, folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path, "warm")
+    yaml = YAML()
+    loop = yaml.load(file)
+    loop["model"]["params"] |= {"warm_start": True, "warm_rounds": 5}
+    yaml.dump(loop, file)
+    policies = read_policies(project, LOOP, [file])[-1:]
+
+    [first] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+    [again] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+
+    said = json.dumps(first.timeline)
+    assert "from scratch, not a warm start: there is no champion yet" in said
+    assert "warm start: 5 rounds on top of the 20 of version 1" in said
+    assert again.runs_found == again.retrains == first.retrains > 2
+    assert again.loss == first.loss
+    assert [row["id"] for row in again.timeline] == [row["id"] for row in first.timeline]
 
 
 def test_from_a_day_on_it_begins_without_a_model(project: Project, folder: Path) -> None:

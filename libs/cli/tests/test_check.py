@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from millstream.project import load_project
 from millstream_cli.check import check
@@ -45,9 +46,30 @@ def test_a_program_reads_json(flights: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out) == {
         "ok": True,
         "problems": [],
+        "notes": [],
         "streams": ["flights-departed", "flights-landed", "flights-scheduled"],
         "loops": ["flight-delay"],
     }
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_loop_that_wants_pytorch_is_told_what_to_install(
+    flights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    file = flights / "loops" / "flight-delay.yaml"
+    loop = YAML().load(file)
+    loop["model"] = {"estimator": "torch", "task": "binary", "params": {"hidden": [32]}}
+    YAML().dump(loop, file)
+    monkeypatch.setattr("millstream_cli.check.find_spec", lambda name: object() if here or name != "torch" else None)
+    assert check(flights) == 0
+    _, *said = capsys.readouterr().out.splitlines()
+    note = (
+        "loops/flight-delay.yaml: model: PyTorch is asked for, which needs torch beside the trainer, not installed here; "
+        "pip install 'millstream-trainer[torch]'"
+    )
+    assert said == ([] if here else [f"! {note}"])
+    check(flights, as_json=True)
+    assert json.loads(capsys.readouterr().out)["notes"] == ([] if here else [note])
 
 
 def test_a_feature_service_that_is_not_there_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:

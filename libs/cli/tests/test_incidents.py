@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from millstream.contracts.events import (
     Cause,
     Decision,
+    Event,
     Finding,
+    ModelState,
     Outcome,
     RolloutAction,
+    RolloutMoved,
     Step,
     TrialFinding,
     WindowKind,
@@ -180,6 +185,37 @@ def test_a_watch_that_ended_well_is_the_end_of_the_story() -> None:
     promoted(journal)
     journal.moved(17, Step.CHAMPION, Step.CHAMPION, cause="labels-17", reason="watched until 2013-06-18")
     assert "rollout: version 2 stays: watched until 2013-06-18" in words(journal)
+
+
+def test_a_promotion_that_waits_for_replicas_and_its_end_are_told() -> None:
+    journal = Journal()
+    promotion = promoted(journal)
+    journal.told = [
+        replace(told, event=_waiting(told.event)) if told.id == promotion else told for told in journal.told
+    ]
+    reason = "1 of 2 replicas obey it, the rollout goes on; not within 60 s: serving-1 (at revision 3)"
+    journal.moved(15, Step.CHAMPION, Step.CHAMPION, cause=promotion, reason=reason, numbers={"replicas": 2, "obey": 1})
+    told = words(journal)
+    assert "rollout: version 2: canary → champion, promoting: better by 0.025" in told
+    assert f"rollout: version 2 is promoted: {reason}" in told
+    assert last(journal)[1].runs[-1].fate is Fate.PROMOTED
+
+
+def _waiting(event: Event) -> Event:
+    assert isinstance(event, RolloutMoved)
+    led_to = ModelState(
+        id="s",
+        loop=LOOP,
+        revision=event.revision,
+        step=Step.CHAMPION,
+        champion=event.model,
+        challenger=None,
+        previous=None,
+        reason=event.reason,
+        at=event.at,
+        promoting=event.revision,
+    )
+    return msgspec.structs.replace(event, led_to=led_to)
 
 
 def test_a_wish_that_was_declined_is_a_story_of_its_own() -> None:

@@ -35,7 +35,7 @@ def page_of(loop: Loop, incident: Incident) -> str:
     for kind, windows in windows_shown(loop, incident).items():
         body += windows_section(kind, windows)
     for trouble in incident.troubles:
-        if trouble.worst.columns:
+        if moved_columns(trouble.worst):
             body += [el("h2", "Columns that moved"), columns_table(trouble.worst)]
     for run in incident.runs:
         body += _gate(run) + _trial(run)

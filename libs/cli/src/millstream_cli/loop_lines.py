@@ -34,6 +34,9 @@ def _more(loop: View) -> list[str]:
     if trial := loop.get("trial"):
         share = f" {trial['share']:.0%}" if trial.get("share") else ""
         found.append(f"trial: version {trial['version']}, {trial['step']}{share}{_compared(trial)}")
+    if promoting := loop.get("promoting"):
+        waits = ", ".join(promoting["waits_for"]) or "nobody"
+        found.append(f"promoting: version {promoting['version']}, waits for {waits}")
     if loop.get("watch_until"):
         watch = loop.get("watch") or {}
         against = f" beside version {watch['against']}" if watch.get("against") else ""

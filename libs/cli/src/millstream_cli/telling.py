@@ -66,7 +66,7 @@ def _what(trouble: Trouble) -> str:
     if trouble.broken:
         return f"broken data in the {WORDS[trouble.kind]}"
     drop = {WindowKind.PERFORMANCE: "a performance drop", WindowKind.ESTIMATED: "an estimated performance drop"}
-    return drop.get(trouble.kind, "drift in the inputs")
+    return drop.get(trouble.kind, f"drift in the {WORDS[trouble.kind]}")
 
 
 def outcome_of(incident: Incident) -> str:
@@ -258,8 +258,10 @@ def step_of(step: Step, share: float) -> str:
 def moved(move: RolloutMoved) -> str:
     """A step in words; a model may also stay while what surrounds it changes."""
     if move.before is move.step is Step.CHAMPION:
-        return f"version {move.version} stays"
+        return f"version {move.version} " + ("is promoted" if "obey" in move.numbers else "stays")
     before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
+    if move.led_to is not None and move.led_to.promoting == move.revision:
+        return f"version {move.version}: {before} → champion, promoting"
     return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
 
 
@@ -301,6 +303,8 @@ def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
 
 
 def moved_columns(window: WindowJudged) -> list[tuple[str, float, float]]:
-    """(column, PSI, importance) of those that make up the effect, the largest share first."""
+    """(column, PSI, importance) of those that make up the effect, the largest share first; texts have neither."""
+    if window.kind is WindowKind.CONTENT:
+        return []
     ranked = sorted(window.columns, key=lambda one: (-one.psi * one.importance, -one.psi, one.column))
     return [(one.column, one.psi, one.importance) for one in ranked[:MOST_COLUMNS]]

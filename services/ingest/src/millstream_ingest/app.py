@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from millstream.contracts import times
 from millstream.project import Stream, load_project
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
 from millstream_ingest.metrics import IngestMetrics
-from millstream_ingest.ports import EventLog
+from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
 
 
@@ -25,12 +26,32 @@ def create_app(
     if streams is None:
         streams = load_project(settings.project).streams
     service = Service("ingest", settings, title="Millstream ingest")
+    metrics = IngestMetrics(service.registry)
+    codecs = codecs_for(service, streams, settings)
+    # Beside the doors: streams in JSON take events whatever becomes of the registry.
+    service.keeps("registering schemas", codecs.register)
     doorway = Doorway(
         streams=streams,
+        codecs=codecs,
         log=log or KafkaLog(service.publisher),
+        shared=_shared(service, settings, metrics),
         settings=settings,
-        metrics=IngestMetrics(service.registry),
+        metrics=metrics,
         clock=clock,
     )
     service.app.include_router(doorway.router)
+    service.app.doors.update(doorway.doors)
     return service
+
+
+def _shared(service: Service, settings: IngestSettings, metrics: IngestMetrics) -> SharedReplies | None:
+    if settings.valkey is None:
+        return None
+    # Imported only when asked for: it is a third of ingest's start.
+    from millstream_ingest.adapters.valkey_replies import ValkeyReplies
+
+    replies = ValkeyReplies(
+        settings.valkey, window=settings.dedupe_window, claim_for=2 * settings.publish_timeout, metrics=metrics
+    )
+    service.at_stop(replies.close)
+    return replies

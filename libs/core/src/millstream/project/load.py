@@ -58,7 +58,7 @@ class _Folder(Generic[M]):
             if source is None:
                 self.nameless = True
                 continue
-            reading = read_model(source, model, stand_ins)
+            reading = read_model(source, model, stand_ins, folder)
             self.problems += reading.problems
             self.drafts.append((source, reading))
             declared = source.data.get(key)
@@ -114,7 +114,11 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None, *,
 
 def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
     """The streams that loops and views can be held against, whatever is wrong with the rest of their files."""
-    readings = [reading for _, reading in streams.drafts if all(map(reading.reads, ("stream", "id", "time", "schema")))]
+    readings = [
+        reading
+        for _, reading in streams.drafts
+        if all(map(reading.reads, ("stream", "id", "time", "format", "schema")))
+    ]
     return {reading.item.name: reading.item for reading in readings if reading.item is not None}
 
 

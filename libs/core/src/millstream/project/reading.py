@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path as FilePath
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -49,8 +50,10 @@ class Reading(Generic[M]):
         return not any(gap[:1] in ((), (key,)) for gap in self.gaps)
 
 
-def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> Reading[M]:
+def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any], folder: FilePath) -> Reading[M]:
     """The model with all that is wrong in its file. Never raises for what is in the file.
+
+    `folder`: where the file lies, for others that it names.
 
     A wrong value is left out and a required one replaced by that of `stand_ins`, so that the rest can still be judged.
     """
@@ -63,7 +66,8 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> 
     while item is None and gaps != before:
         before = set(gaps)
         try:
-            item = model.model_validate(_mended(source.data, gaps, stand_ins) if gaps else source.data)
+            said = _mended(source.data, gaps, stand_ins) if gaps else source.data
+            item = model.model_validate(said, context={"folder": folder})
         except ValidationError as error:
             faults = [fault for one in error.errors(include_url=False) for fault in _faults(source.data, model, one)]
             told += visible(faults, gaps | {path for fault in faults for path in fault.hides})

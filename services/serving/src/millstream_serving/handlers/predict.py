@@ -142,6 +142,7 @@ class Predictor:
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
+                content=loop.drift.content,
             )
         ]
         for row, question in enumerate(questions):
