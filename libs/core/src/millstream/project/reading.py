@@ -60,9 +60,10 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any], fol
     gaps = {_around_list(path) for path in source.unread}
     if () in gaps:
         return Reading(item=None, problems=[], gaps=frozenset(gaps))
-    told: list[Fault] = []
+    told: list[Fault] | None = None
     item, before = None, None
-    # A part that is read by another one, like settings by params, is judged only when that one is mended. Gaps only grow.
+    # What is mended may not fit what was read by it, like settings by params: then that is left out, too, and not told, for it
+    # may be a consequence. Gaps only grow.
     while item is None and gaps != before:
         before = set(gaps)
         try:
@@ -70,9 +71,10 @@ def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any], fol
             item = model.model_validate(said, context={"folder": folder})
         except ValidationError as error:
             faults = [fault for one in error.errors(include_url=False) for fault in _faults(source.data, model, one)]
-            told += visible(faults, gaps | {path for fault in faults for path in fault.hides})
+            if told is None:
+                told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
             gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
-    problems = [source.problem(fault.path, fault.message, fault.remedy) for fault in told]
+    problems = [source.problem(fault.path, fault.message, fault.remedy) for fault in told or ()]
     return Reading(item=item, problems=problems, gaps=frozenset(gaps))
 
 

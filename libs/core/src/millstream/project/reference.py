@@ -8,7 +8,7 @@ from typing import Any
 
 from millstream.project.loop import Loop
 from millstream.project.names import FIELD, NAME
-from millstream.project.params import BUILT_IN
+from millstream.project.params import BUILT_IN, OwnParams
 from millstream.project.schemas import schema_of
 from millstream.project.stream import Stream
 
@@ -64,10 +64,12 @@ def _keys(path: str, schema: Schema, parts: Mapping[str, Schema]) -> Iterator[st
 
 def _params(parts: Mapping[str, Schema]) -> Iterator[str]:
     """Each estimator has parameters of its own."""
-    yield from ("### `model.params`", "", "By the estimator; one of your own takes what your function does.", "")
+    yield from ("### `model.params`", "", "By the estimator.", "")
     for estimator, model in BUILT_IN.items():
         part = parts[model.__name__]
         yield from (f"#### `{estimator}`", "", " ".join(part["description"].split()), "", *_keys("", part, parts))
+    part = parts[OwnParams.__name__]
+    yield from ("#### Of your own", "", " ".join(part["description"].split()), "", *_keys("model.params", part, parts))
 
 
 def _mapping_in(said: Schema, parts: Mapping[str, Schema]) -> Schema | None:
