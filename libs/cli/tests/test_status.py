@@ -57,6 +57,16 @@ def test_an_older_trainer_s_loop_is_one_line() -> None:
     assert lines_of({"loop": "new"}) == ["new: no model yet"]
 
 
+def test_a_schedule_that_stream_time_has_passed_is_due() -> None:
+    loop = LOOP | {"next_schedule": "2013-06-16T00:00:00Z"}
+    assert lines_of(loop | {"stream_time": "2013-06-15T23:59:59.5Z"}) == [
+        "flight-delay: champion is version 3; next schedule 2013-06-16T00:00:00Z"
+    ]
+    assert lines_of(loop | {"stream_time": "2013-06-16T00:00:00Z"}) == [
+        "flight-delay: champion is version 3; schedule due since 2013-06-16T00:00:00Z"
+    ]
+
+
 def test_a_loop_says_what_is_under_way_held_behind_and_waits() -> None:
     compared = {"finding": "undecided", "pairs": 1200, "difference": -0.01, "low": -0.02, "high": 0.001}
     loop = LOOP | {

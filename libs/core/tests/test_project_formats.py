@@ -51,7 +51,7 @@ def test_a_schema_file_beside_the_stream_is_all_it_needs(tmp_path: Path, format:
     [
         (
             "format: arvo\nschema: {file: departed.avsc}",
-            "streams/departed.yaml:6: format: unknown 'arvo'; known: json, avro, protobuf",
+            "streams/departed.yaml:6: format: unknown 'arvo'; did you mean 'avro'? known: avro, json, protobuf",
         ),
         (
             "schema: {file: departed.avsc}",

@@ -44,7 +44,7 @@ def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     """The project, or its problems; the Feast repo is looked at as soon as it can be."""
     catalogue, faults = _describe(path / "features")
     try:
-        project, problems = load_project(path, catalogue), []
+        project, problems = load_project(path, catalogue, own_code=True), []
     except BadProject as error:
         project, problems = None, list(error.problems)
     # The definitions read the streams' files: what is wrong with those is told in their own words already.

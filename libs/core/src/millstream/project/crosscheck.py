@@ -78,6 +78,18 @@ def _question_faults(loop: Loop, asked: Stream) -> Iterator[Fault]:
     elif loop.predict.id is not None and asked.types_of(loop.predict.id) not in ({"string"}, {"integer"}):
         message = f"{loop.predict.id!r} of stream {asked.name} is no id"
         yield Fault(path=path, message=message, remedy="name a field of type string or integer, without null")
+    if loop.rollout.by is not None:
+        yield from _entity_faults(loop.rollout.by, asked)
+
+
+def _entity_faults(by: str, asked: Stream) -> Iterator[Fault]:
+    """The field by which a canary splits: serving would fall back to the record key in silence, and split by that."""
+    path = ("rollout", "by")
+    if by not in _fields(asked):
+        yield Fault(path=path, message=f"no field {by!r} in stream {asked.name}", remedy=nearest(by, _fields(asked)))
+    elif (types := asked.types_of(by) - {"null"}) not in ({"string"}, {"integer"}):
+        message = f"{by!r} of stream {asked.name} is {' or '.join(sorted(types)) or 'of no stated type'}"
+        yield Fault(path=path, message=message, remedy="name a field of type string or integer")
 
 
 def _content_faults(loop: Loop, asked: Stream) -> Iterator[Fault]:

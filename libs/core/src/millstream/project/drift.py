@@ -125,8 +125,8 @@ class Drift(BaseModel):
     window: WindowText = 5_000
     """Predictions a window, or a stretch of stream time like 6h (judged with the next one where it has fewer than 100). PSI's
     noise is about bins / rows: 10 / 5,000 = 0.002, far below the threshold."""
-    columns: AllOr[ColumnsText] = None
-    """`all` (None in code), `important` (those that hold nine tenths of the importance, at least three), or the inputs and
+    columns: AllOr[ColumnsText] = None  # in code None is all
+    """`all`, `important` (those that hold nine tenths of the importance, at least three), or the inputs and
     features to watch. Columns count by their importance to the model anyway."""
     psi: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Population stability index that is a drift. 0.1 is small, 0.25 large in the usual reading."""
