@@ -72,7 +72,7 @@ def write(folder: Path, name: str, **retrain: object) -> Path:
     yaml = YAML()
     loop = yaml.load(FLIGHTS / "loops" / f"{LOOP}.yaml")
     loop["model"]["params"] = {"num_leaves": 4, "min_data_in_leaf": 20, "learning_rate": 0.3, "rounds": 20}
-    loop["train"] |= {"holdout": "2d", "history": "6d", "schedule": "2d", "first_after": {"rows": 700}}
+    loop["train"] |= {"refit": True, "holdout": "2d", "history": "6d", "schedule": "2d", "first_after": {"rows": 700}}
     loop["drift"]["window"] = 300
     loop["retrain"] |= {"cooldown": "1d", "budget": "9 per 30d", **retrain}
     loop["gate"]["tolerance"] = 0.02
