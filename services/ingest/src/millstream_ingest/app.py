@@ -9,8 +9,11 @@ from millstream.project import Stream, load_project
 from millstream.project.loop import Loop
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
+from millstream_ingest.adapters.kafka_dead_letters import KafkaDeadLetters
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
+from millstream_ingest.api.dead_letters import dead_letters
+from millstream_ingest.handlers.census import Census
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
@@ -45,6 +48,7 @@ def create_app(
     )
     service.app.include_router(doorway.router)
     service.app.include_router(doorway.labels)
+    service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock)))
     service.app.doors.update(doorway.doors)
     return service
 
