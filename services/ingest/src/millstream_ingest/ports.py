@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from millstream.runtime.publisher import Outgoing
+from millstream_ingest.domain.counted import TopicCount
 from millstream_ingest.domain.replies import Reply
 
 
@@ -39,4 +40,12 @@ class SharedReplies(Protocol):
 
     async def settle(self, key: str, reply: Reply | None) -> None:
         """End a claim: with a reply, which is remembered for the window, or without. Never raises."""
+        ...
+
+
+class DeadLetterBox(Protocol):
+    """Where the consumer groups of the project's topics put what they cannot use. Called once at a time; waits, bounded."""
+
+    async def count(self) -> Sequence[TopicCount]:
+        """The newest letters of each topic. Raises RetryLater."""
         ...

@@ -41,7 +41,7 @@ def topic_table() -> str:
         "Generated from `millstream.contracts.topics`. Values are JSON in CloudEvents 1.0 Kafka binary mode: headers",
         "`ce_specversion`, `ce_id`, `ce_source`, `ce_type`, `ce_time`, and where they apply `ce_knownat`, `ce_causationid`",
         "and `traceparent`. User topics keep the names that the project gives them; dead letters of (topic, consumer",
-        "group) are in `<topic>-<group>-dlq`, late events in `<stream>-late`.",
+        "group) are in `<topic>-<group>-dlq` ([what to do with them](dead-letters.md)), late events in `<stream>-late`.",
         "",
         "| topic | events | key | written by | partitions | kept | why |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -93,3 +93,9 @@ BATCH = _docs(
     },
     {JSON: [_DEPARTED], NDJSON: _LINE, BATCHED: [_CLOUDEVENT]},
 )
+_TRUE = {"key": {"slot": "2012-07-01T09/Depot", "station": "Depot", "city": "Ghent", "hour": 9}, "value": 12}
+LABEL = _docs({202: {"id": "2012-07-01T09/Depot", "status": "accepted"}}, {JSON: _TRUE})
+LABEL["responses"][404] = {"description": "No such loop; the answer names those there are"}
+LABEL["responses"][422] = {
+    "description": "It does not make an event of the label stream; the answer points at the value, or says what to send instead"
+}

@@ -14,6 +14,7 @@ from millstream.codecs.codec import Codec
 from millstream.contracts.times import SECOND
 from millstream.errors import Refusal
 from millstream.project import Stream
+from millstream.project.loop import Loop
 from millstream.runtime import http
 from millstream.runtime.http import JSON, answer
 from millstream.runtime.tracing import current_traceparent, span
@@ -28,7 +29,8 @@ from millstream_ingest.domain.replies import Replies
 from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers import Acceptor, Admission, Arrival, Once
+from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once
+from millstream_ingest.handlers.accept import Open
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 NDJSON = "application/x-ndjson"
 EVENTS = (JSON, NDJSON, STRUCTURED, BATCHED)
 BATCH = (JSON, NDJSON, BATCHED)
+KINDS = {"events": EVENTS, "batch": BATCH, "labels": (JSON,)}
+"""Route → what its bodies may be."""
 STREAM_BYTES = 2 * 1024 * 1024
 """What one stream of lines holds of the gate's bytes, besides its longest line: AHEAD groups with everything made of them."""
 
@@ -47,8 +51,10 @@ Take = Callable[["Door", Asked, Receive, Load], Awaitable[Answer]]
 class Door:
     """What one stream's requests need, made once."""
 
-    def __init__(self, admission: Admission, metrics: IngestMetrics) -> None:
+    def __init__(self, admission: Admission, metrics: IngestMetrics, open: Open | None = None) -> None:
         self.admission = admission
+        self.open = open
+        """Takes each event out of what it comes in, whatever the body says of itself: labels."""
         self.name = admission.stream.name
         self.accepted = metrics.accepted.labels(self.name)
 
@@ -60,6 +66,7 @@ class Doorway:
         self,
         *,
         streams: Mapping[str, Stream],
+        loops: Mapping[str, Loop],
         codecs: Mapping[str, Codec],
         log: EventLog,
         shared: SharedReplies | None,
@@ -68,6 +75,7 @@ class Doorway:
         clock: Callable[[], int],
     ) -> None:
         self._streams = streams
+        self._loops = sorted(loops)
         self._doors = {
             name: Door(Admission(stream, log.source, settings.max_event_bytes, codecs[name]), metrics)
             for name, stream in streams.items()
@@ -78,7 +86,7 @@ class Doorway:
         self._once = Once(replies, shared, clock=clock, patience=settings.publish_timeout)
         self._settings = settings
         self._metrics = metrics
-        self._seconds = {route: metrics.request_seconds.labels(route) for route in ("events", "batch")}
+        self._seconds = {route: metrics.request_seconds.labels(route) for route in KINDS}
         self._clock = clock
         self._gate = Gate(requests=settings.max_requests, bytes=settings.max_bytes)
         metrics.in_flight.set_function(lambda: self._gate.requests)
@@ -98,6 +106,15 @@ class Doorway:
         for name, door in self._doors.items():
             self.doors["POST", f"/v1/streams/{name}/events"] = partial(self._serve, "events", door)
             self.doors["POST", f"/v1/streams/{name}/batch"] = partial(self._serve, "batch", door)
+        self.labels = APIRouter(prefix="/v1/loops", tags=["loops"])
+        self.labels.add_api_route(
+            "/{loop}/labels", self.label, methods=["POST"], summary="Say what turned out to be true", **docs.LABEL
+        )
+        for name, loop in loops.items():
+            stream = streams[loop.label.stream]
+            labeller = Labeller(loop, stream, clock)
+            door = Door(self._doors[stream.name].admission, metrics, labeller.open)
+            self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
 
     async def list_streams(self) -> Response:
         """Every stream that takes events, with its key, id and time fields."""
@@ -131,10 +148,19 @@ class Doorway:
         """Accept many events: good ones are taken although others are not, and each gets its own answer."""
         return self._unknown(stream)
 
+    async def label(self, loop: str, request: Request) -> Response:
+        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one."""
+        known = self._loops
+        return self._none(Refusal("unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(known)}", known=known))
+
     def _unknown(self, name: str) -> Response:
         """The streams that there are have doors in front of these routes."""
         known = sorted(self._streams)
-        refusal = Refusal("unknown_stream", f"no stream {name[:100]!r}; known: {', '.join(known)}", known=known)
+        return self._none(
+            Refusal("unknown_stream", f"no stream {name[:100]!r}; known: {', '.join(known)}", known=known)
+        )
+
+    def _none(self, refusal: Refusal) -> Response:
         said = self._refused(refusal)
         return Response(said.body, said.status, media_type=JSON)
 
@@ -145,14 +171,13 @@ class Doorway:
     async def _serve(self, route: str, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
         """One request to a door."""
         try:
-            kinds = EVENTS if route == "events" else BATCH
-            head = asked(scope, kinds, trust_known_at=self._settings.trust_known_at)
+            head = asked(scope, KINDS[route], trust_known_at=self._settings.trust_known_at)
             door.admission.ready()
             with self._gate.enter() as load:
                 if route == "events" and head.media_type == NDJSON:
                     await self._stream(door, head, scope, receive, send, load)
                     return
-                said = await self._answer(route, door, head, receive, load)
+                said = await self._answer(route, door, head, scope["path"], receive, load)
         except Unread as error:
             log.info("%s: %s", door.name, error)  # an answer that is not complete: the server closes the connection
             return
@@ -164,7 +189,7 @@ class Doorway:
                 raise
         await said.send(send)
 
-    async def _answer(self, route: str, door: Door, head: Asked, receive: Receive, load: Load) -> Answer:
+    async def _answer(self, route: str, door: Door, head: Asked, path: str, receive: Receive, load: Load) -> Answer:
         limit = self._settings.max_body_bytes if route == "events" else self._settings.max_batch_bytes
         if route == "events" and head.media_type == BATCHED:
             limit = self._settings.max_batch_bytes
@@ -179,7 +204,8 @@ class Doorway:
         try:
             with span(f"accept {door.name}", head.traceparent):
                 if head.key is not None:
-                    key = f"{door.name}/{route}/{head.key}"
+                    # By path: two loops may have one label stream.
+                    key = f"{path}/{head.key}"
                     told = await self._once.answered(key, raw, lambda: self._take(route, door, head, raw))
                     if isinstance(told, Answer):
                         return told
@@ -191,9 +217,11 @@ class Doorway:
     async def _take(self, route: str, door: Door, head: Asked, raw: bytes) -> Answer:
         arrival = self._arrival(head)
         kind = head.media_type
-        if route == "events" and kind != BATCHED:
+        open = door.open or (structured if kind in (STRUCTURED, BATCHED) else None)
+        one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
+        if one:
             try:
-                event, origin = structured(raw) if kind == STRUCTURED else (raw, head.origin)
+                event, origin = (raw, head.origin) if open is None else open(raw)
                 id, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
             except BadEvent as error:
                 self._metrics.rejected.labels(door.name, error.reason).inc()
@@ -201,7 +229,7 @@ class Doorway:
             door.accepted.inc()
             return answers.one_accepted(id, replayed=replayed)
         raws = cut_lines(raw) if kind == NDJSON else cut_array(raw)
-        results = await self._acceptor.many(door.admission, raws, arrival, structured if kind == BATCHED else None)
+        results = await self._acceptor.many(door.admission, raws, arrival, open)
         self._count(door, results)
         return answers.many(results)
 

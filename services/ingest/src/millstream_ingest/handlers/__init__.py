@@ -2,6 +2,7 @@
 
 from millstream_ingest.handlers.accept import Acceptor
 from millstream_ingest.handlers.admission import Admission, Arrival
+from millstream_ingest.handlers.labels import Labeller
 from millstream_ingest.handlers.once import Once
 
-__all__ = ["Acceptor", "Admission", "Arrival", "Once"]
+__all__ = ["Acceptor", "Admission", "Arrival", "Labeller", "Once"]
