@@ -32,6 +32,7 @@ def served(
     features: dict[str, float | int | None],
     timings_ms: dict[str, float],
     stale_views: dict[str, float],
+    given: bool,
 ) -> PredictionServed:
     """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
     return PredictionServed(
@@ -49,6 +50,7 @@ def served(
         output=answer.output,
         timings_ms=timings_ms,
         stale_views=stale_views,
+        given=given,
         other=answer.other,
         fallback=answer.fallback,
         producer=question.producer,
@@ -63,8 +65,10 @@ def recorded(
     readings: Mapping[str, Reading],
     stale: Sequence[dict[str, float]],
     timings_ms: Mapping[str, float],
+    given: bool,
 ) -> list[PredictionServed | QuestionUnanswered]:
-    """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's."""
+    """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's;
+    `given`: the features came with the questions."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
     for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
@@ -81,6 +85,7 @@ def recorded(
                 features=reading.read[row],
                 timings_ms=timings | {"model": round(answer.ms, 4)},
                 stale_views=lags,
+                given=given,
             )
         )
     return found
