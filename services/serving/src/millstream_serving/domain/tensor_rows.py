@@ -47,7 +47,9 @@ def rows_of(
     if unknown := [name for name in given if name not in known and name not in fields]:
         raise bad(f"no input {unknown[0]!r:.100}; {_sent(inputs, fields)}")
     if missing := [name for name in wanted if name not in given]:
-        raise bad(f"input {missing[0]!r} is missing; {_sent(inputs, fields)}; what is not known is NaN or an empty text")
+        raise bad(
+            f"input {missing[0]!r} is missing; {_sent(inputs, fields)}; what is not known is NaN or an empty text"
+        )
     rows = _rows(given.values())
     events: list[dict[str, Any]] = [{} for _ in range(rows)]
     features: dict[str, Any] = {}

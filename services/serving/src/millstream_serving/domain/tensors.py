@@ -23,8 +23,8 @@ NUMBERS = {
 """Datatype → its bytes: little-endian, as the protocol's servers and clients have them. BF16 is not taken."""
 
 MOST_DIMENSIONS = 2
-LARGEST_DIMENSION = 2**31
-"""Larger than any request; a size is a product of few of them, so reckoning with it costs nothing."""
+LARGEST_DIMENSION = 2_000
+"""Rows or columns: what is larger is refused before its values are looked at, one by one, while nobody else is answered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +44,12 @@ def bad(message: str) -> Refusal:
 
 def size_of(name: str, datatype: object, shape: object) -> int:
     """Values of a tensor. Raises Refusal for a datatype or a shape that is none."""
-    if datatype != BYTES and datatype not in NUMBERS:
+    if not isinstance(datatype, str) or (datatype != BYTES and datatype not in NUMBERS):
         raise bad(f"input {name!r}: datatype {datatype!r:.40}; send one of {', '.join([*NUMBERS, BYTES])}")
     if not isinstance(shape, Sequence) or isinstance(shape, str) or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise bad(f"input {name!r}: shape {shape!r:.60}; send [n] or [n, 1], n being the rows")
     if any(type(size) is not int or not 0 <= size <= LARGEST_DIMENSION for size in shape):
-        raise bad(f"input {name!r}: shape {shape!r:.60}; a dimension is a whole number from 0")
+        raise bad(f"input {name!r}: shape {shape!r:.60}; a dimension is a whole number from 0 to {LARGEST_DIMENSION}")
     return math.prod(shape)
 
 
@@ -75,10 +75,10 @@ def from_values(name: str, datatype: str, shape: Sequence[int], data: Sequence[A
     if len(flat) != size:
         raise bad(f"input {name!r}: {len(flat)} values; shape {list(shape)} has {size}")
     allowed, called = _ALLOWED[datatype[:2]]
-    for position, value in enumerate(flat):
-        if type(value) not in allowed:
-            more = "" if value is not None else "; a null is NaN in FP32 or FP64"
-            raise bad(f"input {name!r}: value {position} is {value!r:.60}; {datatype} takes {called}{more}")
+    if not allowed.issuperset(map(type, flat)):
+        position, odd = next((at, value) for at, value in enumerate(flat) if type(value) not in allowed)
+        more = "" if odd is not None else "; a null is NaN in FP32 or FP64"
+        raise bad(f"input {name!r}: value {position} is {odd!r:.60}; {datatype} takes {called}{more}")
     if datatype == BYTES:
         return Tensor(name=name, datatype=datatype, shape=tuple(shape), values=_objects([one or "" for one in flat]))
     kind = NUMBERS[datatype]

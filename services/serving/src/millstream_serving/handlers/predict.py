@@ -123,8 +123,10 @@ class Predictor:
         that is enough for it too. `pinned`: the challenger does not answer, in its canary either.
         """
         began = self._stopwatch()
-        fields = questions[0].event.keys() | features.keys()
-        if standing.other is not None and not fields >= {column.name for column in standing.other.manifest.inputs}:
+        here = {"input": questions[0].event.keys(), "feature": features.keys()}
+        if standing.other is not None and any(
+            one.name not in here[one.source] for one in standing.other.manifest.inputs
+        ):
             standing = replace(standing, other=None)
         reading = Reading({}, features, len(questions))
         stale: list[dict[str, float]] = [{} for _ in questions]
