@@ -379,3 +379,14 @@ async def test_a_body_is_counted_and_timed_as_it_comes(
     monkeypatch.setattr(inference, "REQUEST_SECONDS", 0.01)
     late = await http.post(INFER, content=trickle())
     assert (late.status_code, late.json().keys()) == (408, {"error"})
+
+
+async def test_what_is_not_there_is_said_in_the_protocols_words(http: httpx.AsyncClient) -> None:
+    missing = await http.post("/v2/repository/index", json={})
+    assert (missing.status_code, missing.json()) == (
+        404,
+        {"error": "nothing is at /v2/repository/index; /docs shows what there is"},
+    )
+    wrong = await http.get(INFER)
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json() == {"error": f"{INFER} does not take GET, but POST"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from millstream.contracts.json_text import read_json
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
@@ -25,6 +26,8 @@ REQUEST_SECONDS = 30.0
 
 MOST_HELD = 256 * 1024 * 1024
 """Bytes of all bodies under way: sixteen of the largest, so that a flood is told "later" instead of filling the memory."""
+
+ANY_METHOD = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 
 HEADER = "inference-header-content-length"
 OCTETS = "application/octet-stream"
@@ -129,6 +132,8 @@ class InferenceDoorway:
         self._get(f"{versioned}/ready", self.model_version_ready, "Can this version answer?", ready)
         self._post(f"{one}/infer", self.infer, "Ask with the features given")
         self._post(f"{versioned}/infer", self.infer_version, "Ask this version with the features given")
+        # Last: what nothing above takes is refused in the protocol's words too, not in those of our other doors.
+        self.router.add_api_route("/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
 
     def _get(
         self, path: str, door: Callable[..., Any], summary: str, responses: dict[int | str, Any] | None = None
@@ -137,6 +142,16 @@ class InferenceDoorway:
 
     def _post(self, path: str, door: Callable[..., Any], summary: str) -> None:
         self.router.add_api_route(path, door, methods=["POST"], summary=summary, **_INFER_DOCS)
+
+    async def nothing(self, request: Request) -> Response:
+        """No door, or one that takes another method."""
+        path = request.url.path
+        doors = [one for one in self.router.routes[:-1] if isinstance(one, APIRoute) and one.path_regex.match(path)]
+        allowed = ", ".join(sorted({method for one in doors for method in one.methods}))
+        if allowed:
+            message = f"{path[:100]} does not take {request.method[:20]}, but {allowed}"
+            return http.answer(405, {"error": message}, {"allow": allowed})
+        return _error(404, f"nothing is at {path[:100]}; /docs shows what there is")
 
     async def server(self) -> Response:
         """Name, version, extensions."""
