@@ -45,6 +45,10 @@ spark: $(READY) ## the windows computed by PySpark in local mode, as the local e
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/spark.txt
 	@$(BIN)/pytest libs/tiles/tests/test_ibis_plan.py libs/tiles/tests/test_ibis_filter.py
 
+torch: $(READY) ## the estimators of PyTorch (installs PyTorch: 4 GB on Linux, since its wheel brings CUDA; no GPU is needed)
+	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r locks/torch.txt
+	@$(BIN)/pytest services/trainer/tests/test_trainer_torch.py
+
 check: lint types ## lint, types, layers
 
 lint: $(READY) ## ruff, formatting, import layers
@@ -61,6 +65,9 @@ bench-features: $(READY) ## what the features cost: bench/out/features.json (hal
 bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json (ONLY=replicas for one part)
 	@$(BIN)/python bench/loop $(if $(ONLY),--only $(ONLY))
 
+bench-ingest: $(READY) ## what ingest takes on one core, beside two peers: bench/out/ingest.json (wants wrk; ONLY=single for one part)
+	@$(BIN)/python bench/ingest $(if $(ONLY),--only $(ONLY))
+
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -73,4 +80,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit prove spark check lint types bench-features bench-loop fix generate locks clean
+.PHONY: help setup demo up down test test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest fix generate locks clean

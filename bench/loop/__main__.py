@@ -21,7 +21,7 @@ from rich.console import Console
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "loop.json"
-PARTS = ("aa", "planted", "drift", "flights", "streams", "replicas")
+PARTS = ("aa", "planted", "drift", "contents", "lag", "flights", "streams", "replicas")
 LIBRARIES = ("aiokafka", "httpx", "lightgbm", "msgspec", "numpy", "onnxruntime", "scikit-learn")
 console = Console(stderr=True)
 
@@ -41,7 +41,7 @@ def measured(part: str) -> dict[str, Any]:
 
 def figures(part: str, found: dict[str, Any]) -> dict[str, Any]:
     """A part's numbers under their names in the file."""
-    if part in ("drift", "replicas"):
+    if part in ("drift", "lag", "replicas"):
         return found
     if part == "planted":
         runs = found["runs"]

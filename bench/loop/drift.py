@@ -12,16 +12,25 @@ import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Cause, PredictionServed, WindowKind
-from millstream.contracts.package import ColumnReference, InputColumn, Lineage, Manifest, Reference
+from millstream.contracts.events import PredictionServed, WindowKind
+from millstream.contracts.package import InputColumn, Manifest, Reference
 from millstream.contracts.times import SECOND, from_rfc3339, to_datetime
 from millstream.contracts.topics import PREDICTIONS
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Batch
 from millstream.runtime.health import Health
+from millstream.testing import models
 from millstream_drift.adapters.kafka_events import KafkaEvents
-from millstream_drift.adapters.memory import MemoryLog, MemoryModels, MemoryReports, MemorySnapshots, MemorySpeaker
+from millstream_drift.adapters.memory import (
+    MemoryComparisons,
+    MemoryLog,
+    MemoryModels,
+    MemoryReports,
+    MemorySnapshots,
+    MemorySpeaker,
+)
 from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import Baseline, baseline_of
 from millstream_drift.domain.judge import judge
@@ -64,7 +73,7 @@ def run(predictions: int = 100_000, runs: int = 3) -> dict[str, float]:
 def _stage_one(rows: int = 5_000, windows: int = 40) -> float:
     """Windows of 20 columns compared with their reference, rows a second of CPU time."""
     baseline, rules, memory = _baseline(), rules_of(_loop()), Memory()
-    found = [(one.output, one.producer, *baseline.row(one.inputs, one.features)) for one in _answers(rows)]
+    found = [(one.output, one.producer, *baseline.row(one.inputs, one.features)) for one in answers(rows)]
     window = Window("1", WindowKind.INPUTS, 0, rows=found, start=START, end=START)
     began = time.process_time()
     for _ in range(windows):
@@ -74,16 +83,17 @@ def _stage_one(rows: int = 5_000, windows: int = 40) -> float:
 
 async def _path(predictions: int, labels: bool) -> float:
     """Records in Kafka's form through reader, fold, windows and verdicts; predictions a second of CPU time."""
-    said = _answers(predictions)
+    said = answers(predictions)
     records = {PREDICTIONS.name: [_record(n, one) for n, one in enumerate(said)]}
     records[LABELS] = [_label(n, one) for n, one in enumerate(said)] if labels else []
-    models = MemoryModels()
-    models.known[LOOP, "1"] = _baseline()
+    known = MemoryModels()
+    known.known[LOOP, "1"] = _baseline()
     metrics, loop = DriftMetrics(CollectorRegistry()), _loop()
     reader = KafkaEvents(
         loops={LOOP: loop},
         streams={LABELS: _stream()},
-        models=models,
+        codecs={LABELS: JSON},
+        models=known,
         metrics=metrics,
         clock=time.monotonic,
         patience=60.0,
@@ -92,10 +102,11 @@ async def _path(predictions: int, labels: bool) -> float:
     judging = Judging(
         rules={LOOP: rules_of(loop)},
         reader=reader,
-        models=models,
+        models=known,
         snapshots=MemorySnapshots(),
         speaker=speaker,
         reports=MemoryReports(),
+        comparisons=MemoryComparisons(),
         health=Health(60),
         metrics=metrics,
     )
@@ -129,7 +140,7 @@ def _label(offset: int, event: PredictionServed) -> Heard:
     return Heard(LABELS, 0, offset, msgspec.json.encode(told), envelope.headers())
 
 
-def _answers(count: int) -> list[PredictionServed]:
+def answers(count: int) -> list[PredictionServed]:
     """One question a second, as training had them: twenty columns with some nulls."""
     rng = np.random.default_rng(7)
     numbers, nulls = rng.random((count, NUMBERS)), rng.random((count, NUMBERS)) < 0.05
@@ -157,65 +168,20 @@ def _answers(count: int) -> list[PredictionServed]:
 
 
 def _baseline() -> Baseline:
+    return baseline_of(*model())
+
+
+def model() -> tuple[Manifest, Reference]:
+    """What the package of the bench's model says."""
     deciles = [n / 10 for n in range(1, 10)]
-    numbers = [
-        ColumnReference(
-            name=f"view__n{c}", type="number", importance=0.05, missing=0.05, edges=deciles, shares=[0.1] * 10
-        )
-        for c in range(NUMBERS)
+    numbers = [models.number(f"view__n{c}", deciles, importance=0.05, missing=0.05) for c in range(NUMBERS)]
+    categories = [models.category(f"category_{c}", CARRIERS, importance=0.05) for c in range(CATEGORIES)]
+    inputs = [
+        *(InputColumn(name=one.name, source="feature", type="number") for one in numbers),
+        *(InputColumn(name=one.name, source="input", type="category") for one in categories),
     ]
-    categories = [
-        ColumnReference(
-            name=f"category_{c}",
-            type="category",
-            importance=0.05,
-            missing=0.0,
-            categories=CARRIERS,
-            shares=[0.1] * 10 + [0.0],
-        )
-        for c in range(CATEGORIES)
-    ]
-    answer = ColumnReference(
-        name="probability", type="number", importance=0.0, missing=0.0, edges=deciles, shares=[0.1] * 10
-    )
-    lineage = Lineage(
-        cause=Cause.FIRST_MODEL,
-        request="",
-        at=to_datetime(START),
-        positions={},
-        train_rows=20_000,
-        holdout_rows=5_000,
-        content_sha256="",
-        code_version="",
-        libraries={},
-    )
-    manifest = Manifest(
-        format=1,
-        loop=LOOP,
-        version="1",
-        run="run-1",
-        task="binary",
-        inputs=[
-            *(InputColumn(name=one.name, source="feature", type="number") for one in numbers),
-            *(InputColumn(name=one.name, source="input", type="category") for one in categories),
-        ],
-        output="probability",
-        feature_service="bench_v1",
-        views={},
-        label="delay >= 20",
-        metrics={},
-        lineage=lineage,
-        files={},
-    )
-    reference = Reference(
-        columns=numbers + categories,
-        prediction=answer,
-        holdout_loss=1.0,
-        holdout_loss_std=1.0,
-        holdout_rows=5_000,
-        sample={},
-    )
-    return baseline_of(manifest, reference)
+    answer = models.number("probability", deciles, importance=0.0)
+    return models.manifest(LOOP, inputs, at=START), models.reference([*numbers, *categories], answer)
 
 
 def _loop() -> Loop:

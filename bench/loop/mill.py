@@ -17,13 +17,14 @@ from aiokafka import AIOKafkaProducer
 from graphs import trees
 
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Cause, ModelRef, ModelState, Step
-from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn, Lineage, Manifest
+from millstream.contracts.events import ModelRef, ModelState, Step
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, InputColumn
 from millstream.contracts.times import now, to_datetime
 from millstream.contracts.topics import MODELS
 from millstream.project import load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.topic_admin import ensure_topics
+from millstream.testing import models
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 from millstream.testing.process import ManagedProcess
@@ -57,7 +58,15 @@ class Mill:
     def package(self, version: str, fault: str = "") -> ModelRef:
         """A model of this version; each has trees of its own."""
         graph = trees([column.name for column in self.inputs], int(version), fault)
-        manifest = _manifest(version, self.inputs, self.views, hashlib.sha256(graph).hexdigest())
+        manifest = models.manifest(
+            LOOP,
+            self.inputs,
+            version=version,
+            at=now(),
+            feature_service=SERVICE,
+            views=self.views,
+            files={MODEL_FILE: hashlib.sha256(graph).hexdigest()},
+        )
         files = {MODEL_FILE: graph, MANIFEST_FILE: msgspec.json.encode(manifest)}
         uri, sha256 = self.packages.save(f"{LOOP}/{version}", files)
         return ModelRef(version=version, run=manifest.run, uri=uri, sha256=sha256, at=to_datetime(now()))
@@ -152,32 +161,3 @@ def _replica(root: Path, number: int, kafka: str, valkey: str, packages: Path) -
         ready_within=READY_WITHIN,
     )
     return url, process
-
-
-def _manifest(version: str, inputs: list[InputColumn], views: dict[str, str], graph: str) -> Manifest:
-    lineage = Lineage(
-        cause=Cause.MANUAL,
-        request="",
-        at=to_datetime(now()),
-        positions={},
-        train_rows=2_000,
-        holdout_rows=0,
-        content_sha256="",
-        code_version="",
-        libraries={},
-    )
-    return Manifest(
-        format=1,
-        loop=LOOP,
-        version=version,
-        run=f"run-{version}",
-        task="binary",
-        inputs=inputs,
-        output="probability",
-        feature_service=SERVICE,
-        views=views,
-        label="arr_delay >= 15",
-        metrics={},
-        lineage=lineage,
-        files={MODEL_FILE: graph},
-    )

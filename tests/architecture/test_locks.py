@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 SERVICES = {"ingest", "features", "trainer", "serving", "drift"}
 ELSEWHERE = {
-    "ingest": {"feast", "evidently", "mlflow", "lightgbm", "kubernetes", "onnxruntime", "polars", "deltalake", "redis"},
+    "ingest": {"feast", "evidently", "mlflow", "lightgbm", "kubernetes", "onnxruntime", "polars", "deltalake"},
     "features": {"evidently", "mlflow", "lightgbm", "kubernetes"},
     "serving": {"evidently", "mlflow", "lightgbm", "kubernetes"},
     "drift": {"feast", "mlflow", "lightgbm", "kubernetes"},

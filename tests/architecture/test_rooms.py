@@ -19,6 +19,7 @@ ROOMS = {
         "adapters",
         "api",
         "handlers",
+        "api",
     ),  # a folder where there are several nouns
 }
 SOURCES = sorted(

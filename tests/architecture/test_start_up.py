@@ -24,6 +24,9 @@ HEAVY = (
     "polars",
     "pyarrow",
     "sklearn",
+    "fastavro",
+    "grpc",
+    "httpx",
 )
 
 LOOK = """

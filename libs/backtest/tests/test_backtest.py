@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -70,7 +72,7 @@ def write(folder: Path, name: str, **retrain: object) -> Path:
     yaml = YAML()
     loop = yaml.load(FLIGHTS / "loops" / f"{LOOP}.yaml")
     loop["model"]["params"] = {"num_leaves": 4, "min_data_in_leaf": 20, "learning_rate": 0.3, "rounds": 20}
-    loop["train"] |= {"holdout": "2d", "history": "6d", "schedule": "2d", "first_after": {"rows": 700}}
+    loop["train"] |= {"refit": True, "holdout": "2d", "history": "6d", "schedule": "2d", "first_after": {"rows": 700}}
     loop["drift"]["window"] = 300
     loop["retrain"] |= {"cooldown": "1d", "budget": "9 per 30d", **retrain}
     loop["gate"]["tolerance"] = 0.02
@@ -159,6 +161,25 @@ def test_policies_that_make_the_same_run_share_it_and_decide_alike(
     assert not list(folder.glob("packages-*")), "packages are of one backtest"
 
 
+def test_warm_starts_are_replayed_and_shared(project: Project, folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path, "warm")
+    yaml = YAML()
+    loop = yaml.load(file)
+    loop["model"]["params"] |= {"warm_start": True, "warm_rounds": 5}
+    yaml.dump(loop, file)
+    policies = read_policies(project, LOOP, [file])[-1:]
+
+    [first] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+    [again] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+
+    said = json.dumps(first.timeline)
+    assert "from scratch, not a warm start: there is no champion yet" in said
+    assert "warm start: 5 rounds on top of the 20 of version 1" in said
+    assert again.runs_found == again.retrains == first.retrains > 2
+    assert again.loss == first.loss
+    assert [row["id"] for row in again.timeline] == [row["id"] for row in first.timeline]
+
+
 def test_from_a_day_on_it_begins_without_a_model(project: Project, folder: Path) -> None:
     wanted = Wanted(tick=HOUR, since=BEGAN + 5 * DAY, until=BEGAN + 7 * DAY)
 
@@ -208,7 +229,7 @@ def test_a_policy_is_checked_as_the_project_is(project: Project, tmp_path: Path)
     with pytest.raises(BacktestFailed, match=r"none\.yaml: not there"):
         read_policies(project, LOOP, [tmp_path / "none.yaml"])
     wrong = write(tmp_path, "wrong", cooldown="soon")
-    with pytest.raises(BadProject, match=r"wrong\.yaml:\d+: retrain\.cooldown: 'soon' is no duration"):
+    with pytest.raises(BadProject, match=rf"^{re.escape(str(wrong))}:\d+: retrain\.cooldown: 'soon' is no"):
         read_policies(project, LOOP, [wrong])
     other = tmp_path / "other.yaml"
     other.write_text(write(tmp_path, "alike").read_text().replace(f"loop: {LOOP}", "loop: another"))

@@ -201,6 +201,7 @@ class Journal:
         share = other.pop("share", 0.0)
         reason = other.pop("reason", "as the rollout has it")
         by = other.pop("by", "")
+        numbers = other.pop("numbers", {})
         old = other.pop("champion", "1")
         moved = self.note(
             RolloutMoved(
@@ -216,6 +217,7 @@ class Journal:
                 at=day(at),
                 model=ref(version),
                 by=by,
+                numbers=numbers,
             ),
             cause,
         )

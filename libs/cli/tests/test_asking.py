@@ -16,8 +16,8 @@ from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Cause, Decision, Event, ModelState, RetrainDecided, RolloutMoved, Step
-from millstream.contracts.topics import RETRAIN, TOPICS, TRAINING
+from millstream.contracts.events import Cause, Decision, Event, Finding, ModelState, RetrainDecided, RolloutMoved, Step
+from millstream.contracts.topics import RETRAIN, TOPICS, TRAINING, VERDICTS
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import EmbeddedKafka
 from millstream_cli.asking import Answer, Office, ask, me, office_of
@@ -242,6 +242,18 @@ async def test_the_journal_is_read_whole_from_kafka_and_from_a_file_alike(bootst
     assert [one for one in read if one.id in mine] == journal.told
     write_file(tmp_path / "journal.jsonl", journal.told)
     assert read_file(tmp_path / "journal.jsonl") == journal.told
+
+
+async def test_a_journal_of_several_topics_is_in_the_order_in_which_it_was_said(bootstrap: str) -> None:
+    journal = Journal()
+    verdict = journal.window(8, Finding.DETECTED, 0.4, "7")
+    journal.decided(8, verdict, Decision.PENDING, run="run7")
+    word = journal.approved("run7")
+    journal.decided(8, word, Decision.ACCEPTED, run="run7")
+    for topic, one in zip((VERDICTS, TRAINING, RETRAIN, TRAINING), journal.told, strict=True):
+        await publish(bootstrap, topic.name, [(one.event, one.caused_by)])
+    mine = {one.id for one in journal.told}
+    assert [one for one in await read_journal(bootstrap) if one.id in mine] == journal.told
 
 
 @pytest.mark.parametrize(

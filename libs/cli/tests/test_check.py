@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from millstream.project import load_project
 from millstream_cli.check import check
@@ -45,9 +46,30 @@ def test_a_program_reads_json(flights: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out) == {
         "ok": True,
         "problems": [],
+        "notes": [],
         "streams": ["flights-departed", "flights-landed", "flights-scheduled"],
         "loops": ["flight-delay"],
     }
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_loop_that_wants_pytorch_is_told_what_to_install(
+    flights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    file = flights / "loops" / "flight-delay.yaml"
+    loop = YAML().load(file)
+    loop["model"] = {"estimator": "torch", "task": "binary", "params": {"hidden": [32]}}
+    YAML().dump(loop, file)
+    monkeypatch.setattr("millstream_cli.check.find_spec", lambda name: object() if here or name != "torch" else None)
+    assert check(flights) == 0
+    _, *said = capsys.readouterr().out.splitlines()
+    note = (
+        "loops/flight-delay.yaml: model: PyTorch is asked for, which needs torch beside the trainer, not installed here; "
+        "pip install 'millstream-trainer[torch]'"
+    )
+    assert said == ([] if here else [f"! {note}"])
+    check(flights, as_json=True)
+    assert json.loads(capsys.readouterr().out)["notes"] == ([] if here else [note])
 
 
 def test_a_feature_service_that_is_not_there_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +82,35 @@ def test_a_feature_service_that_is_not_there_is_told(flights: Path, capsys: pyte
         f"loops/flight-delay.yaml:{line}: predict.features: no FeatureService 'delay_v0' in features/; found: delay_v1"
     )
     assert count == f"✗ {flights}: 1 problem"
+
+
+def test_an_estimator_without_a_module_is_told_with_where_it_was_looked_for(
+    flights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(flights, "loops/flight-delay.yaml", "estimator: lightgbm", "estimator: mymodels:build")
+    text = (flights / "loops" / "flight-delay.yaml").read_text()
+    line = text.splitlines().index("  estimator: mymodels:build") + 1
+    assert check(flights) == 2
+    where = f"loops/flight-delay.yaml:{line}: model.estimator"
+    missing = f"no module 'mymodels': no mymodels.py in {flights}, and nothing of that name is installed here"
+    assert capsys.readouterr().out.splitlines()[0] == f"{where}: {missing}; write mymodels.py there, or install it"
+    (flights / "mymodel.py").write_text("raise SystemExit('nobody runs this to look for it')\n")
+    assert check(flights) == 2
+    assert "or install it; did you mean 'mymodel'?" in capsys.readouterr().out
+    (flights / "mymodel.py").rename(flights / "mymodels.py")
+    assert check(flights) == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [("models.trees:build", 0), ("models.forest:build", 2), ("sklearn.dummy:build", 0), ("__main__:build", 2)],
+)
+def test_a_module_in_a_package_is_looked_for_without_running_the_package(flights: Path, entry: str, code: int) -> None:
+    (flights / "models").mkdir()
+    (flights / "models" / "__init__.py").write_text("raise SystemExit('nobody runs this to look for it')\n")
+    (flights / "models" / "trees.py").touch()
+    replace(flights, "loops/flight-delay.yaml", "estimator: lightgbm", f"estimator: {entry}")
+    assert check(flights) == code
 
 
 def test_a_feature_over_a_field_that_no_event_has_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import random
-from io import StringIO
+from dataclasses import replace
 
+import msgspec
 import pytest
-from rich.console import Console
 
 from millstream.contracts.events import (
-    BrokenField,
     Cause,
     Decision,
+    Event,
     Finding,
+    ModelState,
     Outcome,
     RolloutAction,
+    RolloutMoved,
     Step,
     TrialFinding,
     WindowKind,
 )
 from millstream_cli import incident_view
 from millstream_cli.effects import before_and_after
-from millstream_cli.errors import CommandFailed
 from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import Loop, loop_of
 from millstream_cli.telling import outcome_of, timeline, title_of
-from millstream_cli.why import loop_named, pick
+from millstream_cli.why import pick
 
 from .made_events import LOOP, Journal, day, drifted, first_model, on_trial, promoted
 
@@ -59,7 +60,7 @@ def test_drift_that_a_challenger_cured_is_one_story_from_the_suspicion_to_the_cu
     assert "version 2 trained on 45,123 rows in 2.5 s up to 2013-06-11 00:00, passed the gate" in told
     assert "version 2: shadow → canary 10%" in told
     assert "version 2: canary → champion: better by 0.025" in told
-    assert "1,500 pairs, loss -0.02500 (-0.04500 to -0.00500) beside 0.5000" in told
+    assert "version 2 on trial against version 1: better after 1,500 pairs: below zero" in told
 
 
 def test_every_line_names_the_event_that_led_to_it() -> None:
@@ -126,9 +127,27 @@ def test_a_challenger_still_on_trial() -> None:
     journal = Journal()
     on_trial(journal)
     journal.judged(11, 0, 0.0)
+    journal.judged(12, 90, 0.0, reason="300 pairs are needed")
     loop, incident = last(journal)
     assert incident.fate is Fate.ON_TRIAL
-    assert any("200 questions, no label yet" in one.text for one in timeline(loop, incident))
+    assert [one.text for one in timeline(loop, incident) if one.what == "trial"] == [
+        "version 2 on trial against version 1: undecided after 200 questions, no label yet",
+        "version 2 on trial against version 1: undecided after 90 pairs: 300 pairs are needed",
+    ]
+
+
+def test_what_a_line_above_says_already_is_not_said_again() -> None:
+    journal = Journal()
+    first_model(journal)
+    verdict = journal.window(10, Finding.DETECTED, 0.31, reason="effect 0.310 in 2 of 3 windows")
+    decided = journal.decided(10, verdict, Decision.ACCEPTED, run="run2")
+    finished = journal.trained(10, "2", Outcome.ON_TRIAL, cause=decided)
+    reason = "log loss 0.4800, the champion has 0.5100"
+    journal.moved(10, Step.REGISTERED, Step.SHADOW, cause=finished, reason=reason)
+    told = "\n".join(words(journal))
+    assert "decision: accepted (drift, run run2)\n" in told
+    assert "rollout: version 2: registered → shadow\n" in told
+    assert (told.count("effect 0.310"), told.count(reason)) == (1, 1)
 
 
 def test_a_champion_that_disappointed_on_watch_is_rolled_back() -> None:
@@ -139,7 +158,7 @@ def test_a_champion_that_disappointed_on_watch_is_rolled_back() -> None:
     loop, incident = last(journal)
     assert incident.fate is Fate.ROLLED_BACK
     told = words(journal)
-    assert any("version 2 on watch against 1: worse" in one for one in told)
+    assert any("version 2 on watch against version 1: worse" in one for one in told)
     assert "rollout: version 2: champion → rolled back: worse on watch" in told
     assert [ref.version for _, ref in loop.champions] == ["1", "2", "1"]
 
@@ -166,6 +185,37 @@ def test_a_watch_that_ended_well_is_the_end_of_the_story() -> None:
     promoted(journal)
     journal.moved(17, Step.CHAMPION, Step.CHAMPION, cause="labels-17", reason="watched until 2013-06-18")
     assert "rollout: version 2 stays: watched until 2013-06-18" in words(journal)
+
+
+def test_a_promotion_that_waits_for_replicas_and_its_end_are_told() -> None:
+    journal = Journal()
+    promotion = promoted(journal)
+    journal.told = [
+        replace(told, event=_waiting(told.event)) if told.id == promotion else told for told in journal.told
+    ]
+    reason = "1 of 2 replicas obey it, the rollout goes on; not within 60 s: serving-1 (at revision 3)"
+    journal.moved(15, Step.CHAMPION, Step.CHAMPION, cause=promotion, reason=reason, numbers={"replicas": 2, "obey": 1})
+    told = words(journal)
+    assert "rollout: version 2: canary → champion, promoting: better by 0.025" in told
+    assert f"rollout: version 2 is promoted: {reason}" in told
+    assert last(journal)[1].runs[-1].fate is Fate.PROMOTED
+
+
+def _waiting(event: Event) -> Event:
+    assert isinstance(event, RolloutMoved)
+    led_to = ModelState(
+        id="s",
+        loop=LOOP,
+        revision=event.revision,
+        step=Step.CHAMPION,
+        champion=event.model,
+        challenger=None,
+        previous=None,
+        reason=event.reason,
+        at=event.at,
+        promoting=event.revision,
+    )
+    return msgspec.structs.replace(event, led_to=led_to)
 
 
 def test_a_wish_that_was_declined_is_a_story_of_its_own() -> None:
@@ -330,43 +380,12 @@ def test_the_order_in_which_topics_are_read_tells_no_other_story() -> None:
         assert last(journal)[1].number == 2
 
 
-def test_an_incident_is_named_by_number_by_run_or_by_the_id_of_an_event() -> None:
-    journal = Journal()
-    promoted(journal)
-    loop = loop_of(journal.told, LOOP)
-    assert pick(loop, "1").id == "labels-0"
-    assert pick(loop, "2") is pick(loop, "run2") is pick(loop, "inputs-1-10") is pick(loop, "moved-2")
-    for wrong, said in (("9", "a number from 1 to 2"), ("run", "there is none"), ("labels-9", "--list")):
-        with pytest.raises(CommandFailed, match=said):
-            pick(loop, wrong)
-    with pytest.raises(CommandFailed, match="there is: flight-delay"):
-        loop_named(journal.told, "flights")
-    with pytest.raises(CommandFailed, match="no loop has said anything yet"):
-        loop_named([], "flights")
-
-
-def test_the_terminal_shows_windows_columns_trial_and_timeline() -> None:
-    journal = Journal()
-    promoted(journal)
-    screen = StringIO()
-    incident_view.show(*last(journal), Console(file=screen, width=140))
-    text = screen.getvalue()
-    for said in ("effect per window, inputs", "██", "0.310", "detected", "distance", "●", "1,500", "outcome"):
-        assert said in text, said
-    screen = StringIO()
-    incident_view.show_list(loop_of(journal.told, LOOP), Console(file=screen, width=140))
-    assert "drift in the inputs of version 1" in screen.getvalue()
-    assert "first model" in screen.getvalue()
-
-
-def test_what_producers_and_people_write_is_no_markup() -> None:
+def test_what_happened_at_one_moment_is_told_as_it_was_said() -> None:
     journal = Journal()
     first_model(journal)
-    bad = BrokenField(column="[red]x", stream="s", field="f", producer="[/]", detail="[bold]")
-    window = journal.window(8, Finding.BROKEN_DATA, 0.9, broken=[bad], reason="[red]boo[/blue]")
-    journal.decided(8, window, Decision.DECLINED, reason="[link=x]why[/]")
-    screen = StringIO()
-    incident_view.show(*last(journal), Console(file=screen, width=140))
-    incident_view.show_list(loop_of(journal.told, LOOP), Console(file=screen, width=140))
-    assert "[red]boo[/blue]" in screen.getvalue()
-    assert "[link=x]why[/]" in screen.getvalue()
+    journal.decided(10, drifted(journal), Decision.PENDING, run="run2", expires=day(12))
+    word = journal.approved("run2")
+    decided = journal.decided(10, word, Decision.ACCEPTED, run="run2")
+    journal.trained(10, "2", Outcome.PROMOTED, cause=decided)
+    told = [one.text.partition(" ")[0] for one in timeline(*last(journal)) if one.at == day(10)]
+    assert told == ["detected", "pending", "Grace", "accepted", "version", "promoted"]

@@ -108,6 +108,27 @@ def test_an_approval_that_expired_is_waited_for_no_more() -> None:
     assert report(journal).needs == []
 
 
+def test_a_loop_whose_first_model_nobody_approved_needs_a_person() -> None:
+    journal = Journal()
+    asked = journal.labels(0)
+    assert report(journal).needs == [], "nothing was asked yet"
+    journal.decided(0, asked, Decision.PENDING, Cause.FIRST_MODEL, run="run1", expires=day(2))
+    [need] = report(journal).needs
+    assert need.endswith("millstream approve flight-delay run1")
+    journal.decided(
+        *(2, "expired run1", Decision.EXPIRED, Cause.FIRST_MODEL), run="run1", reason="nobody approved run run1"
+    )
+    assert report(journal).needs == [
+        "no model answers: nobody approved run run1; ask for one: millstream retrain flight-delay --reason …"
+    ]
+    wish = journal.retrain("wish-1")
+    journal.decided(3, wish, Decision.ACCEPTED, Cause.MANUAL, run="run2")
+    assert report(journal).needs == [], "one is on its way"
+    journal.trained(3, "2", Outcome.FAILED)
+    [need] = report(journal).needs
+    assert need.startswith("no model answers: run run2 failed: ")
+
+
 @pytest.mark.parametrize(("numbers", "open_"), [({}, True), ({"breaker": 5.0}, False)])
 def test_an_open_circuit_breaker_needs_a_person(numbers: dict[str, float], open_: bool) -> None:
     journal = Journal()

@@ -44,6 +44,18 @@ def test_up_names_the_port_that_is_taken_before_anything_starts(tmp_path: Path) 
     assert not (tmp_path / "up" / "servers" / "kafka").exists()
 
 
+def test_down_where_nothing_runs_says_so_and_is_no_failure(tmp_path: Path) -> None:
+    done = millstream("down", "--data", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"nothing runs in {tmp_path / 'up'}\n", "")
+
+
+@pytest.mark.parametrize("command", [("retrain", "tides"), ("freeze", "tides"), ("approve", "tides", "9a91")])
+def test_a_reason_without_a_word_is_asked_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = millstream(*command, "--reason", " ", "--data", tmp_path)
+    assert done.returncode == 2
+    assert 'write a reason in words, like --reason "the new runway"' in " ".join(done.stderr.replace("│", "").split())
+
+
 def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a folder")
     done = millstream("demo", "-p", FLIGHTS, "--data", tmp_path / "data", "--out", tmp_path)

@@ -7,10 +7,12 @@ from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 
-from millstream.contracts.events import BrokenField, Decision, Finding
+from millstream.contracts.events import BrokenField, Decision, Finding, GateCheck, TrainingFinished
 from millstream_cli import incident_page, report_page
 from millstream_cli.charts import Point, bar, bars, between, line, span
+from millstream_cli.journal import Told
 from millstream_cli.loop_events import loop_of
 from millstream_cli.loop_report import report_of
 from millstream_cli.page import clean, el, html
@@ -88,6 +90,33 @@ def test_an_incident_s_page_is_valid_and_carries_its_numbers() -> None:
     assert page.tags.count("circle") == 2, "one a look"
 
 
+def test_a_page_draws_trial_and_watch_as_two_lines_with_the_promotion_between_them() -> None:
+    journal = story()
+    journal.judged(15.5, 150, -0.01, watch=True)
+    journal.judged(16, 200, -0.015, watch=True)
+    loop = loop_of(journal.told, LOOP)
+    page = checked(incident_page.page_of(loop, pick(loop, None)))
+    assert (page.tags.count("polyline"), page.tags.count("circle")) == (2, 4)
+    assert "promoted 2013-06-16" in page.text
+    assert "on trial: better after 1,500 pairs" in page.text
+    assert "on watch: undecided after 200 pairs" in page.text
+
+
+def test_the_gate_is_told_in_one_form() -> None:
+    journal = story()
+    size = GateCheck(
+        name="package_size", passed=True, champion=None, challenger=867792.0, detail="0.87 MB, at most 67 MB"
+    )
+    for n, one in enumerate(journal.told):
+        if isinstance(one.event, TrainingFinished):
+            journal.told[n] = Told(one.id, one.caused_by, replace(one.event, gate=[*one.event.gate, size]))
+    loop = loop_of(journal.told, LOOP)
+    page = checked(incident_page.page_of(loop, pick(loop, None)))
+    assert "package size" in page.text
+    assert "0.87 MB, at most 67 MB" in page.text
+    assert "867792" not in page.text
+
+
 def test_a_report_s_page_is_valid_and_carries_its_numbers() -> None:
     loop = loop_of(story().told, LOOP)
     page = checked(report_page.page_of(report_of(loop, timedelta(days=30))))
@@ -127,7 +156,7 @@ def test_text_keeps_its_place_between_elements() -> None:
 
 def test_charts_of_nothing_and_of_one_value_are_charts() -> None:
     for points in ([], [Point(label="a", value=0.0)], [Point(label="a", value=-2.0, low=-3.0, high=1.0)] * 3):
-        checked(html("t", bars(points, "b"), line(points, "l", zero=True)))
+        checked(html("t", bars(points, "b"), line([points], "l", zero=True)))
 
 
 def test_bars_and_intervals_of_characters() -> None:

@@ -57,6 +57,16 @@ def test_an_older_trainer_s_loop_is_one_line() -> None:
     assert lines_of({"loop": "new"}) == ["new: no model yet"]
 
 
+def test_a_schedule_that_stream_time_has_passed_is_due() -> None:
+    loop = LOOP | {"next_schedule": "2013-06-16T00:00:00Z"}
+    assert lines_of(loop | {"stream_time": "2013-06-15T23:59:59.5Z"}) == [
+        "flight-delay: champion is version 3; next schedule 2013-06-16T00:00:00Z"
+    ]
+    assert lines_of(loop | {"stream_time": "2013-06-16T00:00:00Z"}) == [
+        "flight-delay: champion is version 3; schedule due since 2013-06-16T00:00:00Z"
+    ]
+
+
 def test_a_loop_says_what_is_under_way_held_behind_and_waits() -> None:
     compared = {"finding": "undecided", "pairs": 1200, "difference": -0.01, "low": -0.02, "high": 0.001}
     loop = LOOP | {
@@ -64,6 +74,7 @@ def test_a_loop_says_what_is_under_way_held_behind_and_waits() -> None:
         "trial": {"version": "4", "step": "canary", "share": 0.1} | compared,
         "watch_until": "2013-06-18T00:00:00Z",
         "watch": {"version": "3", "against": "2", "finding": None, "pairs": 0},
+        "promoting": {"version": "3", "revision": 7, "waits_for": ["serving-1", "serving-2"]},
         "waiting": {"reason": "quiet hours until 06:00", "until": "2013-06-16T06:00:00Z"},
         "frozen": "Ada: Black Friday",
         "pinned": "3",
@@ -77,6 +88,7 @@ def test_a_loop_says_what_is_under_way_held_behind_and_waits() -> None:
     }
     assert lines_of(loop)[1:] == [
         "  trial: version 4, canary 10%, undecided after 1,200 pairs: -0.01000 (-0.02000 to +0.00100)",
+        "  promoting: version 3, waits for serving-1, serving-2",
         "  watch: until 2013-06-18T00:00:00Z beside version 2, no comparison yet",
         "  waiting: quiet hours until 06:00 (until 2013-06-16T06:00:00Z)",
         "  frozen: Ada: Black Friday; go on with: millstream unfreeze flight-delay",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from millstream.contracts.package import (
     read_manifest,
 )
 from millstream.contracts.times import to_datetime
-from millstream.runtime.packages import PackageStore
+from millstream.runtime.packages import DRAFT, PackageStore
 
 GRAPH = b"a graph"
 MANIFEST = Manifest(
@@ -127,3 +129,19 @@ def test_a_package_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_packages_elsewhere_than_in_a_folder_are_refused_at_start() -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         PackageStore("s3://bucket/packages")
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_is_being_written_or_whole_is_not(tmp_path: Path) -> None:
+    store = PackageStore(str(tmp_path))
+    store.save("tides/1-r1-1", {"manifest.json": b"{}"})
+    abandoned, fresh = (tmp_path / "tides" / f"{DRAFT}{name}" for name in ("abandoned", "fresh"))
+    for draft in (abandoned, fresh):
+        draft.mkdir()
+        (draft / "model.onnx").write_bytes(b"half")
+    os.utime(abandoned, (time.time() - 3601,) * 2)
+    os.utime(tmp_path / "tides" / "1-r1-1", (time.time() - 3601,) * 2)
+
+    assert store.sweep(3600) == 1
+    assert sorted(path.name for path in (tmp_path / "tides").iterdir()) == [f"{DRAFT}fresh", "1-r1-1"]
+    assert store.sweep(3600) == 0
+    assert PackageStore(str(tmp_path / "nothing yet")).sweep(0) == 0

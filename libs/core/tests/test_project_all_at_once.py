@@ -198,6 +198,18 @@ def test_a_slip_beside_an_unreadable_required_value_is_told_too(folder: Path) ->
     assert [where(problem)[1] for problem in told(folder, {LOOP: changes})] == ["predict.on", "label.by", "label.value"]
 
 
+def test_settings_that_rest_on_wrong_params_hide_nothing(folder: Path) -> None:
+    changes = [
+        ("on: flights-scheduled", "on: flights-schedule"),
+        ("features: delay_v1", "features: delay_v2"),
+        ("  params: #", "  settings: [{max_bin: 3}, {max_bin: many}]\n  params: #"),
+        ("num_leaves: 31", "num_leave: 31"),
+    ]
+    assert [where(problem)[1] for problem in told(folder, {LOOP: changes})] == [
+        *("predict.on", "predict.features", "model.params.num_leave"),
+    ]
+
+
 def test_a_stream_that_cannot_be_read_is_known_by_its_name(folder: Path) -> None:
     changes = {SCHEDULED: [("time: announced_at", "time: announced")], LOOP: [("on: flights-scheduled", "on: flights")]}
     question, _ = told(folder, changes)

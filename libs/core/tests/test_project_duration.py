@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from millstream.contracts.times import DAY, HOUR, MINUTE, SECOND
 from millstream.project import duration
+from millstream.project.gate import Gate
 from millstream.project.phrases import (
     Budget,
     Confirm,
@@ -17,7 +18,9 @@ from millstream.project.phrases import (
     confirm_from_text,
     percent_from_text,
     percent_to_text,
+    share_from_text,
 )
+from millstream.project.rollout import Rollout
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,16 @@ def test_phrases_are_read_as_they_are_spoken() -> None:
     ]
 
 
+def test_a_share_that_was_a_number_once_is_read_either_way() -> None:
+    assert [share_from_text(text) for text in ("2%", "2.5 %", 0.02, 0, 1)] == [0.02, 0.025, 0.02, 0.0, 1.0]
+    said = {"tolerance": "2%"}
+    assert Rollout.model_validate(said).tolerance == Rollout.model_validate({"tolerance": 0.02}).tolerance == 0.02
+    assert Gate.model_validate(said | {"slice_tolerance": "10%"}).model_dump()["slice_tolerance"] == "10%"
+    for wrong in ("120%", 1.2):
+        with pytest.raises(ValueError, match="less than or equal to 1"):
+            Rollout.model_validate({"tolerance": wrong})
+
+
 @pytest.mark.parametrize(
     ("read", "text", "says"),
     [
@@ -86,6 +99,8 @@ def test_phrases_are_read_as_they_are_spoken() -> None:
         (budget_from_text, "4 per month", "is no duration"),
         (percent_from_text, "0.05", "write it like 5%"),
         (percent_from_text, 0.05, "write it like 5%"),
+        (share_from_text, "0.02", "write it like 2%, or as a number like 0.02"),
+        (share_from_text, True, "write it like 2%"),
     ],
 )
 def test_a_garbled_phrase_is_told_how_to_say_it(read: object, text: object, says: str) -> None:

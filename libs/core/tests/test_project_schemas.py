@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import millstream.project
 from millstream.project.loop import Loop
+from millstream.project.reference import project_pages
 from millstream.project.schemas import project_schemas
 from millstream.project.source import read_source
 
@@ -51,6 +53,17 @@ def test_a_loop_written_back_is_the_loop_that_was_read() -> None:
     assert source is not None
     loop = Loop.model_validate(source.data)
     assert Loop.model_validate(loop.model_dump(mode="json")) == loop
+
+
+@pytest.mark.parametrize("name", ["loop", "stream"])
+def test_a_page_has_every_key_and_its_links_lead_somewhere(name: str) -> None:
+    page, schema = project_pages()[f"{name}.md"], SCHEMAS[f"{name}.schema.json"]
+    keys = {key for part in [schema, *schema.get("$defs", {}).values()] for key in part.get("properties", {})}
+    assert keys == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    headings = {heading.replace(".", "") for heading in re.findall(r"^##+ `([\w.]+)`$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#(\w+)\)", page)) <= headings
+    for path in re.findall(r"\]\(\.\./([^)]+)\)", page):
+        assert (EXAMPLE.parents[1] / path).exists(), path
 
 
 def test_every_knob_says_why() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import Cause, RetrainRequested, decode_event
-from millstream.errors import DeliveryUnknown, RejectEvent
+from millstream.errors import DeliveryUnknown, NotSent, RejectEvent
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.testing.kafka import EmbeddedKafka
@@ -117,6 +117,57 @@ async def test_a_frozen_kafka_makes_the_outcome_unknown_in_time_and_recovers(kaf
     assert values[0] == b"before"
     assert values[-1] == b"after"
     assert values.count(b"during") <= 1, "unknown: there once or not at all"
+
+
+async def test_what_waits_behind_a_frozen_kafka_is_known_not_to_be_sent(kafka: EmbeddedKafka) -> None:
+    """One flight is on its way when Kafka freezes: what would have left with the next one stays, and its caller knows."""
+    topic = await new_topic(kafka.bootstrap)
+    publisher = publisher_of(kafka.bootstrap, timeout=1.0)
+    await publisher.start()
+    await publisher.publish([Outgoing(topic, b"k", b"before", [])])
+
+    kafka.pause()
+    try:
+        flying = asyncio.create_task(publisher.publish([Outgoing(topic, b"k", b"flying", [])]))
+        await asyncio.sleep(0.1)  # it has left; nothing else says so
+        with pytest.raises(NotSent):
+            await publisher.publish([Outgoing(topic, b"k", b"waiting", [])])
+        with pytest.raises(DeliveryUnknown) as unknown:
+            await flying
+        assert not isinstance(unknown.value, NotSent)
+    finally:
+        kafka.resume()
+
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await publisher.publish([Outgoing(topic, b"k", b"after", [])])
+                break
+            except DeliveryUnknown:
+                continue
+    await publisher.stop()
+    values = [r.value for r in await read(kafka.bootstrap, topic, await length(kafka.bootstrap, topic))]
+    assert b"waiting" not in values
+
+
+async def test_many_callers_at_once_share_flights_and_keep_the_order_of_each_key(kafka: EmbeddedKafka) -> None:
+    topic = await new_topic(kafka.bootstrap, partitions=3)
+    publisher = publisher_of(kafka.bootstrap)
+    await publisher.start()
+
+    async def caller(name: int) -> None:
+        for number in range(50):
+            await publisher.publish([Outgoing(topic, b"N%d" % name, b"%d" % number, [])])
+
+    await asyncio.gather(*map(caller, range(20)))
+    large = [Outgoing(topic, b"N%d" % (n % 20), b"%d" % (50 + n // 20) + b" " * 20 * KIB, []) for n in range(400)]
+    await asyncio.gather(*(publisher.publish(large[first : first + 100]) for first in range(0, 400, 100)))
+    await publisher.stop()
+
+    found: dict[bytes, list[int]] = {}
+    for record in await read(kafka.bootstrap, topic, 1400):
+        found.setdefault(record.key, []).append(int(record.value))
+    assert found == {b"N%d" % name: list(range(70)) for name in range(20)}
 
 
 async def test_a_topic_that_is_missing_is_no_silent_success(kafka: EmbeddedKafka) -> None:

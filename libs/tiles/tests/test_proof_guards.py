@@ -76,8 +76,8 @@ GUARDS = [
     "the left edge online",
     "the left edge offline",
     # Half a minute each until the right flights meet.
-    pytest.param("the ids", marks=pytest.mark.prove),
-    pytest.param("the lateness", marks=pytest.mark.prove),
+    pytest.param("the ids", marks=[pytest.mark.prove, pytest.mark.timeout(900)]),
+    pytest.param("the lateness", marks=[pytest.mark.prove, pytest.mark.timeout(900)]),
 ]
 
 

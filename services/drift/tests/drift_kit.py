@@ -12,16 +12,25 @@ import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Cause, Event, LabelsMatured, PredictionServed, QuestionUnanswered, WindowJudged
-from millstream.contracts.package import ColumnReference, InputColumn, Lineage, Manifest, Reference
+from millstream.contracts.events import Event, LabelsMatured, PredictionServed, QuestionUnanswered, WindowJudged
+from millstream.contracts.package import InputColumn, Manifest, Reference
 from millstream.contracts.times import HOUR, from_rfc3339, to_datetime
 from millstream.contracts.topics import PREDICTIONS
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Batch
 from millstream.runtime.health import Health
+from millstream.testing import models
 from millstream_drift.adapters.kafka_events import KafkaEvents
-from millstream_drift.adapters.memory import MemoryLog, MemoryModels, MemoryReports, MemorySnapshots, MemorySpeaker
+from millstream_drift.adapters.memory import (
+    MemoryComparisons,
+    MemoryLog,
+    MemoryModels,
+    MemoryReports,
+    MemorySnapshots,
+    MemorySpeaker,
+)
 from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import Baseline, baseline_of
 from millstream_drift.handlers import Judging
@@ -63,34 +72,15 @@ def loop(gate: dict[str, Any] | None = None, rollout: dict[str, Any] | None = No
 
 def reference(loss: float = 0.56) -> Reference:
     deciles = [float(np.round(x, 3)) for x in np.quantile(np.arange(1000), np.linspace(0.1, 0.9, 9))]
-    return Reference(
-        columns=[
-            ColumnReference(
-                name="distance", type="number", importance=0.3, missing=0.0, edges=deciles, shares=[0.1] * 10
-            ),
-            ColumnReference(
-                name="carrier",
-                type="category",
-                importance=0.2,
-                missing=0.0,
-                categories=CARRIERS,
-                shares=[0.25, 0.25, 0.25, 0.25, 0.0],
-            ),
-            ColumnReference(
-                name="origin__mean_1h", type="number", importance=0.5, missing=0.1, edges=deciles, shares=[0.1] * 10
-            ),
+    return models.reference(
+        [
+            models.number("distance", deciles, importance=0.3),
+            models.category("carrier", CARRIERS, importance=0.2),
+            models.number("origin__mean_1h", deciles, importance=0.5, missing=0.1),
         ],
-        prediction=ColumnReference(
-            name="probability",
-            type="number",
-            importance=1.0,
-            missing=0.0,
-            edges=[0.1, 0.2, 0.3, 0.4],
-            shares=[0.2] * 5,
-        ),
+        models.number("probability", [0.1, 0.2, 0.3, 0.4], importance=1.0),
         holdout_loss=loss,
         holdout_loss_std=0.3,
-        holdout_rows=5_000,
         sample={
             "distance": [float(x) for x in range(0, 1000, 4)],
             "carrier": [CARRIERS[x % 4] for x in range(250)],
@@ -100,34 +90,13 @@ def reference(loss: float = 0.56) -> Reference:
 
 
 def manifest(version: str, files: dict[str, str] | None = None) -> Manifest:
-    return Manifest(
-        format=1,
-        loop=LOOP,
-        version=version,
-        run=f"run-{version}",
-        task="binary",
-        inputs=[
-            InputColumn(name="distance", source="input", type="number"),
-            InputColumn(name="carrier", source="input", type="category"),
-            InputColumn(name="origin__mean_1h", source="feature", type="number"),
-        ],
-        output="probability",
-        feature_service="delay_v1",
-        views={},
-        label="arr_delay >= 15",
-        metrics={},
-        lineage=Lineage(
-            cause=Cause.FIRST_MODEL,
-            request="",
-            at=to_datetime(JUNE),
-            positions={},
-            train_rows=20_000,
-            holdout_rows=5_000,
-            content_sha256="",
-            code_version="",
-            libraries={},
-        ),
-        files=files or {},
+    inputs = [
+        InputColumn(name="distance", source="input", type="number"),
+        InputColumn(name="carrier", source="input", type="category"),
+        InputColumn(name="origin__mean_1h", source="feature", type="number"),
+    ]
+    return models.manifest(
+        LOOP, inputs, version=version, at=JUNE, label="arr_delay >= 15", feature_service="delay_v1", files=files or {}
     )
 
 
@@ -268,6 +237,7 @@ class Desk:
         self.topics = topics
         self.loops = {LOOP: loop(**drift)}
         self.models, self.reports, self.speaker = MemoryModels(), MemoryReports(), MemorySpeaker()
+        self.comparisons = MemoryComparisons()
         self.snapshots = snapshots or MemorySnapshots()
         self.registry = CollectorRegistry()
         self.metrics = DriftMetrics(self.registry)
@@ -278,6 +248,7 @@ class Desk:
         self.reader = KafkaEvents(
             loops=self.loops,
             streams=streams(),
+            codecs=dict.fromkeys(streams(), JSON),
             models=self.models,
             metrics=self.metrics,
             clock=lambda: self.clock,
@@ -290,6 +261,7 @@ class Desk:
             snapshots=self.snapshots,
             speaker=self.speaker,
             reports=self.reports,
+            comparisons=self.comparisons,
             health=self.health,
             metrics=self.metrics,
         )

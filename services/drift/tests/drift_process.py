@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Event, LabelsMatured, ModelRef, ModelState, Step, WindowJudged, decode_event
-from millstream.contracts.package import MANIFEST_FILE, REFERENCE_FILE
+from millstream.contracts.package import MANIFEST_FILE, REFERENCE_FILE, Reference
 from millstream.contracts.times import to_datetime
 from millstream.contracts.topics import MODELS, TOPICS, VERDICTS
 from millstream.runtime.packages import PackageStore
@@ -40,6 +40,8 @@ schema:
     distance: {{type: integer}}
     carrier: {{type: string}}
     asked_at: {{type: string, format: date-time}}
+    remark: {{type: string}}
+    echo: {{type: array, items: {{type: number}}}}
 """
 LANDED = """
 stream: {name}-landed
@@ -59,11 +61,12 @@ LOOP = """
 loop: {name}
 predict: {{on: {name}-asked, features: delay_v1, inputs: [distance, carrier]}}
 label: {{from: {name}-landed, by: flight_id, value: "arr_delay >= 15", within: 24h}}
-drift: {{window: 200}}
+drift: {{window: 200{drift}}}
 """
 
 
-def write_project(folder: Path, name: str) -> None:
+def write_project(folder: Path, name: str, drift: str = "") -> None:
+    """`drift`: more of its section, like `, psi: 0.3`."""
     for place, text in (
         (f"streams/{name}-asked.yaml", SCHEDULED),
         (f"streams/{name}-landed.yaml", LANDED),
@@ -72,11 +75,11 @@ def write_project(folder: Path, name: str) -> None:
     ):
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(name=name))
+        path.write_text(text.format(name=name, drift=drift))
 
 
-def save_package(folder: Path, version: str) -> ModelRef:
-    raw = msgspec.json.encode(reference())
+def save_package(folder: Path, version: str, learned: Reference | None = None) -> ModelRef:
+    raw = msgspec.json.encode(learned or reference())
     found = manifest(version, {REFERENCE_FILE: hashlib.sha256(raw).hexdigest()})
     files = {MANIFEST_FILE: msgspec.json.encode(found), REFERENCE_FILE: raw}
     uri, sha256 = PackageStore(str(folder)).save(f"model-{version}", files)

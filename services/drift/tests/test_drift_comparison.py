@@ -63,7 +63,9 @@ def test_before_some_positives_came_nothing_is_decided() -> None:
     found = [verdict for n in range(1_000) for verdict in judged.pair(pair, False, n)]
     assert found[-1].high < 0
     assert {verdict.finding for verdict in found} == {TrialFinding.UNDECIDED}
-    assert found[-1].reason.endswith("0 wrong guesses; 300 pairs with 50 wrong guesses of 1 are needed to decide")
+    assert found[-1].reason.endswith(
+        "0 wrong guesses; 300 pairs with 50 wrong guesses of version 1 are needed to decide"
+    )
     for n in range(60):
         found += judged.pair(pair, True, 1_000 + n)
     assert judged.turn(2_000)[0].finding is TrialFinding.WORSE

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Event, PredictionServed, WindowJudged, WindowKind
+from millstream.contracts.events import Event, Finding, PredictionServed, WindowJudged, WindowKind
 from millstream.contracts.times import HOUR
 from millstream.contracts.topics import PREDICTIONS
 
+from .content_kit import saying, with_content
 from .drift_kit import JUNE, Desk, Topics, World
 from .drift_process import Verdicts, announce, announcement, drift, make_topics, save_package, send, write_project
 
@@ -119,6 +120,48 @@ async def test_labels_of_a_transactional_producer_hold_no_verdict_back(
     async with drift(**settings):
         await verdicts.until(len(expected))
     assert [told(event) for event in verdicts.all] == [told(event) for event in expected]
+
+
+async def test_new_remarks_and_a_turned_echo_are_detected_by_a_real_classifier(
+    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    """Two calm windows, two in which guests write of refunds and the embedding is turned; no input of the model moved."""
+    loop = unique_name("delay")
+    write_project(tmp_path / "project", loop, drift=", text: [remark], embedding: [echo]")
+    await make_topics(kafka.bootstrap, loop)
+    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1", with_content())))
+    world = World().hours(JUNE, 10, labels=False)
+    calm = saying(world.said)
+    known = len(world.said)
+    stirred = saying(world.hours(JUNE + 10 * HOUR, 11, labels=False).said[known:], 3, news=0.5, degrees=45.0)
+    await send(kafka.bootstrap, records([*calm, *stirred], loop))
+    settings = {
+        "kafka": kafka.bootstrap,
+        "valkey": valkey_url,
+        "namespace": loop,
+        "project": tmp_path / "project",
+        "packages": tmp_path / "packages",
+        "data": tmp_path / "data",
+    }
+    verdicts = Verdicts(kafka.bootstrap, loop)
+    async with drift(**settings) as process:
+        await verdicts.until(8, within=120)
+        assert await process.metric("millstream_drift_contents_total") == 4
+        assert await process.stop() == 0
+    judged = [event for event in verdicts.effective.values() if isinstance(event, WindowJudged)]
+    inputs = [one for one in judged if one.kind is WindowKind.INPUTS]
+    content = [one for one in judged if one.kind is WindowKind.CONTENT]
+    assert {one.finding for one in inputs} == {Finding.HEALTHY}
+    assert [one.index for one in content] == [0, 1, 2, 3]
+    assert [one.finding for one in content] == [
+        Finding.HEALTHY,
+        Finding.HEALTHY,
+        Finding.SUSPECTED,
+        Finding.DETECTED,
+    ]
+    detected = content[-1]
+    assert {column.column for column in detected.columns if (column.auc_low or 0) >= 0.55} == {"remark", "echo"}
+    assert "'refund'" in detected.reason
 
 
 async def test_valkey_away_at_the_start_is_named_and_waited_for(

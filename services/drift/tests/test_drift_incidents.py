@@ -98,6 +98,45 @@ def test_a_fine_window_of_an_older_version_clears_nothing_of_a_newer_one() -> No
     assert story.window("2", False).about == "v2"
 
 
+def losses_of(story: Story, version: str, expects: float, *losses: float) -> list[Weighed]:
+    """Windows with these losses of a version that expects so much of itself; a tenth more is too much."""
+    return [
+        story.memory.weigh(
+            version,
+            next(story.ids),
+            loss > expects * 1.1,
+            2,
+            3,
+            start=next(story.hours) * HOUR,
+            normal=expects,
+            worse_than=lambda normal, loss=loss: loss > normal * 1.1,  # type: ignore[misc]
+        )
+        for loss in losses
+    ]
+
+
+def test_who_learned_in_the_middle_of_a_change_does_not_clear_it_by_expecting_little() -> None:
+    story = Story()
+    losses_of(story, "1", 0.50, 0.70, 0.70)
+    found = losses_of(story, "2", 0.68, 0.70, 0.70, 0.70, 0.70)
+    assert [one.finding for one in found] == [SUSPECTED, NOT_CLEARED, HEALTHY, HEALTHY], "it is said once"
+    assert (found[1].about, found[1].normal) == ("v1", 0.50)
+    worse = [one.finding for one in losses_of(story, "2", 0.68, 0.80, 0.80)]
+    assert worse == [SUSPECTED, DETECTED], "by its own measure it is judged as ever"
+    third = losses_of(story, "3", 0.68, 0.70, 0.70)
+    assert [one.finding for one in third] == [SUSPECTED, NOT_CLEARED], "normal is what it was before it all began"
+    assert losses_of(story, "4", 0.52, 0.52)[0].finding is CLEARED
+
+
+def test_who_is_back_at_what_was_normal_clears_it_at_once() -> None:
+    story = Story()
+    losses_of(story, "1", 0.50, 0.70, 0.70)
+    (cleared,) = losses_of(story, "2", 0.68, 0.53)
+    assert (cleared.finding, cleared.about, cleared.normal) == (CLEARED, "v1", 0.50)
+    losses_of(story, "2", 0.68, 0.90, 0.90)
+    assert losses_of(story, "3", 0.68, 0.70)[0].finding is CLEARED, "what was normal is told anew by each incident"
+
+
 def test_memory_is_bounded() -> None:
     story = Story()
     for version in range(100):

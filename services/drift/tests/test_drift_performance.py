@@ -236,3 +236,25 @@ def test_calibrations_are_bounded_and_survive_a_snapshot() -> None:
     assert list(memory.calibrations) == [str(version) for version in range(12, 20)]
     snapshot = Snapshot(fold=FoldState(loops={LOOP: LoopState(memory=memory)}), models=[], recent={})
     assert decode_snapshot(encode_snapshot(snapshot)).fold.loops[LOOP].memory == memory
+
+
+@pytest.mark.parametrize(("skill", "word"), [(-1.0, Finding.NOT_CLEARED), (1.0, Finding.CLEARED)])
+async def test_a_version_that_expects_little_clears_a_drop_only_where_the_loss_is_what_was_normal(
+    skill: float, word: Finding
+) -> None:
+    """Answers begin to contradict the world; version 2 was fitted in the middle of that, and its holdout shows it."""
+    world = World(skill=-1.0).hours(JUNE, 40)
+    world.version, world.skill = "2", skill
+    world.hours(JUNE + 40 * HOUR, 60)
+    desk = Desk(Topics().add(world.said))
+    lax = msgspec.structs.replace(reference(), holdout_loss=2.0)
+    desk.models.known[LOOP, "2"] = baseline_of(manifest("2"), lax)
+    await (await desk.start()).read_all()
+    verdicts = [one for one in desk.verdicts if one.kind is WindowKind.PERFORMANCE]
+    begun = next(one.id for one in verdicts if one.finding is Finding.PERFORMANCE_DROP)
+    second = [one for one in verdicts if one.version == "2"]
+    assert all(one.metrics["loss_increase"] < 0 for one in second), "fine by what it expects of itself"
+    (said,) = [one for one in second if one.about is not None]
+    assert (said.finding, said.about) == (word, begun)
+    assert f"against {reference().holdout_loss:.4f} before it began" in said.reason
+    assert {one.finding for one in second[second.index(said) + 1 :]} == {Finding.HEALTHY}

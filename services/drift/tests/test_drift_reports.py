@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.contracts.times import HOUR
 from millstream.runtime.http import http_app
+from millstream_drift.adapters.children import Children
 from millstream_drift.adapters.evidently_child import DrawnJob, drawable
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.memory import MemoryReports
@@ -38,6 +40,15 @@ page.write_text("<h1>storm</h1>")
 """Stands for Evidently where only the handling counts; waits while the file `gate` is there."""
 
 
+HANGING = """
+import sys, time
+from pathlib import Path
+if b"hang" in Path(sys.argv[1]).read_bytes():
+    time.sleep(600)
+Path(sys.argv[2]).write_text("<h1>storm</h1>")
+"""
+
+
 async def storm() -> ReportJob:
     desk = await Desk(Topics().add(World(stretch=3.0).hours(JUNE, 8).said)).start()
     await desk.read_all()
@@ -45,8 +56,13 @@ async def storm() -> ReportJob:
     return job
 
 
-def renamed(job: ReportJob, letter: str) -> ReportJob:
-    return ReportJob(id=letter * 32, verdict=job.verdict, types=job.types, current=job.current, reference=job.reference)
+def renamed(job: ReportJob, letter: str, loop: str = LOOP) -> ReportJob:
+    verdict = msgspec.structs.replace(job.verdict, loop=loop)
+    return ReportJob(id=letter * 32, verdict=verdict, types=job.types, current=job.current, reference=job.reference)
+
+
+def hanging(job: ReportJob) -> ReportJob:
+    return dataclasses.replace(job, types=job.types | {"hang": "number"})
 
 
 @asynccontextmanager
@@ -55,12 +71,9 @@ async def drawing(
 ) -> AsyncIterator[tuple[EvidentlyReports, DriftMetrics]]:
     metrics = DriftMetrics(CollectorRegistry())
     keep = int(settings.pop("keep", 200))
+    children = Children(most=int(settings.pop("workers", 1)), timeout=settings.pop("timeout", 30.0))
     reports = EvidentlyReports(
-        folder,
-        metrics=metrics,
-        timeout=settings.pop("timeout", 30.0),
-        keep=keep,
-        command=(sys.executable, "-c", program),
+        folder, metrics=metrics, children=children, keep=keep, command=(sys.executable, "-c", program)
     )
     task = asyncio.create_task(reports.run())
     try:
@@ -157,6 +170,43 @@ async def test_a_painter_that_hangs_or_fails_costs_its_report_and_nothing_else(t
     assert not drawings(tmp_path)
 
 
+async def test_a_loop_whose_report_hangs_holds_up_no_other_and_not_itself_for_ever(tmp_path: Path) -> None:
+    job = await storm()
+    async with drawing(tmp_path, HANGING, workers=2, timeout=4.0) as (reports, metrics):
+        reports.ask(hanging(renamed(job, "a", "stuck")))
+        reports.ask(renamed(job, "b", "other"))
+        reports.ask(renamed(job, "c", "third"))
+        async with asyncio.timeout(30):
+            while not drawings(tmp_path):  # noqa: ASYNC110 - a folder
+                await asyncio.sleep(0.01)
+        reports.ask(hanging(renamed(job, "d", "stuck")))  # another of the same loop takes no second place
+        reports.ask(renamed(job, "e", "stuck"))  # and a newer one its place in the line
+        await until_done(reports, "b" * 32)
+        await until_done(reports, "c" * 32)
+        assert [reports.state(letter * 32) for letter in "abce"] == ["in_progress", "ready", "ready", "in_progress"]
+        await until_done(reports, "e" * 32)
+        assert [reports.state(letter * 32) for letter in "ade"] == ["unknown", "unknown", "ready"]
+        assert outcomes(metrics) == {"made": 3, "failed": 1, "skipped": 1}
+    assert not drawings(tmp_path)
+
+
+async def test_no_more_are_drawn_at_once_than_there_are_workers(tmp_path: Path) -> None:
+    job = await storm()
+    (tmp_path / "gate").touch()
+    async with drawing(tmp_path, PAINTER, workers=2) as (reports, metrics):
+        for letter in "abcd":
+            reports.ask(renamed(job, letter, f"loop-{letter}"))
+        async with asyncio.timeout(30):
+            while len(drawings(tmp_path)) < 2:  # noqa: ASYNC110 - a folder
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert len(drawings(tmp_path)) == 2
+        (tmp_path / "gate").unlink()
+        for letter in "abcd":
+            await until_done(reports, letter * 32)
+        assert outcomes(metrics) == {"made": 4}
+
+
 async def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     job = await storm()
     async with drawing(tmp_path, PAINTER, keep=2) as (reports, _):
@@ -219,7 +269,9 @@ def test_columns_without_values_are_left_out_of_the_page() -> None:
 async def test_evidently_draws_a_real_page_that_needs_nobody(tmp_path: Path) -> None:
     """Not a server, but half a minute where the disk is cold."""
     job = await storm()
-    reports = EvidentlyReports(tmp_path, metrics=DriftMetrics(CollectorRegistry()), timeout=200.0, keep=5)
+    reports = EvidentlyReports(
+        tmp_path, metrics=DriftMetrics(CollectorRegistry()), children=Children(most=1, timeout=200.0), keep=5
+    )
     task = asyncio.create_task(reports.run())
     try:
         reports.ask(job)

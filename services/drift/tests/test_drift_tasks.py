@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.events import OtherAnswer
 from millstream.contracts.tasks import Task
 from millstream.contracts.topics import PREDICTIONS
@@ -41,6 +42,7 @@ def read(loop: Loop, topic: str, event: Any) -> Heard:
     reader = KafkaEvents(
         loops={LOOP: loop},
         streams=streams(),
+        codecs=dict.fromkeys(streams(), JSON),
         models=models,
         metrics=DriftMetrics(CollectorRegistry()),
         clock=lambda: 0.0,

@@ -8,6 +8,7 @@ import msgspec
 
 from millstream.contracts.events import Finding, PredictionServed, WindowJudged, WindowKind
 from millstream.contracts.package import Origin
+from millstream.contracts.times import HOUR
 from millstream_drift.domain.baseline import baseline_of
 
 from .drift_kit import JUNE, LOOP, Desk, Topics, World, manifest, reference
@@ -95,3 +96,23 @@ async def test_important_columns_alone_may_be_watched() -> None:
         await (await desk.start()).read_all()
         found.append(desk.verdicts[0].finding)
     assert found == [Finding.BROKEN_DATA, Finding.HEALTHY]
+
+
+async def test_what_was_constant_as_long_in_training_is_not_broken_and_what_is_stuck_for_longer_is() -> None:
+    """Six hours without rain are weather where two of them were the longest in training, seven times as long are not."""
+    calm, world = reference(), World(carrier="UA").hours(JUNE, 6, labels=False)
+    found = []
+    for longest in (2 * HOUR, HOUR // 2):
+        columns = [
+            msgspec.structs.replace(one, longest_constant=longest) if one.name == "carrier" else one
+            for one in calm.columns
+        ]
+        desk = Desk(Topics().add(world.said), psi=10)
+        desk.models.known[LOOP, "1"] = baseline_of(manifest("1"), msgspec.structs.replace(calm, columns=columns))
+        await (await desk.start()).read_all()
+        found.append((desk.verdicts[0].finding, desk.verdicts[0].reason))
+    assert found[0][0] is Finding.HEALTHY
+    assert found[1] == (
+        Finding.BROKEN_DATA,
+        "carrier: constant (UA), it varied in training (flights-scheduled.carrier)",
+    )

@@ -273,7 +273,7 @@ async def test_it_is_said_every_so_many_pairs_and_at_the_end_of_a_day() -> None:
     days = await told(flights(100))
     (verdict,) = trials(days)
     assert from_datetime(verdict.at) == JUNE + DAY
-    assert verdict.reason.endswith("300 pairs with 50 wrong guesses of 1 are needed to decide")
+    assert verdict.reason.endswith("300 pairs with 50 wrong guesses of version 1 are needed to decide")
 
 
 async def test_late_and_repeated_labels_and_answers_make_one_pair_or_none() -> None:

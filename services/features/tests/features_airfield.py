@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,18 +31,21 @@ id: flight_id
 time: departed_at
 lateness: 1h
 partitions: 1
+{format}
+"""
+JSON = """\
 schema:
   type: object
   required: [flight_id, departed_at]
   properties:
-    flight_id: {{type: string}}
-    departed_at: {{type: string, format: date-time}}
-    tailnum: {{type: [string, "null"]}}
-    origin: {{type: string}}
-    gate: {{type: [integer, "null"]}}
-    delay: {{type: [number, "null"]}}
-    seats: {{type: integer}}
-    crew: {{type: array}}
+    flight_id: {type: string}
+    departed_at: {type: string, format: date-time}
+    tailnum: {type: [string, "null"]}
+    origin: {type: string}
+    gate: {type: [integer, "null"]}
+    delay: {type: [number, "null"]}
+    seats: {type: integer}
+    crew: {type: array}
 """
 STORE = """\
 project: flights
@@ -83,13 +86,23 @@ everything = FeatureService(name="everything", features=[by_tail, by_route, by_g
 """
 
 
-def write_project(folder: Path, *, stream: str = "flights-departed", right: str = "", wrong: str = "") -> Path:
+def write_project(
+    folder: Path,
+    *,
+    stream: str = "flights-departed",
+    right: str = "",
+    wrong: str = "",
+    format: str = JSON,
+    beside: Mapping[str, str] | None = None,
+) -> Path:
+    """`right` in the definitions becomes `wrong`. `format`: the stream's schema; `beside`: files that it names."""
     definitions = DEFINITIONS.replace(right, wrong, 1) if right else DEFINITIONS
     assert not right or definitions != DEFINITIONS
     for file, text in {
-        "streams/departed.yaml": STREAM.format(stream=stream),
+        "streams/departed.yaml": STREAM.format(stream=stream, format=format),
         "features/feature_store.yaml": STORE,
         "features/definitions.py": definitions,
+        **{f"streams/{name}": text for name, text in (beside or {}).items()},
     }.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)
@@ -180,18 +193,24 @@ def _number(value: float | None) -> float:
 
 @asynccontextmanager
 async def airfield(
-    kafka: EmbeddedKafka, valkey_url: str, folder: Path, stream: str, **more: Any
+    kafka: EmbeddedKafka,
+    valkey_url: str,
+    folder: Path,
+    stream: str,
+    *,
+    format: str = JSON,
+    beside: Mapping[str, str] | None = None,
+    **knobs: Any,
 ) -> AsyncIterator[Field]:
     await ensure_topics(kafka.bootstrap, stream_topics(stream, 1, timedelta(days=9999), [TILES, LAKE]))
     settings = Settings(
         kafka=kafka.bootstrap,
         valkey=valkey_url,
-        namespace="bad-input",
-        project=write_project(folder / "project", stream=stream),
+        project=write_project(folder / "project", stream=stream, format=format, beside=beside),
         lake=str(folder / "lake"),
         data=folder / "data",
         session_timeout_ms=6_000,
-        **more,
+        **({"namespace": "bad-input"} | knobs),
     )
     service = create_app(settings)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", max_request_size=2**21)

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from prometheus_client import CollectorRegistry
 
+from millstream.codecs.codec import JSON
 from millstream.project import Stream
 from millstream.runtime.delivery import Batch, Hold, Rewind
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
@@ -37,6 +38,7 @@ def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: Feature
         tiles=tiles,
         publisher=outbox or Outbox(),  # type: ignore[arg-type]
         metrics=measured or metrics(),
+        codecs=dict.fromkeys(STREAMS, JSON),
     )
 
 
@@ -53,6 +55,7 @@ def keeping(
         names=dict.fromkeys(streams, NAMES[DEPARTED.name]),
         history=history,
         metrics=metrics(),
+        codecs=dict.fromkeys(streams, JSON),
         rows=rows,
         age=10.0,
         quiet=0.25,

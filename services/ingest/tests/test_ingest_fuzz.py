@@ -59,7 +59,8 @@ async def test_no_body_breaks_the_batch_route(events: list[bytes], kind: str, ta
     said = answer.json()
     if "results" in said:
         assert [result["index"] for result in said["results"]] == list(range(len(said["results"])))
-        assert said["accepted"] == len(airport.log.entries)
+        assert said["accepted"] >= len(airport.log.entries), "an event that comes twice is written once"
+        assert len({result.get("id") for result in said["results"]} - {None}) <= len(airport.log.entries)
         assert answer.status_code == (202 if not said["rejected"] else 207 if said["accepted"] else 422)
     else:
         assert answer.status_code == STATUS[said["error"]]

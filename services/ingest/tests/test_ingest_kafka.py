@@ -56,9 +56,11 @@ async def ready(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.02)
 
 
-async def send(client: httpx.AsyncClient, stream: Stream, **headers: str) -> httpx.Response:
+async def send(
+    client: httpx.AsyncClient, stream: Stream, flight: str = "2013-01-01-UA-1545-EWR", **headers: str
+) -> httpx.Response:
     named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    body = json.dumps(departure()).encode()
+    body = json.dumps(departure(flight_id=flight)).encode()
     return await client.post(f"/v1/streams/{stream.name}/events", content=body, headers=named)
 
 
@@ -113,6 +115,39 @@ async def test_a_batch_is_in_its_topic_without_what_was_rejected(kafka: Embedded
         assert [json.loads(r.value)["flight_id"] for r in mine] == [f"{n:03}" for n in range(aircraft, 90, 9)]
 
 
+async def test_kafka_freezes_in_the_middle_of_a_stream(kafka: EmbeddedKafka) -> None:
+    """What a line says is true: every accepted one is in the topic, and no line is without a word but those after the end."""
+    stream = departures()
+    await topic_of(kafka, stream)
+    goes_on = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield lines(*(departure(flight_id=f"early-{n}") for n in range(1_000)))
+        published = f'records_published_total{{topic="{stream.name}"}} 1001.0'
+        while published not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - another task's state
+            await asyncio.sleep(0.02)
+        kafka.pause()
+        yield lines(*(departure(flight_id=f"frozen-{n}") for n in range(1_000)))
+        await asyncio.wait_for(goes_on.wait(), 60)
+
+    async with ingest(kafka.bootstrap, stream, publish_timeout=1.0) as client:
+        await ready(client)
+        await send(client, stream, "first")
+        asyncio.get_running_loop().call_later(3, goes_on.set)
+        try:
+            answer = await client.post(
+                f"/v1/streams/{stream.name}/events", content=body(), headers={"content-type": "application/x-ndjson"}
+            )
+        finally:
+            kafka.resume()
+
+    *results, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert {r["status"] for r in results[:1_000]} == {"accepted"}
+    assert {r["status"] for r in results[1_000:]} <= {"unknown", "not_accepted"}
+    assert (len(results), last["accepted"], last["unknown"] + last["not_accepted"]) == (2_000, 1_000, 1_000)
+    assert last["error"] in ("unknown", "unavailable")
+
+
 async def test_an_event_of_nearly_a_megabyte_is_taken(kafka: EmbeddedKafka) -> None:
     stream = departures()
     await topic_of(kafka, stream)
@@ -133,20 +168,23 @@ async def test_a_frozen_kafka_makes_the_outcome_unknown_and_then_it_goes_on(kafk
     await topic_of(kafka, stream)
     async with ingest(kafka.bootstrap, stream, publish_timeout=1.0) as client:
         await ready(client)
-        assert (await send(client, stream)).status_code == 202
+        assert (await send(client, stream, "early")).status_code == 202
         kafka.pause()
         try:
             during = await send(client, stream)
+            behind = await send(client, stream, "another")
         finally:
             kafka.resume()
         assert (during.status_code, during.json()["outcome"]) == (503, "unknown")
         assert during.headers["retry-after"] == "5"
+        assert (behind.status_code, behind.json()["outcome"]) == (503, "not_accepted"), "it waited behind the first"
         async with asyncio.timeout(60):
             while (await send(client, stream)).status_code != 202:
                 pass
 
-    ids = {envelope_of(record.headers).id for record in await records(kafka, stream, 2)}
-    assert ids == {departure()["flight_id"]}, "the retry of an unknown outcome has the id of the first try"
+    early, *later = [envelope_of(record.headers).id for record in await records(kafka, stream, 2)]
+    assert early == "early"
+    assert set(later) == {departure()["flight_id"]}, "the retry of an unknown outcome has the id of the first try"
 
 
 async def test_ingest_starts_without_kafka_and_recovers_when_it_comes_and_when_it_comes_back(tmp_path: Path) -> None:
@@ -165,10 +203,10 @@ async def test_ingest_starts_without_kafka_and_recovers_when_it_comes_and_when_i
             assert (await send(client, stream)).status_code == 202
 
             await asyncio.to_thread(kafka.kill9)
-            assert (await send(client, stream)).status_code == 503
+            assert (await send(client, stream, "later")).status_code == 503
             await asyncio.to_thread(kafka.start)
             async with asyncio.timeout(60):
-                while (await send(client, stream)).status_code != 202:
+                while (await send(client, stream, "later")).status_code != 202:
                     pass
             assert len(await records(kafka, stream, 2)) == 2
         finally:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from millstream.errors import Refusal
+from millstream.runtime.publisher import Outgoing
 from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.domain.gate import Gate
-from millstream_ingest.ports import Entry
 
 from .conftest import Airport, departure
 
@@ -23,7 +23,7 @@ class SlowLog(MemoryLog):
         self.asked = asyncio.Event()
         self.confirm = asyncio.Event()
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Outgoing]) -> None:
         self.asked.set()
         await self.confirm.wait()
         await super().append(entries)
@@ -87,3 +87,18 @@ def test_a_request_that_fails_leaves_its_place() -> None:
             fails()
 
     assert (gate.requests, gate.bytes) == (0, 0)
+
+
+async def test_names_that_strangers_make_up_are_no_labels(airport: Airport) -> None:
+    """A thousand streams that there are not, ids and keys: the number of time series stays."""
+    await airport.send(departure())
+    await airport.send({}, stream="flights-departed")
+    await airport.send({}, stream="nowhere")
+    before = len((await airport.http.get("/metrics")).text.splitlines())
+
+    for number in range(100):
+        await airport.send(departure(flight_id=f"{number}", tailnum=f"N{number}"), idempotency_key=f"k{number}")
+        await airport.send({}, stream=f"stream-{number}")
+        await airport.post(f"flights-departed/events?x={number}", b"{}", **{f"x-{number}": "1"})
+
+    assert len((await airport.http.get("/metrics")).text.splitlines()) == before

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from millstream.codecs.codec import JSON
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, QuestionUnanswered, decode_event
 from millstream.errors import DeliveryUnknown
@@ -47,6 +48,7 @@ def batch(*values: bytes | dict[str, Any]) -> Batch:
 def doorway(stage: Stage, *loops: Loop) -> AnswerStream:
     return AnswerStream(
         stream=stage.project.streams["flights-scheduled"],
+        codec=JSON,
         loops=loops or [stage.project.loops["flight-delay"]],
         predictor=stage.predictor,
         publisher=stage.publisher,

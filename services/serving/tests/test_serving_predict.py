@@ -148,3 +148,18 @@ async def test_a_batch_under_way_is_finished_by_the_model_that_began_it(stage: S
     assert isinstance(new, PredictionServed)
     assert (old.version, round(old.output["probability"], 3)) == ("1", 0.1)
     assert (new.version, round(new.output["probability"], 3)) == ("2", 0.9)
+
+
+async def test_watched_texts_and_embeddings_go_on_record_cut_and_to_no_model(stage: Stage, flight: Flight) -> None:
+    loop = stage.project.loops["flight-delay"]
+    drift = loop.drift.model_copy(update={"text": ("remark",), "embedding": ("echo",)})
+    stage.predictor._loops = {"flight-delay": loop.model_copy(update={"drift": drift})}
+    await serve(stage)
+    told, silent = await answers(stage, flight(1, remark="late " * 500, echo=[1, -0.5]), flight(2, echo=["a"]))
+    assert isinstance(told, PredictionServed)
+    assert isinstance(silent, PredictionServed)
+    assert told.content == {"remark": ("late " * 500)[:1000], "echo": [1.0, -0.5]}
+    assert silent.content == {}
+    assert told.output == silent.output
+    assert told.inputs == silent.inputs
+    assert "content" not in json.loads(silent.encode())

@@ -121,6 +121,13 @@ class Ships:
         drift = np.where(self.pier == "north", 6.0, -4.0) + np.nan_to_num(self.length - 120) * 0.1 + self.fog
         self.delay = np.round(drift + rng.normal(0, 6, count), 0)
 
+    def radioed(self, i: int) -> str | None:
+        """Every fourth ship is silent."""
+        return None if i % 4 == 3 else f"number {i} bound for the {self.pier[i]} pier"
+
+    def voice(self, i: int) -> list[float]:
+        return [float(i), 0.5, -1.0]
+
     def dataset(self) -> Dataset:
         """The table that a history would give, without a lake."""
         ids = np.empty(len(self.delay), dtype=object)
@@ -169,6 +176,8 @@ schema:
     announced_at: {type: string, format: date-time}
     pier: {type: [string, "null"]}
     length: {type: [number, "null"]}
+    radioed: {type: [string, "null"]}
+    voice: {type: array, items: {type: number}}
 """,
     "streams/ships-arrived.yaml": """
 stream: ships-arrived
@@ -191,6 +200,7 @@ predict: {on: ships-expected, features: pier_v1, inputs: [length, pier]}
 label: {from: ships-arrived, by: visit, value: delay >= 10, within: 24h}
 model: {params: {rounds: 40, min_data_in_leaf: 40}}
 train: {first_after: {rows: 1000}, holdout: 14d, schedule: 30d}
+drift: {text: [radioed], embedding: [voice]}
 """,
     "features/feature_store.yaml": """
 project: harbour
@@ -269,6 +279,8 @@ def fill(lake: str, harbour: Path, ships: Ships) -> dict[str, dict[int, int]]:
             "announced_at": to_rfc3339(int(asked[i])),
             "pier": ships.pier[i],
             "length": None if np.isnan(ships.length[i]) else float(ships.length[i]),
+            "radioed": ships.radioed(i),
+            "voice": ships.voice(i),
         }
         for i in range(len(asked))
     ]

@@ -1,4 +1,4 @@
-"""Alertmanager's webhook: firing alerts ask for a retrain, each once; what is no alert for us is refused whole."""
+"""Alertmanager's webhook: firing alerts ask for a retrain, each once; a call without one that can ask is refused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_firing_alert_asks_once_however_often_it_is_repeated(client: htt
         "Alertmanager",
         "TidesOff: a third of the ships is late",
     )
-    assert answers[0].json() == {"requests": [first.id]}
+    assert answers[0].json() == {"requests": [first.id], "refused": []}
 
 
 async def test_an_alert_becomes_a_run(client: httpx.AsyncClient, office: Office, tides: Any, until: Until) -> None:
@@ -90,7 +90,7 @@ async def test_an_alert_becomes_a_run(client: httpx.AsyncClient, office: Office,
 
 async def test_an_alert_that_is_over_asks_nothing(client: httpx.AsyncClient, office: Office) -> None:
     answer = await client.post("/v1/alerts", json=webhook(alert(loop=None, status="resolved")))
-    assert (answer.status_code, answer.json(), office.announcer.said) == (202, {"requests": []}, [])
+    assert (answer.status_code, answer.json(), office.announcer.said) == (202, {"requests": [], "refused": []}, [])
 
 
 async def test_an_annotation_may_name_the_loop(client: httpx.AsyncClient, office: Office) -> None:
@@ -98,6 +98,25 @@ async def test_an_annotation_may_name_the_loop(client: httpx.AsyncClient, office
     one["annotations"]["loop"] = "tides"
     assert (await client.post("/v1/alerts", json=webhook(one))).status_code == 202
     assert office.announcer.of(RetrainRequested)[0].loop == "tides"
+
+
+async def test_alerts_that_cannot_ask_are_named_beside_those_that_ask(
+    client: httpx.AsyncClient, office: Office
+) -> None:
+    body = webhook(alert(loop=None), alert(), alert(loop="winds"), alert(loop=None, status="resolved"))
+    answer = await client.post("/v1/alerts", json=body)
+    (asked,) = office.announcer.of(RetrainRequested)
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "requests": [asked.id],
+        "refused": [
+            {
+                "pointer": "/alerts/0/labels",
+                "message": "alert 'TidesOff' names no loop; give its rule a label like loop: flight-delay",
+            },
+            {"pointer": "/alerts/2/labels", "message": "no loop 'winds'; the project has tides"},
+        ],
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,10 +129,11 @@ async def test_an_annotation_may_name_the_loop(client: httpx.AsyncClient, office
             422,
             "alert 'TidesOff' names no loop; give its rule a label like loop: flight-delay",
         ),
-        (webhook(alert(), alert(loop="winds", fingerprint="f2")), 404, "no loop 'winds'; the project has tides"),
+        (webhook(alert(loop=None), alert(status="resolved")), 422, "alert 'TidesOff' names no loop"),
+        (webhook(alert(loop="winds"), alert(loop=None)), 404, "no loop 'winds'; the project has tides"),
         (webhook(*[alert()] * 1001), 422, "/alerts: List should have at most 1000 items"),
     ],
-    ids=["something else", "version 3", "no loop", "unknown loop", "too many"],
+    ids=["something else", "version 3", "no loop", "the good one is over", "unknown loop", "too many"],
 )
 async def test_what_is_no_alert_for_us_is_refused_whole(
     client: httpx.AsyncClient, office: Office, body: dict[str, Any], status: int, says: str

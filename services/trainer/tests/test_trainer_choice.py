@@ -266,7 +266,7 @@ def test_other_estimators_are_searched_too(
     model = {"estimator": estimator, "params": params, "search": {"trials": 3}}
     result = trained(said(tides_loop, model=model), ships.dataset(), packages)
     assert result.passed, result.reason
-    assert set(search.SPACES) == {"lightgbm", "xgboost", "linear", "forest"}
+    assert set(search.SPACES) == {"lightgbm", "xgboost", "linear", "forest", "torch"}
 
 
 def test_a_refit_learns_the_holdout_too_and_says_whose_numbers_these_are(

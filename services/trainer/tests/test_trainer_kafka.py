@@ -112,11 +112,11 @@ async def said(settings: Settings, *topics: str) -> list[Event]:
             await consumer.seek_to_beginning(partition)
             end = (await consumer.end_offsets([partition]))[partition]
             while await consumer.position(partition) < end:
-                record = await consumer.getone()
-                headers = {name: value.decode() for name, value in record.headers}
-                event = decode_event(headers["ce_type"], record.value)
-                assert event is not None
-                found.append(event)
+                for record in (await consumer.getmany(timeout_ms=100)).get(partition, []):
+                    headers = {name: value.decode() for name, value in record.headers}
+                    event = decode_event(headers["ce_type"], record.value)
+                    assert event is not None
+                    found.append(event)
         return found
     finally:
         await consumer.stop()
@@ -211,6 +211,25 @@ async def test_a_trial_on_kafka_goes_on_after_a_restart_and_a_person_and_a_repli
     assert [one.revision for one in moved] == [1, 2, 3, 4, 5, 6, 7]
 
 
+async def test_a_promotion_that_waits_for_a_replica_is_ended_by_its_word_after_a_restart(
+    settings: Settings, tides: Any, until: Until
+) -> None:
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, REPLICAS.name, obeyed(0, at=now()))
+        live = ("millstream_replicas_live", {"loop": "tides"})
+        await until(lambda: service.registry.get_sample_value(*live) == 1)
+        await say(service, VERDICTS.name, tides.matured(10))
+        await finished(settings, 1)
+        assert (await revision(settings, 1)).promoting == 1
+    async with running(settings, MemoryExecutor(passes)) as service:
+        await ready(service, until)
+        await say(service, REPLICAS.name, obeyed(1, at=now()))
+        assert (await revision(settings, 2)).promoting == 0
+    moved = [event for event in await said(settings, TRAINING.name) if isinstance(event, RolloutMoved)]
+    assert [one.reason for one in moved] == ["better", "1 of 1 replicas obey it"]
+
+
 async def test_a_state_that_the_journal_announced_is_there_after_a_restart(
     settings: Settings, tides: Any, until: Until
 ) -> None:
@@ -253,6 +272,37 @@ async def test_a_request_that_waits_survives_a_restart_and_is_decided_once(
         await finished(settings, 2)
     decided = [event for event in await said(settings, TRAINING.name) if isinstance(event, RetrainDecided)]
     assert [(one.request, one.at) for one in decided][1:] == [("alert", tides.day(21.5))]
+
+
+async def test_what_came_to_another_dispatcher_and_led_to_no_word_is_heard_by_who_takes_over(
+    settings: Settings, tides: Any, until: Until, harbour: Path, tmp_path: Path
+) -> None:
+    """The first holds the requests' partition, hears an alert at night, commits it, and stops."""
+    quiet = tmp_path / "quiet"
+    shutil.copytree(harbour, quiet)
+    loop = quiet / "loops" / "tides.yaml"
+    loop.write_text(loop.read_text() + "retrain: {quiet: ['22:00-06:00']}\n")
+    settings = settings.model_copy(update={"project": quiet, "instance": "a"})
+    alert = RetrainRequested(
+        id="alert", loop="tides", cause=Cause.ALERT, by="Alertmanager", reason="TidesOff", at=tides.day(20.95)
+    )
+
+    def waits(service: Service) -> bool:
+        return service.registry.get_sample_value("millstream_retrains_waiting", {"loop": "tides"}) == 1
+
+    async with running(settings, MemoryExecutor(passes)) as first:
+        await ready(first, until)
+        await say(first, VERDICTS.name, tides.matured(10))
+        await say(first, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
+        await finished(settings, 1)
+        other = settings.model_copy(update={"instance": "b"})
+        async with running(other, MemoryExecutor(passes)) as second:
+            await ready(second, until)
+            await say(first, RETRAIN.name, alert)
+            await until(lambda: waits(first))
+            assert not waits(second)
+            await first._broker.stop()  # type: ignore[union-attr]  # leaves the group, as a process that ends
+            await until(lambda: waits(second))
 
 
 async def test_strangers_records_go_to_the_dead_letters_and_the_rest_is_heard(

@@ -14,6 +14,7 @@ import pytest
 
 from millstream.contracts.events import Cause, ModelRef
 from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, Reference
+from millstream.contracts.times import from_datetime
 from millstream.project import Loop, load_project
 from millstream.project.gate import Gate
 from millstream.runtime.packages import PackageStore
@@ -267,3 +268,22 @@ def test_an_mlflow_that_is_away_is_a_reason_that_names_its_address(monkeypatch: 
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(TrackingFailed, match=f"MLflow at {url} does not take the run"):
             MlflowTracker(url, patience=0).begin(SPEC, {})
+
+
+def test_what_was_asked_while_inputs_were_broken_is_not_learned_and_the_run_says_so(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    data = ships.dataset()
+    first, last = datetime(2013, 1, 20, tzinfo=UTC), datetime(2013, 1, 25, tzinfo=UTC)
+    times = data.table.known_at
+    rows = int(((times >= from_datetime(first)) & (times <= from_datetime(last))).sum())
+    assert rows > 100
+    result = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken=((first, last),)))
+    assert result.metrics["left_out_broken_inputs"] == rows
+    assert result.metrics["train_rows"] + result.metrics["holdout_rows"] == len(data.table) - rows
+    said = f"{rows} rows asked while inputs were broken are left out (1 windows; the last: "
+    said += "2013-01-20 00:00 to 2013-01-25 00:00)"
+    assert said in result.reason
+    assert said in packages.manifest(result.model).notes
+    before = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken=((first, first),)))
+    assert "left_out_broken_inputs" not in before.metrics

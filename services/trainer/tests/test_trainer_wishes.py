@@ -25,7 +25,9 @@ from millstream.contracts.events import (
 )
 from millstream.runtime.http import http_app
 from millstream_trainer.api import add_routes
+from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.rules import Mode
+from millstream_trainer.domain.state import LoopState, Run
 
 from .test_trainer_rollout import STEPS, models, on_trial, promoted, standing
 from .trainer_kit import Office, approves, judged, obeyed, wants
@@ -199,6 +201,24 @@ async def test_a_run_waits_for_its_approval_and_then_runs(tides: Any, until: Unt
     assert (spec.run, spec.cause, spec.request) == (decided.run, Cause.FIRST_MODEL, "labels-10")
     await office.trainer.hear(approves(decided.run or "", id="again"))
     assert last_decision(office).reason == f"run {decided.run} has ended: promoted"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "step", "says"),
+    [
+        (None, None, "is under way"),
+        (Outcome.FAILED, None, "has ended: failed"),
+        (Outcome.ON_TRIAL, Step.CANARY, "has ended: on trial"),
+        (Outcome.ON_TRIAL, Step.REJECTED, "has ended: rejected in its trial"),
+        (Outcome.ON_TRIAL, Step.CHAMPION, "has ended: promoted"),
+        (Outcome.PROMOTED, Step.ROLLED_BACK, "has ended: rolled back"),
+    ],
+)
+def test_a_run_that_nobody_can_approve_says_where_its_model_stands(
+    outcome: Outcome | None, step: Step | None, says: str
+) -> None:
+    run = Run(name="r", request="q", cause=Cause.DRIFT, at=0, version="2", decision="d", outcome=outcome, step=step)
+    assert not_pending(LoopState(loop="tides", runs=(run,)), "r") == f"run r {says}"
 
 
 async def test_over_http_a_person_takes_back_holds_and_lets_go(

@@ -184,6 +184,8 @@ class Office:
         self.executor = MemoryExecutor(outcome)
         self.packages = MemoryPackages()
         self.registry = CollectorRegistry()
+        self.now = NOON
+        """By the wall's clock."""
         self.trainer = Trainer(
             rules={"tides": rules},
             streams=["ships", "arrivals"],
@@ -193,7 +195,7 @@ class Office:
             packages=self.packages,
             metrics=TrainerMetrics(self.registry),
             pause=lambda attempt: 0.0,
-            clock=lambda: NOON,
+            clock=lambda: self.now,
         )
 
     def restarted(

@@ -52,7 +52,9 @@ class Voice:
         return Scores(outputs=found, failures=["" if one is not None else NOT_FINITE for one in found])
 
     def outputs(self, rows: NDArray[np.int64]) -> list[Output | None]:
-        """Answers to any questions."""
+        """Answers to any questions; to none where nobody asked between a promotion and the end."""
+        if len(rows) == 0:
+            return []
         feeds: dict[str, NDArray[Any]] = {}
         for declared in self.manifest.inputs:
             values = self._past.dataset.table.column(declared.name).values[rows]

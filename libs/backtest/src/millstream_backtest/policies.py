@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from millstream.project import Loop, Project, load_project
+from millstream.project import BadProject, Loop, Project, load_project
 from millstream_backtest.errors import BacktestFailed
 
 CURRENT = "as it is"
@@ -48,7 +48,13 @@ def _read(project: Project, loop: str, file: Path) -> Loop:
             (stand_in / part).symlink_to((project.path / part).absolute())
         (stand_in / "loops").mkdir()
         shutil.copy(file, stand_in / "loops" / file.name)
-        loops = load_project(stand_in).loops
+        try:
+            loops = load_project(stand_in).loops
+        except BadProject as error:
+            mine = f"loops/{file.name}"
+            raise BadProject(
+                replace(one, file=str(file)) if one.file == mine else one for one in error.problems
+            ) from error
     if set(loops) != {loop}:
         raise BacktestFailed(f"{file}: declares loop {', '.join(loops)}; a policy for {loop!r} declares loop: {loop}")
     return loops[loop]

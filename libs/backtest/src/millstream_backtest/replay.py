@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from millstream.contracts.events import ModelRef
+from millstream.contracts.events import ModelRef, ReplicaObeyed
+from millstream.contracts.times import to_datetime
 from millstream.project import Loop
 from millstream.runtime.packages import PackageStore
 from millstream_backtest.answers import Voice
@@ -66,6 +67,7 @@ class Replay:
             executor=self.runs,
             packages=self._store,
             metrics=TrainerMetrics(CollectorRegistry()),
+            clock=lambda: 0,  # the one replica, this one, never falls silent
         )
 
     async def run(self, *, since: int, until: int, on_step: Callable[[int], None] = lambda time: None) -> None:
@@ -76,13 +78,14 @@ class Replay:
         working = asyncio.create_task(self._trainer.work())
         try:
             await self._trainer.resume()
+            await self._trainer.hear_replica(self._word())
             for time, asked, told in self._steps(since, until):
                 self._hear(asked, told)
                 for said in self._judge():
                     self.journal.write(said.event, said.cause)
                     await self._trainer.hear(said.event)
                 await self._runs_end(working)
-                self._obey()
+                await self._obey()
                 on_step(time)
         finally:
             working.cancel()
@@ -137,15 +140,26 @@ class Replay:
                 await working
             await asyncio.sleep(0)
 
-    def _obey(self) -> None:
-        state = self.journal.state
-        if state is None or state is self._standing.state:
-            return
-        other = other_of(state)
-        self._standing = Standing(
-            state=state,
-            champion=None if state.champion is None else self.voice(state.champion),
-            other=None if other is None else self.voice(other[0]),
+    async def _obey(self) -> None:
+        while (state := self.journal.state) is not None and state is not self._standing.state:
+            other = other_of(state)
+            self._standing = Standing(
+                state=state,
+                champion=None if state.champion is None else self.voice(state.champion),
+                other=None if other is None else self.voice(other[0]),
+            )
+            await self._trainer.hear_replica(self._word())
+
+    def _word(self) -> ReplicaObeyed:
+        """What a replica says of itself: a promotion waits for it."""
+        standing = self._standing
+        return ReplicaObeyed(
+            id=f"backtest-{standing.revision}",
+            loop=self.loop.name,
+            instance="backtest",
+            revision=standing.revision,
+            version=None if standing.champion is None else standing.champion.ref.version,
+            at=to_datetime(0),
         )
 
     def _ask(self, start: int, stop: int) -> list[Question]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from millstream.contracts.events import ModelRef
-from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE, Manifest
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, NATIVE_FILE, Manifest
 from millstream.project import Loop
 from millstream.project.params import BUILT_IN
 from millstream.runtime.packages import PackageStore
@@ -44,7 +44,9 @@ class RunFolder:
         entry = self._folder / key
         try:
             result = msgspec.json.decode((entry / RESULT).read_bytes(), type=RunResult)
-            files = {name: (entry / name).read_bytes() for name in (MODEL_FILE, REFERENCE_FILE, MANIFEST_FILE)}
+            manifest = (entry / MANIFEST_FILE).read_bytes()
+            named = msgspec.json.decode(manifest, type=Manifest).files
+            files = {**{name: (entry / name).read_bytes() for name in named}, MANIFEST_FILE: manifest}
             os.utime(entry)
         except (OSError, msgspec.DecodeError):
             return None  # it was never made, or is being removed
@@ -138,14 +140,18 @@ class Runs:
         """Of all that decides what comes of a run, but for the names it goes by."""
         champion = ""
         if spec.champion is not None:
-            champion = self._packages.manifest(spec.champion).files[MODEL_FILE]
+            files = self._packages.manifest(spec.champion).files
+            # What a warm start goes on from is decided by more than the graph: it also tells what was learned until when.
+            champion = f"{files[MODEL_FILE]} {files.get(NATIVE_FILE, '')}"
+            champion += spec.champion.version if self._loop.model.goes_on else ""  # the run's reason names it
         loop = self._loop.model_dump_json(include={"loop", "predict", "label", "model", "train", "gate"})
+        broken = " ".join(f"{start.isoformat()}/{end.isoformat()}" for start, end in spec.broken)
         changed = "" if spec.changed_at is None else spec.changed_at.isoformat()
         code = []
         for name in ("millstream-trainer", *LIBRARIES):
             with suppress(PackageNotFoundError):  # XGBoost goes by several names
                 code.append(f"{name} {version(name)}")
-        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, *code)
+        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, broken, *code)
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 

@@ -91,9 +91,12 @@ def bars(points: Sequence[Point], name: str) -> ET.Element:
     return _framed(name, scale, shown, marks)
 
 
-def line(points: Sequence[Point], name: str, *, zero: bool = False) -> ET.Element:
-    """A dot a window with its interval, joined by a line; `zero` draws where no difference is."""
-    shown = points[-MOST_POINTS:]
+def line(series: Sequence[Sequence[Point]], name: str, *, zero: bool = False, mark: str = "") -> ET.Element:
+    """A dot a window with its interval, one line a series, the series one after the other.
+
+    `zero` draws where no difference is; `mark` stands where the second series begins, if there is one.
+    """
+    shown = [p for points in series for p in points][-MOST_POINTS:]
     values = [v for p in shown for v in (p.value, p.low, p.high) if v is not None]
     scale = _Scale([*values, *([0.0] if zero else [])])
     step = (WIDTH - LEFT - RIGHT) / max(1, len(shown))
@@ -102,8 +105,16 @@ def line(points: Sequence[Point], name: str, *, zero: bool = False) -> ET.Elemen
         y = scale.y(0.0)
         marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke="var(--dim)", stroke_dasharray="4 4"))
     places = [(LEFT + (n + 0.5) * step, scale.y(p.value)) for n, p in enumerate(shown)]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    marks.append(el("polyline", points=path, fill="none", stroke="var(--line)", stroke_width=2))
+    end = len(shown)
+    for number, points in reversed(list(enumerate(series))):
+        begin = max(0, end - len(points))
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places[begin:end])
+        marks.append(el("polyline", points=path, fill="none", stroke="var(--line)", stroke_width=2))
+        if number == 1 and mark and begin:
+            x = LEFT + begin * step
+            marks.append(el("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, stroke=GOOD, stroke_width=2))
+            marks.append(el("text", mark, x=x, y=TOP - 1, text_anchor="middle"))
+        end = begin
     for (x, y), p in zip(places, shown, strict=True):
         if p.low is not None and p.high is not None:
             marks.append(el("line", x1=x, x2=x, y1=scale.y(p.low), y2=scale.y(p.high), stroke=p.color, stroke_width=2))

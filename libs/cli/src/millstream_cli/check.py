@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from millstream.project import BadProject, FeatureCatalogue, Problem, Project, load_project
+from millstream.project.params import TorchFit, growing
 
 if TYPE_CHECKING:
     from millstream_tiles.errors import RepoFault
@@ -42,7 +44,7 @@ def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     """The project, or its problems; the Feast repo is looked at as soon as it can be."""
     catalogue, faults = _describe(path / "features")
     try:
-        project, problems = load_project(path, catalogue), []
+        project, problems = load_project(path, catalogue, own_code=True), []
     except BadProject as error:
         project, problems = None, list(error.problems)
     # The definitions read the streams' files: what is wrong with those is told in their own words already.
@@ -51,6 +53,18 @@ def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     if not broken:
         return project, problems
     return None, [*problems, *map(_problem, broken)]
+
+
+def notes(project: Project) -> list[str]:
+    """What is right in the files and still ends a run on this machine: the trainer's may have it."""
+    asking = sorted(name for name, loop in project.loops.items() if isinstance(growing(loop.model.params), TorchFit))
+    missing = [name for name in ("torch", "onnxscript", "safetensors") if find_spec(name) is None]
+    return [
+        f"loops/{name}.yaml: model: PyTorch is asked for, which needs {', '.join(missing)} beside the trainer, "
+        "not installed here; pip install 'millstream-trainer[torch]'"
+        for name in asking
+        if missing
+    ]
 
 
 def _describe(repo: Path) -> tuple[FeatureCatalogue | None, Sequence[RepoFault]]:
@@ -77,6 +91,7 @@ def _report(project: Project | None, problems: list[Problem]) -> dict[str, objec
     return {
         "ok": project is not None,
         "problems": [asdict(problem) for problem in problems],
+        "notes": [] if project is None else notes(project),
         "streams": sorted(project.streams) if project else [],
         "loops": sorted(project.loops) if project else [],
     }
@@ -86,6 +101,8 @@ def _print(console: Console, path: Path, project: Project | None, problems: list
     if project is not None:
         counts = f"{_count(len(project.streams), 'stream')}, {_count(len(project.loops), 'loop')}"
         console.print(Text.assemble(("✓ ", "green"), f"{path}: {counts}, nothing wrong"))
+        for note in notes(project):
+            console.print(Text.assemble(("! ", "yellow"), note))
         return
     if not path.is_dir():
         for problem in problems:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from millstream.contracts.events import ColumnDrift, Finding, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, ColumnDrift, Finding, WindowJudged, WindowKind
 from millstream_cli import charts
 from millstream_cli.charts import Point
-from millstream_cli.incident_view import looks_of, windows_shown
+from millstream_cli.incident_view import series_of, windows_shown
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.page import Child, el, html, table
@@ -27,7 +27,7 @@ def page_of(loop: Loop, incident: Incident) -> str:
         el("p", outcome_of(incident), class_=CLASSES.get(incident.fate)),
         el(
             "p",
-            f"Incident {incident.number} of {len(loop.incidents)}, {incident.began:%Y-%m-%d %H:%M} to "
+            f"Incident {incident.number}, {incident.began:%Y-%m-%d %H:%M} to "
             f"{incident.ended:%Y-%m-%d %H:%M} in stream time.",
             class_="dim",
         ),
@@ -35,7 +35,7 @@ def page_of(loop: Loop, incident: Incident) -> str:
     for kind, windows in windows_shown(loop, incident).items():
         body += windows_section(kind, windows)
     for trouble in incident.troubles:
-        if trouble.worst.columns:
+        if moved_columns(trouble.worst):
             body += [el("h2", "Columns that moved"), columns_table(trouble.worst)]
     for run in incident.runs:
         body += _gate(run) + _trial(run)
@@ -84,41 +84,46 @@ def _gate(run: RunStory) -> list[Child]:
         return []
     rows = [
         (
-            el("span", one.name, class_=None if one.passed else "bad"),
+            el("span", one.name.replace("_", " "), class_=None if one.passed else "bad"),
             "passed" if one.passed else "failed",
-            "–" if one.champion is None else f"{one.champion:.6g}",
-            f"{one.challenger:.6g}",
             one.detail,
         )
         for one in end.gate
     ]
-    head = ("check", "", "champion", "challenger", "")
-    return [el("h2", f"Run {run.name} at the gate"), table(head, rows, numbers=(2, 3))]
+    return [el("h2", f"Run {run.name} at the gate"), table(("check", "", "what it saw"), rows)]
 
 
 def _trial(run: RunStory) -> list[Child]:
-    looks = looks_of(run.judged)
-    if not looks:
+    series = series_of(run)
+    if not series:
         return []
-    last = looks[-1]
-    name = f"Version {run.version} beside {last.against}: difference of the loss"
-    points = [
-        Point(
-            label=f"{one.pairs:,} pairs",
-            value=one.difference,
-            low=one.low,
-            high=one.high,
-            color={"better": charts.GOOD, "undecided": charts.BLUE}.get(one.finding.value, charts.BAD),
-            title=f"{one.at:%Y-%m-%d %H:%M}, {one.pairs:,} pairs: {one.difference:+.5f} ({one.low:+.5f} to {one.high:+.5f}), "
-            f"{one.finding.value}",
-        )
-        for one in looks
+    last = series[-1][1][-1]
+    name = f"Version {run.version} beside version {last.against}: difference of the loss"
+    points = [[_look(one) for one in looks] for _, looks in series]
+    mark = f"promoted {run.promoted_at:%Y-%m-%d}" if run.promoted_at is not None else ""
+    says = [
+        f"{series_name}: {looks[-1].finding.value} after {looks[-1].pairs:,} pairs, {looks[-1].difference:+.5f} "
+        f"({looks[-1].low:+.5f} to {looks[-1].high:+.5f})"
+        for series_name, looks in series
     ]
-    says = (
-        f"{last.finding.value} after {last.pairs:,} pairs: {last.difference:+.5f} ({last.low:+.5f} to {last.high:+.5f}); "
-        "below 0 the new one is better. The interval holds at every look at once."
+    end = "Below 0 the new one is better. An interval holds at every look at once; the watch counts its pairs anew."
+    return [
+        el("h2", name),
+        charts.line(points, name, zero=True, mark=mark),
+        el("p", f"{'; '.join(says)}. {end}", class_="dim"),
+    ]
+
+
+def _look(one: ChallengerJudged) -> Point:
+    return Point(
+        label=f"{one.pairs:,} pairs",
+        value=one.difference,
+        low=one.low,
+        high=one.high,
+        color={"better": charts.GOOD, "undecided": charts.BLUE}.get(one.finding.value, charts.BAD),
+        title=f"{one.at:%Y-%m-%d %H:%M}, {one.pairs:,} pairs{' on watch' if one.watch else ''}: {one.difference:+.5f} "
+        f"({one.low:+.5f} to {one.high:+.5f}), {one.finding.value}",
     )
-    return [el("h2", name), charts.line(points, name, zero=True), el("p", says, class_="dim")]
 
 
 def _moment(moment: Moment) -> ET.Element:

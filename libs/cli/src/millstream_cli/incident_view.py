@@ -58,7 +58,7 @@ def windows_shown(loop: Loop, incident: Incident) -> dict[WindowKind, list[Windo
 def show(loop: Loop, incident: Incident, console: Console) -> None:
     """The timeline, with the charts above it."""
     console.print(
-        Text(f"{loop.name}, incident {incident.number} of {len(loop.incidents)}: {title_of(incident)}", style="bold"),
+        Text(f"{loop.name}, incident {incident.number}: {title_of(incident)}", style="bold"),
         soft_wrap=True,
     )
     console.print(Text(f"{outcome_of(incident)}", style=FATES.get(incident.fate, "")), soft_wrap=True)
@@ -109,35 +109,34 @@ def _columns(window: WindowJudged, console: Console) -> None:
 
 
 def _trial(run: RunStory, console: Console) -> None:
-    looks = looks_of(run.judged)
-    if not looks:
-        return
-    table = Table(
-        box=None,
-        padding=(0, 2),
-        header_style="dim",
-        title=f"version {run.version} beside {looks[-1].against}: difference of the loss, below 0 the new one is better",
-        title_justify="left",
-    )
-    for name in ("until", "pairs", "difference", "interval", "", "finding"):
-        table.add_column(name, justify="right" if name in ("pairs", "difference") else "left", no_wrap=True)
-    scale = max(abs(edge) for one in looks for edge in (one.low, one.high, one.difference))
-    for one in _spread(looks, MOST_LINES):
-        table.add_row(
-            f"{one.at:%Y-%m-%d %H:%M}",
-            f"{one.pairs:,}",
-            f"{one.difference:+.5f}",
-            f"{one.low:+.5f} to {one.high:+.5f}",
-            between(one.low, one.difference, one.high, scale, BAR + 1),
-            one.finding.value + (", on watch" if one.watch else ""),
-        )
-    console.print()
-    console.print(table)
+    """Trial and watch are series of their own: the watch counts its pairs anew."""
+    series = [(name, looks) for name, found in series_of(run) if (looks := _spread(found, MOST_LINES))]
+    scale = max((abs(edge) for _, looks in series for one in looks for edge in (one.low, one.high)), default=0.0)
+    for name, looks in series:
+        title = f"{name}, version {run.version} beside version {looks[-1].against}"
+        title += ": difference of the loss, below 0 the new one is better"
+        table = Table(box=None, padding=(0, 2), header_style="dim", title=title, title_justify="left")
+        for column in ("until", "pairs", "difference", "interval", "", "finding"):
+            table.add_column(column, justify="right" if column in ("pairs", "difference") else "left", no_wrap=True)
+        for one in looks:
+            table.add_row(
+                f"{one.at:%Y-%m-%d %H:%M}",
+                f"{one.pairs:,}",
+                f"{one.difference:+.5f}",
+                f"{one.low:+.5f} to {one.high:+.5f}",
+                between(one.low, one.difference, one.high, scale, BAR + 1),
+                one.finding.value,
+            )
+        if not looks[-1].watch and run.promoted_at is not None:
+            table.add_row(f"{run.promoted_at:%Y-%m-%d %H:%M}", "", "", "", "", Text("promoted", style="green"))
+        console.print()
+        console.print(table)
 
 
-def looks_of(judged: Sequence[ChallengerJudged]) -> list[ChallengerJudged]:
-    """The comparisons that have pairs."""
-    return [one for one in judged if one.pairs]
+def series_of(run: RunStory) -> list[tuple[str, list[ChallengerJudged]]]:
+    """The comparisons that have pairs, as series with their names."""
+    found = [("on trial", run.trial), ("on watch", run.watch)]
+    return [(name, looks) for name, judged in found if (looks := [one for one in judged if one.pairs])]
 
 
 def _spread(looks: Sequence[ChallengerJudged], most: int) -> Sequence[ChallengerJudged]:
@@ -161,7 +160,7 @@ def show_list(loop: Loop, console: Console) -> None:
         table.add_column(name, justify="right" if name == "#" else "left")
     for one in loop.incidents:
         table.add_row(
-            str(one.number),
+            ", ".join(map(str, (one.number, *one.others))),
             f"{one.began:%Y-%m-%d %H:%M}",
             one.cause.replace("_", " "),
             Text(title_of(one)),
@@ -174,6 +173,7 @@ def summary_of(incident: Incident) -> dict[str, Any]:
     """One line of --list for scripts."""
     return {
         "number": incident.number,
+        "joined_by": incident.others,
         "id": incident.id,
         "began": _time(incident.began),
         "ended": _time(incident.ended),

@@ -101,6 +101,17 @@ class RunStory:
         return Fate.PENDING if said[-1] is Decision.PENDING else Fate.DECLINED
 
     @property
+    def trial(self) -> list[ChallengerJudged]:
+        """The looks at it as challenger, until its trial ended: a word that comes later changes nothing any more."""
+        over = [move.at for move in self.moves if move.step not in (Step.REGISTERED, Step.SHADOW, Step.CANARY)]
+        return [one for one in self.judged if not one.watch and (not over or one.at <= over[0])]
+
+    @property
+    def watch(self) -> list[ChallengerJudged]:
+        """The looks after its promotion, whose pairs are counted anew."""
+        return [one for one in self.judged if one.watch]
+
+    @property
     def promoted_at(self) -> datetime | None:
         """When it came to answer everybody."""
         for move in self.moves:
@@ -117,6 +128,9 @@ class Incident:
 
     id: str
     number: int = 0
+    """From 1, in the order in which incidents became known: a later one, or a word on an older one, changes no number."""
+    others: list[int] = field(default_factory=list)
+    """Numbers of what joined it."""
     troubles: list[Trouble] = field(default_factory=list)
     requests: list[RetrainRequested | RolloutRequested | RunApproved] = field(default_factory=list)
     """What somebody asked for: a run; or what was declined, a run's approval or another model."""

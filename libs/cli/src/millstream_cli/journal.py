@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.envelope import Headers, envelope_of
@@ -48,8 +48,22 @@ def told_of(headers: Headers, value: bytes | None) -> Told | None:
     return None if event is None else Told(envelope.id, envelope.causation_id, event)
 
 
+def in_order(topics: Iterable[Sequence[ConsumerRecord]]) -> list[ConsumerRecord]:
+    """Records of several topics in the order in which they were said, by Kafka's times; of one topic always by its offsets.
+
+    Where the times are the same the topic that was named first comes first.
+    """
+    placed: list[tuple[int, ConsumerRecord]] = []
+    for records in topics:
+        said = 0
+        for record in records:
+            said = max(said, record.timestamp)
+            placed.append((said, record))
+    return [record for _, record in sorted(placed, key=lambda one: one[0])]
+
+
 async def read_journal(bootstrap: str) -> list[Told]:
-    """Everything in the topics now, each id once. Raises Stuck."""
+    """Everything in the topics now, each id once, in the order in which it was said. Raises Stuck."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         async with asyncio.timeout(READ_WITHIN):
@@ -72,13 +86,15 @@ async def _read(consumer: AIOKafkaConsumer) -> list[Told]:
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     ends = await consumer.end_offsets(partitions)
-    found: dict[str, Told] = {}
+    read: dict[TopicPartition, list[ConsumerRecord]] = {partition: [] for partition in partitions}
     while any([await consumer.position(p) < end for p, end in ends.items()]):
-        for records in (await consumer.getmany(timeout_ms=200)).values():
-            for record in records:
-                told = told_of(record.headers, record.value)
-                if told is not None:
-                    found.setdefault(told.id, told)
+        for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+            read[partition] += records
+    found: dict[str, Told] = {}
+    for record in in_order(read.values()):
+        told = told_of(record.headers, record.value)
+        if told is not None:
+            found.setdefault(told.id, told)
     return list(found.values())
 
 

@@ -27,7 +27,13 @@ HtmlOption = Annotated[
 ]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; default: your login name.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stays in the journal.")]
-TrainerOption = Annotated[str | None, typer.Option(help="Address of a trainer elsewhere, like http://trainer:8080.")]
+TrainerOption = Annotated[
+    str | None,
+    typer.Option(help="Address of a trainer elsewhere, like http://trainer:8080; with --kafka, or with --no-wait."),
+]
+AnswerOption = Annotated[
+    str | None, typer.Option("--kafka", help="Kafka of the mill elsewhere: its answer is read there.")
+]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the decision, and say it.")]
 WithinOption = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for it.")]
 BY_HAND = "by hand"
@@ -105,7 +111,7 @@ def retrain(
     reason: ReasonOption,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -124,7 +130,7 @@ def approve(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -146,7 +152,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Version to go back to; default: the champion before.")] = None,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -166,7 +172,7 @@ def pin(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -184,7 +190,7 @@ def unpin(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -202,7 +208,7 @@ def freeze(
     reason: ReasonOption,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -220,7 +226,7 @@ def unfreeze(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: KafkaOption = None,
+    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -247,6 +253,8 @@ def _ask(
 ) -> None:
     from millstream_cli import asking
 
+    if not body["reason"].strip():
+        raise typer.BadParameter('write a reason in words, like --reason "the new runway"; it stays in the journal')
     with guarded():
         office = asking.office_of(data / "up", trainer=trainer, kafka=kafka, wait=wait)
         answer = run(asking.ask(office, loop, path, {"by": by or asking.me()} | body, within))

@@ -59,15 +59,12 @@ class Loop:
 
 
 def loop_of(told: Iterable[Told], name: str) -> Loop:
-    """Sort what was told of loop `name` into incidents, numbered from 1, the oldest first."""
+    """Sort what was told of loop `name`, in the order in which it was said, into incidents by their numbers."""
     mine = {one.id: one for one in told if one.loop == name}
     windows = sorted(_all(mine, WindowJudged), key=lambda one: (one.at, one.index))
     incidents = _Sorter(mine, windows).incidents()
     for incident in incidents:
         incident.cure = _cure(incident, windows)
-    incidents.sort(key=lambda one: (one.began, one.id))
-    for number, incident in enumerate(incidents, 1):
-        incident.number = number
     return Loop(
         name=name,
         told=mine,
@@ -104,8 +101,12 @@ class _Sorter:
     def __init__(self, told: dict[str, Told], windows: Sequence[WindowJudged]) -> None:
         self._told = told
         self._trouble = {window.id: one for one in troubles_of(windows) for window in one.windows}
+        self._place = {id: n for n, id in enumerate(told)}
         self._at: dict[str, Incident] = {}
         """By the id of a trouble, a request or a run."""
+        self._known: dict[Incident, tuple[datetime, int]] = {}
+        """When each became an incident: stream time, place in the journal. What joined another later is among them."""
+        self._joins: dict[Incident, Incident] = {}
         self._runs: dict[str, RunStory] = {}
         self._moves: dict[str, list[RolloutMoved]] = {}
         for move in sorted(_all(told, RolloutMoved), key=lambda one: one.revision):
@@ -115,11 +116,27 @@ class _Sorter:
     def incidents(self) -> list[Incident]:
         for trouble in dict.fromkeys(self._trouble.values()):
             if trouble.matters:
-                self._incident(trouble.id, trouble=trouble)
+                first = next(one for one in trouble.windows if one.finding is not Finding.SUSPECTED)
+                self._becomes(self._incident(trouble.id, trouble=trouble), first)
         for decided in sorted(_all(self._told, RetrainDecided), key=lambda one: one.at):
             self._decided(decided)
         self._ran()
-        return list(dict.fromkeys(self._at.values()))
+        return self._numbered()
+
+    def _becomes(self, incident: Incident, by: WindowJudged | RetrainDecided) -> None:
+        known = (by.at, self._place[by.id])
+        self._known[incident] = min(known, self._known.get(incident, known))
+
+    def _numbered(self) -> list[Incident]:
+        """By number. What joined another later on keeps its number, and is found there by it."""
+        for number, incident in enumerate(sorted(self._known, key=lambda one: self._known[one]), 1):
+            incident.number = number
+        for joined in self._joins:
+            told = joined
+            while told in self._joins:
+                told = self._joins[told]
+            told.others.append(joined.number)
+        return sorted(dict.fromkeys(self._at.values()), key=lambda one: one.number)
 
     def _incident(self, key: str, trouble: Trouble | None = None) -> Incident:
         if key not in self._at:
@@ -130,7 +147,7 @@ class _Sorter:
         incident = self._asked(decided)
         run = self._runs.get(decided.run or "")
         if run is not None:  # the later word on a run that was pending
-            incident = self._join(self._at[run.name], incident)
+            incident = self._join(self._at[run.name], incident, decided.at)
             run.decisions.append(decided)
         elif decided.run is not None and decided.decision in (Decision.ACCEPTED, Decision.PENDING):
             run = self._runs[decided.run] = RunStory(name=decided.run, decisions=[decided])
@@ -139,8 +156,9 @@ class _Sorter:
         elif decided.decision is Decision.COALESCED:
             joined = self._joined(decided)
             if joined is not None:
-                incident = self._join(self._at[joined.name], incident)
+                incident = self._join(self._at[joined.name], incident, decided.at)
         incident.decisions.append(decided)
+        self._becomes(incident, decided)
 
     def _joined(self, decided: RetrainDecided) -> RunStory | None:
         """The run that a request joined: the one that the reason names, else the one whose model was on trial then."""
@@ -168,16 +186,20 @@ class _Sorter:
             incident.clock.append(asked)
         return incident
 
-    def _join(self, one: Incident, other: Incident) -> Incident:
+    def _join(self, one: Incident, other: Incident, at: datetime) -> Incident:
         if one is other:
             return one
+        if other in self._known and self._known[other][0] < at:
+            self._joins[other] = one
+        else:  # it was never an incident by itself: it needs no number
+            self._known.pop(other, None)
         one.troubles += other.troubles
         one.requests += other.requests
         one.clock += other.clock
         one.decisions += other.decisions
         one.runs += other.runs
-        for key, at in self._at.items():
-            if at is other:
+        for key, incident in self._at.items():
+            if incident is other:
                 self._at[key] = one
         return one
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 View = Mapping[str, Any]
@@ -17,9 +18,15 @@ def lines_of(loop: View) -> list[str]:
         f"{loop['loop']}: " + (f"champion is version {champion['version']}" if champion else "no model yet"),
         f"run {running['run']} under way" if running else "",
         f"last decision: {decision['decision']} ({decision['cause']}), {decision['reason']}" if decision else "",
-        f"next schedule {due}" if due else "",
+        _schedule(due, loop.get("stream_time")) if due else "",
     ]
     return ["; ".join(filter(None, first)), *(f"  {line}" for line in _more(loop))]
+
+
+def _schedule(due: str, now: str | None) -> str:
+    """Stream time may have passed it: a trial is under way, the cooldown lasts, or the day's labels are not counted yet."""
+    passed = now is not None and datetime.fromisoformat(due) <= datetime.fromisoformat(now)
+    return f"schedule due since {due}" if passed else f"next schedule {due}"
 
 
 def _more(loop: View) -> list[str]:
@@ -27,6 +34,9 @@ def _more(loop: View) -> list[str]:
     if trial := loop.get("trial"):
         share = f" {trial['share']:.0%}" if trial.get("share") else ""
         found.append(f"trial: version {trial['version']}, {trial['step']}{share}{_compared(trial)}")
+    if promoting := loop.get("promoting"):
+        waits = ", ".join(promoting["waits_for"]) or "nobody"
+        found.append(f"promoting: version {promoting['version']}, waits for {waits}")
     if loop.get("watch_until"):
         watch = loop.get("watch") or {}
         against = f" beside version {watch['against']}" if watch.get("against") else ""

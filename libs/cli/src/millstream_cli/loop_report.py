@@ -286,6 +286,9 @@ def _needs(
         needs.append(
             f"run {run.name} waits for an approval{until} ({reason}): millstream approve {loop.name} {run.name}"
         )
+    missing = _no_model(loop, now) if state is None or state.champion is None else None
+    if missing is not None:
+        needs.append(f"no model answers: {missing}; ask for one: millstream retrain {loop.name} --reason …")
     row, bound = rejected_in_a_row(loop)
     if row >= bound:
         needs.append(
@@ -299,6 +302,17 @@ def _needs(
     if state is not None and state.pinned:
         needs.append(f"pinned to version {state.pinned}: no retrain until millstream unpin {loop.name}")
     return needs
+
+
+def _no_model(loop: Loop, now: datetime) -> str | None:
+    """Why a loop without a model gets none by itself for now; None while one comes, or labels are still gathered."""
+    runs = [run for one in loop.incidents for run in one.runs]
+    decisions = [one for incident in loop.incidents for one in incident.decisions]
+    if not decisions or waiting(loop, now) or any(run.fate in (Fate.TRAINING, Fate.ON_TRIAL) for run in runs):
+        return None
+    last = max(decisions, key=lambda one: one.at)
+    end = next((run.finished for run in runs if run.name == last.run and run.finished is not None), None)
+    return last.reason if end is None else f"run {end.run} {end.outcome.value}: {end.reason}"
 
 
 def waiting(loop: Loop, now: datetime) -> list[RunStory]:

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from millstream.errors import RejectEvent
+from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Stream
+from millstream.runtime.codecs import Codecs
+from millstream.runtime.records import Batch
+from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.user_events import read_event
+from millstream_cli.errors import Stuck
 from millstream_tiles.join_events import ID
 from millstream_tiles.keys import key_text
 from millstream_tiles.recount import Event
@@ -18,10 +22,11 @@ MOST = 500
 
 
 async def lost_events(bootstrap: str, stream: Stream, offsets: Mapping[int, Sequence[int]]) -> list[Event]:
-    """The good events of `stream` at these offsets (partition -> offsets), as far as the topic still has them."""
+    """The good events of `stream` at these offsets (partition -> offsets), as far as the topic still has them. Raises Stuck."""
     wanted = {TopicPartition(stream.name, p): sorted(some)[:MOST] for p, some in offsets.items()}
     if not any(wanted.values()):
         return []
+    codecs = Codecs({stream.name: stream}, RegistrySettings.of_environment())
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none")
     await consumer.start()
     try:
@@ -33,15 +38,16 @@ async def lost_events(bootstrap: str, stream: Stream, offsets: Mapping[int, Sequ
         found: list[Event] = []
         for partition, some in wanted.items():
             found += await _of(
-                consumer, stream, partition, [o for o in some if first[partition] <= o < after[partition]]
+                consumer, stream, codecs, partition, [o for o in some if first[partition] <= o < after[partition]]
             )
         return found
     finally:
         await consumer.stop()
+        await codecs.close()
 
 
 async def _of(
-    consumer: AIOKafkaConsumer, stream: Stream, partition: TopicPartition, offsets: Sequence[int]
+    consumer: AIOKafkaConsumer, stream: Stream, codecs: Codecs, partition: TopicPartition, offsets: Sequence[int]
 ) -> list[Event]:
     found, following = [], -1
     for offset in offsets:
@@ -55,9 +61,12 @@ async def _of(
         if following != offset:
             continue
         try:
-            event = read_event(stream, records[0])
+            await codecs.prepare(Batch(stream.name, partition.partition, offset, offset, records))
+            event = read_event(stream, records[0], codecs[stream.name])
         except RejectEvent:
             continue
+        except RetryLater as error:
+            raise Stuck(f"{stream.name} cannot be read: {error}") from error
         columns = dict(event.event) | {ID: key_text(event.event.get(stream.id)) if stream.id else None}
         found.append(
             Event(

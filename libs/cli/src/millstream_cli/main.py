@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from millstream.project.duration import from_text
+from millstream_cli.dlq_commands import dlq_app
 from millstream_cli.features_commands import (
     AnyProject,
     KafkaOption,
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 app.add_typer(lake_app, name="lake")
 app.add_typer(features_app, name="features")
+app.add_typer(dlq_app, name="dlq")
 
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 SinceOption = Annotated[

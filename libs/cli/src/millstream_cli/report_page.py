@@ -68,7 +68,7 @@ def _trend(measured: Sequence[Measured], title: str) -> list[Child]:
         for one in measured
     ]
     name = f"{title}: {measured[-1].loss.metric.replace('_', ' ')} per window"
-    return [el("h2", name), charts.line(points, name)]
+    return [el("h2", name), charts.line([points], name)]
 
 
 def _drift(report: Report) -> Child:

@@ -45,7 +45,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     trial = report.trial
     if trial is not None:
         says = f"; {trial.compared.finding.value}, {compared(trial.compared)}" if trial.compared is not None else ""
-        found.append(("trial", f"version {trial.version} beside {trial.against}, {trial.step}{says}"))
+        found.append(("trial", f"version {trial.version} beside version {trial.against}, {trial.step}{says}"))
     if report.mean is not None:
         found.append(("performance", f"{_loss(report.mean)} over {report.mean.rows:,} labels"))
     found.append(("decisions", _counts(report.decisions)))

@@ -22,7 +22,7 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
 from millstream_cli.errors import Stuck
-from millstream_cli.journal import Told, row_of, told_of
+from millstream_cli.journal import Told, in_order, row_of, told_of
 
 READ_WITHIN = 120.0
 """Seconds to read what is in the topics: thousands of records a year, and Kafka may be away for a while."""
@@ -75,9 +75,8 @@ class Story:
     async def read(self, timeout: float) -> None:
         """Read what comes within `timeout` seconds, or at once what is there."""
         polled = await self._consumer.getmany(timeout_ms=int(timeout * 1000))
-        for records in polled.values():
-            for record in records:
-                self._tell(record)
+        for record in in_order(polled.get(partition, []) for partition in self._partitions):
+            self._tell(record)
 
     async def until_runs_are_done(self) -> None:
         """Raises Stuck for a run that neither ends nor is given up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,11 +19,12 @@ from millstream.contracts.events import (
     RunApproved,
     Step,
     TrainingFinished,
+    TrialFinding,
     WindowJudged,
     WindowKind,
 )
 from millstream_cli.effects import before_and_after
-from millstream_cli.incidents import Incident, RunStory
+from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop, request_of
 from millstream_cli.troubles import WORDS, Trouble
 
@@ -64,7 +66,7 @@ def _what(trouble: Trouble) -> str:
     if trouble.broken:
         return f"broken data in the {WORDS[trouble.kind]}"
     drop = {WindowKind.PERFORMANCE: "a performance drop", WindowKind.ESTIMATED: "an estimated performance drop"}
-    return drop.get(trouble.kind, "drift in the inputs")
+    return drop.get(trouble.kind, f"drift in the {WORDS[trouble.kind]}")
 
 
 def outcome_of(incident: Incident) -> str:
@@ -93,14 +95,16 @@ def timeline(loop: Loop, incident: Incident) -> list[Moment]:
         at = next((one.at for one in incident.decisions if one.request == request.id), incident.began)
         cause = loop.told[request.id].caused_by
         found.append(Moment(at=at, what="asked", text=_asked(request), id=request.id, caused_by=cause))
-    found += [_decision(loop, one) for one in incident.decisions]
+    told = {window.id: window.reason for trouble in incident.troubles for window in trouble.windows}
+    told |= {request.id: _asked(request) for request in incident.requests}
+    found += [_decision(loop, one, told) for one in incident.decisions]
     for run in incident.runs:
         found += _run(loop, run)
-    found.sort(key=lambda one: (one.at, _RANK[one.what]))
+    place = {id: n for n, id in enumerate(loop.told)}
+    # A run ends when its model's first step is said: it is told where it began.
+    began = {run.finished.id: run.started[0].id for run in incident.runs if run.finished is not None and run.started}
+    found.sort(key=lambda one: (one.at, place[began.get(one.id, one.id)]))
     return [*found, *_outcome(loop, incident)]
-
-
-_RANK = {name: n for n, name in enumerate(("drift", "asked", "decision", "training", "trial", "rollout", "outcome"))}
 
 
 def _asked(request: RetrainRequested | RolloutRequested | RunApproved) -> str:
@@ -142,7 +146,9 @@ def broken_at(broken: BrokenField) -> str:
     return f"field {broken.field} of {broken.stream}" + (f", sent by {broken.producer}" if broken.producer else "")
 
 
-def _decision(loop: Loop, decided: RetrainDecided) -> Moment:
+def _decision(loop: Loop, decided: RetrainDecided, told: Mapping[str, str]) -> Moment:
+    """A reason that is the request's own stands one line above."""
+    reason = "" if told.get(decided.request) == decided.reason else f": {decided.reason}"
     run = f", run {decided.run}" if decided.run is not None and decided.decision is Decision.ACCEPTED else ""
     until = f" until {decided.expires:%Y-%m-%d %H:%M}" if decided.expires is not None else ""
     details = []
@@ -151,7 +157,7 @@ def _decision(loop: Loop, decided: RetrainDecided) -> Moment:
     return Moment(
         at=decided.at,
         what="decision",
-        text=f"{decided.decision.value}{until} ({decided.cause.value.replace('_', ' ')}{run}): {decided.reason}",
+        text=f"{decided.decision.value}{until} ({decided.cause.value.replace('_', ' ')}{run}){reason}",
         id=decided.id,
         caused_by=loop.told[decided.id].caused_by,
         details=details,
@@ -170,8 +176,9 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
         last = run.started[-1]
         text = f"run {run.name} is under way, attempt {last.attempt}"
         found.append(Moment(at=last.at, what="training", text=text, id=last.id, caused_by=loop.told[last.id].caused_by))
-    found += [_judged(loop, one) for one in _turns(run.judged)]
-    found += [_move(loop, one) for one in run.moves]
+    for looks in (run.trial, run.watch):
+        found += [_judged(loop, one, run) for one in _turns(looks)]
+    found += [_move(loop, one, run) for one in run.moves]
     return found
 
 
@@ -203,23 +210,21 @@ def candidates_of(end: TrainingFinished) -> str:
     return ", ".join(f"{name} {loss:.4f}" for name, loss in ranked)
 
 
-def _turns(judged: list[ChallengerJudged]) -> list[ChallengerJudged]:
-    """Where the finding changed, and the last word of trial and watch: the chart has the others."""
-    found: list[ChallengerJudged] = []
-    for n, one in enumerate(judged):
-        following = judged[n + 1] if n + 1 < len(judged) else None
-        changed = not found or (found[-1].finding, found[-1].watch) != (one.finding, one.watch)
-        if changed or following is None or following.watch != one.watch:
-            found.append(one)
-    return found
+def _turns(looks: Sequence[ChallengerJudged]) -> list[ChallengerJudged]:
+    """Where the finding changed, and the last word: the chart has the others."""
+    return [one for n, one in enumerate(looks) if n in (0, len(looks) - 1) or looks[n - 1].finding is not one.finding]
 
 
-def _judged(loop: Loop, one: ChallengerJudged) -> Moment:
+def _judged(loop: Loop, one: ChallengerJudged, run: RunStory) -> Moment:
+    """While nothing is decided the chart has the numbers; of a trial under way the last word says what is missing."""
+    last = run.fate is Fate.ON_TRIAL and one is run.judged[-1]
     place = "on watch" if one.watch else "on trial"
+    seen = f"after {one.pairs:,} pairs" if one.pairs else f"after {one.questions:,} questions, no label yet"
+    reason = f": {one.reason}" if last or one.finding is not TrialFinding.UNDECIDED else ""
     return Moment(
         at=one.at,
         what="trial",
-        text=f"version {one.version} {place} against {one.against}: {one.finding.value}; {compared(one)}: {one.reason}",
+        text=f"version {one.version} {place} against version {one.against}: {one.finding.value} {seen}{reason}",
         id=one.id,
         caused_by=loop.told[one.id].caused_by,
         details=[f"{check.name}: FAILED; {check.detail}" for check in one.checks if not check.passed],
@@ -239,7 +244,10 @@ def compared(one: ChallengerJudged) -> str:
     """The comparison in numbers."""
     if not one.pairs:
         return f"{one.questions:,} questions, no label yet"
-    return f"{one.pairs:,} pairs, loss {one.difference:+.5f} ({one.low:+.5f} to {one.high:+.5f}) beside {one.loss:.4f}"
+    return (
+        f"{one.pairs:,} pairs, loss {one.difference:+.5f} ({one.low:+.5f} to {one.high:+.5f}) against {one.loss:.4f} of "
+        f"version {one.against}"
+    )
 
 
 def step_of(step: Step, share: float) -> str:
@@ -250,18 +258,22 @@ def step_of(step: Step, share: float) -> str:
 def moved(move: RolloutMoved) -> str:
     """A step in words; a model may also stay while what surrounds it changes."""
     if move.before is move.step is Step.CHAMPION:
-        return f"version {move.version} stays"
+        return f"version {move.version} " + ("is promoted" if "obey" in move.numbers else "stays")
     before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
+    if move.led_to is not None and move.led_to.promoting == move.revision:
+        return f"version {move.version}: {before} → champion, promoting"
     return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
 
 
-def _move(loop: Loop, move: RolloutMoved) -> Moment:
+def _move(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
+    """A reason that is the run's own stands one line above."""
+    reason = "" if run.finished is not None and run.finished.reason == move.reason else f": {move.reason}"
     request = request_of(loop, move)
     who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"{moved(move)}{who}: {move.reason}",
+        text=f"{moved(move)}{who}{reason}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
         numbers=move.numbers,
@@ -291,6 +303,8 @@ def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
 
 
 def moved_columns(window: WindowJudged) -> list[tuple[str, float, float]]:
-    """(column, PSI, importance) of those that make up the effect, the largest share first."""
+    """(column, PSI, importance) of those that make up the effect, the largest share first; texts have neither."""
+    if window.kind is WindowKind.CONTENT:
+        return []
     ranked = sorted(window.columns, key=lambda one: (-one.psi * one.importance, -one.psi, one.column))
     return [(one.column, one.psi, one.importance) for one in ranked[:MOST_COLUMNS]]

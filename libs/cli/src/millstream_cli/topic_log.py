@@ -9,8 +9,11 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from millstream.errors import RetryLater
 from millstream.project.stream import Stream
+from millstream.runtime.codecs import Codecs
 from millstream.runtime.records import Batch
+from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.user_events import read_batch
 from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
@@ -30,6 +33,7 @@ class TopicLog:
     def __init__(self, bootstrap: str, streams: Mapping[str, Stream], views: Sequence[View]) -> None:
         self._bootstrap = bootstrap
         self._streams = streams
+        self._codecs = Codecs(streams, RegistrySettings.of_environment())
         self._views = views
         self._offsets = Offsets(bootstrap)
         self._consumer = AIOKafkaConsumer(
@@ -56,6 +60,7 @@ class TopicLog:
     async def __aexit__(self, *error: object) -> None:
         await self._consumer.stop()
         await self._offsets.stop()
+        await self._codecs.close()
 
     async def partitions(self, stream: str) -> Mapping[int, tuple[int, int]]:
         """Each partition's first offset that is still there and the one after its last. Raises Stuck."""
@@ -88,12 +93,17 @@ class TopicLog:
             if records:
                 self._next[partition] = records[-1].offset + 1
                 end = records[-1].offset
-                batches.append(self._batch(Batch(stream, partition.partition, starts[partition], end, records)))
+                batch = Batch(stream, partition.partition, starts[partition], end, records)
+                try:
+                    await self._codecs.prepare(batch)
+                except RetryLater as error:
+                    raise Stuck(f"{stream} cannot be read: {error}") from error
+                batches.append(self._batch(batch))
         return batches
 
     def _batch(self, batch: Batch) -> EventBatch:
         stream = self._streams[batch.topic]
-        events, _ = read_batch(stream, batch)
+        events, _ = read_batch(stream, batch, self._codecs[batch.topic])
         return EventBatch(
             stream=batch.topic,
             partition=batch.partition,

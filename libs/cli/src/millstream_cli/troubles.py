@@ -12,6 +12,7 @@ WORDS = {
     WindowKind.INPUTS: "inputs",
     WindowKind.PERFORMANCE: "performance",
     WindowKind.ESTIMATED: "estimated performance",
+    WindowKind.CONTENT: "texts and embeddings",
 }
 
 

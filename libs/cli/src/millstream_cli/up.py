@@ -92,8 +92,11 @@ def _running(root: Path) -> MillState | None:
 
 
 def stop(root: Path, console: Console) -> None:
-    """Stop a detached mill. Raises CommandFailed when none runs."""
-    state = MillState.load(root)
+    """Stop a detached mill, if one runs. Raises CommandFailed for one that does not end."""
+    state = _running(root)
+    if state is None:
+        console.print(f"nothing runs in {root}", soft_wrap=True, highlight=False)
+        return
     os.kill(state.pid, signal.SIGTERM)
     if not wait_for_exit(state.pid, within=90):
         raise CommandFailed(f"process {state.pid} did not end within 90 s; see {root / 'up.log'}")

@@ -61,7 +61,8 @@ def line_of(told: Told) -> str | None:
 
 def _is_new(state: ModelState) -> bool:
     """Whether another model answers from now on: a trial's steps and the end of a watch are states, too."""
-    return state.step in (Step.CHAMPION, Step.ROLLED_BACK) and state.since in (None, state.at)
+    fresh = state.step in (Step.CHAMPION, Step.ROLLED_BACK) and state.since in (None, state.at)
+    return fresh and not state.promoting  # the state in which all replicas obey follows at the same time
 
 
 class ReplayView:

@@ -52,8 +52,9 @@ def pick(loop: Loop, wanted: str | None) -> Incident:
         raise CommandFailed(f"{loop.name} has no incident yet: no verdict, no request and no run")
     if wanted is None:
         return next((one for one in reversed(loop.incidents) if not one.routine), loop.incidents[-1])
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(loop.incidents):
-        return loop.incidents[int(wanted) - 1]
+    by_number = {str(number): one for one in loop.incidents for number in (one.number, *one.others)}
+    if wanted in by_number:
+        return by_number[wanted]
     found = [
         one for one in loop.incidents if len(wanted) >= SHORTEST and any(id.startswith(wanted) for id in _ids(one))
     ]
@@ -61,7 +62,7 @@ def pick(loop: Loop, wanted: str | None) -> Incident:
         return found[0]
     what = f"{len(found)} incidents have an id that begins so" if found else "there is none"
     raise CommandFailed(
-        f"incident {wanted!r}: {what}; write a number from 1 to {len(loop.incidents)}, or the id of a verdict, a decision or a "
+        f"incident {wanted!r}: {what}; write a number from 1 to {len(by_number)}, or the id of a verdict, a decision or a "
         f"run: millstream why {loop.name} --list"
     )
 

@@ -13,6 +13,14 @@ class BadSetup(MillstreamError):
     """We cannot run as we were set up, and trying again changes nothing: the message says what to mend. Exit status 2."""
 
 
+class ShutOut(BadSetup):
+    """Another process took over what only one may do: this one stops, and says how to have one of them."""
+
+
+class WriterLost(MillstreamError):
+    """Kafka no longer knows who we are: the process ends, and what starts it again mends that."""
+
+
 class RejectEvent(MillstreamError):
     """This one event can never be handled: it goes to the dead letters with its reason, and the stream goes on."""
 
@@ -41,3 +49,7 @@ class RetryLater(MillstreamError):
 
 class DeliveryUnknown(RetryLater):
     """Kafka did not confirm in time. The event may or may not be in the topic; its id makes a retry harmless."""
+
+
+class NotSent(DeliveryUnknown):
+    """Known after all: Kafka did not confirm in time, and nothing of it was sent. A later try is a first try."""

@@ -7,13 +7,17 @@ import time
 from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
 from millstream.project.drift import Span
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
+from millstream_drift.adapters.children import Children
+from millstream_drift.adapters.classifier_contents import ClassifierContents
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.kafka_events import KafkaEvents
 from millstream_drift.adapters.package_models import PackageModels
 from millstream_drift.adapters.valkey_snapshots import ValkeySnapshots
 from millstream_drift.api import routes
+from millstream_drift.domain.content import ContentRules
 from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.trials import TrialRules
@@ -48,6 +52,14 @@ def rules_of(loop: Loop) -> Rules:
             error_rate=rollout.error_rate,
             bounds=Bounds(failures=guards.failures, slower=guards.slower, psi=guards.psi),
         ),
+        content=ContentRules(
+            loop=loop.name,
+            asked=loop.predict.on,
+            names=drift.content,
+            auc=drift.auc,
+            agree=drift.confirm.agree,
+            windows=drift.confirm.windows,
+        ),
     )
 
 
@@ -56,14 +68,17 @@ def create_app(settings: Settings) -> Service:
     project = load_project(settings.project)
     service = Service("drift", settings, title="Millstream drift")
     metrics = DriftMetrics(service.registry)
+    codecs = codecs_for(service, project.streams, settings)
     models = PackageModels(PackageStore(settings.packages))
     snapshots = ValkeySnapshots(settings.valkey, settings.namespace)
+    children = Children(most=settings.report_workers, timeout=settings.report_timeout)
     reports = EvidentlyReports(
-        settings.data / "reports", metrics=metrics, timeout=settings.report_timeout, keep=settings.reports_kept
+        settings.data / "reports", metrics=metrics, children=children, keep=settings.reports_kept
     )
     events = KafkaEvents(
         loops=project.loops,
         streams=project.streams,
+        codecs=codecs,
         models=models,
         metrics=metrics,
         clock=time.monotonic,
@@ -76,15 +91,17 @@ def create_app(settings: Settings) -> Service:
         snapshots=snapshots,
         speaker=service.publisher,
         reports=reports,
+        comparisons=ClassifierContents(children=children),
         health=service.health,
         metrics=metrics,
     )
     service.app.include_router(routes(judging, reports))
     # Before the group is joined: a member that waits for Valkey while it takes partitions over would be thrown out.
     service.before_hearing("valkey", snapshots.check)
-    hear(service, topics=events.topics, judging=judging, model=models.apply)
+    hear(service, codecs, topics=events.topics, judging=judging, model=models.apply)
     service.keeps("keeping snapshots", lambda: judging.keep_saving(settings.snapshot_every))
     service.keeps("drawing reports", reports.run)
+    service.keeps("comparing contents", judging.keep_comparing)
     service.at_stop(judging.save)
     service.at_stop(snapshots.close)
     return service

@@ -1,6 +1,11 @@
-"""What goes wrong in drift alone: the reasons on its dead letters, a closed set."""
+"""What goes wrong in drift alone: a window without a comparison, and the reasons on its dead letters, a closed set."""
 
 from __future__ import annotations
+
+
+class NotCompared(Exception):
+    """The content of a window could not be compared: it has no verdict, the next window may."""
+
 
 NOT_OURS = "not_our_event"
 """No `ce_type` on a record of our own topic."""

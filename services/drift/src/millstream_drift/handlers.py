@@ -7,20 +7,22 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from millstream.contracts.events import ChallengerJudged, ModelRef, WindowJudged
+from millstream.contracts.events import ChallengerJudged, ModelRef, WindowJudged, WindowKind
 from millstream.contracts.topics import VERDICTS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Batch, Rejected, Rewind
 from millstream.runtime.health import Health
 from millstream.runtime.publisher import Outgoing
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentShift, ContentWindow, judge_content, sides, watched
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.fold import Fold, FoldState, Said
 from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.merge import Place
 from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from millstream_drift.errors import NotCompared
 from millstream_drift.metrics import DriftMetrics
-from millstream_drift.ports import Log, Models, Reader, ReportJob, Reports, Snapshots, Speaker
+from millstream_drift.ports import Comparisons, Log, Models, Reader, ReportJob, Reports, Snapshots, Speaker
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Judging:
         snapshots: Snapshots,
         speaker: Speaker,
         reports: Reports,
+        comparisons: Comparisons,
         health: Health,
         metrics: DriftMetrics,
     ) -> None:
@@ -58,11 +61,14 @@ class Judging:
         self._snapshots = snapshots
         self._speaker = speaker
         self._reports = reports
+        self._comparisons = comparisons
         self._health = health
         self._metrics = metrics
         self._lock = asyncio.Lock()
         """A rebalance replaces the state; it waits for the batch in hand."""
         self._fold = Fold(rules)
+        self._comparable = {name: asyncio.Event() for name, one in rules.items() if one.content.names}
+        """Per loop whose content is watched: set while some waits to be compared."""
         self._recent: dict[str, deque[WindowJudged]] = {name: deque(maxlen=RECENT) for name in rules}
         self._split: str | None = None
         """Why nothing is folded at the moment."""
@@ -164,6 +170,56 @@ class Judging:
             await asyncio.sleep(1.0)
             await self.settle_when_quiet()
 
+    async def keep_comparing(self) -> None:
+        """Compare the content of closed windows until cancelled: a loop's in order, loops side by side."""
+        async with asyncio.TaskGroup() as loops:
+            for name, waiting in self._comparable.items():
+                loops.create_task(self._compare_all(name, waiting))
+
+    async def _compare_all(self, name: str, waiting: asyncio.Event) -> None:
+        while True:
+            await waiting.wait()
+            waiting.clear()
+            while (window := next(iter(self._fold.loops[name].contents), None)) is not None and self._split is None:
+                await self._compare(name, window)
+                await self._say_at_last()
+
+    async def _compare(self, name: str, window: ContentWindow) -> None:
+        """Compare the first in line and judge it. What a crash keeps out of the snapshot is compared again, to the same."""
+        rules, baseline = self.rules[name].content, self._models.baseline(name, window.version)
+        references = watched(baseline.reference.content, rules) if baseline is not None else []
+        shifts: list[ContentShift] | None = None
+        try:
+            found = sides(window.sample, references)
+            shifts = await self._comparisons.compare(found) if found else []
+        except NotCompared as error:
+            log.error("content not compared: %s", error, extra={"loop": name, "version": window.version})
+        async with self._lock:
+            loop = self._fold.loops[name]
+            first = next(iter(loop.contents), None)
+            if self._split is not None or first is None:
+                return  # a rebalance has put another state in place
+            if (first.version, first.index) != (window.version, window.index):
+                return
+            del loop.contents[0]
+            self._changed = True
+            if shifts is None or not references:
+                self._metrics.contents.labels(name, "failed").inc()
+            else:
+                self._metrics.contents.labels(name, "judged").inc()
+                verdict = judge_content(window, shifts, references, rules, loop.memory.of(WindowKind.CONTENT))
+                self._speak(Said(event=verdict, cause=window.cause))
+
+    async def _say_at_last(self) -> None:
+        """Nothing else may come that would say it."""
+        while self._unsaid:
+            try:
+                async with self._lock:
+                    await self._say()
+            except RetryLater as error:
+                log.warning("a verdict waits: %s", error)
+                await asyncio.sleep(1.0)
+
     def recent(self, loop: str) -> list[WindowJudged]:
         """Last verdicts, newest first. Raises KeyError for a loop that is not in the project."""
         return list(reversed(self._recent[loop]))
@@ -213,12 +269,13 @@ class Judging:
             if fold.merge.settled() > self._settled:
                 self._settled = fold.merge.settled()
                 for said in fold.settle(self._baseline):
-                    event = said.event
-                    out = self._speaker.outgoing(
-                        VERDICTS.name, event, id=event.id, key=event.loop, caused_by=said.cause or None
-                    )
-                    self._unsaid.append((said, out))
+                    self._speak(said)
         self._observe()
+
+    def _speak(self, said: Said) -> None:
+        event = said.event
+        out = self._speaker.outgoing(VERDICTS.name, event, id=event.id, key=event.loop, caused_by=said.cause or None)
+        self._unsaid.append((said, out))
 
     async def _say(self) -> None:
         """Publish before the commit; what Kafka did not confirm stays and is said again, with the same ids."""
@@ -266,7 +323,9 @@ class Judging:
 
     def _observe(self) -> None:
         for name, loop in self._fold.loops.items():
-            self._metrics.observe(name, loop.join.counts, loop.join.pending, loop.windows.dropped)
+            self._metrics.observe(name, loop.join.counts, loop.join.pending, loop.windows.dropped, loop.unseen)
+            if loop.contents:
+                self._comparable[name].set()
         self._metrics.held.set(sum(loop.held for loop in self._fold.loops.values()))
 
     def _snapshot(self) -> Snapshot:

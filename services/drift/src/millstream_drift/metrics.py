@@ -81,12 +81,23 @@ class DriftMetrics:
         self.reports = count(
             "drift_reports", "Evidently reports by outcome: made, skipped (a newer one came), failed.", "outcome"
         )
+        self.contents = count(
+            "drift_contents",
+            "Windows whose texts and embeddings were judged, or failed to be: out of time or memory.",
+            "loop",
+            "outcome",
+        )
+        self.unseen = gauge(
+            "drift_contents_unseen",
+            "Windows whose content gave way to newer ones. Rises: windows close faster than they are compared.",
+            "loop",
+        )
 
     def resume(self, loop: str, counts: Counts) -> None:
         """Counters go on from a snapshot's counts: what was counted before the start is not counted again."""
         self._seen[loop] = Counts(*self._values(counts))
 
-    def observe(self, loop: str, counts: Counts, pending: int, dropped: int) -> None:
+    def observe(self, loop: str, counts: Counts, pending: int, dropped: int, unseen: int) -> None:
         before = self._seen.get(loop) or Counts()
         values = zip(self._counts.values(), self._values(before), self._values(counts), strict=True)
         for counter, then, now in values:
@@ -95,6 +106,7 @@ class DriftMetrics:
         self._seen[loop] = Counts(*self._values(counts))
         self.pending.labels(loop).set(pending)
         self.dropped.labels(loop).set(dropped)
+        self.unseen.labels(loop).set(unseen)
 
     def compared(self, verdict: ChallengerJudged) -> None:
         self._compared.labels(verdict.loop, verdict.finding).inc()

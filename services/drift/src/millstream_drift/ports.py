@@ -12,6 +12,7 @@ from millstream.contracts.events import Event, ModelRef, Scalar, WindowJudged
 from millstream.runtime.delivery import Record
 from millstream.runtime.publisher import Outgoing
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentShift, Side
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.merge import Place
 
@@ -72,6 +73,13 @@ class Speaker(Protocol):
         """Raises DeliveryUnknown (retry: ids make a repeat harmless)."""
 
 
+class Comparisons(Protocol):
+    """Tells the content of a window from training's."""
+
+    async def compare(self, sides: Sequence[Side]) -> list[ContentShift]:
+        """Takes seconds, of another process; one for each side. The same sides give the same. Raises NotCompared."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportJob:
     """One report to draw: a window beside a sample of what the model learned from."""
@@ -104,7 +112,7 @@ class Reports(Protocol):
     """Reports on suspicious windows. A report is a help for people: losing one loses no verdict."""
 
     def ask(self, job: ReportJob) -> None:
-        """Draw it when there is time; returns at once. One waits while one is drawn, a newer one takes its place."""
+        """Draw it when there is time; returns at once. Of each loop one is drawn and one waits; a newer one takes its place."""
 
     def state(self, id: str) -> ReportState: ...
 

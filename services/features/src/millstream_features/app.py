@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from millstream.contracts.topics import PREDICTIONS
 from millstream.errors import BadSetup
 from millstream.project import Project, Stream, load_project
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import topic_exists
 from millstream.runtime.topic_bounds import TopicBounds
@@ -56,6 +57,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     project = load_project(settings.project)
     service = Service("features", settings, title="Millstream features")
     metrics = FeatureMetrics(service.registry)
+    codecs = codecs_for(service, project.streams, settings)
     opened: list[Stores] = [] if stores is None else [stores]
     add_routes(
         service.app,
@@ -78,12 +80,14 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             tiles=found.tiles,
             publisher=service.publisher,
             metrics=metrics,
+            codecs=codecs,
         )
         lake = KeepInLake(
             streams=project.streams,
             names=names,
             history=found.history,
             metrics=metrics,
+            codecs=codecs,
             rows=settings.lake_rows,
             age=settings.lake_age,
             quiet=settings.lake_quiet,
@@ -95,6 +99,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         )  # fmt: skip
         hear(
             service,
+            codecs,
             tiles_streams=sorted(found.views) if settings.part in ("all", "tiles") else [],
             lake_streams=list(project.streams) if settings.part in ("all", "lake") else [],
             tiles=tiles,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from millstream.contracts.topics import PREDICTIONS, TILES_GROUP
+from millstream.runtime.codecs import Codecs
 from millstream.runtime.delivery import Gulp
 from millstream.runtime.service import Service
 from millstream_features.handlers import ApplyToTiles, CheckSkew, KeepInLake, LookBack, TidyLake
@@ -23,6 +24,7 @@ GATHER = Gulp(min_bytes=256 * 1024, wait_ms=200)
 
 def hear(
     service: Service,
+    codecs: Codecs,
     *,
     tiles_streams: Sequence[str],
     lake_streams: Sequence[str],
@@ -34,13 +36,13 @@ def hear(
     so that a busy stream delays no other. Lake: one consumer for all streams, it gathers anyway. Streams that are not
     given are another process' part. Without `tidy` the tables are left to whoever runs `millstream lake`."""
     heard = [
-        service.hears([name], group=TILES, handler=tiles, assigned=tiles.assigned, gulp=CATCH_UP)
+        service.hears([name], group=TILES, handler=codecs.preparing(tiles), assigned=tiles.assigned, gulp=CATCH_UP)
         for name in tiles_streams
     ]
     if heard:
         service.keeps("looking back", LookBack(tiles.tiles, heard).keep_looking)
     if lake_streams:
-        service.hears(lake_streams, group=LAKE, handler=lake, assigned=lake.assigned, gulp=GATHER)
+        service.hears(lake_streams, group=LAKE, handler=codecs.preparing(lake), assigned=lake.assigned, gulp=GATHER)
         service.keeps("appending to the lake", lake.keep_flushing)
         service.at_stop(lake.flush)
         if tidy is not None:

@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 
 from millstream.contracts import times
 from millstream.project import Stream, load_project
+from millstream.project.loop import Loop
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
+from millstream_ingest.adapters.kafka_dead_letters import KafkaDeadLetters
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
+from millstream_ingest.api.dead_letters import dead_letters
+from millstream_ingest.handlers.census import Census
 from millstream_ingest.metrics import IngestMetrics
-from millstream_ingest.ports import EventLog
+from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
 
 
@@ -18,19 +23,44 @@ def create_app(
     settings: IngestSettings,
     *,
     streams: Mapping[str, Stream] | None = None,
+    loops: Mapping[str, Loop] | None = None,
     log: EventLog | None = None,
     clock: Callable[[], int] = times.now,
 ) -> Service:
     """One ingest process. Raises BadProject, with every mistake, when the project cannot be read."""
     if streams is None:
-        streams = load_project(settings.project).streams
+        project = load_project(settings.project)
+        streams, loops = project.streams, project.loops
     service = Service("ingest", settings, title="Millstream ingest")
+    metrics = IngestMetrics(service.registry)
+    codecs = codecs_for(service, streams, settings)
+    # Beside the doors: streams in JSON take events whatever becomes of the registry.
+    service.keeps("registering schemas", codecs.register)
     doorway = Doorway(
         streams=streams,
+        loops=loops or {},
+        codecs=codecs,
         log=log or KafkaLog(service.publisher),
+        shared=_shared(service, settings, metrics),
         settings=settings,
-        metrics=IngestMetrics(service.registry),
+        metrics=metrics,
         clock=clock,
     )
     service.app.include_router(doorway.router)
+    service.app.include_router(doorway.labels)
+    service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock)))
+    service.app.doors.update(doorway.doors)
     return service
+
+
+def _shared(service: Service, settings: IngestSettings, metrics: IngestMetrics) -> SharedReplies | None:
+    if settings.valkey is None:
+        return None
+    # Imported only when asked for: it is a third of ingest's start.
+    from millstream_ingest.adapters.valkey_replies import ValkeyReplies
+
+    replies = ValkeyReplies(
+        settings.valkey, window=settings.dedupe_window, claim_for=2 * settings.publish_timeout, metrics=metrics
+    )
+    service.at_stop(replies.close)
+    return replies

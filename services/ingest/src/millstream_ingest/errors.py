@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.errors import RejectEvent, RetryLater
+from millstream.errors import MillstreamError, RejectEvent, RetryLater
 
 
 class BadEvent(RejectEvent):
@@ -21,3 +21,7 @@ class BadEvent(RejectEvent):
 
 class LogAway(RetryLater):
     """Kafka is not connected: nothing was sent, and a later try is a first try."""
+
+
+class RepliesAway(MillstreamError):
+    """The store of shared replies does not answer: this replica goes by its own memory meanwhile."""

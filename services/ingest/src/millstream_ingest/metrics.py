@@ -34,6 +34,11 @@ class IngestMetrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0),
             registry=registry,
         )
+        self.replies_away = Counter(
+            "millstream_ingest_replies_away",
+            "Times that the store of shared replies did not answer. Rises: see MILLSTREAM_VALKEY; each replica knows its own.",
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "millstream_ingest_requests_in_flight",
             "Requests under way. Stays at the limit: add replicas, or find the producer that does not wait.",

@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-
-from millstream.contracts.envelope import Headers
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One accepted event on its way into its topic."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    """JSON, exactly what was checked."""
-    headers: Headers
+from millstream.runtime.publisher import Outgoing
+from millstream_ingest.domain.counted import TopicCount
+from millstream_ingest.domain.replies import Reply
 
 
 class EventLog(Protocol):
@@ -25,13 +15,37 @@ class EventLog(Protocol):
 
     @property
     def source(self) -> str:
-        """`ce_source` of what goes through here."""
+        """`ce_source` of what goes through here and does not say its own."""
         ...
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Outgoing]) -> None:
         """Return when every in-sync replica has all `entries`; order is kept per (topic, key).
 
         Twice is harmless to readers: they know an event by its id.
         Raises LogAway (nothing was sent) or DeliveryUnknown (all, some or none of them may be there).
         """
+        ...
+
+
+class SharedReplies(Protocol):
+    """What all replicas remember of Idempotency-Keys. Called by many requests at once; bounded waits."""
+
+    async def claim(self, key: str) -> bool:
+        """Whether nobody has `key` yet, and the caller does now. A claim ends by itself after a while. Raises RepliesAway."""
+        ...
+
+    async def find(self, key: str) -> Reply | None:
+        """The reply; None while there is only a claim, or nothing. Raises RepliesAway."""
+        ...
+
+    async def settle(self, key: str, reply: Reply | None) -> None:
+        """End a claim: with a reply, which is remembered for the window, or without. Never raises."""
+        ...
+
+
+class DeadLetterBox(Protocol):
+    """Where the consumer groups of the project's topics put what they cannot use. Called once at a time; waits, bounded."""
+
+    async def count(self) -> Sequence[TopicCount]:
+        """The newest letters of each topic. Raises RetryLater."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from millstream.contracts.times import now
 from millstream.project import load_project
+from millstream.runtime.codecs import codecs_for
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream.runtime.waiting_records import WaitingRecords
@@ -75,6 +76,7 @@ def create_app(
         service,
         loops=project.loops,
         streams=project.streams,
+        codecs=codecs_for(service, project.streams, settings),
         predictor=predictor,
         known=keeper.known,
         patience=settings.models_timeout,

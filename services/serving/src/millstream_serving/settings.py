@@ -7,10 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.settings import ServiceSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ServiceSettings, RegistrySettings):
     valkey: str = "redis://127.0.0.1:6379/0"
     """Online store that features writes: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
     shards: Annotated[int, Field(ge=1, le=256)] | None = None

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from millstream.codecs.codec import Codec
 from millstream.contracts.events import ModelState, PredictionServed, QuestionUnanswered, decode_event
 from millstream.contracts.topics import MODELS, PREDICTIONS
 from millstream.errors import RejectEvent
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
+from millstream.runtime.codecs import Codecs
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.publisher import MAX_REQUEST_BYTES, Outgoing, Publisher
 from millstream.runtime.service import Service
@@ -34,6 +36,7 @@ class AnswerStream:
         self,
         *,
         stream: Stream,
+        codec: Codec,
         loops: Sequence[Loop],
         predictor: Predictor,
         publisher: Publisher,
@@ -41,6 +44,7 @@ class AnswerStream:
         patience: float,
     ) -> None:
         self._stream = stream
+        self._codec = codec
         self._loops = loops
         self._predictor = predictor
         self._publisher = publisher
@@ -49,7 +53,7 @@ class AnswerStream:
 
     async def __call__(self, batch: Batch) -> Sequence[Rejected]:
         await self._models_known()
-        events, rejected = read_batch(self._stream, batch)
+        events, rejected = read_batch(self._stream, batch, self._codec)
         questions: list[Question] = []
         records: list[Record] = []
         refused: dict[int, Rejected] = {}
@@ -116,6 +120,7 @@ def hear_questions(
     *,
     loops: Mapping[str, Loop],
     streams: Mapping[str, Stream],
+    codecs: Codecs,
     predictor: Predictor,
     known: asyncio.Event,
     patience: float,
@@ -127,13 +132,14 @@ def hear_questions(
     for name, sharing in sorted(asked.items()):
         handler = AnswerStream(
             stream=streams[name],
+            codec=codecs[name],
             loops=sharing,
             predictor=predictor,
             publisher=service.publisher,
             known=known,
             patience=patience,
         )
-        service.hears([name], group=GROUP, handler=handler)
+        service.hears([name], group=GROUP, handler=codecs.preparing(handler))
 
 
 def hear_models(service: Service, keeper: ModelKeeper) -> None:

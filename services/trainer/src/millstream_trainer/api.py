@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Cause, Event, RetrainRequested, RolloutAction, RolloutRequested, RunApproved
-from millstream.errors import Refusal
+from millstream.errors import MillstreamError, Refusal
 from millstream.runtime.http import JsonBody, refusal
 from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.state import LoopState
@@ -229,14 +229,27 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
         summary="Alertmanager's webhook: a firing alert whose label `loop` names a loop asks for a retrain",
         **ALERTS.docs,
     )
-    async def alerts(request: Request) -> dict[str, list[str]]:
-        asked = [_asked_by(alert, position) for position, alert in enumerate((await _alerts(request)).alerts)]
-        events = {event.id: event for event in asked if event is not None}
-        for event in events.values():
-            state_of(event.loop)
+    async def alerts(request: Request) -> dict[str, list[Any]]:
+        events: dict[str, RetrainRequested] = {}
+        refusals: list[tuple[str, MillstreamError]] = []
+        for position, alert in enumerate((await _alerts(request)).alerts):
+            if alert.status != "firing":
+                continue
+            try:
+                event = _asked_by(alert, position)
+                state_of(event.loop)
+                events[event.id] = event
+            except (Refusal, UnknownLoop) as error:
+                refusals.append((f"/alerts/{position}/labels", error))
+        # Alertmanager does not send a call again that was refused: the good alerts in it would be lost.
+        if refusals and not events:
+            raise refusals[0][1]
         for event in events.values():
             await announcer.announce(event, caused_by=event.id)
-        return {"requests": list(events)}
+        return {
+            "requests": list(events),
+            "refused": [{"pointer": pointer, "message": str(error)} for pointer, error in refusals],
+        }
 
 
 async def _alerts(request: Request) -> Alerts:
@@ -249,10 +262,8 @@ async def _alerts(request: Request) -> Alerts:
         raise
 
 
-def _asked_by(alert: Alert, position: int) -> RetrainRequested | None:
-    """The request that an alert is, the same however often Alertmanager repeats it; None for one that is over."""
-    if alert.status != "firing":
-        return None
+def _asked_by(alert: Alert, position: int) -> RetrainRequested:
+    """The request that an alert is, the same however often Alertmanager repeats it. Raises Refusal(`bad_body`)."""
     if alert.loop is None:
         message = f"alert {alert.name!r} names no loop; give its rule a label like loop: flight-delay"
         raise Refusal("bad_body", message, faults=[{"pointer": f"/alerts/{position}/labels", "message": "no loop"}])

@@ -12,13 +12,15 @@ from millstream.contracts.events import Cause
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
-from millstream_trainer.adapters.kafka_announcer import KafkaAnnouncer
+from millstream.runtime.sole_writer import SoleWriter
+from millstream_trainer.adapters.kafka_announcer import WRITER, KafkaAnnouncer
 from millstream_trainer.adapters.kafka_ends import KafkaEnds
 from millstream_trainer.adapters.process_executor import ProcessExecutor
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
+from millstream_trainer.handlers.drafts import sweep_drafts
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Executor, StreamEnds
 from millstream_trainer.settings import Settings
@@ -39,21 +41,29 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         untracked=lambda loop: metrics.untracked.labels(loop).inc(),
         phase=metrics.in_phase,
     )
-    announcer = KafkaAnnouncer(service.publisher)
+    writer = SoleWriter(
+        bootstrap=settings.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics
+    )
+    announcer = KafkaAnnouncer(service.publisher, writer)
+    packages = PackageStore(settings.packages)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
         streams=project.streams,
         announcer=announcer,
         ends=ends or KafkaEnds(settings.kafka),
         executor=executor,
-        packages=PackageStore(settings.packages),
+        packages=packages,
         metrics=metrics,
     )
+    service.keeps("drafts", lambda: sweep_drafts(packages, settings.run_timeout))
     if settings.warm:
         service.keeps("fork server", executor.prepare)
+    # Before the journal is read: from then on nobody else adds to it.
+    service.before_hearing("sole writer", writer.start)
     hear(service, trainer)
     add_routes(service.app, trainer, announcer)
     service.at_stop(executor.close)
+    service.at_stop(writer.stop)
     return service
 
 

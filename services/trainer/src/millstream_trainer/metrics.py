@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-PHASES = ("start", "dataset", "choice", "fit", "export", "score", "refit", "package", "mlflow")
-"""Parts of a run, in their order."""
+from millstream_trainer.domain.run import PHASES
+
 RUN_SECONDS = (1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
 
 

@@ -21,7 +21,8 @@ class Announcer(Protocol):
     async def announce(self, event: Event, *, caused_by: str) -> None:
         """Put `event` on its topic and wait until it is safe there; `caused_by` is the id of what led to it.
 
-        Safe to call twice: ids are derived, readers count an id once. Raises RetryLater (it may or may not be there).
+        Safe to call twice: ids are derived, readers count an id once. Raises RetryLater (it may or may not be there), and
+        ShutOut when another dispatcher has started: then this one has nothing more to say.
         """
 
 
@@ -54,6 +55,9 @@ class Packages(Protocol):
 
     def manifest(self, ref: ModelRef) -> Manifest:
         """The manifest that `ref` names. Raises BadPackage, RetryLater."""
+
+    def sweep(self, older_than: float) -> int:
+        """Remove the drafts of packages that nobody has touched for `older_than` seconds; how many. Raises OSError."""
 
 
 class History(Protocol):

@@ -21,6 +21,7 @@ from millstream.errors import RejectEvent
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.service import Service
 from millstream.runtime.table import TopicReader
+from millstream_trainer.domain.replicas import LIVE
 from millstream_trainer.errors import UnknownLoop
 from millstream_trainer.handlers import Trainer
 
@@ -47,6 +48,8 @@ def hear(service: Service, trainer: Trainer) -> None:
     reading, some are heard twice.
     """
 
+    gained = False
+
     async def remember(event: Event) -> None:
         trainer.remember(event)
 
@@ -63,23 +66,52 @@ def hear(service: Service, trainer: Trainer) -> None:
         if isinstance(event, ReplicaObeyed):
             await trainer.hear_replica(event)
 
-    async def remember_everything() -> None:
+    async def remember_journal() -> None:
         await _read_whole(service, [TRAINING, MODELS], remember)
         await trainer.resume()
+
+    async def know_replicas() -> None:
+        # Before a verdict or a run promotes anything: a promotion waits for those that are known to live.
+        reading = await _until_read(_reader(service, [REPLICAS], obeyed, since=lambda: trainer.clock() - LIVE))
+
+        async def stop() -> None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+        service.keeps("replicas", lambda: reading)
+        service.at_stop(stop)
+
+    async def hear_again() -> None:
         await _read_whole(service, [VERDICTS], verdict)
         await _read_whole(service, [RETRAIN], request)
+
+    async def assigned(partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        # What came to another dispatcher meanwhile, and led it to no word, is committed and in no journal.
+        nonlocal gained
+        if gained:
+            await hear_again()
+        gained = True
+        return {}
 
     async def batch(found: Batch) -> Sequence[Rejected]:
         return await hear_batch(trainer, found)
 
-    service.before_hearing("training journal", remember_everything)
+    service.before_hearing("training journal", remember_journal)
+    service.before_hearing("replicas", know_replicas)
+    service.before_hearing("verdicts so far", hear_again)
     service.keeps("training runs", trainer.work)
-    service.keeps("replicas", _reader(service, [REPLICAS], obeyed).run)
-    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch)
+    service.keeps("promotions", trainer.promote)
+    service.hears([VERDICTS.name, RETRAIN.name], group=GROUP, handler=batch, assigned=assigned)
 
 
-def _reader(service: Service, topics: Sequence[Topic], listener: Listener) -> TopicReader:
+def _reader(
+    service: Service, topics: Sequence[Topic], listener: Listener, since: Callable[[], int] = lambda: 0
+) -> TopicReader:
+    """What is older than `since()`, in microseconds by Kafka's time, is passed over."""
+
     async def apply(record: Record) -> None:
+        if record.timestamp * 1000 < since():
+            return
         try:
             event = event_in(record)
         except RejectEvent:
@@ -92,17 +124,26 @@ def _reader(service: Service, topics: Sequence[Topic], listener: Listener) -> To
 
 async def _read_whole(service: Service, topics: Sequence[Topic], listener: Listener) -> None:
     """Everything that lies in `topics` now. Raises what `listener` raises."""
-    reader = _reader(service, topics, listener)
+    reading = await _until_read(_reader(service, topics, listener))
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _until_read(reader: TopicReader) -> asyncio.Task[None]:
+    """The task that reads on, once the end is reached. Raises what ended it before."""
     reading = asyncio.create_task(reader.run())
     caught_up = asyncio.create_task(reader.caught_up.wait())
     try:
         await asyncio.wait({reading, caught_up}, return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
             await reading
+        return reading
+    except BaseException:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        raise
     finally:
-        for task in (reading, caught_up):
-            task.cancel()
-        await asyncio.gather(reading, caught_up, return_exceptions=True)
+        caught_up.cancel()
 
 
 async def hear_batch(trainer: Trainer, batch: Batch) -> list[Rejected]:

@@ -1,4 +1,4 @@
-"""Writes everything that is generated from the contracts: JSON Schemas, topic table, editor schemas.
+"""Writes everything that is generated from the contracts: JSON Schemas, topic table, editor schemas, pages of keys.
 
 python -m millstream.contracts.generate            rewrite what is stale
 python -m millstream.contracts.generate --check    exit 1 and name what is stale
@@ -16,6 +16,7 @@ import msgspec
 from millstream.contracts.events import EVENTS, Event
 from millstream.contracts.package import Manifest, Reference
 from millstream.contracts.topics import TOPICS, Topic
+from millstream.project.reference import project_pages
 from millstream.project.schemas import project_schemas
 
 CONTRACTS = Path(__file__).parent / "schemas"
@@ -40,7 +41,7 @@ def topic_table() -> str:
         "Generated from `millstream.contracts.topics`. Values are JSON in CloudEvents 1.0 Kafka binary mode: headers",
         "`ce_specversion`, `ce_id`, `ce_source`, `ce_type`, `ce_time`, and where they apply `ce_knownat`, `ce_causationid`",
         "and `traceparent`. User topics keep the names that the project gives them; dead letters of (topic, consumer",
-        "group) are in `<topic>-<group>-dlq`, late events in `<stream>-late`.",
+        "group) are in `<topic>-<group>-dlq` ([what to do with them](dead-letters.md)), late events in `<stream>-late`.",
         "",
         "| topic | events | key | written by | partitions | kept | why |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -64,6 +65,7 @@ def wanted() -> dict[Path, str]:
     files[CONTRACTS / "manifest.v1.json"] = text(msgspec.json.schema(Manifest))
     files[CONTRACTS / "reference.v1.json"] = text(msgspec.json.schema(Reference))
     files[REPOSITORY / "docs" / "topics.md"] = topic_table()
+    files |= {REPOSITORY / "docs" / name: page for name, page in project_pages().items()}
     for name, schema in project_schemas().items():
         files[PROJECT / name] = schema
     return files

@@ -1,6 +1,7 @@
 """The model package: what trainer hands to serving and drift. A folder of `model.onnx`, `reference.json`, `manifest.json`.
 
-Nothing in it is code and nothing is unpickled: the graph holds all preprocessing, the rest is JSON.
+Nothing in it is code and nothing is unpickled: the graph holds all preprocessing, the rest is JSON. Where a loop asks for warm
+starts there is `native.json` too, and the model in its library's own format, which only the next training run reads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from millstream.contracts.events import Cause, Scalar
 MODEL_FILE = "model.onnx"
 REFERENCE_FILE = "reference.json"
 MANIFEST_FILE = "manifest.json"
+NATIVE_FILE = "native.json"
 
 
 class InputColumn(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,25 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     """Categories: the known ones, most frequent first; the last share is for all others."""
     shares: list[float] = []
     """Share of each bin or category among the non-null rows."""
+    longest_constant: int = 0
+    """Longest stretch of stream time (microseconds) over which the training rows had one value, nulls aside; 0: not known.
+    Rows are not independent: in a dry week it rains at no station."""
+
+
+class ContentReference(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts or embeddings of a sample of the training's questions. The model does not read them; drift tells them from a
+    window's."""
+
+    name: str
+    """A field of the asking event."""
+    type: str
+    """`text` or `embedding`."""
+    missing: float
+    """Share of nulls among the training rows."""
+    texts: list[str] = []
+    """As `contracts.content.cut` leaves them."""
+    vectors: list[bytes] = []
+    """float32, little-endian; base64 in JSON."""
 
 
 class SliceReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +144,27 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A sample of training rows, column by column: Evidently draws its report against it."""
     slices: list[SliceReference] = []
     """Of the columns in `gate.slices`."""
+    content: list[ContentReference] = []
+    """Of the fields in `drift.text` and `drift.embedding`."""
+
+
+class Native(msgspec.Struct, frozen=True, kw_only=True):
+    """The model as its library keeps it, and what it takes to go on from it beside what the manifest says."""
+
+    file: str
+    """LightGBM's text, XGBoost's UBJSON or safetensors: formats that hold numbers and run nothing."""
+    estimator: str
+    """As the loop's file names it."""
+    class_weight: str
+    rounds: int
+    """Trees or epochs so far."""
+    until: datetime
+    """When the newest row that it has learned was asked, the models before it included: nothing up to then may judge it."""
+    columns: list[str]
+    """Of the matrix that it is fitted on."""
+    categories: dict[str, list[str]]
+    """Per category column the values it knows; the place of one is its code."""
+    one_hot: bool
 
 
 class BadPackage(ValueError):

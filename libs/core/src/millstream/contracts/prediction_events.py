@@ -62,6 +62,9 @@ class PredictionServed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Why the champion answered although it was the challenger's turn: `raised`, `late` or `not_finite`. Else left out."""
     producer: str = ""
     """Who sent the question (`ce_source`), so that broken data names its sender. Left out where it was not over Kafka."""
+    content: dict[str, str | list[float]] = {}
+    """Texts and embeddings of the question that drift watches (`drift.text`, `drift.embedding`); no model reads them. Long
+    ones are cut (`contracts.content`). Left out where the question has none."""
 
 
 class QuestionUnanswered(Event, frozen=True, kw_only=True):

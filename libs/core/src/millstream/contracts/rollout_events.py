@@ -63,6 +63,9 @@ class ModelState(Event, frozen=True, kw_only=True):
     """Why a person stopped all moves but a rollback; empty: nobody did."""
     pinned: str = ""
     """The version that a person wants to answer whatever comes; empty: none."""
+    promoting: int = 0
+    """Revision of the promotion that not every live replica has said it obeys; 0: all do, or nobody waits for them any more.
+    The rollout takes no further step meanwhile."""
 
 
 class RolloutMoved(Event, frozen=True, kw_only=True):

@@ -51,6 +51,8 @@ class WindowKind(StrEnum):
     PERFORMANCE = "performance"
     ESTIMATED = "estimated"
     """Performance before the labels are there, estimated from the answers themselves."""
+    CONTENT = "content"
+    """Texts and embeddings of the questions, which the model does not read."""
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +60,7 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str
     psi: float
-    """Population stability index; 0.1 is small, 0.25 large."""
+    """Population stability index; 0.1 is small, 0.25 large. 0 for a text or an embedding, which has `auc`."""
     missing: float
     """Share of nulls in the window."""
     reference_missing: float
@@ -68,6 +70,11 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     """Jensen-Shannon distance, 0 to 1."""
     unknown: float = 0.0
     """Share of values that training did not list; numbers: 0."""
+    auc: float | None = None
+    """Texts and embeddings: ROC AUC of a classifier that tells the window from training; 0.5 is that it cannot."""
+    auc_low: float | None = None
+    """95 % interval of it."""
+    auc_high: float | None = None
 
 
 class BrokenField(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +125,8 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     end: datetime
     rows: int
     effect: float
-    """Size of the effect: importance-weighted PSI, or relative loss increase over the holdout."""
+    """Size of the effect: importance-weighted PSI, relative loss increase over the holdout, or of texts and embeddings the
+    largest lower end of an AUC's interval."""
     columns: list[ColumnDrift] = []
     metrics: dict[str, float] = {}
     report: str | None = None

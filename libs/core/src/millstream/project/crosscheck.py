@@ -67,6 +67,7 @@ def _question_faults(loop: Loop, asked: Stream) -> Iterator[Fault]:
             yield Fault(path=place, message=f"{name!r} is the event time, which only ever grows", remedy=remedy)
         else:
             yield from _scalar_faults(place, asked, name)
+    yield from _content_faults(loop, asked)
     path = ("predict", "id")
     if loop.predict.id is None and asked.id is None:
         message, remedy = (
@@ -77,6 +78,36 @@ def _question_faults(loop: Loop, asked: Stream) -> Iterator[Fault]:
     elif loop.predict.id is not None and asked.types_of(loop.predict.id) not in ({"string"}, {"integer"}):
         message = f"{loop.predict.id!r} of stream {asked.name} is no id"
         yield Fault(path=path, message=message, remedy="name a field of type string or integer, without null")
+    if loop.rollout.by is not None:
+        yield from _entity_faults(loop.rollout.by, asked)
+
+
+def _entity_faults(by: str, asked: Stream) -> Iterator[Fault]:
+    """The field by which a canary splits: serving would fall back to the record key in silence, and split by that."""
+    path = ("rollout", "by")
+    if by not in _fields(asked):
+        yield Fault(path=path, message=f"no field {by!r} in stream {asked.name}", remedy=nearest(by, _fields(asked)))
+    elif (types := asked.types_of(by) - {"null"}) not in ({"string"}, {"integer"}):
+        message = f"{by!r} of stream {asked.name} is {' or '.join(sorted(types)) or 'of no stated type'}"
+        yield Fault(path=path, message=message, remedy="name a field of type string or integer")
+
+
+def _content_faults(loop: Loop, asked: Stream) -> Iterator[Fault]:
+    """The texts and embeddings of the asking event that drift watches."""
+    for key, wanted, remedy in (
+        ("text", "string", "name a field of type string"),
+        ("embedding", "array", "name a list of numbers: type: array, items: {type: number}"),
+    ):
+        for position, name in enumerate(getattr(loop.drift, key)):
+            path, types = ("drift", key, position), asked.types_of(name) - {"null"}
+            if key == "embedding" and name in loop.drift.text:
+                continue  # told already
+            if name not in _fields(asked):
+                message = f"no field {name!r} in stream {asked.name}"
+                yield Fault(path=path, message=message, remedy=nearest(name, _fields(asked)))
+            elif types != {wanted}:
+                message = f"{name!r} of stream {asked.name} is {' or '.join(sorted(types)) or 'of no stated type'}"
+                yield Fault(path=path, message=message, remedy=remedy)
 
 
 def _value_faults(loop: Loop, outcome: Stream) -> Iterator[Fault]:

@@ -19,10 +19,10 @@ from pydantic import (
 from millstream.contracts.tasks import Task
 from millstream.project import duration
 from millstream.project.duration import PositiveDuration
-from millstream.project.names import STRICT
+from millstream.project.names import STRICT, FieldName
 from millstream.project.phrases import Confirm, ConfirmText, PercentText
 from millstream.project.problem import Fault
-from millstream.project.words import AllOr, OneOrMore
+from millstream.project.words import AllOr, OneOrMore, UpToFive
 
 _TASK = ("model", "task")
 FEWEST_LABELS = 500
@@ -125,11 +125,19 @@ class Drift(BaseModel):
     window: WindowText = 5_000
     """Predictions a window, or a stretch of stream time like 6h (judged with the next one where it has fewer than 100). PSI's
     noise is about bins / rows: 10 / 5,000 = 0.002, far below the threshold."""
-    columns: AllOr[ColumnsText] = None
-    """`all` (None in code), `important` (those that hold nine tenths of the importance, at least three), or the inputs and
+    columns: AllOr[ColumnsText] = None  # in code None is all
+    """`all`, `important` (those that hold nine tenths of the importance, at least three), or the inputs and
     features to watch. Columns count by their importance to the model anyway."""
     psi: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Population stability index that is a drift. 0.1 is small, 0.25 large in the usual reading."""
+    text: UpToFive[FieldName] = ()
+    """Texts of the asking event to watch, like [comment]. No model reads them: a classifier is asked whether it can tell a
+    window's from those that the model was trained among."""
+    embedding: UpToFive[FieldName] = ()
+    """The same for vectors: lists of at most 1,024 numbers."""
+    auc: Annotated[float, Field(gt=0.5, lt=1)] = 0.55
+    """ROC AUC of that classifier that is a drift, when the whole 95 % interval is above it. 0.5 is chance; 0.55 is that one row
+    in ten can be told by its content."""
     confirm: ConfirmText = Confirm(agree=2, windows=3)
     """One odd window is weather; two of three are a change."""
     performance: Performance = Performance()
@@ -140,9 +148,22 @@ class Drift(BaseModel):
     """Draw an Evidently report this often even when nothing is suspected; null: on suspicion alone."""
     skew: Skew = Skew()
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """Fields of the asking event that are watched as they are: texts first, then embeddings."""
+        return (*self.text, *self.embedding)
+
     def faults(self, task: Task) -> list[Fault]:
         """What does not fit the task of the loop, or could never be published."""
-        return [*self._metric_faults(task), *self._estimate_faults(task)]
+        return [*self._metric_faults(task), *self._estimate_faults(task), *self._content_faults()]
+
+    def _content_faults(self) -> list[Fault]:
+        path = ("drift", "embedding")
+        return [
+            Fault(path=(*path, n), message=f"{name!r} is in drift.text too", remedy="name it once", rests_on=(path,))
+            for n, name in enumerate(self.embedding)
+            if name in self.text
+        ]
 
     def _metric_faults(self, task: Task) -> list[Fault]:
         metric = "squared_error" if task is Task.REGRESSION else "log_loss"

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from millstream.project.catalogue import FeatureCatalogue
 from millstream.project.crosscheck import Unread, loop_faults, view_problems
 from millstream.project.loop import UNREAD_LOOP, Loop
+from millstream.project.own_code import estimator_faults
 from millstream.project.problem import BadProject, Problem, visible
 from millstream.project.reading import Reading, read_model
 from millstream.project.source import Source, read_source
@@ -57,7 +58,7 @@ class _Folder(Generic[M]):
             if source is None:
                 self.nameless = True
                 continue
-            reading = read_model(source, model, stand_ins)
+            reading = read_model(source, model, stand_ins, folder)
             self.problems += reading.problems
             self.drafts.append((source, reading))
             declared = source.data.get(key)
@@ -82,11 +83,12 @@ class _Folder(Generic[M]):
         return [file for file in names if file.suffix in (".yaml", ".yml") and not file.name.startswith(".")]
 
 
-def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) -> Project:
+def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None, *, own_code: bool = False) -> Project:
     """Read and check the project in folder `path`. Raises BadProject with every problem that can be seen.
 
-    Each file is checked by itself, then all against each other; with a `catalogue` also against the Feast repo. Without loops/
-    it is streams and features alone.
+    Each file is checked by itself, then all against each other; with a `catalogue` also against the Feast repo, with `own_code`
+    also whether the modules that loops name are there: where models are trained they are, not in every service. Without
+    loops/ it is streams and features alone.
     """
     path = Path(path)
     if not path.is_dir():
@@ -100,6 +102,7 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) ->
     for source, reading in loops.drafts:
         if reading.item is not None:
             faults = [*reading.item.faults(), *loop_faults(reading.item, known, unread, catalogue)]
+            faults += estimator_faults(reading.item, path) if own_code else []
             problems += [source.problem(f.path, f.message, f.remedy) for f in visible(faults, reading.gaps)]
     if catalogue is not None:
         problems += view_problems(catalogue, known, unread)
@@ -111,7 +114,11 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None) ->
 
 def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
     """The streams that loops and views can be held against, whatever is wrong with the rest of their files."""
-    readings = [reading for _, reading in streams.drafts if all(map(reading.reads, ("stream", "id", "time", "schema")))]
+    readings = [
+        reading
+        for _, reading in streams.drafts
+        if all(map(reading.reads, ("stream", "id", "time", "format", "schema")))
+    ]
     return {reading.item.name: reading.item for reading in readings if reading.item is not None}
 
 

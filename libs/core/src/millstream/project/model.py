@@ -12,8 +12,8 @@ from millstream.contracts.tasks import Task
 from millstream.contracts.times import MINUTE
 from millstream.project.duration import PositiveDuration
 from millstream.project.names import STRICT
-from millstream.project.params import BUILT_IN, LightgbmParams, OwnParams, Params
-from millstream.project.problem import Fault, Refused, nearest
+from millstream.project.params import ANEW, BUILT_IN, LightgbmParams, OwnParams, Params, growing
+from millstream.project.problem import Fault, Path, Refused, nearest
 from millstream.project.reading import faults_of
 
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -54,8 +54,9 @@ class Model(BaseModel):
     estimator: Annotated[
         str, BeforeValidator(_estimator), Field(json_schema_extra={"examples": [*BUILT_IN, "mypackage.models:build"]})
     ] = "lightgbm"
-    """`lightgbm`, `xgboost`, `linear`, `forest`, or a function of yours as `mypackage.models:build`, from the project's folder
-    or installed: `build(task, params, seed)` returns a scikit-learn estimator that skl2onnx can export."""
+    """`lightgbm`, `xgboost`, `linear`, `forest`, `torch`, or a function of yours as `mypackage.models:build`, from the
+    project's folder or installed: `build(task, params, seed)` returns a scikit-learn estimator that skl2onnx can export, and
+    `build(task, params, seed, inputs, outputs)` a PyTorch module. PyTorch comes with `millstream-trainer[torch]`."""
     task: Annotated[Task, BeforeValidator(_task)] = Task.BINARY
     """`binary`: the label is true or false, the answer its probability. `multiclass`: the label is a text, the answer a
     probability for each. `regression`: the label is a number, the answer its mean."""
@@ -96,6 +97,11 @@ class Model(BaseModel):
         """The parameters that compete: `settings`, or `params` alone."""
         return self.settings or (self.params,)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether any of them asks for a warm start."""
+        return any(growth is not None and growth.warm_start for growth in map(growing, self.tried()))
+
     def faults(self) -> list[Fault]:
         """What does not go with the task."""
         faults = []
@@ -108,6 +114,24 @@ class Model(BaseModel):
             message = "nothing is known of the parameters of your own estimator"
             path, remedy = ("model", "search"), "search inside it, or write settings"
             faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("model", "estimator"))))
+        return [*faults, *self._warm_faults()]
+
+    def _warm_faults(self) -> list[Fault]:
+        """A limit on rounds under which no warm start could ever be."""
+        faults = []
+        places: list[tuple[Path, Params]] = [(("model", "settings", i), one) for i, one in enumerate(self.settings)]
+        for place, params in places or [(("model", "params"), self.params)]:
+            growth = growing(params)
+            if growth is None or not growth.warm_start or growth.begun + growth.added <= growth.most:
+                continue
+            inside = (*place, "fit") if isinstance(params, OwnParams) else place
+            unit, least = growth.unit, growth.begun + growth.added
+            message = (
+                f"max_{unit} is {growth.most}, {unit} and warm_{unit} together are {least}: nothing would ever be added"
+            )
+            remedy = f"write max_{unit}: {least} or more, or remove warm_start"
+            rests_on = (inside, ("model", "params"))
+            faults.append(Fault(path=(*inside, "warm_start"), message=message, remedy=remedy, rests_on=rests_on))
         return faults
 
 
@@ -122,10 +146,18 @@ def _params_of(value: object, estimator: str | None) -> object:
         value = value if isinstance(value, kind) else value.model_dump(exclude_unset=True)
     if estimator is None:
         return kind()  # nobody can judge parameters of an unknown estimator
+    faults = []
+    if estimator in ANEW and isinstance(value, Mapping) and "warm_start" in value:
+        remedy = "remove it, or write estimator: lightgbm, xgboost or torch"
+        faults.append(Fault(path=("warm_start",), message=f"{ANEW[estimator]}: it always starts anew", remedy=remedy))
+        value = {name: one for name, one in value.items() if name != "warm_start"}
     try:
-        return kind.model_validate(value)
+        params = kind.model_validate(value)
     except ValidationError as error:
-        raise Refused(faults_of(kind, value if isinstance(value, Mapping) else {}, error)) from error
+        raise Refused([*faults, *faults_of(kind, value if isinstance(value, Mapping) else {}, error)]) from error
+    if faults:
+        raise Refused(faults)
+    return params
 
 
 def _under(fault: Fault, position: int) -> Fault:

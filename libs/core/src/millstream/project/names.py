@@ -22,12 +22,12 @@ STRICT = ConfigDict(
 
 LONGEST = 100
 """Kafka allows 249 characters; our dead-letter topics append a group, Kubernetes stops at 253 for a whole address."""
-_NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-_FIELD = r"^[A-Za-z_][A-Za-z0-9_]*$"
+NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+FIELD = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def _name(text: str) -> str:
-    if len(text) > LONGEST or re.fullmatch(_NAME, text) is None:
+    if len(text) > LONGEST or re.fullmatch(NAME, text) is None:
         raise ValueError(
             f"{text[:LONGEST]!r} is no name; write lowercase letters, digits and single dashes, like flights-departed"
         )
@@ -35,7 +35,7 @@ def _name(text: str) -> str:
 
 
 def _field(text: str) -> str:
-    if len(text) > LONGEST or re.fullmatch(_FIELD, text) is None:
+    if len(text) > LONGEST or re.fullmatch(FIELD, text) is None:
         raise ValueError(
             f"{text[:LONGEST]!r} is no field name; write letters, digits and underscores, like departed_at"
         )
@@ -48,9 +48,9 @@ def _topic(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME, "maxLength": LONGEST})]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME, "maxLength": LONGEST})]
 """Of a loop. Dots and underscores would collide in metric names."""
 TopicName = Annotated[Name, AfterValidator(_topic)]
 """Of a stream, which is the name of its topic."""
-FieldName = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"pattern": _FIELD, "maxLength": LONGEST})]
+FieldName = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"pattern": FIELD, "maxLength": LONGEST})]
 """Of an event's field: readable in label expressions and as a column of the lake."""

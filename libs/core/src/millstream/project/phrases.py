@@ -65,6 +65,16 @@ def percent_from_text(text: object) -> float:
     return float(match[1]) / 100
 
 
+def share_from_text(text: object) -> float:
+    """A percentage, or the share itself as a number: 2% and 0.02 are one."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no share; write it like 2%, or as a number like 0.02")
+    return float(match[1]) / 100
+
+
 def percent_to_text(share: float) -> str:
     return f"{share * 100:.6f}".rstrip("0").rstrip(".") + "%"
 
@@ -87,3 +97,18 @@ PercentText = Annotated[
     PlainSerializer(percent_to_text),
     WithJsonSchema({"type": "string", "pattern": "^\\d+(\\.\\d+)? ?%$", "examples": ["5%"]}),
 ]
+ShareText = Annotated[
+    float,
+    BeforeValidator(share_from_text),
+    PlainSerializer(percent_to_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^\\d+(\\.\\d+)? ?%$"},
+                {"type": "number", "minimum": 0, "maximum": 1},
+            ],
+            "examples": ["2%", 0.02],
+        }
+    ),
+]
+"""Of fields that were plain numbers once: both are taken."""

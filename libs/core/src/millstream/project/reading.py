@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path as FilePath
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from millstream.project.problem import Fault, Path, Problem, Refused, known, meant, nearest, visible
+from millstream.project.problem import Fault, Path, Problem, Refused, meant, nearest, visible
 from millstream.project.source import Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -49,34 +50,32 @@ class Reading(Generic[M]):
         return not any(gap[:1] in ((), (key,)) for gap in self.gaps)
 
 
-def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any]) -> Reading[M]:
+def read_model(source: Source, model: type[M], stand_ins: Mapping[str, Any], folder: FilePath) -> Reading[M]:
     """The model with all that is wrong in its file. Never raises for what is in the file.
+
+    `folder`: where the file lies, for others that it names.
 
     A wrong value is left out and a required one replaced by that of `stand_ins`, so that the rest can still be judged.
     """
     gaps = {_around_list(path) for path in source.unread}
     if () in gaps:
         return Reading(item=None, problems=[], gaps=frozenset(gaps))
-    try:
-        item = model.model_validate(_mended(source.data, gaps, stand_ins) if gaps else source.data)
-        return Reading(item=item, problems=[], gaps=frozenset(gaps))
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-    faults = [fault for detail in details for fault in _faults(source.data, model, detail)]
-    told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
-    gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
-    return Reading(
-        item=_draft(model, _mended(source.data, gaps, stand_ins)),
-        problems=[source.problem(fault.path, fault.message, fault.remedy) for fault in told],
-        gaps=frozenset(gaps),
-    )
-
-
-def _draft(model: type[M], data: Mapping[str, Any]) -> M | None:
-    try:
-        return model.model_validate(data)
-    except ValidationError:
-        return None
+    told: list[Fault] | None = None
+    item, before = None, None
+    # What is mended may not fit what was read by it, like settings by params: then that is left out, too, and not told, for it
+    # may be a consequence. Gaps only grow.
+    while item is None and gaps != before:
+        before = set(gaps)
+        try:
+            said = _mended(source.data, gaps, stand_ins) if gaps else source.data
+            item = model.model_validate(said, context={"folder": folder})
+        except ValidationError as error:
+            faults = [fault for one in error.errors(include_url=False) for fault in _faults(source.data, model, one)]
+            if told is None:
+                told = visible(faults, gaps | {path for fault in faults for path in fault.hides})
+            gaps |= {path for fault in faults for path in (*map(_around_list, fault.basis), *fault.hides)}
+    problems = [source.problem(fault.path, fault.message, fault.remedy) for fault in told or ()]
+    return Reading(item=item, problems=problems, gaps=frozenset(gaps))
 
 
 def _around_list(path: Path) -> Path:
@@ -137,7 +136,7 @@ def _words(model: type[BaseModel], path: Path, detail: ErrorDetails) -> tuple[st
     if kind == "extra_forbidden":
         return f"unknown key {path[-1]!r}", nearest(str(path[-1]), _keys(_model_at(model, path[:-1])))
     if kind == "literal_error":
-        return f"unknown {value!r:.60}", known(_choices(str(context["expected"])))
+        return f"unknown {value!r:.60}", nearest(str(value), _choices(str(context["expected"])))
     if kind in _KINDS:
         wanted, remedy = _KINDS[kind]
         return f"{value!r:.60} is not {wanted}", remedy

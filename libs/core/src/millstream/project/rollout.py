@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from millstream.contracts.times import DAY
 from millstream.project.duration import Duration, PositiveDuration
 from millstream.project.names import STRICT, FieldName
-from millstream.project.phrases import PercentText
+from millstream.project.phrases import PercentText, ShareText
 
 
 def _growing(shares: tuple[float, ...]) -> tuple[float, ...]:
@@ -57,8 +57,8 @@ class Rollout(BaseModel):
     """A trial without an end by then is rejected: labels do not come, and nothing else may be tried meanwhile."""
     watch: Duration = 2 * DAY
     """How long after promotion the champion before it is scored beside it, ready to come back; 0s: not at all."""
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How much worse than the champion, as a share of its loss, the challenger may be at the end of a step."""
+    tolerance: Annotated[ShareText, Field(ge=0, le=1)] = 0.0
+    """How much worse than the champion, as a share of its loss, the challenger may be at the end of a step: 2% or 0.02."""
     error_rate: PercentText = 0.05
     """Chance that chance alone ends a trial of two equally good models, however often one looks."""
     guards: Guards = Guards()

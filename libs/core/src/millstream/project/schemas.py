@@ -22,7 +22,8 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from _models(part)
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """JSON Schema of a project file, its keys in the models' order and its defaults as a file writes them."""
     schema: dict[str, Any] = {"$schema": DIALECT} | model.model_json_schema(by_alias=True)
     for part in _models(model):
         written = part.model_construct().model_dump(by_alias=True, mode="json", warnings=False)
@@ -37,4 +38,4 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 def project_schemas() -> dict[str, str]:
     """Text of each file of `millstream/project/schemas/`, by its name."""
     models: dict[str, type[BaseModel]] = {"stream.schema.json": Stream, "loop.schema.json": Loop}
-    return {name: json.dumps(_schema(model), indent=2, sort_keys=True) + "\n" for name, model in models.items()}
+    return {name: json.dumps(schema_of(model), indent=2, sort_keys=True) + "\n" for name, model in models.items()}

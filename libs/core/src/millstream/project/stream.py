@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
 
 import jsonschema_rs
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator
 
 from millstream.contracts.times import DAY, HOUR, from_rfc3339
 from millstream.errors import RejectEvent
@@ -16,6 +17,7 @@ from millstream.project.event_schema import compile_schema, field_types, propert
 from millstream.project.fields import text_of
 from millstream.project.names import STRICT, FieldName, TopicName
 from millstream.project.problem import Fault, Path, Refused, gaps_of, nearest, visible
+from millstream.project.schema_file import SchemaFile, WireSchema
 
 
 class Stream(BaseModel):
@@ -39,22 +41,60 @@ class Stream(BaseModel):
     """Upper bound for parallel consumers. 6 divides by 1, 2, 3 and 6 pods; raising it later moves keys, so start above need."""
     retention: PositiveDuration = 7 * DAY
     """How long Kafka keeps the events. The lake keeps them for good; a week covers a long weekend of broken consumers."""
+    format: Literal["json", "avro", "protobuf"] = "json"
+    """What an event is in Kafka. Avro and protobuf are framed as Confluent's serializers do, and need a schema registry."""
     event_schema: Annotated[dict[str, Any], Field(alias="schema")]
-    """JSON Schema 2020-12 of one event: an object that requires the key, id and time fields."""
+    """JSON Schema 2020-12 of one event: an object that requires the key, id and time fields. Of a stream in Avro or protobuf
+    the file beside this one, {file: departed.avsc} or {file: departed.proto, message: Departed}: the JSON Schema follows."""
+    _wire: WireSchema | None = PrivateAttr(default=None)
+
+    @field_validator("event_schema", mode="before")
+    @classmethod
+    def _from_file(cls, said: Any, stream: ValidationInfo) -> Any:
+        """The JSON Schema that follows from a schema file; what is written here where there is none."""
+        if (format := stream.data.get("format")) is None or not isinstance(said, dict):
+            return said
+        if format == "json":
+            if isinstance(said.get("file"), str):
+                message, remedy = (
+                    "a schema file goes with format: avro or protobuf",
+                    "write that, or the JSON Schema here",
+                )
+                raise Refused([Fault(path=("file",), message=message, remedy=remedy)])
+            return said
+        roles = frozenset(name for role in ("key", "id", "time") if isinstance(name := stream.data.get(role), str))
+        file = SchemaFile.read(said, format)
+        context = stream.context if isinstance(stream.context, dict) else {}
+        wire = file.load(context.get("folder", FilePath()), format, roles)
+        if faults := [*_wire_faults(wire, file.file, stream.data)]:
+            raise Refused(faults)
+        context["wire"] = wire
+        return wire.json_schema
 
     @field_validator("event_schema")
     @classmethod
     def _schema_fits(cls, schema: dict[str, Any], stream: ValidationInfo) -> dict[str, Any]:
         """Of the key, id and time only what could be read is judged: here `stream` holds no other."""
+        if stream.data.get("format") != "json":
+            return schema
         faults = schema_faults(schema)
         faults += visible(_field_faults(schema, stream.data), gaps_of(faults))
         if faults:
             raise Refused(faults)
         return schema
 
+    def model_post_init(self, context: Any) -> None:
+        if self.format != "json" and isinstance(context, dict):
+            self._wire = context.pop("wire", None)
+
     @property
     def name(self) -> str:
         return self.stream
+
+    @property
+    def wire(self) -> WireSchema | None:
+        """The schema of an Avro or protobuf stream's own file; None of a JSON stream."""
+        return self._wire
 
     @cached_property
     def _validator(self) -> jsonschema_rs.Draft202012Validator:
@@ -121,6 +161,30 @@ def _field_faults(schema: Mapping[str, Any], names: Mapping[str, Any]) -> Iterat
             message = f"the {role} field {name!r} is {' or '.join(sorted(types)) or 'of no stated type'}"
             remedy = "write type: string or type: integer, without null"
             yield Fault(path=place, message=message, remedy=remedy, rests_on=_says_type(schema, name))
+
+
+_ROLE_REMEDY = {
+    "avro": ('{"type": "long", "logicalType": "timestamp-micros"}', "string, int, long or an enum, without null"),
+    "protobuf": ("google.protobuf.Timestamp", "string or an integer, without optional"),
+}
+"""What the time field, and what the key and id fields may be."""
+
+
+def _wire_faults(wire: WireSchema, file: str, names: Mapping[str, Any]) -> Iterator[Fault]:
+    """The key, id and time fields of a schema file, told in the words of its format."""
+    time, other = _ROLE_REMEDY[names["format"]]
+    for fault in _field_faults(wire.json_schema, names):
+        known = fault.path == ("properties",)
+        remedy = (
+            fault.remedy
+            if known
+            else f"write {time}"
+            if "time" in fault.message.split("field")[0]
+            else f"write {other}"
+        )
+        message = fault.message.replace("is not in properties", "is no field there")
+        message = message.replace("is not required", "may be missing").replace("an RFC 3339 time", "a time")
+        yield Fault(path=("file",), message=f"{file}: {message}", remedy=remedy)
 
 
 def _says_type(schema: Mapping[str, Any], name: str) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
@@ -61,6 +61,25 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 B = TypeVar("B", bound=BaseModel)
 
 
+class FrontedApp(FastAPI):
+    """An app with doors in front: what asks for exactly such a path goes past routing, middleware and request objects.
+
+    Those cost more than the work of a door that is asked thousands of times a second. A door answers everything itself, and
+    stands in the documentation through the route behind it.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.doors: dict[tuple[str, str], ASGIApp] = {}
+        """By method and path."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (door := self.doors.get((scope["method"], scope["path"]))) is not None:
+            await door(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 class Refused(BaseModel):
     """The body of every refusal; some have more fields."""
 
@@ -68,12 +87,12 @@ class Refused(BaseModel):
     message: str = Field(description="For people: what was wrong, where, and what to write instead.")
 
 
-def http_app(*, title: str, version: str = "0.1.0", lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def http_app(*, title: str, version: str = "0.1.0", lifespan: Lifespan[FastAPI] | None = None) -> FrontedApp:
     """An app that never answers in the framework's own words: unknown paths, bad bodies and bugs look like any refusal.
 
     These are handlers of exceptions, no middleware: a request that goes well does not pass them.
     """
-    app = FastAPI(
+    app = FrontedApp(
         title=title,
         version=version,
         lifespan=lifespan,
@@ -111,7 +130,7 @@ def http_app(*, title: str, version: str = "0.1.0", lifespan: Lifespan[FastAPI] 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         # Starlette raises it again behind the answer, so the log has it with its traceback.
-        return refusal(500, "internal", "this is a fault of the service, not of the request; its log says more")
+        return internal()
 
     return app
 
@@ -127,14 +146,23 @@ def refusal(status: int, code: str, message: str, *, headers: Mapping[str, str] 
     return answer(status, {"error": code, "message": message} | more, headers)
 
 
+def internal() -> Response:
+    """The answer to a request that met a bug."""
+    return refusal(500, "internal", "this is a fault of the service, not of the request; its log says more")
+
+
 def refused(error: Refusal, status: Mapping[str, int] = STATUS) -> Response:
     """The answer to a request that was refused; `status` is the table of the door."""
     return refusal(status[error.code], error.code, str(error), **error.more)
 
 
-def media_type(request: Request, allowed: Collection[str] = (JSON,)) -> str:
-    """The body's media type, one of `allowed`. Raises Refusal(`media_type`, `content_encoding`)."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+def media_type(request: Request, allowed: Collection[str] = (JSON,), encodings: Collection[str] = ()) -> str:
+    """The body's media type, one of `allowed`; `encodings` may pack it. Raises Refusal(`media_type`, `content_encoding`)."""
+    if (packed := request.headers.get("content-encoding", "identity").lower()) not in ("identity", *encodings):
+        if encodings:
+            raise Refusal(
+                "content_encoding", f"content-encoding {packed[:40]!r}; send {' or '.join(encodings)}, or plain"
+            )
         raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
     said = request.headers.get("content-type", "")
     if said in allowed:

@@ -33,7 +33,7 @@ class RuntimeMetrics:
         )
         self.dead_letters = Counter(
             "millstream_dead_letters",
-            "Records that can never be handled, by reason. Rises: look at the dead-letter topic, a producer is broken.",
+            "Records that can never be handled, by reason. Rises: `millstream dlq list`, a producer is broken.",
             ["topic", "group", "reason"],
             registry=registry,
         )

@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -15,6 +17,9 @@ from millstream.errors import RetryLater
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """A package file above this is not loaded: it would not fit beside the others in a serving pod."""
+
+DRAFT = ".draft-"
+"""What the folder of a package that is being written is called, until it is whole."""
 
 
 class PackageStore:
@@ -34,7 +39,7 @@ class PackageStore:
         self._root.mkdir(parents=True, exist_ok=True)
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".draft-"))
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=DRAFT))
         try:
             for file, raw in files.items():
                 (draft / file).write_bytes(raw)
@@ -45,6 +50,19 @@ class PackageStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         return target.as_uri(), hashlib.sha256(files[MANIFEST_FILE]).hexdigest()
+
+    def sweep(self, older_than: float) -> int:
+        """Remove what writers that were killed in the middle of `save` left behind, and say how much that was.
+
+        Only drafts that nothing was added to for `older_than` seconds: above that no writer is still at it. Raises OSError.
+        """
+        swept = 0
+        for draft in self._root.glob(f"*/{DRAFT}*"):
+            with suppress(FileNotFoundError):  # saved, or swept by another, meanwhile
+                if time.time() - draft.stat().st_mtime > older_than:
+                    shutil.rmtree(draft)
+                    swept += 1
+        return swept
 
     def manifest(self, ref: ModelRef) -> Manifest:
         """The manifest that a model record points at, hash checked. Raises BadPackage, RetryLater."""

@@ -24,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from millstream.errors import BadSetup, MillstreamError, RetryLater
+from millstream.runtime.connection import Connection
 from millstream.runtime.delivery import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Retry, Subscription
 from millstream.runtime.health import Health
 from millstream.runtime.http import answer, http_app
@@ -265,6 +266,7 @@ def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: 
         log_config=None,
         # Kafka's client is all small reads and writes: half of their cost is the event loop's.
         loop="uvloop",
+        http=Connection,
         access_log=False,
         # Room for the batch in hand; Kubernetes' own limit is 30 s.
         timeout_graceful_shutdown=int(settings.drain_timeout),

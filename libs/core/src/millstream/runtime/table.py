@@ -13,6 +13,9 @@ from millstream.runtime.delivery import Record
 
 log = logging.getLogger(__name__)
 
+UP_TO_THE_END = 100
+"""Milliseconds between two looks at how far it is, where Kafka has nothing to hand over."""
+
 Apply = Callable[[Record], Awaitable[None]]
 
 
@@ -69,16 +72,15 @@ class TopicReader:
     async def _follow(
         self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], positions: dict[TopicPartition, int]
     ) -> None:
-        waiting = set()
-        for partition, end in ends.items():
-            if await consumer.position(partition) < end:
-                waiting.add(partition)
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            # The last offset may be a transaction's marker, which is passed and never handed over: positions see it.
+            for records in (await consumer.getmany(timeout_ms=UP_TO_THE_END)).values():
+                for record in records:
+                    await self._read(record, positions)
+        self.caught_up.set()
         while True:
-            if not waiting:
-                self.caught_up.set()
-            record = await consumer.getone()
-            await self._apply(record)
-            partition = TopicPartition(record.topic, record.partition)
-            positions[partition] = record.offset + 1
-            if positions[partition] >= ends.get(partition, 0):
-                waiting.discard(partition)
+            await self._read(await consumer.getone(), positions)
+
+    async def _read(self, record: Record, positions: dict[TopicPartition, int]) -> None:
+        await self._apply(record)
+        positions[TopicPartition(record.topic, record.partition)] = record.offset + 1

@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from millstream.codecs.codec import JSON, Codec
 from millstream.contracts.envelope import Envelope, known_at_of
-from millstream.contracts.json_text import DEEPEST, read_json
+from millstream.contracts.json_text import DEEPEST
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
-from millstream.errors import Refusal, RejectEvent
+from millstream.errors import BadSetup, RejectEvent
 from millstream.project.stream import Stream
 from millstream.runtime.records import Batch, Record, Rejected, envelope
 
@@ -34,17 +35,18 @@ class UserEvent(msgspec.Struct, frozen=True, gc=False):
         return envelope(self.record)
 
 
-def read_event(stream: Stream, record: Record) -> UserEvent:
-    """Decode and check one record. Raises RejectEvent: bad_headers, bad_json, invalid_utf8, too_deep, schema, invalid_time,
-    too_early."""
+def read_event(stream: Stream, record: Record, codec: Codec | None = None) -> UserEvent:
+    """Decode and check one record. A JSON stream needs no `codec`; of another it has been prepared for the record.
+
+    Raises RejectEvent: bad_headers, bad_json, invalid_utf8, too_deep, schema, invalid_time, too_early; of a registry's
+    formats bad_frame, unknown_schema, wrong_schema, bad_value.
+    """
+    codec = codec or _json(stream)
     try:
         said = known_at_of(record.headers)
     except ValueError as error:
         raise RejectEvent("bad_headers", str(error)) from error
-    try:
-        event = read_json(record.value or b"")
-    except Refusal as error:
-        raise RejectEvent(error.code, str(error)) from error
+    event = codec.decode(record.value)
     validator = stream.validator()
     try:
         # Most events have no fault: only one that has is gone through again, to name it.
@@ -69,10 +71,18 @@ def read_event(stream: Stream, record: Record) -> UserEvent:
     return UserEvent(record, event, time, max(known, time))
 
 
-def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Rejected]]:
+def read_batch(stream: Stream, batch: Batch, codec: Codec | None = None) -> tuple[list[UserEvent], list[Rejected]]:
     """The good events of a batch, in order, and the records that cannot be used: `read_event` for each of them."""
     good: list[UserEvent] = []
     bad: list[Rejected] = []
+    codec = codec or _json(stream)
+    if codec is not JSON:
+        for record in batch.records:
+            try:
+                good.append(read_event(stream, record, codec))
+            except RejectEvent as error:
+                bad.append(Rejected(record, error))
+        return good, bad
     is_valid, time_field, latest = stream.validator().is_valid, stream.time, now() + MAX_AHEAD
     for record in batch.records:
         # The way of a good event, written out, since the calls cost more than the work. Whatever is odd goes the long way.
@@ -91,12 +101,18 @@ def read_batch(stream: Stream, batch: Batch) -> tuple[list[UserEvent], list[Reje
                 raise ValueError
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             try:
-                good.append(read_event(stream, record))
+                good.append(read_event(stream, record, codec))
             except RejectEvent as error:
                 bad.append(Rejected(record, error))
         else:
             good.append(UserEvent(record, event, time, known if known > time else time))
     return good, bad
+
+
+def _json(stream: Stream) -> Codec:
+    if stream.format != "json":
+        raise BadSetup(f"stream {stream.name} is in {stream.format}, and whoever reads it was given no codec")
+    return JSON
 
 
 _decode = msgspec.json.Decoder().decode

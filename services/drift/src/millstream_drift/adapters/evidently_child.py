@@ -5,7 +5,6 @@ python -m millstream_drift.adapters.evidently_child JOB HTML
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -14,8 +13,6 @@ import msgspec
 
 from millstream.contracts.events import Scalar
 
-NICENESS = 10
-"""A report is for people, who wait seconds; events do not."""
 REFERENCE_ROWS = 5_000
 """Rows of either side that are drawn. Evidently keeps raw values in the page, and eyes see no difference above this."""
 
@@ -71,7 +68,6 @@ def draw(job: DrawnJob, html: Path) -> None:
 
 def main() -> int:
     job, html = Path(sys.argv[1]), Path(sys.argv[2])
-    os.nice(NICENESS)
     draw(msgspec.msgpack.decode(job.read_bytes(), type=DrawnJob), html)
     return 0
 

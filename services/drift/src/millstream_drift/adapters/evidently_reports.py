@@ -1,4 +1,4 @@
-"""Evidently reports: one process at a time draws them, a folder keeps the newest."""
+"""Evidently reports: processes draw them, for some loops at a time; a folder keeps the newest."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from millstream_drift.adapters.children import Children
 from millstream_drift.adapters.evidently_child import DrawnJob
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import ReportEntry, ReportJob, ReportState
@@ -26,37 +27,40 @@ LARGEST = 16 * 1024 * 1024
 
 
 class EvidentlyReports:
-    """The port `Reports`. The process starts when there is something to draw and ends with it."""
+    """The port `Reports`. A process starts when there is something to draw and ends with it."""
 
     def __init__(
         self,
         folder: Path,
         *,
         metrics: DriftMetrics,
-        timeout: float,
+        children: Children,
         keep: int,
         command: Sequence[str] = (sys.executable, "-m", "millstream_drift.adapters.evidently_child"),
     ) -> None:
         self._folder = folder
         self._metrics = metrics
-        self._timeout = timeout
+        self._children = children
         self._keep = keep
         self._command = tuple(command)
-        self._next: ReportJob | None = None
-        self._drawing: ReportJob | None = None
+        self._waiting: dict[str, ReportJob] = {}
+        """By loop, who asked first first."""
+        self._drawing: dict[str, ReportJob] = {}
+        """By loop: one that hangs takes no second place."""
         self._asked = asyncio.Event()
 
     def ask(self, job: ReportJob) -> None:
         if self.state(job.id) != "unknown":
             return
-        if self._next is not None:
+        loop = job.verdict.loop
+        if loop in self._waiting:
             self._metrics.reports.labels("skipped").inc()
-            log.info("report skipped, a newer one came", extra={"report": self._next.id})
-        self._next = job
+            log.info("report skipped, a newer one came", extra={"report": self._waiting[loop].id})
+        self._waiting[loop] = job
         self._asked.set()
 
     def state(self, id: str) -> ReportState:
-        if any(job is not None and job.id == id for job in (self._drawing, self._next)):
+        if any(job.id == id for jobs in (self._drawing, self._waiting) for job in jobs.values()):
             return "in_progress"
         return "ready" if self._page(id) is not None else "unknown"
 
@@ -76,20 +80,37 @@ class EvidentlyReports:
 
     async def run(self) -> None:
         """Draw what is asked for, until cancelled. A report that cannot be drawn is logged and counted, no more."""
+        async with asyncio.TaskGroup() as painters:
+            for _ in range(self._children.most):
+                painters.create_task(self._paint())
+
+    async def _paint(self) -> None:
         while True:
             await self._asked.wait()
+            async with self._children.place():
+                job = self._next()
+                if job is not None:
+                    await self._draw_or_say_why(job)
+
+    def _next(self) -> ReportJob | None:
+        """Of the loops that nobody draws for, the newest report of the one that waits longest."""
+        loop = next((loop for loop in self._waiting if loop not in self._drawing), None)
+        if loop is None:
             self._asked.clear()
-            if self._next is None:
-                continue
-            self._drawing, self._next = self._next, None
-            try:
-                await self._draw(self._drawing)
-                self._metrics.reports.labels("made").inc()
-            except (OSError, TimeoutError, ValueError) as error:
-                self._metrics.reports.labels("failed").inc()
-                log.error("no report: %s", error or "it took too long", extra={"report": self._drawing.id})
-            finally:
-                self._drawing = None
+            return None
+        job = self._drawing[loop] = self._waiting.pop(loop)
+        return job
+
+    async def _draw_or_say_why(self, job: ReportJob) -> None:
+        try:
+            await self._draw(job)
+            self._metrics.reports.labels("made").inc()
+        except (OSError, TimeoutError, ValueError) as error:
+            self._metrics.reports.labels("failed").inc()
+            log.error("no report: %s", error, extra={"report": job.id})
+        finally:
+            del self._drawing[job.verdict.loop]
+            self._asked.set()
 
     async def _draw(self, job: ReportJob) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +118,7 @@ class EvidentlyReports:
             handed, page = Path(drawing) / "job", Path(drawing) / "report.html"
             raw = DrawnJob(types=job.types, current=job.current, reference=job.reference)
             handed.write_bytes(msgspec.msgpack.encode(raw))
-            await self._run_child(handed, page)
+            await self._children.run(self._command, handed, page)
             size = page.stat().st_size
             if size > LARGEST:
                 raise ValueError(f"the report has {size} bytes, {LARGEST} are kept")
@@ -116,30 +137,6 @@ class EvidentlyReports:
             summary.write_bytes(msgspec.json.encode(entry))
             os.replace(summary, self._folder / f"{job.id}.json")
         self._sweep()
-
-    async def _run_child(self, job: Path, page: Path) -> None:
-        """Raises TimeoutError, ValueError with the last words of a child that failed."""
-        # Evidently reports its use over the network unless told not to.
-        environment = os.environ | {"DO_NOT_TRACK": "1"}
-        child = await asyncio.create_subprocess_exec(
-            *self._command,
-            str(job),
-            str(page),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-        )
-        try:
-            async with asyncio.timeout(self._timeout):
-                _, words = await child.communicate()
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        if child.returncode != 0:
-            last = words.decode(errors="replace").strip().rpartition("\n")[2]
-            raise ValueError(f"the report's process ended with {child.returncode}: {last[:300]}")
 
     def _page(self, id: str) -> Path | None:
         if _ID.fullmatch(id) is None:

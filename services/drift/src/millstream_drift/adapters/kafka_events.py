@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from millstream.codecs.codec import Codec
+from millstream.contracts.content import Content, cut, packed
 from millstream.contracts.events import Event, QuestionUnanswered, decode_event
 from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
@@ -17,7 +19,7 @@ from millstream.runtime.delivery import Record
 from millstream.runtime.user_events import read_event
 from millstream_drift.adapters.served import TYPE, Served, decode_served
 from millstream_drift.domain.baseline import category
-from millstream_drift.domain.events import Heard, Label, Other, Question
+from millstream_drift.domain.events import Contents, Heard, Label, Other, Question
 from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN_FUTURE, NO_ANSWER, NOT_OURS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
@@ -34,6 +36,7 @@ class KafkaEvents:
         *,
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
+        codecs: Mapping[str, Codec],
         models: Models,
         metrics: DriftMetrics,
         clock: Callable[[], float],
@@ -41,6 +44,7 @@ class KafkaEvents:
     ) -> None:
         self._loops = loops
         self._streams = streams
+        self._codecs = codecs
         self._models = models
         self._metrics = metrics
         self._clock = clock
@@ -98,6 +102,7 @@ class KafkaEvents:
             ms=event.timings_ms.model,
             other=None if other is None else Other(other.version, other.role, other.output, other.failure, other.ms),
             fallback=event.fallback,
+            contents=_contents(event.content, loop.drift.content),
         )
         return [(event.loop, question)]
 
@@ -131,7 +136,7 @@ class KafkaEvents:
 
     def _labels(self, record: Record) -> list[tuple[str, Heard]]:
         stream = self._streams[record.topic]
-        found = read_event(stream, record)
+        found = read_event(stream, record, self._codecs[record.topic])
         time = self._possible(found.known_at, record)
         id = found.envelope.id or stream.id_of(found.event) or f"{record.topic}/{record.partition}/{record.offset}"
         labels: list[tuple[str, Heard]] = []
@@ -146,6 +151,15 @@ class KafkaEvents:
             kafka = to_rfc3339(record.timestamp * 1000)
             raise RejectEvent(KNOWN_IN_FUTURE, f"known at {to_rfc3339(time)}, but Kafka got it at {kafka}")
         return time
+
+
+def _contents(said: Mapping[str, Content], names: Sequence[str]) -> Contents:
+    """What is watched of a question's content, vectors packed: a window holds some hundreds."""
+    return {
+        name: found.encode("utf-8", "replace") if isinstance(found, str) else packed(found)
+        for name in names
+        if (found := cut(said.get(name))) is not None
+    }
 
 
 def _truth(task: Task, value: Truth | None) -> Truth | None:

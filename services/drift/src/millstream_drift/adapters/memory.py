@@ -9,7 +9,9 @@ from millstream.contracts.events import Event, ModelRef
 from millstream.errors import RetryLater
 from millstream.runtime.publisher import Outgoing
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentShift, Side
 from millstream_drift.domain.merge import Place
+from millstream_drift.errors import NotCompared
 from millstream_drift.ports import ReportEntry, ReportJob, ReportState
 
 
@@ -87,6 +89,22 @@ class MemorySpeaker:
             raise RetryLater("away")
         self.records += records
         self.said += [self._events[dict(record.headers)["ce_id"].decode()] for record in records]
+
+
+class MemoryComparisons:
+    """Answers with the AUC by field that a test says, 0.5 where it says none; `away` compares nothing."""
+
+    def __init__(self) -> None:
+        self.auc: dict[str, float] = {}
+        self.asked: list[Sequence[Side]] = []
+        self.away = False
+
+    async def compare(self, sides: Sequence[Side]) -> list[ContentShift]:
+        self.asked.append(sides)
+        if self.away:
+            raise NotCompared("away")
+        found = [(side.name, self.auc.get(side.name, 0.5)) for side in sides]
+        return [ContentShift(name=name, auc=auc, low=auc - 0.03, high=min(1.0, auc + 0.03)) for name, auc in found]
 
 
 class MemoryReports:

@@ -28,6 +28,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     other: OtherAnswer | None = None
     fallback: str = ""
     producer: str = ""
+    content: dict[str, str | list[float]] = {}
 
 
 TYPE = PredictionServed.type_name.encode()

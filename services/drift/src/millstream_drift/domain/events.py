@@ -10,6 +10,8 @@ QUESTION, LABEL = 0, 1
 """At equal stream times questions come first: a label that is known when its question is asked still finds it."""
 
 Cell = float | str | None
+Contents = dict[str, bytes]
+"""Field → its text in UTF-8, or its vector as float32."""
 
 
 class Other(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -49,6 +51,8 @@ class Question(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=QUEST
     other: Other | None = None
     fallback: str = ""
     """Why the one whose turn it was did not answer; empty where it did."""
+    contents: Contents = {}
+    """Texts and embeddings that are watched."""
 
     @property
     def order(self) -> tuple[int, int, str]:

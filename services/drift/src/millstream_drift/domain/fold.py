@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged
+from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged, WindowKind
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentWindow, watched
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.judge import Rules, judge
 from millstream_drift.domain.loop_fold import Fact, LoopFold, LoopState
@@ -54,6 +55,7 @@ class Fold:
                 window=one.window,
                 span=one.span,
                 trials=one.trials,
+                content=bool(one.content.names),
                 state=state.loops.get(name),
             )
             for name, one in rules.items()
@@ -89,6 +91,8 @@ class Fold:
         if isinstance(found, Fact):
             return [Said(event=found.event, cause=found.cause)]
         at, baseline = loop.windows.closed_at(found), baseline_of(name, found.version)
+        if found.kind is WindowKind.INPUTS and watched(baseline.reference.content, self.rules[name].content):
+            loop.wait(ContentWindow(found.version, found.index, at, found.start, found.end, found.last, found.content))
         return [
             Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)
             for verdict in judge(found, at, baseline, self.rules[name], loop.memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -25,6 +26,8 @@ class Weighed:
     """Id of the verdict that began the incident of which CLEARED or NOT_CLEARED speaks."""
     since: int = 0
     """DETECTED: where the first window began that showed it (microseconds); 0: nobody remembers."""
+    normal: float = 0.0
+    """What was normal before the incident of which this window was to have a say; 0: it has none, or nobody knows."""
 
 
 class Past(msgspec.Struct, array_like=True):
@@ -58,19 +61,41 @@ class Hysteresis(msgspec.Struct, array_like=True):
     """Stream time of the last window with a report (microseconds)."""
     since: int = 0
     """Where the first window of `incident` began (microseconds)."""
+    normal: float = 0.0
+    """What the version expected of itself that was well before `incident`; 0: unknown."""
 
-    def weigh(self, version: str, id: str, over: bool, agree: int, windows: int, *, start: int) -> Weighed:
+    def weigh(
+        self,
+        version: str,
+        id: str,
+        over: bool,
+        agree: int,
+        windows: int,
+        *,
+        start: int,
+        normal: float = 0.0,
+        worse_than: Callable[[float], bool] = lambda normal: False,
+    ) -> Weighed:
         """Add a window that began at `start`; `id` is its verdict's.
 
         The first fine window of a newer version clears the incident of an older one: that is how a retrain is seen to cure. It
-        is not cleared when that version shows it too, in as many windows of its own.
+        is not cleared when that version shows it too, in as many windows of its own. Nor is it when that version is fine by
+        what it expects of itself (`normal`) and `worse_than` what was normal before the incident: one that has learned in the
+        middle of a change expects little. That is its one word on it, after which it is judged by its own measure alone.
         """
         past = self._past(version)
-        past.recent = [*past.recent, over][-windows:]
+        inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
+        before = self.normal if inherited else 0.0
+        short = not over and before > 0 and worse_than(before)
+        past.recent = [*past.recent, over or short][-windows:]
         agreeing, of = sum(past.recent), len(past.recent)
         if over and agreeing == 1 and not past.incident:
             past.since = start
-        inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
+        if short:
+            if agreeing < agree:
+                return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of, normal=before)
+            past.spoken, past.recent = inherited, []
+            return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited, normal=before)
         if over:
             if agreeing < agree:
                 return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of)
@@ -80,6 +105,8 @@ class Hysteresis(msgspec.Struct, array_like=True):
                 self.of = past.born
                 return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
             past.incident = past.incident or id
+            if not self.incident:
+                self.normal = normal
             if not self.incident or past.born >= self.of:
                 self.incident, self.of, self.since = past.incident, past.born, past.since
             return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of, since=past.since)
@@ -89,7 +116,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
         past.spoken, past.incident, past.recent = ended, "", []
         if self.incident == ended:
             self.incident, self.of = "", 0
-        return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended)
+        return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before)
 
     def wants_report(self, now: int, suspicious: bool, every: int | None) -> bool:
         """Whether a report is due: at the first suspicion since all was well, and on schedule. It counts as asked for now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from millstream.contracts.tasks import Task
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.content import ContentRules
 from millstream_drift.domain.estimate import calibrate, expected_losses
 from millstream_drift.domain.hysteresis import Weighed
 from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
@@ -60,6 +61,7 @@ class Rules:
     report_every: int | None
     """Stream time between two reports when nothing is suspected (microseconds); None: no such reports."""
     trials: TrialRules
+    content: ContentRules
 
 
 def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:
@@ -86,7 +88,11 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     broken = [
         found
         for n in places
-        if (found := broken_field(baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked))
+        if (
+            found := broken_field(
+                baseline.columns[n], shifts[n], cells[n], producers, baseline, rules.asked, window.end - window.start
+            )
+        )
     ]
     weighed = None
     if broken:
@@ -215,21 +221,38 @@ def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
     return _Drop(loss=loss, reference=reference.holdout_loss, error=error)
 
 
+def _is_over(drop: _Drop, rules: Rules) -> bool:
+    """Worse by enough to act on, and beyond chance."""
+    return drop.relative >= rules.drop and drop.loss - drop.reference > STANDARD_ERRORS * drop.error
+
+
 def _weigh_drop(
     drop: _Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
 ) -> tuple[Finding, str, Weighed]:
     """Finding, reason, and what they were made of."""
-    enough, beyond = drop.relative >= rules.drop, drop.loss - drop.reference > STANDARD_ERRORS * drop.error
-    id = _id(rules, window, kind)
-    over = enough and beyond
-    weighed = memory.of(kind).weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
+    enough = drop.relative >= rules.drop
+    id, over = _id(rules, window, kind), _is_over(drop, rules)
+    weighed = memory.of(kind).weigh(
+        window.version,
+        id,
+        over,
+        rules.agree,
+        rules.windows,
+        start=window.start,
+        normal=drop.reference,
+        worse_than=lambda normal: kind is WindowKind.PERFORMANCE and _is_over(replace(drop, reference=normal), rules),
+    )
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"
     numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
-    if enough and beyond:
+    if over:
         numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
         numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
     else:
         numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
+    if kind is WindowKind.PERFORMANCE and weighed.normal:
+        numbers += (
+            f"; {replace(drop, reference=weighed.normal).relative:+.1%} against {weighed.normal:.4f} before it began"
+        )
     finding = Finding.PERFORMANCE_DROP if weighed.finding is Finding.DETECTED else weighed.finding
     return finding, numbers, weighed
 

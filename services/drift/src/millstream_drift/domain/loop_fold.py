@@ -11,6 +11,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowKind
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
+from millstream_drift.domain.content import ContentWindow
 from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.join import Asked, Join, JoinState
 from millstream_drift.domain.memory import Memory
@@ -20,6 +21,9 @@ from millstream_drift.domain.windows import Window, Windows
 MOST_BOUNDARIES = 31
 """Day boundaries that one silence publishes. After a longer one only its last: nobody needs the clock of a dead month."""
 
+MOST_CONTENTS = 4
+"""Windows of a loop whose content waits. Each is compared in a second or two; where windows close faster than that, some go
+unseen: all of them have the same to tell."""
 MOST_UNTRIED = 50
 """Events of a trial that are held although less than a minute of stream time has passed: some times what a guard needs."""
 
@@ -51,6 +55,8 @@ class LoopState(msgspec.Struct, array_like=True):
     task: Task = Task.BINARY
     slices: list[str] = []
     """Task and `gate.slices` by which all this was read."""
+    contents: list[ContentWindow] = []
+    """Windows whose content waits to be compared, oldest first."""
 
 
 class LoopFold:
@@ -63,6 +69,7 @@ class LoopFold:
         within: int,
         window: int,
         trials: TrialRules,
+        content: bool = False,
         span: int = 0,
         state: LoopState | None = None,
     ) -> None:
@@ -81,6 +88,10 @@ class LoopFold:
         self._held_both = sum(isinstance(one, Question) and one.other is not None for one in state.held)
         self._rules, self._within = trials, within
         self.trials = Trials(loop, trials, state.trials)
+        self._watches_content = content
+        self.contents = state.contents if content else []
+        self.unseen = 0
+        """Windows whose content was given up because newer ones came."""
         self._looked = 0
         """Newest stream time when the loop was last settled."""
         self._out: list[Fact | Window] = []
@@ -97,6 +108,7 @@ class LoopFold:
             self.trials.state(),
             self._rules.task,
             list(self._rules.slices),
+            list(self.contents),
         )
 
     @property
@@ -106,7 +118,8 @@ class LoopFold:
     @property
     def versions(self) -> set[str]:
         """Versions with rows that wait to be judged, or may get some."""
-        return self.windows.versions | self.join.versions | set(self._held_rows)
+        waiting = {window.version for window in self.contents}
+        return self.windows.versions | self.join.versions | set(self._held_rows) | waiting
 
     def forget(self, version: str) -> None:
         """No reference for this version can be had: its rows are in no window, its questions still have labels."""
@@ -117,6 +130,14 @@ class LoopFold:
             for one in self._held
         ]
         self.join.disown(version)
+        self.contents = [window for window in self.contents if window.version != version]
+
+    def wait(self, window: ContentWindow) -> None:
+        """A window's content is to be compared. The first in line may be under way already; of the others the oldest goes."""
+        self.contents.append(window)
+        if len(self.contents) > MOST_CONTENTS:
+            del self.contents[1]
+            self.unseen += 1
 
     def hear(self, event: Heard) -> None:
         """Hold an event until its time is settled."""
@@ -186,7 +207,8 @@ class LoopFold:
             return
         if version is not None:
             row = (question.output, question.producer, *question.row)
-            self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row)
+            contents = question.contents if self._watches_content else None
+            self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row, contents)
         self._compared(self.trials.ask(question), question.id)
         if label is not None:
             self._score(asked, label, max(label.time, question.time))

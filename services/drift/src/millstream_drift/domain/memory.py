@@ -19,6 +19,7 @@ class Memory(msgspec.Struct, array_like=True):
     performance: Hysteresis = msgspec.field(default_factory=Hysteresis)
     estimated: Hysteresis = msgspec.field(default_factory=Hysteresis)
     calibrations: dict[str, Calibration] = {}
+    content: Hysteresis = msgspec.field(default_factory=Hysteresis)
 
     def of(self, kind: WindowKind) -> Hysteresis:
         match kind:
@@ -28,6 +29,8 @@ class Memory(msgspec.Struct, array_like=True):
                 return self.performance
             case WindowKind.ESTIMATED:
                 return self.estimated
+            case WindowKind.CONTENT:
+                return self.content
 
     def calibrated(self, version: str, calibration: Calibration) -> None:
         """The newest one of a version replaces its last."""

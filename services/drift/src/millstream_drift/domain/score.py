@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from millstream.contracts.tasks import PROBABILITY, SMALLEST, VALUE, Task, Truth
+from millstream_drift.domain.auc import midranks
 
 Floats = npt.NDArray[np.float64]
 Output = Mapping[str, float]
@@ -64,11 +65,9 @@ def one_class(task: Task, outputs: Sequence[Output], labels: Sequence[Truth]) ->
 
 def auc(scores: Floats, labels: Floats) -> float:
     """Chance that a positive scores above a negative, ties half (Mann and Whitney 1947; Hanley and McNeil 1982)."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
     positives = float(np.sum(labels))
     negatives = labels.size - positives
-    return float((np.sum(ranks[inverse] * labels) - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((np.sum(midranks(scores) * labels) - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def calibration_error(probabilities: Floats, labels: Floats) -> float:

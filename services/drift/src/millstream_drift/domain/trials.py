@@ -230,7 +230,7 @@ class Trials:
         numbers, whole = self._numbers(trial), trial.losses.whole
         if whole.is_enough:
             return numbers
-        needed = f"{MINIMUM} pairs with {SURPRISES} wrong guesses of {trial.against} are needed to decide"
+        needed = f"{MINIMUM} pairs with {SURPRISES} wrong guesses of version {trial.against} are needed to decide"
         return f"{numbers}, {whole.surprises} wrong guesses; {needed}" if whole.differences.count else needed
 
     def _numbers(self, trial: Trial) -> str:

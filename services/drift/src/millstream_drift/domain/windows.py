@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from millstream.contracts.events import WindowKind
+from millstream_drift.domain.content import Sample
+from millstream_drift.domain.events import Contents
 
 MINIMUM_ROWS = 100
 """Below this PSI over ten bins is noise: (10 - 1) / 100 = 0.09. A stretch of time with fewer rows is judged with the next."""
@@ -32,6 +34,8 @@ class Window(msgspec.Struct, array_like=True):
     """Stream times of the first and last row (microseconds)."""
     last: str = ""
     """Event id of the last row."""
+    content: Sample = msgspec.field(default_factory=Sample)
+    """Inputs, where texts or embeddings are watched."""
 
 
 Place = tuple[str, WindowKind]
@@ -68,8 +72,17 @@ class Windows:
         """Whether a stretch of time has ended by `now` and its windows were not looked at since."""
         return self._span > 0 and now // self._span > self._stretch
 
-    def add(self, version: str, kind: WindowKind, time: int, id: str, row: tuple[Any, ...]) -> None:
-        """Put a row into its version's open window. Call `close(time)` first when `time` is later than all before."""
+    def add(
+        self,
+        version: str,
+        kind: WindowKind,
+        time: int,
+        id: str,
+        row: tuple[Any, ...],
+        contents: Contents | None = None,
+    ) -> None:
+        """Put a row into its version's open window. Call `close(time)` first when `time` is later than all before.
+        `contents` is None where no text or embedding is watched."""
         place = version, kind
         window = self._open.get(place)
         if window is None:
@@ -82,6 +95,8 @@ class Windows:
         elif time < window.start:
             window.start = time
         window.rows.append(row)
+        if contents is not None:
+            window.content.add(id, contents)
         if len(window.rows) >= self._size:
             self._full.add(place)
 
@@ -125,7 +140,7 @@ class Windows:
             if window is not None:
                 self._full.discard((version, kind))
                 self.dropped += len(window.rows)
-                window.rows = []
+                window.rows, window.content = [], Sample()
 
     def _make_room(self, newcomer: str) -> None:
         while newcomer not in self.versions and len(self.versions) >= VERSIONS:

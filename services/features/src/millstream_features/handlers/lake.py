@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from millstream.codecs.codec import Codec
 from millstream.project.stream import Stream
 from millstream.runtime.delivery import Batch, Hold, Rejected
 from millstream_features.errors import LakeRefuses, LakeUnavailable
@@ -52,6 +53,7 @@ class KeepInLake:
         names: Mapping[str, EventNames],
         history: History,
         metrics: FeatureMetrics,
+        codecs: Mapping[str, Codec],
         rows: int,
         age: float,
         quiet: float,
@@ -59,6 +61,7 @@ class KeepInLake:
         clock: Callable[[], float],
     ) -> None:
         self._streams = streams
+        self._codecs = codecs
         self._names = names
         self._history = history
         self._metrics = metrics
@@ -99,7 +102,8 @@ class KeepInLake:
             await self.flush()
         if batch.topic in self._held:
             raise Hold(self._held[batch.topic])
-        events, rejected = read_events(self._streams[batch.topic], self._names[batch.topic], batch)
+        stream, names = self._streams[batch.topic], self._names[batch.topic]
+        events, rejected = read_events(stream, names, batch, self._codecs[batch.topic])
         if not self._count:
             self._oldest = self._clock()
         self._newest = self._clock()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from millstream.codecs.codec import Codec
 from millstream.contracts.topics import late_topic
 from millstream.project.stream import Stream
 from millstream.runtime.delivery import Batch, Rejected, Rewind
@@ -47,9 +48,11 @@ class ApplyToTiles:
         tiles: Tiles,
         publisher: Publisher,
         metrics: FeatureMetrics,
+        codecs: Mapping[str, Codec],
     ) -> None:
         """`views`: stream → names of the views that read it."""
         self._streams = streams
+        self._codecs = codecs
         self._names = names
         self._views = views
         self.tiles = tiles
@@ -67,12 +70,13 @@ class ApplyToTiles:
 
     async def __call__(self, batch: Batch) -> Sequence[Rejected]:
         stream = self._streams[batch.topic]
+        codec = self._codecs[batch.topic]
         rejected: list[Rejected] = []
         applying: asyncio.Task[None] | None = None
         try:
             for part in parts_of(batch, PART):
                 # Decoding is half of the work, the store's step a third: the store works on the part before meanwhile.
-                events, bad = read_events(stream, self._names[stream.name], part)
+                events, bad = read_events(stream, self._names[stream.name], part, codec)
                 rejected += bad
                 if applying is not None:
                     await applying

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.errors import NotSent
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream_ingest.errors import LogAway
-from millstream_ingest.ports import Entry
 
 
 class KafkaLog:
@@ -17,7 +17,10 @@ class KafkaLog:
     def source(self) -> str:
         return self._publisher.source
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Outgoing]) -> None:
         if not self._publisher.started:
             raise LogAway("Kafka is not connected yet; nothing was sent")
-        await self._publisher.publish([Outgoing(e.topic, e.key, e.value, e.headers) for e in entries])
+        try:
+            await self._publisher.publish_fitting(entries)  # bounded in bytes, key and id
+        except NotSent as error:
+            raise LogAway(str(error)) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from millstream.errors import DeliveryUnknown
+from millstream.runtime.publisher import Outgoing
 from millstream_ingest.errors import LogAway
-from millstream_ingest.ports import Entry
 
 
 class MemoryLog:
@@ -15,11 +15,11 @@ class MemoryLog:
     source = "millstream/ingest/memory"
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Outgoing] = []
         self.away = False
         self.silent = False
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Outgoing]) -> None:
         if self.away:
             raise LogAway("Kafka is not connected yet; nothing was sent")
         self.entries += entries

@@ -14,6 +14,9 @@ MOST_VALUES = 1_000_000
 """JSON values of one body, counted by their commas and brackets. A Python object costs 50 bytes or more, so 16 MiB of
 `[[],[],…` would become a gigabyte; a batch of 10,000 events with 30 fields each has 320,000."""
 
+OVERLONG = b""
+"""Stands for a line that was too long to be kept; no real line is empty."""
+
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -33,6 +36,37 @@ def cut_lines(body: bytes) -> Sequence[bytes]:
     # Counted before they are cut: 16 MiB of line ends would be 16 million objects.
     _not_too_many(body.count(b"\n"))
     return _not_empty([line for raw in body.split(b"\n") if (line := raw.strip(b" \t\r"))])
+
+
+class Lines:
+    """Cuts lines out of a body that comes in pieces, holding at most one line of `longest` bytes back."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that `piece` ends, blank ones skipped; OVERLONG in place of one that is too long."""
+        whole = self._rest + piece if self._rest else piece
+        lines = whole.split(b"\n")
+        self._rest = lines.pop()
+        if self._skipping and lines:
+            lines, self._skipping = lines[1:], False
+            found = [OVERLONG]
+        else:
+            found = []
+        found += [line for raw in lines if (line := raw.strip(b" \t\r"))]
+        if self._skipping:
+            self._rest = b""
+        elif len(self._rest) > self._longest:
+            self._rest, self._skipping = b"", True
+        return found
+
+    def end(self) -> list[bytes]:
+        """The last line, which needs no line end."""
+        rest, self._rest = self._rest.strip(b" \t\r"), b""
+        return [OVERLONG] if self._skipping else [rest] if rest else []
 
 
 def cut_array(body: bytes) -> Sequence[bytes]:

@@ -26,11 +26,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One event's answer; those of a batch stand in the order of its events."""
 
     index: int
-    status: Literal["accepted", "rejected"]
+    status: Literal["accepted", "rejected", "not_accepted", "unknown"]
+    """`not_accepted` and `unknown` are of streams only: Kafka went away after the answer had begun."""
     id: str | None = None
     """The event's id, where one could be read."""
     error: Fault | None = None

@@ -147,7 +147,7 @@ class InferenceDoorway:
         """No door, or one that takes another method."""
         path = request.url.path
         doors = [one for one in self.router.routes[:-1] if isinstance(one, APIRoute) and one.path_regex.match(path)]
-        allowed = ", ".join(sorted({method for one in doors for method in one.methods}))
+        allowed = ", ".join(sorted({method for one in doors for method in one.methods or ()}))
         if allowed:
             message = f"{path[:100]} does not take {request.method[:20]}, but {allowed}"
             return http.answer(405, {"error": message}, {"allow": allowed})

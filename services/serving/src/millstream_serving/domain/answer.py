@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from millstream.contracts.content import Content, contents
 from millstream.contracts.events import PredictionServed, QuestionUnanswered, Scalar
 from millstream.contracts.times import to_datetime
 from millstream_serving.domain.columns import FeatureValues, nullable, scalar
@@ -32,6 +33,7 @@ def served(
     features: dict[str, float | int | None],
     timings_ms: dict[str, float],
     stale_views: dict[str, float],
+    content: dict[str, Content],
     given: bool,
 ) -> PredictionServed:
     """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
@@ -54,6 +56,7 @@ def served(
         other=answer.other,
         fallback=answer.fallback,
         producer=question.producer,
+        content=content,
     )
 
 
@@ -65,10 +68,11 @@ def recorded(
     readings: Mapping[str, Reading],
     stale: Sequence[dict[str, float]],
     timings_ms: Mapping[str, float],
+    content: Sequence[str] = (),
     given: bool,
 ) -> list[PredictionServed | QuestionUnanswered]:
     """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's;
-    `given`: the features came with the questions."""
+    `content` names the texts and embeddings that go on record; `given`: the features came with the questions."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
     for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
@@ -85,6 +89,7 @@ def recorded(
                 features=reading.read[row],
                 timings_ms=timings | {"model": round(answer.ms, 4)},
                 stale_views=lags,
+                content=contents(question.event, content) if content else {},
                 given=given,
             )
         )

@@ -185,6 +185,7 @@ class Predictor:
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
+                content=loop.drift.content,
                 given=given,
             )
         ]

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from millstream.contracts.times import from_datetime
 from millstream.project import Loop
 from millstream.project.history import SINCE_CHANGE, span_to_text
-from millstream.project.params import Params
-from millstream_trainer.adapters.estimators import Watch
-from millstream_trainer.adapters.learning import Learned, Learner
+from millstream.project.params import Params, growing, regrown
+from millstream_trainer.adapters.estimators import Start, Watch
+from millstream_trainer.adapters.learning import Learned, Learner, wants_start
+from millstream_trainer.adapters.warm_start import NoStart, cold, note, refusal
 from millstream_trainer.domain.candidates import Candidate, Fold, candidates, folds, has_earned
 from millstream_trainer.domain.correction import Correction
 from millstream_trainer.domain.gate import FEWEST_ROWS
@@ -45,6 +46,8 @@ class Choice:
 
     candidate: Candidate
     params: Params
+    start: Start | None = None
+    """Where a fit goes on from, if `params` ask for that."""
     calibration: Correction | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """`validation_loss_<candidate>` of all that competed, `validation_rows`, and what a search says."""
@@ -57,7 +60,10 @@ class Slices:
     def __init__(self, learner: Learner, found: Sequence[Fold]) -> None:
         self._learner = learner
         self._folds = found
+        self.start: Start | None = None
         self.newest = found[0].check
+        self.first = int(found[-1].check.known_at[0])
+        """When the oldest row that anything is judged on was asked, microseconds."""
         self.rows = sum(len(fold.check) for fold in found)
 
     def tried(
@@ -76,26 +82,40 @@ class Slices:
             rows = fold.learn.asked_from(since)
             if len(rows) < FEWEST_ROWS:
                 raise RunFailed(f"{len(rows)} rows before a validation slice, {FEWEST_ROWS} are needed")
-            learned = self._learner.learn(rows, params, against=fold.check, watch=watch if number == 0 else None)
+            learned = self._learner.learn(
+                rows, params, against=fold.check, watch=watch if number == 0 else None, start=self.start
+            )
             newest = newest or learned
             kept.append(learned.fitted.rounds or 0)
             losses.append(learned.answers(fold.check).losses(fold.check.labels))
             after(number, float(np.concatenate(losses).mean()))
         assert newest is not None, "train.folds is 1 at least"
-        return Trial(params=_settled(params, kept), losses=np.concatenate(losses), newest=newest)
+        return Trial(params=_settled(params, kept, self.start), losses=np.concatenate(losses), newest=newest)
 
 
-def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
-    """`learn` are all rows before the holdout. Fits nothing where there is nothing to choose. Raises RunFailed."""
-    settings = loop.model.tried()
+def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table, start: Start | NoStart | None = None) -> Choice:
+    """`learn` are all rows before the holdout, `start` where warm starts begin, or why not; None: nobody asks for one.
+
+    Fits nothing where there is nothing to choose. Raises RunFailed.
+    """
+    settings: Sequence[Params] = loop.model.tried()
     competing = candidates(_histories(spec, loop), len(settings), int(learn.known_at[0]))
     model = loop.model
-    stops = any(getattr(params, "early_stopping", 0) for params in settings)
-    if len(competing) == 1 and model.search is None and not stops and model.calibration == "none":
-        return Choice(candidate=competing[0], params=settings[0])
-    slices = _slices(spec, loop, learner, learn)
+    stops = any(growth.early_stopping for growth in map(growing, settings) if growth is not None)
+    chooses = len(competing) > 1 or model.search is not None or stops or model.calibration != "none"
+    slices = _slices(spec, loop, learner, learn) if chooses else None
+    judged_from = slices.first if slices is not None else from_datetime(spec.at) - loop.train.holdout
+    settings, notes = _started(settings, start, learner, judged_from)
+    start = start if isinstance(start, Start) else None
+    if slices is None:
+        params = settings[0]
+        notes += [note(start, params)] if start is not None and wants_start(params) else []
+        return Choice(candidate=competing[0], params=params, start=start, notes=tuple(notes))
+    slices.start = start
+    # A warm start that cannot be is the twin of a setting that asks for none.
+    told_apart = [params if wants_start(params) else cold(params) for params in settings]
+    competing = [one for one in competing if told_apart.index(told_apart[one.setting]) == one.setting]
     metrics = {"validation_rows": float(slices.rows)}
-    notes = []
     best: tuple[Candidate, Trial] | None = None
     for candidate in competing:
         try:
@@ -120,14 +140,36 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Choice:
         found = search(slices, candidate.since, settings[candidate.setting], trial, loop)
         trial, notes = found.trial, [*notes, *found.notes]
         metrics |= {**found.metrics, "validation_loss_search": trial.loss}
+    if start is not None and wants_start(trial.params):
+        notes.append(note(start, trial.params))
     calibration = None
     if model.calibration != "none":
         newest = slices.newest
         calibration = learner.calibration(model.calibration, trial.newest, newest)
         notes.append(f"{model.calibration} calibration fitted on {len(newest)} validation rows")
     return Choice(
-        candidate=candidate, params=trial.params, calibration=calibration, metrics=metrics, notes=tuple(notes)
+        candidate=candidate,
+        params=trial.params,
+        start=start,
+        calibration=calibration,
+        metrics=metrics,
+        notes=tuple(notes),
     )
+
+
+def _started(
+    settings: Sequence[Params], start: Start | NoStart | None, learner: Learner, judged_from: int
+) -> tuple[list[Params], list[str]]:
+    """The settings, those that cannot go on from the champion from scratch; and why."""
+    found, notes = [], []
+    for params in settings:
+        if wants_start(params) and start is not None:
+            refused = refusal(start, params, learner, judged_from) if isinstance(start, Start) else str(start)
+            if refused is not None:
+                notes.append(f"from scratch, not a warm start: {refused}")
+                params = cold(params)
+        found.append(params)
+    return found, list(dict.fromkeys(notes))
 
 
 def _is_better(candidate: Candidate, trial: Trial, best: Candidate, best_trial: Trial) -> bool:
@@ -164,8 +206,12 @@ def _histories(spec: RunSpec, loop: Loop) -> list[tuple[str, int | None]]:
     return found or [("all", None)]
 
 
-def _settled(params: Params, kept: Sequence[int]) -> Params:
+def _settled(params: Params, kept: Sequence[int], start: Start | None) -> Params:
     """The parameters that the final fit takes: it has no slice to stop by, so the slices say how many rounds it is."""
-    if not getattr(params, "early_stopping", 0):
+    growth = growing(params)
+    if growth is None or not growth.early_stopping:
         return params
-    return params.model_copy(update={"rounds": max(1, round(sum(kept) / len(kept))), "early_stopping": 0})
+    warm = growth.warm_start and start is not None
+    before = start.rounds if warm and start is not None else 0
+    rounds = max(1, round(sum(kept) / len(kept)) - before)
+    return regrown(params, growth.settled(rounds, warm=warm))

@@ -30,6 +30,20 @@ class Lesson:
     """Of the rows; None: all the same."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """The champion as its library keeps it: what a warm start goes on from."""
+
+    version: str
+    model: bytes
+    """As `Fitted.native` gave it; its hash is checked."""
+    encoding: Encoding
+    """Its own. A category that came up since is none to it."""
+    rounds: int
+    until: int
+    """When the newest row that it has learned was asked, microseconds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class How:
     """All that decides a fit, beside its rows."""
@@ -41,6 +55,8 @@ class How:
     seed: int
     threads: int
     """The result does not depend on it."""
+    start: Start | None = None
+    """Go on from there; None: from scratch."""
 
 
 class Fitted(Protocol):
@@ -51,7 +67,7 @@ class Fitted(Protocol):
 
     @property
     def rounds(self) -> int | None:
-        """Trees that are asked; None where there are no rounds."""
+        """Trees that are asked, or epochs, those of its start included; None where there are no rounds."""
         ...
 
     def ask(self, table: Table) -> NDArray[np.float64]:
@@ -69,6 +85,10 @@ class Fitted(Protocol):
         """
         ...
 
+    def native(self) -> tuple[str, bytes] | None:
+        """A file's ending and the model in the library's own format, one that runs nothing; None: nobody can go on from it."""
+        ...
+
 
 class Estimator(Protocol):
     """Blocks for the length of a fit."""
@@ -78,6 +98,10 @@ class Estimator(Protocol):
 
         `watch` is called where the estimator learns in rounds and there is an `against`. Raises RunFailed.
         """
+        ...
+
+    def refuses(self, start: Start, how: How) -> str | None:
+        """Why a fit that `how` describes cannot go on from `start`, for a person; None: it can."""
         ...
 
 
@@ -92,10 +116,17 @@ def estimator(name: str, project: Path | None) -> Estimator:
         from millstream_trainer.adapters.xgboost_model import Xgboost
 
         return Xgboost()
+    if name == "torch":
+        from millstream_trainer.adapters.torch_needs import needed
+
+        needed("model.estimator: torch")
+        from millstream_trainer.adapters.torch_model import Torch, perceptron
+
+        return Torch(perceptron)
     from millstream_trainer.adapters import sklearn_model, user_code
 
     if name == "linear":
         return sklearn_model.Sklearn(sklearn_model.linear)
     if name == "forest":
         return sklearn_model.Sklearn(sklearn_model.forest)
-    return sklearn_model.Sklearn(user_code.builder(name, project))
+    return user_code.own(name, project)

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
+from millstream.contracts.content import Content, cut, rank
 from millstream.contracts.package import Origin
 from millstream.project import Loop, Project
 from millstream_tiles.digest import digest
@@ -25,6 +27,8 @@ from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.domain.table import Column, Table, category_column, number_column
 from millstream_trainer.errors import RunFailed
 
+MOST_CONTENT = 20_000
+"""Questions whose texts and vectors are held until the history is chosen: a fortieth of them are enough for its reference."""
 ROW = "_row"
 """Travels through Feast with each question, since a store may return rows in any order."""
 
@@ -53,7 +57,7 @@ class FeastHistory:
             used = {p.name_to_use(): p.name for p in service.feature_view_projections}
             names = [column for p in service.feature_view_projections for column in columns_in(p, views)]
             keys = sorted({key for name in used.values() for key in _keys(store, views, name)})
-            rows, left_out = self._rows(loop, spec, [*loop.predict.inputs, *keys])
+            rows, left_out = self._rows(loop, spec, [*loop.predict.inputs, *keys, *loop.drift.content])
             features = self._features(store, service, rows, keys, names)
             origins = _origins(service, views)
             hashes = {name: digest(views[name]) for name in used.values() if name in views}
@@ -62,7 +66,13 @@ class FeastHistory:
             *(_input(name, rows[name]) for name in loop.predict.inputs),
         ]
         origins = {**origins, **{name: Origin(stream=loop.predict.on, field=name) for name in loop.predict.inputs}}
-        return Dataset(table=_table(rows, columns), views=hashes, left_out=left_out, origins=origins)
+        return Dataset(
+            table=_table(rows, columns),
+            views=hashes,
+            left_out=left_out,
+            origins=origins,
+            content={name: _content(rows, name, loop) for name in loop.drift.content},
+        )
 
     def _rows(self, loop: Loop, spec: RunSpec, fields: list[str]) -> tuple[pl.DataFrame, dict[str, int]]:
         asked = questions(self._lake, loop, spec, fields)
@@ -140,6 +150,16 @@ def _input(name: str, values: pl.Series) -> Column:
     if values.dtype == pl.String:
         return category_column(name, "input", values.to_list())
     return number_column(name, "input", values.cast(pl.Float64).fill_null(float("nan")).to_numpy())
+
+
+def _content(rows: pl.DataFrame, name: str, loop: Loop) -> dict[str, Content | None]:
+    """Question → its text or vector, for those that a reference may be drawn from. The lake keeps arrays as JSON."""
+    drawn = rows.select("_question", name)
+    if len(drawn) > MOST_CONTENT:
+        ranks = pl.Series([rank(id) for id in drawn["_question"]])
+        drawn = drawn[ranks.arg_sort()[:MOST_CONTENT]]
+    decode = msgspec.json.decode if name in loop.drift.embedding else str
+    return {id: None if value is None else cut(decode(value)) for id, value in drawn.iter_rows()}
 
 
 def _table(rows: pl.DataFrame, columns: list[Column]) -> Table:

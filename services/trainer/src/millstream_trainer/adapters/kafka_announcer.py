@@ -5,17 +5,24 @@ from __future__ import annotations
 from millstream.contracts.events import Event
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING
 from millstream.runtime.publisher import Publisher
+from millstream.runtime.sole_writer import SoleWriter
+
+WRITER = "millstream-trainer"
+"""Transactional id of the dispatcher: one per Kafka, as the topics are."""
 
 _TOPIC_OF = {event: topic.name for topic in (TRAINING, MODELS, RETRAIN) for event in topic.events}
 
 
 class KafkaAnnouncer:
-    """See `ports.Announcer`."""
+    """See `ports.Announcer`. The journal and the model states are written by the one dispatcher that started last; requests
+    are anyone's."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, writer: SoleWriter) -> None:
         self._publisher = publisher
+        self._writer = writer
 
     async def announce(self, event: Event, *, caused_by: str) -> None:
         id, loop = str(getattr(event, "id")), str(getattr(event, "loop"))  # noqa: B009  (every event of ours has both)
         topic = _TOPIC_OF[type(event)]
-        await self._publisher.publish([self._publisher.outgoing(topic, event, id=id, key=loop, caused_by=caused_by)])
+        record = self._publisher.outgoing(topic, event, id=id, key=loop, caused_by=caused_by)
+        await (self._publisher if topic == RETRAIN.name else self._writer).publish([record])

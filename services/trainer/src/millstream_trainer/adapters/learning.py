@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from millstream.contracts.package import InputColumn
 from millstream.contracts.tasks import Task
 from millstream.project import Loop
-from millstream.project.params import Params
+from millstream.project.params import Params, growing
 from millstream_trainer.adapters import calibration, onnx_graph
-from millstream_trainer.adapters.estimators import Estimator, Fitted, How, Lesson, Watch
+from millstream_trainer.adapters.estimators import Estimator, Fitted, How, Lesson, Start, Watch
 from millstream_trainer.domain.answers import Answers, codes_of
 from millstream_trainer.domain.correction import Correction, Unweighted
 from millstream_trainer.domain.table import Table
@@ -58,10 +58,19 @@ class Learner:
         self._seed, self._threads = loop.train.seed, threads
 
     def learn(
-        self, table: Table, params: Params, *, against: Table | None = None, watch: Watch | None = None
+        self,
+        table: Table,
+        params: Params,
+        *,
+        against: Table | None = None,
+        watch: Watch | None = None,
+        start: Start | None = None,
     ) -> Learned:
-        """Fit on all rows of `table`; `against` is what an early stop and `watch` look at. Raises RunFailed."""
-        how = How(task=self.task, classes=self._columns, params=params, seed=self._seed, threads=self._threads)
+        """Fit on all rows of `table`; `against` is what an early stop and `watch` look at. Raises RunFailed.
+
+        `start` is where the fit goes on from, if `params` ask for that.
+        """
+        how = self._how(params, start if wants_start(params) else None)
         lesson = self._lesson(table)
         self._check(lesson)
         checked = None if against is None else self._lesson(against)
@@ -69,12 +78,26 @@ class Learner:
         corrections = (Unweighted(weights=self._class_weights(lesson.target)),) if self._balanced else ()
         return Learned(task=self.task, classes=self.classes, fitted=fitted, corrections=corrections)
 
+    def refuses(self, start: Start, params: Params) -> str | None:
+        """Why no fit with `params` can go on from `start`; None: it can. Raises RunFailed."""
+        return self._estimator.refuses(start, self._how(params, start))
+
     def calibration(self, kind: str, learned: Learned, on: Table) -> Correction:
         """What `learned` has to be corrected by, from rows that it did not learn from."""
         chances = learned.answers(on).values
         if self.task is Task.BINARY:
             chances = np.column_stack([1 - chances, chances])
         return calibration.calibrated(kind, chances, self._target(on))
+
+    def _how(self, params: Params, start: Start | None) -> How:
+        return How(
+            task=self.task,
+            classes=self._columns,
+            params=params,
+            seed=self._seed,
+            threads=self._threads,
+            start=start,
+        )
 
     @property
     def _columns(self) -> int:
@@ -107,6 +130,11 @@ class Learner:
         counts = np.bincount(target, minlength=self._columns)
         found: NDArray[np.float64] = len(target) / (self._columns * np.maximum(counts, 1.0))
         return found
+
+
+def wants_start(params: Params) -> bool:
+    growth = growing(params)
+    return growth is not None and growth.warm_start
 
 
 def classes_in(task: Task, labels: NDArray[Any]) -> tuple[str, ...]:

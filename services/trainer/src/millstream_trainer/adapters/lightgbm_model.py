@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from millstream.contracts.tasks import Task
 from millstream.project.params import LightgbmParams
-from millstream_trainer.adapters.estimators import How, Lesson, Watch
+from millstream_trainer.adapters.estimators import How, Lesson, Start, Watch
 from millstream_trainer.adapters.onnx_graph import OPSET
 from millstream_trainer.domain.encoding import Encoding, by_code
 from millstream_trainer.domain.table import Table
@@ -55,6 +55,11 @@ class FittedTrees:
                 target_opset=OPSET,
             )
 
+    def native(self) -> tuple[str, bytes]:
+        lines = self.booster.model_to_string().splitlines(keepends=True)
+        # How many threads fitted it is no part of the model.
+        return "txt", "".join(line for line in lines if not line.startswith("[num_threads:")).encode()
+
 
 class Lightgbm:
     """See `estimators.Estimator`. Categories are split as such."""
@@ -63,7 +68,7 @@ class Lightgbm:
         self, lesson: Lesson, how: How, *, against: Lesson | None = None, watch: Watch | None = None
     ) -> FittedTrees:
         assert isinstance(how.params, LightgbmParams)
-        encoding = by_code(lesson.table)
+        encoding = by_code(lesson.table) if how.start is None else how.start.encoding
         settings = {
             **how.params.booster(),
             **_OBJECTIVES[how.task],
@@ -92,17 +97,25 @@ class Lightgbm:
             if watch is not None:
                 callbacks.append(_told(watch))
         booster = lightgbm.train(
-            settings, data, num_boost_round=how.params.rounds, valid_sets=checks or None, callbacks=callbacks or None
+            settings,
+            data,
+            num_boost_round=how.params.rounds if how.start is None else how.params.warm_rounds,
+            valid_sets=checks or None,
+            callbacks=callbacks or None,
+            init_model=None if how.start is None else lightgbm.Booster(model_str=how.start.model.decode()),
         )
         kept = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         return FittedTrees(
             booster=_with_float32_thresholds(booster, kept), encoding=encoding, rounds=kept, task=how.task
         )
 
+    def refuses(self, start: Start, how: How) -> None:
+        """None: trees are added to trees of any parameters."""
+
 
 def _told(watch: Watch) -> Any:
     def after(env: Any) -> None:
-        watch(env.iteration, float(env.evaluation_result_list[0][2]))
+        watch(env.iteration - env.begin_iteration, float(env.evaluation_result_list[0][2]))
 
     return after
 

@@ -126,3 +126,6 @@ class MemoryPackages:
             return self.manifests[ref.uri]
         except KeyError as error:
             raise BadPackage(f"no package at {ref.uri}") from error
+
+    def sweep(self, older_than: float) -> int:
+        return 0

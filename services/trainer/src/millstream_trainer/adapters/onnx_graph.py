@@ -18,7 +18,8 @@ from millstream_trainer.domain.table import NUMBER, Table
 OUTPUTS = {Task.BINARY: "probability", Task.MULTICLASS: "probabilities", Task.REGRESSION: "value"}
 """Shapes: (n,), (n, classes), (n,)."""
 OPSET, ML_OPSET, IR_VERSION = 15, 3, 8
-"""Old enough for every runtime that serves, new enough for what is used here."""
+"""Old enough for every runtime that serves, new enough for what is used here. A core may need a newer opset; the nodes around
+it mean the same up to 18."""
 UNKNOWN = -1.0
 """Code of a missing or unknown category: no split of the trees names it, which is where LightGBM sends missing ones."""
 ASKED = 50
@@ -35,6 +36,7 @@ def assemble(
     from onnx import TensorProto, compose, helper
 
     graph = compose.add_prefix(core, "model/").graph
+    opset = max([OPSET, *(said.version for said in core.opset_import if said.domain in ("", "ai.onnx"))])
     nodes = _encoded(encoding, inputs)
     nodes += _needed(graph, found := graph.output[-1].name)
     for node in nodes:
@@ -68,7 +70,7 @@ def assemble(
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
             constants.tensors,
         ),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
         ir_version=IR_VERSION,
         producer_name="millstream-trainer",
     )

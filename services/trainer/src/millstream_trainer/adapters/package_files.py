@@ -13,6 +13,7 @@ from millstream.contracts.tasks import Task, metric_of
 from millstream.project import Loop
 from millstream_trainer.adapters import onnx_graph
 from millstream_trainer.adapters.learning import Learned
+from millstream_trainer.domain.content import content_reference
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import Evidence, largest_difference
 from millstream_trainer.domain.metrics import summary
@@ -28,9 +29,12 @@ LIBRARIES = (
     "onnx",
     "onnxmltools",
     "onnxruntime",
+    "onnxscript",
     "polars",
+    "safetensors",
     "scikit-learn",
     "skl2onnx",
+    "torch",
     "xgboost",
     "xgboost-cpu",
 )
@@ -70,14 +74,19 @@ def package_files(
     evidence: Evidence,
     metrics: dict[str, float],
     notes: list[str],
+    native: Mapping[str, bytes],
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """All files of the package. `train` is what `learned` was fitted on."""
+    """All files of the package. `train` is what `learned` was fitted on; `native`: what a warm start reads."""
     reference = reference_of(
         train,
         importance=learned.fitted.importance(),
         labels=holdout.labels,
         answers=evidence.challenger,
         slices=evidence.slices,
+        content=[
+            content_reference(name, found, train, embedding=name in loop.drift.embedding)
+            for name, found in data.content.items()
+        ],
         seed=loop.train.seed,
     )
     manifest = Manifest(
@@ -108,7 +117,7 @@ def package_files(
         origins={name: data.origins[name] for name in (c.name for c in train.columns) if name in data.origins},
         notes=notes,
     )
-    files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference)})
+    files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference), **native})
     return manifest, files
 
 

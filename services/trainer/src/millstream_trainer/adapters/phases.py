@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from millstream_trainer.domain.run import PHASES
+
 log = logging.getLogger(__name__)
 
 
@@ -20,6 +22,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        assert name in PHASES, f"{name} is missing in domain/run.py"
         log.info("phase %s begins", name, extra=self._context)
         self._hear(name)
         began = time.perf_counter()

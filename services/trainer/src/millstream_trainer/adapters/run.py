@@ -20,13 +20,15 @@ from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import onnx_graph
 from millstream_trainer.adapters.choice import Choice, choose
-from millstream_trainer.adapters.estimators import estimator
+from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
 from millstream_trainer.adapters.package_files import metrics_of, package_files
 from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.tracking import Tracking
+from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
+from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -34,6 +36,9 @@ from millstream_trainer.domain.slices import slices_of
 from millstream_trainer.domain.table import Table
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.ports import History, Tracker
+
+BROKEN_INPUTS = "broken_inputs"
+"""Reason of rows left out: drift had judged the inputs of their time broken."""
 
 
 def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> RunResult:
@@ -75,12 +80,12 @@ def train(
 ) -> RunResult:
     """History → choice → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
-        data = history.read(spec)
+        data = _whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
         _check(loop.model.task, learn, holdout)
     learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
     with phases.phase("choice"):
-        choice = choose(spec, loop, learner, learn)
+        choice = choose(spec, loop, learner, learn, _start(spec, loop, data, learner, packages))
     with phases.phase("fit"):
         fitted_on = learn.asked_from(choice.candidate.since)
         if len(fitted_on) < FEWEST_ROWS:
@@ -94,7 +99,7 @@ def train(
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, choice.metrics)
-    notes = list(choice.notes)
+    notes = [*_of_broken_inputs(spec, data), *choice.notes]
     if passed and loop.train.refit:
         with phases.phase("refit"):
             everything = data.table.asked_from(choice.candidate.since)
@@ -116,6 +121,7 @@ def train(
             evidence=evidence,
             metrics=metrics,
             notes=notes,
+            native=kept(loop, learned, fitted_on, choice.start),
         )
         try:
             uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
@@ -154,6 +160,22 @@ def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, 
     return plots.charts(evidence, importance)
 
 
+def _whole(spec: RunSpec, data: Dataset) -> Dataset:
+    """The rows that were asked while inputs were whole."""
+    table = data.table.without((from_datetime(start), from_datetime(end)) for start, end in spec.broken)
+    if table is data.table:
+        return data
+    return replace(data, table=table, left_out={**data.left_out, BROKEN_INPUTS: len(data.table) - len(table)})
+
+
+def _of_broken_inputs(spec: RunSpec, data: Dataset) -> list[str]:
+    rows = data.left_out.get(BROKEN_INPUTS)
+    if not rows:
+        return []
+    spells = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in spec.broken[-3:])
+    return [f"{rows} rows asked while inputs were broken are left out ({len(spec.broken)} windows; the last: {spells})"]
+
+
 def _check(task: Task, learn: Table, holdout: Table) -> None:
     """Refuse at once what no fit can help."""
     if len(holdout) < FEWEST_ROWS or len(learn) < FEWEST_ROWS:
@@ -164,8 +186,20 @@ def _check(task: Task, learn: Table, holdout: Table) -> None:
         )
 
 
+def _start(
+    spec: RunSpec, loop: Loop, data: Dataset, learner: Learner, packages: PackageStore
+) -> Start | NoStart | None:
+    """Where warm starts begin, or why there are none; None where nobody asks for one."""
+    if not loop.model.goes_on:
+        return None
+    try:
+        return start_of(spec, loop, data, learner, packages)
+    except NoStart as no:
+        return no
+
+
 def _learned(learner: Learner, table: Table, choice: Choice) -> Learned:
-    learned = learner.learn(table, choice.params)
+    learned = learner.learn(table, choice.params, start=choice.start)
     if choice.calibration is None:
         return learned
     return replace(learned, corrections=(*learned.corrections, choice.calibration))

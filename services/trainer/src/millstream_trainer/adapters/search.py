@@ -37,6 +37,11 @@ SPACES: dict[str, Space] = {
         "min_samples_leaf": trial.suggest_int("min_samples_leaf", 5, 500, log=True),
         "max_features": trial.suggest_float("max_features", 0.1, 1.0),
     },
+    "torch": lambda trial: {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-4, 0.3, log=True),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+    },
 }
 """What matters most, as the libraries' own tuning guides name it; rounds come from an early stop, where one is asked for."""
 EVERY = 10

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from millstream.contracts.tasks import Task
 from millstream.project.params import ForestParams, LinearParams
-from millstream_trainer.adapters.estimators import How, Lesson, Watch
+from millstream_trainer.adapters.estimators import How, Lesson, Start, Watch
 from millstream_trainer.adapters.lightgbm_model import down
 from millstream_trainer.adapters.onnx_graph import ML_OPSET, OPSET
 from millstream_trainer.domain.encoding import Encoding, by_column
@@ -48,6 +48,9 @@ class FittedEstimator:
         if weights is None or len(weights) != width:
             weights = np.ones(width)
         return self.encoding.shares(np.asarray(weights, dtype=np.float64))
+
+    def native(self) -> None:
+        """None: scikit-learn has no format but pickle."""
 
     def core(self) -> Any:
         import skl2onnx
@@ -90,6 +93,9 @@ class Sklearn:
         except (ValueError, TypeError) as error:
             raise RunFailed(f"{type(model).__name__} does not fit: {str(error)[:500]}") from error
         return FittedEstimator(model=_as_the_graph_has_it(model), encoding=encoding, task=how.task)
+
+    def refuses(self, start: Start, how: How) -> str | None:
+        return "scikit-learn's estimators start anew"
 
 
 def linear(how: How) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from millstream.contracts.tasks import Task
 from millstream.project.params import XgboostParams
-from millstream_trainer.adapters.estimators import How, Lesson, Watch
+from millstream_trainer.adapters.estimators import How, Lesson, Start, Watch
 from millstream_trainer.adapters.onnx_graph import OPSET
 from millstream_trainer.domain.encoding import Encoding, by_column
 from millstream_trainer.domain.table import Table
@@ -55,6 +55,9 @@ class FittedTrees:
                 target_opset=OPSET,
             )
 
+    def native(self) -> tuple[str, bytes]:
+        return "ubj", bytes(self.booster.save_raw("ubj"))
+
 
 class Xgboost:
     """See `estimators.Estimator`. Each frequent category is a column."""
@@ -63,7 +66,7 @@ class Xgboost:
         self, lesson: Lesson, how: How, *, against: Lesson | None = None, watch: Watch | None = None
     ) -> FittedTrees:
         assert isinstance(how.params, XgboostParams)
-        encoding = by_column(lesson.table)
+        encoding = by_column(lesson.table) if how.start is None else how.start.encoding
         settings = {
             **how.params.booster(),
             **_OBJECTIVES[how.task],
@@ -84,9 +87,18 @@ class Xgboost:
             if watch is not None:
                 callbacks.append(_Told(watch))
         booster = xgboost.train(
-            settings, data, how.params.rounds, evals=checks, callbacks=callbacks, verbose_eval=False
+            settings,
+            data,
+            how.params.rounds if how.start is None else how.params.warm_rounds,
+            evals=checks,
+            callbacks=callbacks,
+            verbose_eval=False,
+            xgb_model=None if how.start is None else bytearray(how.start.model),
         )
         return FittedTrees(booster=booster, encoding=encoding, rounds=booster.num_boosted_rounds(), task=how.task)
+
+    def refuses(self, start: Start, how: How) -> None:
+        """None: trees are added to trees of any parameters."""
 
 
 class _Told(xgboost.callback.TrainingCallback):

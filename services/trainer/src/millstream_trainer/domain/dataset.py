@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from millstream.contracts.content import Content
 from millstream.contracts.package import Origin
 from millstream_trainer.domain.table import Table
 
@@ -20,3 +21,5 @@ class Dataset:
     """Rows that were not learned from, by reason."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Column → the field that it is made of, as far as that is known."""
+    content: Mapping[str, Mapping[str, Content | None]] = field(default_factory=dict)
+    """Field that drift watches as it is (`drift.text`, `drift.embedding`) → question → its text or vector, for a sample."""

@@ -15,6 +15,7 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.ask import Ask
+from millstream_trainer.domain.broken import told
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 
@@ -32,7 +33,8 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         return replace(state, judged=event)
     if event.kind is WindowKind.INPUTS:
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
-        return replace(state, broken_since=at if event.finding is Finding.BROKEN_DATA else None)
+        broken_since = at if event.finding is Finding.BROKEN_DATA else None
+        return replace(state, broken_since=broken_since, spells=told(state.spells, event))
     return state
 
 

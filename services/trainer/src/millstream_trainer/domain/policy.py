@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Cause, Decision, RetrainDecided, RunApproved
+from millstream.contracts.events import Cause, Decision, RetrainDecided, RunApproved, Step
 from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
 from millstream_trainer.domain.hearing import days
@@ -100,11 +100,18 @@ def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecide
     return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}", go.at)
 
 
+_ENDS = {Step.CHAMPION: "promoted", Step.REJECTED: "rejected in its trial", Step.ROLLED_BACK: "rolled back"}
+"""Where a model stands says more than how its run ended: that it went on trial."""
+
+
 def not_pending(state: LoopState, run: str) -> str:
     """Why a run cannot be approved (any more)."""
     known = state.run(run)
     if known is not None:
-        return f"run {run} is under way" if known.outcome is None else f"run {run} has ended: {known.outcome.value}"
+        if known.outcome is None:
+            return f"run {run} is under way"
+        stands = None if known.step is None else _ENDS.get(known.step)
+        return f"run {run} has ended: {stands or known.outcome.value.replace('_', ' ')}"
     if run in state.expired:
         return f"run {run} expired before anybody approved it; ask for a retrain"
     waiting = ", ".join(sorted(state.pending)) or "none"

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
-from millstream.contracts.package import ColumnReference, Reference, SliceReference
+from millstream.contracts.package import ColumnReference, ContentReference, Reference, SliceReference
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
 from millstream_trainer.domain.answers import Answers
 from millstream_trainer.domain.slices import Slice
@@ -33,12 +34,19 @@ def reference_of(
     labels: NDArray[Any],
     answers: Answers,
     slices: Sequence[Slice],
+    content: Sequence[ContentReference],
     seed: int,
 ) -> Reference:
     """Reference of `train`; `labels`, `answers` and `slices` are the holdout's. `importance` is a share by column."""
     losses = answers.losses(labels)
     return Reference(
-        columns=[column_reference(column, importance.get(column.name, 0.0)) for column in train.columns],
+        columns=[
+            replace(
+                column_reference(column, importance.get(column.name, 0.0)),
+                longest_constant=longest_constant(column, train.known_at),
+            )
+            for column in train.columns
+        ],
         prediction=column_reference(_prediction(answers), 0.0),
         holdout_loss=float(losses.mean()),
         holdout_loss_std=_spread(losses),
@@ -54,6 +62,7 @@ def reference_of(
             )
             for one in slices
         ],
+        content=list(content),
     )
 
 
@@ -90,6 +99,18 @@ def column_reference(column: Column, importance: float) -> ColumnReference:
     return ColumnReference(
         name=column.name, type=column.type, importance=importance, missing=share_missing, edges=edges, shares=shares
     )
+
+
+def longest_constant(column: Column, known_at: NDArray[np.int64]) -> int:
+    """Longest stretch (microseconds) between two rows with one value and no other between them, nulls aside; rows are in the
+    order of `known_at`."""
+    there = ~column.missing
+    values, times = column.values[there], known_at[there]
+    if len(values) < 2:
+        return 0
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    ends = np.append(starts[1:], len(values)) - 1
+    return int((times[ends] - times[starts]).max())
 
 
 def _bins(values: NDArray[Any]) -> tuple[list[float], list[float]]:

@@ -8,6 +8,9 @@ from millstream.contracts.times import SECOND, from_datetime
 LIVE = 90 * SECOND
 """Three times as long as replicas keep silent: one lost word does not make a replica dead."""
 
+ACKNOWLEDGED_WITHIN = 60 * SECOND
+"""From the promotion on: twice as long as a live replica keeps silent, and a package is read in seconds."""
+
 
 class Replicas:
     """By wall time, unlike everything else here: this is about processes. Forgets who has been silent for long, so it is

@@ -6,7 +6,7 @@ the model state it leads to; its id is derived from the event, so that an event 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,8 +21,9 @@ from millstream.contracts.events import (
     Step,
     TrialFinding,
 )
-from millstream.contracts.times import from_datetime, to_datetime
+from millstream.contracts.times import SECOND, from_datetime, to_datetime
 from millstream_trainer.domain.hearing import days
+from millstream_trainer.domain.replicas import ACKNOWLEDGED_WITHIN
 from millstream_trainer.domain.rules import RolloutRules
 from millstream_trainer.domain.state import LoopState
 
@@ -54,9 +55,12 @@ def move(current: Step, following: Step) -> Step:
 
 
 def entered(
-    state: LoopState, challenger: ModelRef, rules: RolloutRules, *, at: int, reason: str
+    state: LoopState, challenger: ModelRef, rules: RolloutRules, *, at: int, reason: str, live: bool = False
 ) -> RolloutMoved | None:
-    """The first step of a model that passed the gate: a trial, or to answer at once. None while a person holds the loop."""
+    """The first step of a model that passed the gate: a trial, or to answer at once. None while a person holds the loop.
+
+    `live`, here as below: whether any replica lives, whose word a promotion waits for.
+    """
     models = state.models or ModelState(
         id="",
         loop=state.loop,
@@ -72,14 +76,16 @@ def entered(
     if models.frozen or models.pinned:
         return None
     if models.champion is None or not rules.has_trial:
-        return _promoted(models, challenger, Step.REGISTERED, rules, id=id, at=at, reason=reason)
+        return _promoted(models, challenger, Step.REGISTERED, rules, live, id=id, at=at, reason=reason)
     share = 0.0 if rules.shadow else rules.canary[0]
     step = move(Step.REGISTERED, Step.SHADOW if rules.shadow else Step.CANARY)
     following = {"step": step, "challenger": challenger, "share": share, "watch_until": None}
     return stepped(models, challenger, Step.REGISTERED, step, following, id=id, at=at, reason=reason)
 
 
-def judged(state: LoopState, event: ChallengerJudged, rules: RolloutRules) -> RolloutMoved | None:
+def judged(
+    state: LoopState, event: ChallengerJudged, rules: RolloutRules, *, live: bool = False
+) -> RolloutMoved | None:
     """What a comparison moves. One that is older than the state it would change says nothing about it."""
     models, id, at = state.models, move_id(state.loop, event.id), from_datetime(event.at)
     if models is None or models.champion is None or id in state.moves or at < from_datetime(models.at):
@@ -92,11 +98,18 @@ def judged(state: LoopState, event: ChallengerJudged, rules: RolloutRules) -> Ro
     challenger = models.challenger
     if challenger is None or not _compares(event, challenger, models.champion):
         return None
-    return _tried(models, challenger, event, rules, id=id, at=at)
+    return _tried(models, challenger, event, rules, live, id=id, at=at)
 
 
 def _tried(
-    models: ModelState, challenger: ModelRef, event: ChallengerJudged, rules: RolloutRules, *, id: str, at: int
+    models: ModelState,
+    challenger: ModelRef,
+    event: ChallengerJudged,
+    rules: RolloutRules,
+    live: bool,
+    *,
+    id: str,
+    at: int,
 ) -> RolloutMoved | None:
     numbers = _numbers(event)
     if event.finding in BAD:
@@ -110,7 +123,7 @@ def _tried(
         allowed = f"more than {rules.tolerance:.2%} of {event.loss:.5f}"
         reason = f"{allowed} worse at the end of the step: {said}"
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason, numbers=numbers)
-    if models.frozen:
+    if models.frozen or models.promoting:
         return None
     share = next((share for share in rules.canary if share > models.share), None)
     reason = (
@@ -118,7 +131,7 @@ def _tried(
     )
     if share is None:
         return _promoted(
-            models, challenger, models.step, rules, id=id, at=at, reason=f"{reason}: {said}", numbers=numbers
+            models, challenger, models.step, rules, live, id=id, at=at, reason=f"{reason}: {said}", numbers=numbers
         )
     step = move(models.step, Step.CANARY)
     following = {"step": step, "share": share, "pairs": event.pairs}
@@ -140,6 +153,8 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason)
     if models.champion is None or models.watch_until is None or at < from_datetime(models.watch_until):
         return None
+    if models.promoting:
+        return None  # what not every replica does yet has not been watched
     reason = f"watched until {models.watch_until:%Y-%m-%d %H:%M}: version {models.champion.version} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
@@ -160,13 +175,49 @@ def refused(state: LoopState, event: ReplicaObeyed) -> RolloutMoved | None:
     return rolled_back(models, models.previous, id=id, at=at, reason=reason)
 
 
+def acknowledged(state: LoopState, live: Sequence[ReplicaObeyed], *, late: bool) -> RolloutMoved | None:
+    """The end of a promotion: every `live` replica obeys it, none lives, or it is `late`.
+
+    It goes on without those who have not said so. To take it back would not reach them either, and until they hear of it they
+    answer with the champion before: what they would answer had it been taken back. Stamped with the stream's time of the
+    promotion, since replicas answer by the wall's clock: a replay is told alike.
+    """
+    models = state.models
+    if models is None or models.champion is None or not models.promoting:
+        return None
+    behind = [one for one in live if one.revision < models.promoting]
+    if behind and not late:
+        return None
+    obey = f"{len(live) - len(behind)} of {len(live)} replicas obey it"
+    if not live:
+        obey = "no replica lives, who starts reads it from the topic"
+    if behind:
+        obey += f", the rollout goes on; not within {ACKNOWLEDGED_WITHIN // SECOND} s: {', '.join(map(_late, behind))}"
+    return stepped(
+        models,
+        models.champion,
+        Step.CHAMPION,
+        move(Step.CHAMPION, Step.CHAMPION),
+        {"promoting": 0},
+        id=derived_id("obeyed", state.loop, str(models.promoting)),
+        at=from_datetime(models.at),
+        reason=obey,
+        numbers={"replicas": float(len(live)), "obey": float(len(live) - len(behind))},
+    )
+
+
+def _late(one: ReplicaObeyed) -> str:
+    refuses = f", refuses {one.refused}: {one.reason}" if one.refused else ""
+    return f"{one.instance} (at revision {one.revision}{refuses})"
+
+
 def move_id(loop: str, event: str) -> str:
     """Id of the step that the event with this id leads to."""
     return derived_id("moved", loop, event)
 
 
 def _promoted(
-    models: ModelState, model: ModelRef, before: Step, rules: RolloutRules, *, id: str, at: int, **said: Any
+    models: ModelState, model: ModelRef, before: Step, rules: RolloutRules, live: bool, *, id: str, at: int, **said: Any
 ) -> RolloutMoved:
     at = max(at, from_datetime(models.at))
     watched = models.champion is not None and rules.watch > 0
@@ -178,6 +229,7 @@ def _promoted(
         "share": 0.0,
         "pairs": 0,
         "watch_until": to_datetime(at + rules.watch) if watched else None,
+        "promoting": models.revision + 1 if live else 0,
     }
     return stepped(models, model, before, Step.CHAMPION, following, id=id, at=at, **said)
 
@@ -194,7 +246,7 @@ def rolled_back(models: ModelState, to: ModelRef | None, **said: Any) -> Rollout
     assert models.champion is not None
     assert to is not None
     step = move(Step.CHAMPION, Step.ROLLED_BACK)
-    following = {"step": step, "champion": to, "previous": None, "watch_until": None}
+    following = {"step": step, "champion": to, "previous": None, "watch_until": None, "promoting": 0}
     return stepped(models, models.champion, Step.CHAMPION, step, following, **said)
 
 

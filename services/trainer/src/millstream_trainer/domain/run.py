@@ -11,6 +11,9 @@ from millstream.contracts.events import Cause, GateCheck, ModelRef
 Positions = dict[str, dict[int, int]]
 """Last offset per stream and partition; -1 where a partition is empty."""
 
+PHASES = ("start", "dataset", "choice", "fit", "export", "score", "refit", "package", "mlflow")
+"""Parts of a run, in their order."""
+
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides a run's result, together with the project and the lake."""
@@ -29,6 +32,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     champion: ModelRef | None
     changed_at: datetime | None = None
     """Where the first window began that showed what led to this run; None: nothing changed that anybody noticed."""
+    broken: tuple[tuple[datetime, datetime], ...] = ()
+    """From when to when (both included) inputs were judged broken: what was asked then is not learned."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

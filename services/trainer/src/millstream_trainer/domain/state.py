@@ -23,6 +23,7 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.times import from_datetime
 from millstream_trainer.domain.ask import Waiting
+from millstream_trainer.domain.broken import Spell
 
 CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE, Cause.LABELS})
 """Causes that come from time passing, not from a verdict or a person."""
@@ -104,6 +105,8 @@ class LoopState:
     """When they were counted."""
     broken_since: int | None = None
     """Inputs are broken since then; the verdicts say so, not the journal. None: they are fine, or nothing was said."""
+    spells: tuple[Spell, ...] = ()
+    """When inputs were broken so far, by the same verdicts."""
     judged: ChallengerJudged | None = None
     """The last comparison that was heard, for people."""
     waiting: Waiting | None = None

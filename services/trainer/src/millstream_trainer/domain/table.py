@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +70,13 @@ class Table:
             labels=self.labels[rows],
             columns=tuple(replace(c, values=c.values[rows]) for c in self.columns),
         )
+
+    def without(self, spells: Iterable[tuple[int, int]]) -> Table:
+        """The rows asked in none of these, each from its first to its last microsecond."""
+        kept = np.ones(len(self), dtype=np.bool_)
+        for start, end in spells:
+            kept &= (self.known_at < start) | (self.known_at > end)
+        return self if kept.all() else self.take(kept)
 
     def sorted(self) -> Table:
         return self.take(np.lexsort((self.questions.astype(str), self.known_at)))

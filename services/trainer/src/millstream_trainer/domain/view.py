@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 
 
-def view(state: LoopState, rules: Rules, replicas: Iterable[ReplicaObeyed]) -> dict[str, Any]:
+def view(state: LoopState, rules: Rules, replicas: Sequence[ReplicaObeyed]) -> dict[str, Any]:
     """Times are RFC 3339; what there is not is null or empty."""
     running, last, models = state.running, state.last_run, state.models
     due = None if rules.schedule is None or last is None else last.at + rules.schedule
@@ -26,6 +26,7 @@ def view(state: LoopState, rules: Rules, replicas: Iterable[ReplicaObeyed]) -> d
         "trial": _trial(state),
         "watch_until": None if models is None else msgspec.to_builtins(models.watch_until),
         "watch": _watch(state),
+        "promoting": _promoting(state, replicas),
         "frozen": "" if models is None else models.frozen,
         "pinned": "" if models is None else models.pinned,
         "replicas": [_replica(one, state.revision) for one in replicas],
@@ -84,6 +85,15 @@ def _watch(state: LoopState) -> dict[str, Any] | None:
         return None
     compared = _comparison(state, models.champion.version, watch=True)
     return {"version": models.champion.version, "against": models.previous.version, **compared}
+
+
+def _promoting(state: LoopState, replicas: Sequence[ReplicaObeyed]) -> dict[str, Any] | None:
+    """A promotion that waits for the word of replicas."""
+    models = state.models
+    if models is None or models.champion is None or not models.promoting:
+        return None
+    waits = [one.instance for one in replicas if one.revision < models.promoting]
+    return {"version": models.champion.version, "revision": models.promoting, "waits_for": waits}
 
 
 def _comparison(state: LoopState, version: str, *, watch: bool) -> dict[str, Any]:

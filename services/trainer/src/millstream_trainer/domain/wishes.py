@@ -152,5 +152,6 @@ def _pinned(state: LoopState, models: ModelState, to: ModelRef, **said: Any) -> 
         "pairs": 0,
         "watch_until": None,
         "pinned": to.version,
+        "promoting": 0,
     }
     return stepped(models, to, before, Step.CHAMPION, following, **said)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
+from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
 from millstream.contracts.package import BadPackage
 from millstream.contracts.times import to_datetime
 from millstream_trainer.domain import rollout
+from millstream_trainer.domain.broken import left_out
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.state import Run
@@ -40,6 +41,7 @@ class Runs:
         packages: Packages,
         metrics: TrainerMetrics,
         ended: Callable[[str], None],
+        live: Callable[[str], bool],
     ) -> None:
         self._rules = rules
         self._streams = sorted(streams)
@@ -49,6 +51,7 @@ class Runs:
         self._packages = packages
         self._metrics = metrics
         self._ended = ended
+        self._live = live
         self._accepted: asyncio.Queue[tuple[str, Run]] = asyncio.Queue()
         """Bounded by the loops: each has one run under way at most."""
 
@@ -118,7 +121,9 @@ class Runs:
         rules, journal = self._rules[loop].rollout, self._journal
         async with journal.writing[loop]:
             await journal.patiently(lambda: journal.settle(loop))
-            moved = rollout.entered(journal.states[loop], result.model, rules, at=run.at, reason=result.reason)
+            moved = rollout.entered(
+                journal.states[loop], result.model, rules, at=run.at, reason=result.reason, live=self._live(loop)
+            )
             if moved is None:
                 return Outcome.REJECTED, f"it passed the gate, but a person holds the loop meanwhile: {result.reason}"
             await journal.patiently(lambda: journal.move(moved, caused_by=caused_by))
@@ -139,6 +144,9 @@ class Runs:
 
     async def _spec(self, loop: str, run: Run, attempt: int) -> RunSpec:
         positions = await self._journal.patiently(lambda: self._ends.ends(self._streams))
+        state = self._journal.states[loop]
+        looked = [known.at for known in state.runs if known.cause is Cause.MANUAL]
+        broken = left_out(state.spells, looked, run.at)
         return RunSpec(
             loop=loop,
             run=run.name,
@@ -148,8 +156,9 @@ class Runs:
             cause=run.cause,
             request=run.request,
             positions=positions,
-            champion=self._journal.states[loop].champion,
+            champion=state.champion,
             changed_at=run.changed_at,
+            broken=tuple((to_datetime(start), to_datetime(end)) for start, end in broken),
         )
 
     async def _finish_moved(self, loop: str, run: Run, model: ModelRef, outcome: Outcome) -> None:

@@ -27,6 +27,7 @@ from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.errors import UnknownLoop
 from millstream_trainer.handlers.journal import Journal
+from millstream_trainer.handlers.promotions import Promotions
 from millstream_trainer.handlers.runs import Runs
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Announcer, Executor, Packages, StreamEnds
@@ -58,6 +59,7 @@ class Trainer:
         self.clock = clock
         self.replicas = Replicas()
         self._journal = Journal(loops=rules, announcer=announcer, metrics=metrics, pause=pause)
+        self._promotions = Promotions(journal=self._journal, replicas=self.replicas, clock=clock, show=self._show)
         self._runs = Runs(
             rules=rules,
             streams=streams,
@@ -67,6 +69,7 @@ class Trainer:
             packages=packages,
             metrics=metrics,
             ended=self._show,
+            live=self._live,
         )
 
     @property
@@ -89,6 +92,10 @@ class Trainer:
         """Have accepted runs run, each in the background, until cancelled. An error nobody expected ends it."""
         await self._runs.work()
 
+    async def promote(self) -> None:
+        """See every promotion to its end, until cancelled."""
+        await self._promotions.work()
+
     async def hear(self, event: Hearable) -> None:
         """Decide on one event, once. Harmless when repeated. Raises UnknownLoop, RetryLater (heard again it goes on there)."""
         loop = event.loop
@@ -105,12 +112,18 @@ class Trainer:
             self._show(loop)
 
     async def hear_replica(self, event: ReplicaObeyed) -> None:
-        """Know what a replica obeys, and take back what it refuses. Of a loop that left the project nothing is known."""
+        """Know what a replica obeys: end the promotion that waited for it, or take back what it refuses. Of a loop that left
+        the project nothing is known."""
         loop = event.loop
-        if loop not in self.states or not self.replicas.hear(event, self.clock()):
+        if loop not in self.states:
+            return
+        news = self.replicas.hear(event, self.clock())
+        if not news and not (event.leaving and self._promotions.under_way(loop)):
             return
         async with self._journal.writing[loop]:
-            await self._journal.patiently(lambda: self._take_back(event))
+            if news:
+                await self._journal.patiently(lambda: self._take_back(event))
+            await self._journal.patiently(lambda: self._promotions.look(loop))
             self._show(loop)
 
     async def _judge(self, event: Verdict | RetrainRequested) -> None:
@@ -126,7 +139,9 @@ class Trainer:
 
     async def _move(self, event: Verdict) -> None:
         state, rules = self.states[event.loop], self.rules[event.loop].rollout
-        moved = rollout.judged(state, event, rules) if isinstance(event, ChallengerJudged) else None
+        moved = None
+        if isinstance(event, ChallengerJudged):
+            moved = rollout.judged(state, event, rules, live=self._live(event.loop))
         moved = moved or rollout.clocked(state, event.id, from_datetime(event.at), rules)
         if moved is not None:
             await self._journal.move(moved, caused_by=event.id)
@@ -156,6 +171,9 @@ class Trainer:
         moved = rollout.refused(self.states[event.loop], event)
         if moved is not None:
             await self._journal.move(moved, caused_by=event.id)
+
+    def _live(self, loop: str) -> bool:
+        return bool(self.replicas.live(loop, self.clock()))
 
     def _show(self, loop: str) -> None:
         self._journal.show(loop, self.replicas, self.clock())

@@ -1,0 +1,47 @@
+"""The peers, installed into an environment of their own and run on the same core in the same minute."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from door import Door, opened
+from workload import STREAM
+
+ROOT = Path(__file__).parents[2]
+PEERS = ("fastapi", "lean")
+NEEDS = (
+    "fastapi==0.165.0",
+    "starlette",
+    "pydantic",
+    "msgspec==0.22.0",
+    "aiokafka==0.14.0",
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "httptools==0.9.0",
+)
+"""The same versions as ours: what differs is how they are used."""
+
+
+def installed() -> Path:
+    """The environment, made once under bench/out."""
+    uv = shutil.which("uv") or str(ROOT / ".millstream/uv/bin/uv")
+    folder = ROOT / "bench" / "out" / "peers-ingest"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *NEEDS], check=True)
+    return python
+
+
+@contextmanager
+def peer(name: str, kafka: str, port: int, log: Path) -> Iterator[Door]:
+    python = installed()
+    args = [str(python), "-m", "uvicorn", f"{name}_peer:app", "--port", str(port), "--no-access-log"]
+    args += ["--loop", "uvloop", "--http", "httptools", "--app-dir", str(Path(__file__).parent / "peers")]
+    env = {"BENCH_KAFKA": kafka, "BENCH_TOPIC": STREAM, "PYTHONPATH": ""}
+    with opened(name, args, port=port, env=env, log=log) as door:
+        yield door

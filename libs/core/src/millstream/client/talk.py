@@ -1,0 +1,102 @@
+"""One request until it is settled, without any I/O: says what to send and how long to wait, and is told what came.
+
+Both clients drive the same talk, so they try again alike: with the same bytes and the same Idempotency-Key, after what
+`Retry-After` says and no sooner, with jitter, and not for ever.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from millstream.client.errors import OutcomeUnknown, Unavailable
+from millstream.client.replies import Reply
+
+T = TypeVar("T")
+
+LATER = (408, 429, 502, 503, 504)
+"""What is tried again. 408: the body was too slow to be read. 502 and 504 are of a proxy, which does not know what became of
+the request."""
+FIRST, CEILING = 0.1, 10.0
+"""Seconds before the second try, and at most before any, where the mill does not say; the wait doubles."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """A request to send, now."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do for so long."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """No answer came."""
+
+    why: str
+    sent: bool
+    """Whether the mill may have the request."""
+
+
+Talk = Generator[Ask | Wait, Reply | Lost | None, T]
+
+
+def settle(ask: Ask, patience: float) -> Talk[Reply]:
+    """Ask until the mill has decided. `patience`: seconds after which no further try begins.
+
+    Raises Unavailable, or OutcomeUnknown where one of the tries may have got through.
+    """
+    until = time.monotonic() + patience
+    unknown, tries = False, 0
+    while True:
+        heard = yield ask
+        tries += 1
+        if isinstance(heard, Reply) and heard.status not in LATER:
+            return heard
+        assert heard is not None, "an Ask is answered"
+        unknown = unknown or _may_have_it(heard)
+        delay = _delay(heard, tries)
+        if time.monotonic() + delay > until:
+            raise _gave_up(ask, heard, tries, unknown)
+        yield Wait(delay)
+
+
+def _may_have_it(heard: Reply | Lost) -> bool:
+    if isinstance(heard, Lost):
+        return heard.sent
+    return heard.status in (502, 504) or heard.said().get("outcome") == "unknown"
+
+
+def _delay(heard: Reply | Lost, tries: int) -> float:
+    """Seconds. Jitter comes on top of what the mill asks for: clients that were refused together come back apart."""
+    own = min(CEILING, FIRST * 2.0 ** min(tries - 1, 10))
+    if isinstance(heard, Reply):
+        said = heard.headers.get("retry-after", "")
+        if said.isdecimal() and len(said) < 6:
+            return float(said) + random.uniform(0.0, max(0.1, 0.25 * float(said)))
+    return own * random.uniform(0.5, 1.0)
+
+
+def _gave_up(ask: Ask, heard: Reply | Lost, tries: int, unknown: bool) -> Unavailable:
+    if isinstance(heard, Lost):
+        why, code, status = heard.why, "", 0
+    else:
+        said, status = heard.said(), heard.status
+        why, code = str(said.get("message") or f"HTTP status {status}"), str(said.get("error", ""))
+    times = f"{tries} tries" if tries > 1 else "one try"
+    if unknown:
+        message = f"{ask.url}: nobody knows whether it got through, after {times}: {why}; sent again it is harmless"
+        return OutcomeUnknown(message, code=code, status=status)
+    return Unavailable(f"{ask.url}: nothing was taken, after {times}: {why}", code=code, status=status)

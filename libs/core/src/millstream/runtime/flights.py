@@ -1,0 +1,209 @@
+"""Carries records to Kafka in few requests: what many callers send while one is under way leaves together in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import NamedTuple, Protocol
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from millstream.contracts.envelope import Headers
+
+FLIGHT_BYTES = 1024 * 1024
+"""Values of one partition in one flight. Building that many records takes some milliseconds; the rest is next."""
+REMEMBERED_KEYS = 65_536
+"""Keys whose partition is remembered: the hash is Python, and a stream's keys come again. About 10 MB when full."""
+
+
+class Parcel(Protocol):
+    """One record on its way out."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class Delivery:
+    """Records that one caller handed over; `done` is set when Kafka has confirmed all of them."""
+
+    __slots__ = ("_clock", "departed", "done", "left")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, within: float) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._clock = loop.call_later(within, self._expire)  # a third of what asyncio.timeout costs
+        self.left = 0
+        """Batches, under way or waiting, that hold some of them."""
+        self.departed = False
+        """Whether any of them may be in Kafka."""
+
+    def landed(self, error: BaseException | None) -> None:
+        """One of its batches is confirmed, or is not."""
+        self.left -= 1
+        if self.left and error is None:
+            return
+        self._clock.cancel()
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+    def _expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
+
+class _Load(NamedTuple):
+    """Some of one delivery's records, all for one partition."""
+
+    delivery: Delivery
+    records: list[Parcel]
+
+
+class _Batch(NamedTuple):
+    builder: BatchBuilder
+    riders: list[Delivery]
+
+
+class Flights:
+    """One flight per broker at a time, as the producer below has it; with it goes all that waits for that broker.
+
+    Order is kept per partition: what waits leaves in the order in which it came. Used from one event loop only.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[TopicPartition, deque[_Load]] = {}
+        self._flying: set[int | None] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due = False
+
+    def board(self, records: Sequence[Parcel], partitions: dict[str, list[int]], within: float) -> Delivery:
+        """Take `records` along; `partitions` has those of each of their topics.
+
+        What has not left when `done` is over (after `within` seconds, or cancelled) stays behind.
+        """
+        delivery = Delivery(self._loop, within)
+        loads: dict[TopicPartition, list[Parcel]] = {}
+        for record in records:
+            chosen = TopicPartition(record.topic, _partition(partitions[record.topic], record.key))
+            if (load := loads.get(chosen)) is None:
+                loads[chosen] = [record]
+            else:
+                load.append(record)
+        delivery.left = len(loads)
+        for chosen, load in loads.items():
+            if (queue := self._waiting.get(chosen)) is None:
+                queue = self._waiting[chosen] = deque()
+            queue.append(_Load(delivery, load))
+        if not self._due:
+            # Not at once: whoever else is ready to send in this turn of the loop comes along.
+            self._due = True
+            self._loop.call_soon(self._depart)
+        return delivery
+
+    def _depart(self) -> None:
+        self._due = False
+        flights: dict[int | None, list[TopicPartition]] = {}
+        for partition in self._waiting:
+            broker = self._producer.client.cluster.leader_for_partition(partition)
+            if broker not in self._flying:
+                flights.setdefault(broker, []).append(partition)
+        for broker, leaving in flights.items():
+            batches = [built for partition in leaving if (built := self._built(partition))]
+            if batches:
+                self._flying.add(broker)
+                task = self._loop.create_task(self._fly(broker, batches))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _built(self, partition: TopicPartition) -> list[tuple[TopicPartition, _Batch]]:
+        """What leaves for `partition` now, in batches of the producer's size."""
+        queue, size = self._waiting[partition], 0
+        batches: list[tuple[TopicPartition, _Batch]] = []
+        batch: _Batch | None = None
+        while queue and size < FLIGHT_BYTES:
+            delivery, records = queue.popleft()
+            if delivery.done.done():
+                continue  # its caller has given up and was told that nothing, or not all, was sent
+            delivery.departed = True
+            for record in records:
+                size += len(record.value)
+                if batch is None or not _append(batch.builder, record):
+                    batch = _Batch(self._producer.create_batch(), [])
+                    batches.append((partition, batch))
+                    if not _append(batch.builder, record):
+                        # It has a batch to itself and is too large all the same.
+                        delivery.landed(MessageSizeTooLargeError(f"one record of {len(record.value)} bytes"))
+                        break
+                if not batch.riders or batch.riders[-1] is not delivery:
+                    batch.riders.append(delivery)
+                    delivery.left += 1
+            delivery.left -= 1
+        if not queue:
+            del self._waiting[partition]
+        return batches
+
+    async def _fly(self, broker: int | None, loads: list[list[tuple[TopicPartition, _Batch]]]) -> None:
+        landings = []
+        try:
+            # The producer sends one batch of each partition at a time: first all the first ones.
+            for turn in zip_longest(*loads):
+                for one in turn:
+                    if one is not None:
+                        landings.append(await self._send(*one))
+            if waits := [landing for landing in landings if landing is not None]:
+                await asyncio.wait(waits)
+        finally:
+            self._flying.discard(broker)
+            if self._waiting and not self._due:
+                self._depart()
+
+    async def _send(self, partition: TopicPartition, batch: _Batch) -> asyncio.Future[None] | None:
+        try:
+            landing: asyncio.Future[None] = await self._producer.send_batch(
+                batch.builder, partition.topic, partition=partition.partition
+            )
+        except KafkaError as error:
+            for delivery in batch.riders:
+                delivery.landed(error)
+            return None
+
+        def confirmed(done: asyncio.Future[None]) -> None:
+            error = done.exception() if not done.cancelled() else KafkaError("the producer was stopped")
+            for delivery in batch.riders:
+                delivery.landed(error)
+
+        landing.add_done_callback(confirmed)
+        return landing
+
+
+def _append(builder: BatchBuilder, record: Parcel) -> bool:
+    added = builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+    return added is not None
+
+
+def _partition(partitions: list[int], key: bytes | None) -> int:
+    """As Kafka's own clients choose it: records of one key go to one partition, whoever writes them."""
+    if len(partitions) == 1 or key is None:
+        return partitions[0]
+    return partitions[_hash(key) % len(partitions)]
+
+
+@lru_cache(maxsize=REMEMBERED_KEYS)
+def _hash(key: bytes) -> int:
+    return int(murmur2(key)) & 0x7FFFFFFF

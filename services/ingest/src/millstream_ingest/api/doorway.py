@@ -1,0 +1,274 @@
+"""The routes of ingest. What takes events stands in front of the framework; the rest and the docs are the framework's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from time import perf_counter
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from millstream.codecs.codec import Codec
+from millstream.contracts.times import SECOND
+from millstream.errors import Refusal
+from millstream.project import Stream
+from millstream.project.loop import Loop
+from millstream.runtime import http
+from millstream.runtime.http import JSON, answer
+from millstream.runtime.tracing import current_traceparent, span
+from millstream_ingest.api import answers, body, docs
+from millstream_ingest.api.answers import Answer, refusal_of
+from millstream_ingest.api.asked import Asked, asked
+from millstream_ingest.api.lines import LineStream, Unread
+from millstream_ingest.domain.bodies import cut_array, cut_lines
+from millstream_ingest.domain.cloudevents import BATCHED, STRUCTURED, structured
+from millstream_ingest.domain.gate import Gate, Load
+from millstream_ingest.domain.replies import Replies
+from millstream_ingest.domain.result import Result
+from millstream_ingest.domain.seen import Seen
+from millstream_ingest.errors import BadEvent
+from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once
+from millstream_ingest.handlers.accept import Open
+from millstream_ingest.metrics import IngestMetrics
+from millstream_ingest.ports import EventLog, SharedReplies
+from millstream_ingest.settings import IngestSettings
+
+log = logging.getLogger(__name__)
+
+NDJSON = "application/x-ndjson"
+EVENTS = (JSON, NDJSON, STRUCTURED, BATCHED)
+BATCH = (JSON, NDJSON, BATCHED)
+KINDS = {"events": EVENTS, "batch": BATCH, "labels": (JSON,)}
+"""Route → what its bodies may be."""
+STREAM_BYTES = 2 * 1024 * 1024
+"""What one stream of lines holds of the gate's bytes, besides its longest line: AHEAD groups with everything made of them."""
+
+Take = Callable[["Door", Asked, Receive, Load], Awaitable[Answer]]
+
+
+class Door:
+    """What one stream's requests need, made once."""
+
+    def __init__(self, admission: Admission, metrics: IngestMetrics, open: Open | None = None) -> None:
+        self.admission = admission
+        self.open = open
+        """Takes each event out of what it comes in, whatever the body says of itself: labels."""
+        self.name = admission.stream.name
+        self.accepted = metrics.accepted.labels(self.name)
+
+
+class Doorway:
+    """The routes, with what they need at hand."""
+
+    def __init__(
+        self,
+        *,
+        streams: Mapping[str, Stream],
+        loops: Mapping[str, Loop],
+        codecs: Mapping[str, Codec],
+        log: EventLog,
+        shared: SharedReplies | None,
+        settings: IngestSettings,
+        metrics: IngestMetrics,
+        clock: Callable[[], int],
+    ) -> None:
+        self._streams = streams
+        self._loops = sorted(loops)
+        self._doors = {
+            name: Door(Admission(stream, log.source, settings.max_event_bytes, codecs[name]), metrics)
+            for name, stream in streams.items()
+        }
+        window = round(settings.dedupe_window * SECOND)
+        self._acceptor = Acceptor(log, Seen(window=window, most=settings.dedupe_events))
+        replies = Replies(window=window, most=settings.dedupe_keys, most_bytes=settings.dedupe_bytes)
+        self._once = Once(replies, shared, clock=clock, patience=settings.publish_timeout)
+        self._settings = settings
+        self._metrics = metrics
+        self._seconds = {route: metrics.request_seconds.labels(route) for route in KINDS}
+        self._clock = clock
+        self._gate = Gate(requests=settings.max_requests, bytes=settings.max_bytes)
+        metrics.in_flight.set_function(lambda: self._gate.requests)
+        self.router = APIRouter(prefix="/v1/streams", tags=["streams"])
+        add = self.router.add_api_route
+        add("", self.list_streams, methods=["GET"], summary="Which streams take events")
+        add("/{stream}/schema", self.schema, methods=["GET"], summary="What events look like")
+        add(
+            "/{stream}/events",
+            self.events,
+            methods=["POST"],
+            summary="Send one event, or a stream of them",
+            **docs.EVENT,
+        )
+        add("/{stream}/batch", self.batch, methods=["POST"], summary="Send many events", **docs.BATCH)
+        self.doors: dict[tuple[str, str], ASGIApp] = {}
+        for name, door in self._doors.items():
+            self.doors["POST", f"/v1/streams/{name}/events"] = partial(self._serve, "events", door)
+            self.doors["POST", f"/v1/streams/{name}/batch"] = partial(self._serve, "batch", door)
+        self.labels = APIRouter(prefix="/v1/loops", tags=["loops"])
+        self.labels.add_api_route(
+            "/{loop}/labels", self.label, methods=["POST"], summary="Say what turned out to be true", **docs.LABEL
+        )
+        for name, loop in loops.items():
+            stream = streams[loop.label.stream]
+            labeller = Labeller(loop, stream, clock)
+            door = Door(self._doors[stream.name].admission, metrics, labeller.open)
+            self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
+
+    async def list_streams(self) -> Response:
+        """Every stream that takes events, with its key, id and time fields."""
+        streams = [
+            {
+                "stream": s.name,
+                "description": s.description,
+                "key": s.key,
+                "id": s.id,
+                "time": s.time,
+                "format": s.format,
+            }
+            for s in self._streams.values()
+        ]
+        return answer(200, {"streams": streams})
+
+    async def schema(self, stream: str) -> Response:
+        """The JSON Schema that the stream's events have to fit."""
+        if stream not in self._streams:
+            return self._unknown(stream)
+        return answer(200, self._streams[stream].event_schema, media_type="application/schema+json")
+
+    async def events(self, stream: str, request: Request) -> Response:
+        """Accept one event: 202 means that every in-sync replica of Kafka has it.
+
+        NDJSON is a stream of any length: every line is answered by a line while it goes on, and the last one has the counts.
+        """
+        return self._unknown(stream)
+
+    async def batch(self, stream: str, request: Request) -> Response:
+        """Accept many events: good ones are taken although others are not, and each gets its own answer."""
+        return self._unknown(stream)
+
+    async def label(self, loop: str, request: Request) -> Response:
+        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one."""
+        known = self._loops
+        return self._none(Refusal("unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(known)}", known=known))
+
+    def _unknown(self, name: str) -> Response:
+        """The streams that there are have doors in front of these routes."""
+        known = sorted(self._streams)
+        return self._none(
+            Refusal("unknown_stream", f"no stream {name[:100]!r}; known: {', '.join(known)}", known=known)
+        )
+
+    def _none(self, refusal: Refusal) -> Response:
+        said = self._refused(refusal)
+        return Response(said.body, said.status, media_type=JSON)
+
+    def _refused(self, refusal: Refusal) -> Answer:
+        self._metrics.refused.labels(refusal.code).inc()
+        return answers.refused(refusal)
+
+    async def _serve(self, route: str, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request to a door."""
+        try:
+            head = asked(scope, KINDS[route], trust_known_at=self._settings.trust_known_at)
+            door.admission.ready()
+            with self._gate.enter() as load:
+                if route == "events" and head.media_type == NDJSON:
+                    await self._stream(door, head, scope, receive, send, load)
+                    return
+                said = await self._answer(route, door, head, scope["path"], receive, load)
+        except Unread as error:
+            log.info("%s: %s", door.name, error)  # an answer that is not complete: the server closes the connection
+            return
+        except Exception as error:  # noqa: BLE001 - refusal_of raises what is not ours
+            try:
+                said = self._refused(refusal_of(error))
+            except Exception:
+                await http.internal()(scope, receive, send)
+                raise
+        await said.send(send)
+
+    async def _answer(self, route: str, door: Door, head: Asked, path: str, receive: Receive, load: Load) -> Answer:
+        limit = self._settings.max_body_bytes if route == "events" else self._settings.max_batch_bytes
+        if route == "events" and head.media_type == BATCHED:
+            limit = self._settings.max_batch_bytes
+        patience = self._settings.body_timeout
+        if head.encoding:
+            raw = await body.whole(
+                receive, head.encoding, length=head.length, limit=limit, patience=patience, hold=load.add
+            )
+        else:
+            raw = await body.small(receive, length=head.length, limit=limit, patience=patience, hold=load.add)
+        began = perf_counter()
+        try:
+            with span(f"accept {door.name}", head.traceparent):
+                if head.key is not None:
+                    # By path: two loops may have one label stream.
+                    key = f"{path}/{head.key}"
+                    told = await self._once.answered(key, raw, lambda: self._take(route, door, head, raw))
+                    if isinstance(told, Answer):
+                        return told
+                    return Answer(told.status, told.body, (answers.REPLAYED,))
+                return await self._take(route, door, head, raw)
+        finally:
+            self._seconds[route].observe(perf_counter() - began)
+
+    async def _take(self, route: str, door: Door, head: Asked, raw: bytes) -> Answer:
+        arrival = self._arrival(head)
+        kind = head.media_type
+        open = door.open or (structured if kind in (STRUCTURED, BATCHED) else None)
+        one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
+        if one:
+            try:
+                event, origin = (raw, head.origin) if open is None else open(raw)
+                id, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
+            except BadEvent as error:
+                self._metrics.rejected.labels(door.name, error.reason).inc()
+                return answers.one_rejected(error)
+            door.accepted.inc()
+            return answers.one_accepted(id, replayed=replayed)
+        raws = cut_lines(raw) if kind == NDJSON else cut_array(raw)
+        results = await self._acceptor.many(door.admission, raws, arrival, open)
+        self._count(door, results)
+        return answers.many(results)
+
+    async def _stream(self, door: Door, head: Asked, scope: Scope, receive: Receive, send: Send, load: Load) -> None:
+        if head.key is not None:
+            raise Refusal(
+                "invalid_idempotency_key", "a stream has no Idempotency-Key: its events are known by their ids"
+            )
+        load.add(STREAM_BYTES + self._settings.max_body_bytes)
+        patience = self._settings.body_timeout
+        lines = LineStream(
+            door.admission,
+            self._acceptor,
+            send,
+            arrival=lambda: self._arrival(head),
+            longest=self._settings.max_body_bytes,
+            patience=patience,
+            only_rejected=b"results=rejected" in scope["query_string"].split(b"&"),
+        )
+        began = perf_counter()
+        try:
+            with span(f"accept {door.name}", head.traceparent):
+                ended = await lines.run(body.pieces(receive, head.encoding, patience))
+            if ended is not None:
+                self._metrics.refused.labels(ended.code).inc()
+        finally:
+            self._seconds["events"].observe(perf_counter() - began)
+            door.accepted.inc(lines.counts["accepted"])
+            for code, count in lines.rejected.items():
+                self._metrics.rejected.labels(door.name, code).inc(count)
+
+    def _arrival(self, head: Asked) -> Arrival:
+        return Arrival(now=self._clock(), known_at=head.known_at, traceparent=current_traceparent() or head.traceparent)
+
+    def _count(self, door: Door, results: list[Result]) -> None:
+        accepted = 0
+        for result in results:
+            if result.error is None:
+                accepted += 1
+            else:
+                self._metrics.rejected.labels(door.name, result.error.code).inc()
+        door.accepted.inc(accepted)

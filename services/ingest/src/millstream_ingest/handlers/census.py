@@ -1,0 +1,33 @@
+"""Counts dead letters for whoever asks over HTTP: rarely and bounded, for each count reads them from Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from millstream.contracts.times import SECOND, to_rfc3339
+from millstream_ingest.domain.counted import Counted
+from millstream_ingest.ports import DeadLetterBox
+
+FRESH = 10 * SECOND
+"""Microseconds that a count is shown for: a dashboard that asks every second costs Kafka six reads a minute."""
+
+
+class Census:
+    """One count at a time; who asks meanwhile gets the same."""
+
+    def __init__(self, box: DeadLetterBox, clock: Callable[[], int]) -> None:
+        self._box = box
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._last: Counted | None = None
+        self._counted_at = 0
+
+    async def counted(self) -> Counted:
+        """At most FRESH old. Raises RetryLater."""
+        async with self._lock:
+            if self._last is None or self._clock() - self._counted_at > FRESH:
+                topics = await self._box.count()
+                self._counted_at = self._clock()
+                self._last = Counted.of(topics, to_rfc3339(self._counted_at))
+            return self._last

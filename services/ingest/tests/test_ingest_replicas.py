@@ -1,0 +1,73 @@
+"""Two replicas and one Valkey: a retry that reaches the other one is answered as its first try was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from millstream.testing.ports import free_port
+from millstream.testing.valkey import EmbeddedValkey
+
+from .conftest import Airport, departure
+from .test_ingest_retries import HeldLog
+
+pytestmark = pytest.mark.connected
+
+
+@pytest.fixture
+async def replicas(valkey: EmbeddedValkey) -> AsyncIterator[tuple[Airport, Airport]]:
+    made = Airport(valkey=valkey.url), Airport(valkey=valkey.url)
+    async with made[0].http, made[1].http:
+        yield made
+    for one in made:
+        for work in one.service._after:
+            await work()
+
+
+async def test_a_retry_at_the_other_replica_is_answered_and_not_written(replicas: tuple[Airport, Airport]) -> None:
+    first, other = replicas
+
+    one = await first.send(departure(), idempotency_key="gate-1")
+    again = await other.send(departure(), idempotency_key="gate-1")
+
+    assert (again.status_code, again.content) == (one.status_code, one.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert other.log.entries == []
+    mismatch = await other.send(departure(flight_id="b"), idempotency_key="gate-1")
+    assert mismatch.json()["error"] == "idempotency_mismatch"
+
+
+async def test_a_retry_that_overtakes_waits_for_the_first(
+    replicas: tuple[Airport, Airport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, other), held = replicas, HeldLog()
+    monkeypatch.setattr(first.log, "append", held.append)
+    one = asyncio.create_task(first.send(departure(), idempotency_key="gate-2"))
+    await held.asked.wait()
+    again = asyncio.create_task(other.send(departure(), idempotency_key="gate-2"))
+    held.confirm.set()
+
+    assert (await one).content == (await again).content
+    assert (len(held.entries), other.log.entries) == (1, [])
+
+
+async def test_a_first_try_that_failed_leaves_the_work_to_the_next(replicas: tuple[Airport, Airport]) -> None:
+    first, other = replicas
+    first.log.away = True
+    assert (await first.send(departure(), idempotency_key="gate-3")).status_code == 503
+
+    again = await other.send(departure(), idempotency_key="gate-3")
+
+    assert (again.status_code, len(other.log.entries)) == (202, 1)
+
+
+async def test_without_the_store_each_replica_knows_its_own() -> None:
+    lonely = Airport(valkey=f"redis://127.0.0.1:{free_port()}/0")
+    async with lonely.http:
+        await lonely.send(departure(), idempotency_key="gate-4")
+        again = await lonely.send(departure(), idempotency_key="gate-4")
+
+    assert again.headers["idempotent-replayed"] == "true"
+    assert lonely.counted("millstream_ingest_replies_away_total") == 1, "it is left alone for a while"

@@ -1,0 +1,164 @@
+"""A retry is answered as its first try was, and is not written again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from millstream.runtime.publisher import Outgoing
+from millstream_ingest.adapters.memory import MemoryLog
+from millstream_ingest.domain.replies import Replies, Reply
+from millstream_ingest.domain.seen import Seen
+
+from .conftest import Airport, departure, lines
+
+
+class HeldLog(MemoryLog):
+    """Confirms, or fails, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.confirm = asyncio.Event()
+
+    async def append(self, entries: Sequence[Outgoing]) -> None:
+        self.asked.set()
+        await self.confirm.wait()
+        await super().append(entries)
+
+
+async def test_the_same_event_again_is_answered_and_not_written(airport: Airport) -> None:
+    first = await airport.send(departure())
+    again = await airport.send(departure())
+
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
+    assert len(airport.log.entries) == 1
+
+
+async def test_an_event_of_the_same_id_that_says_something_else_is_another_record(airport: Airport) -> None:
+    await airport.send(departure())
+    await airport.send(departure(dep_delay=99))
+
+    assert len(airport.log.entries) == 2, "readers decide: for them the first of an id counts"
+
+
+async def test_a_batch_that_was_half_written_writes_the_other_half(airport: Airport) -> None:
+    await airport.batch(lines(departure(flight_id="a")))
+
+    answer = await airport.batch(lines(departure(flight_id="a"), departure(flight_id="b"), departure(flight_id="b")))
+
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 3)
+    assert len(airport.log.entries) == 2
+
+
+async def test_an_unknown_outcome_is_not_remembered(airport: Airport) -> None:
+    airport.log.silent = True
+    assert (await airport.send(departure(), idempotency_key="k")).status_code == 503
+
+    airport.log.silent = False
+    again = await airport.send(departure(), idempotency_key="k")
+
+    assert (again.status_code, "idempotent-replayed" in again.headers) == (202, False)
+    assert len(airport.log.entries) == 2
+
+
+@pytest.mark.parametrize("key", [{}, {"idempotency_key": "one"}], ids=["by id", "by key"])
+async def test_two_at_once_wait_for_the_first(monkeypatch: pytest.MonkeyPatch, key: dict[str, str]) -> None:
+    airport, held = Airport(), HeldLog()
+    monkeypatch.setattr(airport.log, "append", held.append)
+    async with airport.http:
+        tries = [asyncio.create_task(airport.send(departure(), **key)) for _ in range(3)]
+        await held.asked.wait()
+        held.confirm.set()
+        answers = await asyncio.gather(*tries)
+
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 2
+    assert len(held.entries) == 1
+
+
+async def test_a_first_try_that_fails_fails_those_who_waited_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airport, held = Airport(), HeldLog()
+    held.silent = True
+    monkeypatch.setattr(airport.log, "append", held.append)
+    async with airport.http:
+        tries = [asyncio.create_task(airport.send(departure())) for _ in range(2)]
+        await held.asked.wait()
+        held.confirm.set()
+        assert [answer.status_code for answer in await asyncio.gather(*tries)] == [503, 503]
+
+        held.silent = False
+        assert "idempotent-replayed" not in (await airport.send(departure())).headers
+
+
+async def test_a_key_is_answered_with_the_first_answer_even_a_rejection(airport: Airport) -> None:
+    body = lines(departure(flight_id="a"), {"flight_id": 7})
+
+    first = await airport.batch(body, idempotency_key="batch-1")
+    again = await airport.batch(body, idempotency_key="batch-1")
+
+    assert (first.status_code, again.status_code) == (207, 207)
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(airport.log.entries) == 1
+
+
+async def test_a_key_with_another_body_is_refused(airport: Airport) -> None:
+    await airport.send(departure(), idempotency_key="one")
+
+    answer = await airport.send(departure(flight_id="other"), idempotency_key="one")
+
+    assert (answer.status_code, answer.json()["error"]) == (422, "idempotency_mismatch")
+    assert len(airport.log.entries) == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "two words"])
+async def test_a_key_that_is_none_is_refused(airport: Airport, key: str) -> None:
+    answer = await airport.send(departure(), idempotency_key=key)
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_idempotency_key")
+
+
+async def test_a_stream_takes_no_key(airport: Airport) -> None:
+    answer = await airport.post(
+        "flights-departed/events", lines(departure()), content_type="application/x-ndjson", idempotency_key="one"
+    )
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_idempotency_key")
+    assert airport.log.entries == []
+
+
+def test_fingerprints_are_forgotten_by_time_and_by_number() -> None:
+    seen = Seen(window=100, most=4)
+    seen.forget(0)
+    seen.add(1)
+    seen.forget(99)
+    assert 1 in seen
+    seen.forget(100)
+    assert 1 in seen, "at least one window, at most two"
+    seen.forget(200)
+    assert 1 not in seen
+
+    for number in range(2, 100):
+        seen.add(number)
+    assert 99 in seen
+    assert len(seen) <= 4
+
+
+def test_replies_are_bounded_by_number_bytes_and_time() -> None:
+    replies = Replies(window=100, most=2, most_bytes=10)
+    replies.keep("a", Reply(b"", 202, b"12345"), 0)
+    replies.keep("b", Reply(b"", 202, b"12345"), 1)
+    assert replies.find("a", 2) is not None
+
+    replies.keep("c", Reply(b"", 202, b"1"), 2)
+    assert replies.find("a", 2) is None
+    replies.keep("huge", Reply(b"", 202, b"x" * 11), 3)
+    assert replies.find("huge", 3) is None
+    assert replies.find("b", 101) is None
+    assert len(replies) == 1

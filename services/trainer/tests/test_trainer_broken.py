@@ -1,0 +1,66 @@
+"""A producer breaks and is mended: later runs learn nothing of what was asked meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from millstream.contracts.events import Finding
+from millstream.contracts.times import from_datetime
+from millstream_trainer.domain.broken import MOST_SPELLS, MOST_WINDOWS, Spell, left_out, told
+
+from .test_trainer_rollout import Until
+from .trainer_kit import Office, loses
+
+BROKEN, HEALTHY, DETECTED = Finding.BROKEN_DATA, Finding.HEALTHY, Finding.DETECTED
+
+
+def spells_of(tides: Any, *verdicts: tuple[float, Finding]) -> tuple[Spell, ...]:
+    spells: tuple[Spell, ...] = ()
+    for day, finding in verdicts:
+        spells = told(spells, tides.judged(day, finding))
+    return spells
+
+
+def days(tides: Any, *stretches: tuple[float, float]) -> list[tuple[int, int]]:
+    return [(from_datetime(tides.day(start)), from_datetime(tides.day(end))) for start, end in stretches]
+
+
+def test_windows_judged_broken_are_left_out_as_far_as_they_were_known(tides: Any) -> None:
+    spells = spells_of(tides, (20, BROKEN), (21, BROKEN), (22, HEALTHY), (30, BROKEN), (31, DETECTED))
+    assert [spell.ended for spell in spells] == [from_datetime(tides.day(22)), from_datetime(tides.day(31))]
+    assert left_out(spells, [], from_datetime(tides.day(25))) == days(tides, (19, 20), (20, 21))
+    assert left_out(spells, [], from_datetime(tides.day(20.5))) == days(tides, (19, 20))
+    assert left_out(spells, [], from_datetime(tides.day(40)))[-1:] == days(tides, (29, 30))
+
+
+@pytest.mark.parametrize(("day", "learned"), [(19.5, False), (20.5, True), (22.5, False)])
+def test_a_spell_in_which_a_person_had_a_run_is_how_the_world_is_now(tides: Any, day: float, learned: bool) -> None:
+    spells = spells_of(tides, (20, BROKEN), (21, BROKEN), (22, HEALTHY))
+    found = left_out(spells, [from_datetime(tides.day(day))], from_datetime(tides.day(40)))
+    assert found == ([] if learned else days(tides, (19, 20), (20, 21)))
+    assert not left_out(spells[:1], [from_datetime(tides.day(20.5))], from_datetime(tides.day(20.5)))
+
+
+def test_verdicts_heard_again_change_nothing_and_memory_is_bounded(tides: Any) -> None:
+    verdicts = [(20, BROKEN), (21, BROKEN), (22, HEALTHY), (30, BROKEN)]
+    once = spells_of(tides, *verdicts)
+    assert spells_of(tides, *verdicts, *verdicts) == once
+    many = spells_of(tides, *((20 + n / 2, BROKEN if n % 2 else HEALTHY) for n in range(100)))
+    assert len(many) == MOST_SPELLS
+    long = spells_of(tides, *((20 + n, BROKEN) for n in range(MOST_WINDOWS + 50)))
+    assert len(long[0].windows) == MOST_WINDOWS
+
+
+async def test_the_run_after_a_spell_is_told_of_it_and_so_is_its_repeat(tides: Any, until: Until) -> None:
+    office = Office(tides.rules, loses)
+    async with office.at_work():
+        await office.trainer.hear(tides.matured(10))
+        await until(office.ended())
+        for day, finding in ((20, BROKEN), (21, HEALTHY), (25, DETECTED)):
+            await office.trainer.hear(tides.judged(day, finding))
+        await office.trainer.hear(tides.matured(41))
+        await until(lambda: len(office.executor.specs) >= 2)
+    first, second = office.executor.specs[:2]
+    assert (first.broken, second.broken) == ((), ((tides.day(19), tides.day(20)),))
