@@ -17,6 +17,7 @@ ROOMS = {
         "py.typed",
         "domain",
         "adapters",
+        "api",
         "handlers",
         "api",
     ),  # a folder where there are several nouns

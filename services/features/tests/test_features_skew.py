@@ -117,7 +117,7 @@ class Said:
         self.events += [msgspec.json.decode(record.value, type=SkewJudged) for record in records]
 
 
-def prediction(number: int, loop: str = LOOP) -> FakeRecord:
+def prediction(number: int, loop: str = LOOP, given: bool = False) -> FakeRecord:
     served = PredictionServed(
         id=str(number),
         loop=loop,
@@ -132,6 +132,7 @@ def prediction(number: int, loop: str = LOOP) -> FakeRecord:
         features={"v__f": 1.0},
         output={"probability": 0.5},
         timings_ms={},
+        given=given,
     )
     headers = Envelope(id=served.id, type=served.type_name, source="serving").headers()
     return FakeRecord(served.encode(), number, topic=PREDICTIONS.name, headers=headers)
@@ -172,6 +173,12 @@ def value(metric: Counter | Gauge, *labels: str) -> float:
     """Tests look at what is added to a counter: after Feast's import those of all registries of a process are one."""
     found: float = metric.labels(LOOP, *labels)._value.get()
     return found
+
+
+async def test_features_that_came_with_their_question_are_not_checked(check: CheckSkew, offline: Offline) -> None:
+    await check(batch(prediction(1), prediction(2, given=True)))
+    await check.check()
+    assert offline.asked == ["1"]
 
 
 async def test_of_many_predictions_a_few_are_checked_and_always_the_same(check: CheckSkew, offline: Offline) -> None:

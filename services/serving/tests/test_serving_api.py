@@ -13,8 +13,7 @@ import pytest
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
 from millstream.runtime.http import KNOWN_AT_STATUS, LARGEST_BODY, STATUS, http_app
-from millstream_serving import api
-from millstream_serving.api import Doorway
+from millstream_serving.api import ERRORS, Doorway, loops
 
 from .conftest import NOON, Stage
 
@@ -158,7 +157,7 @@ async def test_only_json_is_a_question(http: httpx.AsyncClient, flight: Flight) 
 
 
 async def test_a_body_that_trickles_is_given_up(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(loops, "BODY_SECONDS", 0.01)
 
     async def trickle() -> AsyncIterator[bytes]:
         yield b'{"event":'
@@ -271,5 +270,5 @@ async def test_the_documentation_knows_every_refusal(http: httpx.AsyncClient) ->
     said = (await http.get("/openapi.json")).json()
     door = said["paths"]["/v1/loops/{loop}/predict"]["post"]
     common = {**STATUS, **KNOWN_AT_STATUS}.values()
-    table = {str(status) for _, status, _ in api.ERRORS} | {str(status) for status in common}
+    table = {str(status) for _, status, _ in ERRORS} | {str(status) for status in common}
     assert set(door["responses"]) == {"200", "default"} | table

@@ -22,7 +22,8 @@ class _Asked(msgspec.Struct):
 async def sample_served(
     bootstrap: str, loop: str, *, size: int, since: int | None, seen: Callable[[int], None]
 ) -> list[PredictionServed]:
-    """`size` predictions of `loop` asked at `since` (microseconds) or later, the same on every run; oldest first.
+    """`size` predictions of `loop` whose features were read, asked at `since` (microseconds) or later, the same on every run;
+    oldest first.
 
     `seen` hears how many records were looked at since it was last called.
     """
@@ -39,6 +40,8 @@ async def sample_served(
                 served = decode(record.value)
             except (ValueError, RecursionError):
                 continue  # somebody else's record in our topic: drift dead-letters it
+            if served.given:
+                continue  # its features came with the question, there is no read of ours to check
             if since is None or from_datetime(served.asked_at) >= since:
                 sample.offer(served.id, served)
         seen(len(records))

@@ -1,4 +1,4 @@
-"""Front door of serving: picks the adapters and wires the two doorways to the one predict path."""
+"""Front door of serving: picks the adapters and wires the doorways to the one predict path."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from millstream.runtime.service import Service
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
-from millstream_serving.api import Doorway
+from millstream_serving.api import Doorway, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Loaded, ModelKeeper, Predictor, Replica
+from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Predictor, Replica
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
-from millstream_serving.subscribers import hear_models, hear_questions, say_what_is_obeyed
+from millstream_serving.subscribers import hear_models, hear_questions, recorder, say_what_is_obeyed
 
 
 def create_app(
@@ -59,6 +59,16 @@ def create_app(
     predictor = Predictor(
         roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
     )
+    inference = Inference(
+        loops=project.loops,
+        streams=project.streams,
+        roster=roster,
+        predictor=predictor,
+        record=recorder(service.publisher),
+        known=keeper.known,
+        clock=clock,
+    )
+    _speak_grpc(service, settings, inference)
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
@@ -84,8 +94,29 @@ def create_app(
         clock=clock,
         trusts_known_at=settings.trust_known_at,
     )
+    protocol = InferenceDoorway(
+        inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at
+    )
     service.app.include_router(doorway.router)
+    service.app.include_router(protocol.router)
     return service
+
+
+def _speak_grpc(service: Service, settings: Settings, inference: Inference) -> None:
+    """Before anything is waited for, since its probes say so, and closed before what its calls need."""
+    port = settings.grpc_port
+    if port is None:
+        return
+    # Imported here: who speaks HTTP alone does without grpc's 10 MB.
+    from millstream_serving.adapters.grpc_door import GrpcDoor
+
+    door = GrpcDoor(inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at)
+
+    async def open_grpc() -> None:
+        await door.open(settings.host, port)
+
+    service.before_hearing("grpc", open_grpc)
+    service.at_stop(door.close)
 
 
 def _onnx(settings: Settings) -> ModelRuntime:

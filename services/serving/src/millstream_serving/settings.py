@@ -24,6 +24,8 @@ class Settings(ServiceSettings, RegistrySettings):
     data: Path = Path("data/serving")
     """This replica's own folder: the compiled Feast registry."""
 
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port, on the same host, of the Open Inference Protocol over gRPC. None: not served, as most clients speak HTTP."""
     trust_known_at: bool = False
     """Honour the request header `ce-knownat`: a question is answered as of then. For a mill that replays the past, where a
     question of today would carry the time of every window with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from millstream.codecs.codec import Codec
 from millstream.contracts.events import ModelState, PredictionServed, QuestionUnanswered, decode_event
@@ -102,6 +102,17 @@ class AnswerStream:
 def on_record(publisher: Publisher, question: Question, answer: PredictionServed | QuestionUnanswered) -> Outgoing:
     """The answer as it goes to `millstream-predictions`, beside its label's key."""
     return publisher.outgoing(PREDICTIONS.name, answer, id=answer.id, key=question.key, caused_by=question.cause)
+
+
+def recorder(
+    publisher: Publisher,
+) -> Callable[[Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]], Awaitable[None]]:
+    """Puts answers on record. What it returns raises DeliveryUnknown where Kafka does not confirm them."""
+
+    async def record(answers: Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]) -> None:
+        await publisher.publish([on_record(publisher, question, answer) for question, answer in answers])
+
+    return record
 
 
 def hear_questions(

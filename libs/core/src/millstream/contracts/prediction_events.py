@@ -43,22 +43,25 @@ class PredictionServed(Event, frozen=True, kw_only=True, omit_defaults=True):
     variant: str
     """`champion` or `challenger`: who answered."""
     transport: str
-    """`kafka` or `http`."""
+    """`kafka`, `http` or `grpc`."""
     entities: dict[str, Scalar]
     inputs: dict[str, Scalar]
     features: dict[str, float | int | None]
-    """Online features as read, `view__feature`."""
+    """Online features as read, or as they were `given`: `view__feature`."""
     output: dict[str, float]
     """As the task has it (`contracts.tasks`): `probability`, one entry a class, or `value`."""
     timings_ms: dict[str, float]
     stale_views: dict[str, float] = {}
     """View → seconds that it lagged behind the question, where that was more than the loop's bound. Left out when none did."""
+    given: bool = False
+    """The features came with the question: nothing was read, no window was counted, and skew has nothing to compare. Left out
+    when they were read."""
     other: OtherAnswer | None = None
     """What the other model on trial said to the same question, from the same features. Left out where there is none."""
     fallback: str = ""
     """Why the champion answered although it was the challenger's turn: `raised`, `late` or `not_finite`. Else left out."""
     producer: str = ""
-    """Who sent the question (`ce_source`), so that broken data names its sender. Left out over HTTP."""
+    """Who sent the question (`ce_source`), so that broken data names its sender. Left out where it was not over Kafka."""
     content: dict[str, str | list[float]] = {}
     """Texts and embeddings of the question that drift watches (`drift.text`, `drift.embedding`); no model reads them. Long
     ones are cut (`contracts.content`). Left out where the question has none."""

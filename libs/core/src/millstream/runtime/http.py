@@ -205,7 +205,11 @@ async def read_body(
 
 def known_at(request: Request, trusted: bool) -> int | None:
     """What the header `ce-knownat` says (µs); None without it. Raises Refusal(`known_at_not_trusted`, `invalid_known_at`)."""
-    said = request.headers.get("ce-knownat")
+    return known_at_of(request.headers.get("ce-knownat"), trusted)
+
+
+def known_at_of(said: str | None, trusted: bool) -> int | None:
+    """The same of the value alone, for a doorway that is not HTTP."""
     if said is None:
         return None
     if not trusted:

@@ -17,11 +17,10 @@ from feast.protos.feast.serving.ServingService_pb2 import (
     GetOnlineFeaturesResponse,
 )
 from feast.type_map import feast_value_type_to_python_type
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
 from pydantic import ValidationError
 
-from millstream.errors import BadSetup, MillstreamError, Refusal, RetryLater
+from millstream.errors import MillstreamError, Refusal, RetryLater
+from millstream.runtime.grpc_server import GrpcServer
 from millstream.runtime.http import LARGEST_BODY
 from millstream_features.adapters.feast_reader import FeastReader
 from millstream_features.api import OnlineFeaturesRequest
@@ -34,50 +33,21 @@ log = logging.getLogger(__name__)
 SERVICE = DESCRIPTOR.services_by_name["ServingService"].full_name
 
 MOST_AT_ONCE = 100
-"""Calls under way, a health watcher counts too. A handful of threads read; whoever would wait behind so many others is better
-told at once (RESOURCE_EXHAUSTED), and asks another replica."""
-
-GRACE = 5.0
-"""Seconds that calls under way have to end when the service stops: the longest wait for the online store, twice."""
+"""Calls under way. A handful of threads read; whoever would wait behind so many others is better told at once."""
 
 CODES = {"unknown_feature": grpc.StatusCode.NOT_FOUND}
 """Codes by which a read is refused that are not INVALID_ARGUMENT."""
 
 
-class GrpcDoor:
-    """Feast's service and the standard health service on one port, without TLS, as the HTTP doorway is."""
+class GrpcDoor(GrpcServer):
+    """Feast's service on a port of its own."""
 
     def __init__(self, reader: FeastReader) -> None:
+        def register(server: Any) -> None:
+            ServingService_pb2_grpc.add_ServingServiceServicer_to_server(self, server)
+
+        super().__init__(SERVICE, register, largest=LARGEST_BODY, most_at_once=MOST_AT_ONCE)
         self._reader = reader
-        self._health = health.HealthServicer()
-        self._server: Any = None
-
-    async def open(self, host: str, port: int) -> int:
-        """Listen; the port (0 picks one). Raises BadSetup where that is not possible."""
-        options = [
-            ("grpc.max_receive_message_length", LARGEST_BODY),
-            ("grpc.so_reuseport", 0),  # or two services would share the port without a word
-        ]
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
-        ServingService_pb2_grpc.add_ServingServiceServicer_to_server(self, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        try:
-            bound: int = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except RuntimeError as error:
-            what = f"cannot listen on {host}:{port} for gRPC"
-            raise BadSetup(f"{what}; set MILLSTREAM_GRPC_PORT to a free port (unset: no gRPC)") from error
-        await server.start()
-        self._server = server
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("listening", extra={"address": f"grpc://{host}:{bound}"})
-        return bound
-
-    async def close(self) -> None:
-        """No new calls; those under way may end. Safe to call twice."""
-        if self._server is not None:
-            await self._health.enter_graceful_shutdown()
-            await self._server.stop(GRACE)
 
     async def GetFeastServingInfo(
         self, request: GetFeastServingInfoRequest, context: Any

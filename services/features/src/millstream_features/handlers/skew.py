@@ -28,6 +28,7 @@ class _Asked(msgspec.Struct):
 
     id: str
     loop: str
+    given: bool = False
 
 
 class CheckSkew:
@@ -67,7 +68,8 @@ class CheckSkew:
             except (ValueError, RecursionError):
                 continue
             sample = self._samples.get(asked.loop)
-            if sample is not None:
+            # Features that came with their question are no read of ours.
+            if sample is not None and not asked.given:
                 sample.offer(asked.id, record.value or b"")
         return []
 

@@ -34,6 +34,7 @@ def served(
     timings_ms: dict[str, float],
     stale_views: dict[str, float],
     content: dict[str, Content],
+    given: bool,
 ) -> PredictionServed:
     """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
     return PredictionServed(
@@ -51,6 +52,7 @@ def served(
         output=answer.output,
         timings_ms=timings_ms,
         stale_views=stale_views,
+        given=given,
         other=answer.other,
         fallback=answer.fallback,
         producer=question.producer,
@@ -67,9 +69,10 @@ def recorded(
     stale: Sequence[dict[str, float]],
     timings_ms: Mapping[str, float],
     content: Sequence[str] = (),
+    given: bool,
 ) -> list[PredictionServed | QuestionUnanswered]:
     """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's;
-    `content` names the texts and embeddings that go on record."""
+    `content` names the texts and embeddings that go on record; `given`: the features came with the questions."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
     for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
@@ -87,6 +90,7 @@ def recorded(
                 timings_ms=timings | {"model": round(answer.ms, 4)},
                 stale_views=lags,
                 content=contents(question.event, content) if content else {},
+                given=given,
             )
         )
     return found

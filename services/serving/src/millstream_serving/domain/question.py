@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from millstream.contracts.envelope import derived_id
 
-Transport = Literal["kafka", "http"]
+Transport = Literal["kafka", "http", "grpc"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Question:
     cause: str
     """Id of the event that led to it, for `ce_causationid`."""
     producer: str = ""
-    """Who sent it (`ce_source`); empty over HTTP."""
+    """Who sent it (`ce_source`); empty where it was not over Kafka."""
 
     @property
     def prediction_id(self) -> str:

@@ -1,4 +1,4 @@
-"""The one predict path of both doorways: features are read once, every model on duty scores them, one answers."""
+"""The one predict path of all doorways: features are read once, or given; every model on duty scores them, one answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from millstream.errors import RejectEvent
 from millstream.project.fields import text_of
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
+from millstream_serving.domain import turn
 from millstream_serving.domain.answer import Reading, recorded, unanswered
-from millstream_serving.domain.columns import Columns, Misfit, columns_of, entities_of
+from millstream_serving.domain.columns import Columns, FeatureValues, Misfit, columns_of, entities_of
 from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.scores import RAISED, Scores
-from millstream_serving.domain.turn import CHAMPION, Side, given
+from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.metrics import ServingMetrics
@@ -113,6 +115,26 @@ class Predictor:
         self._count(questions, done)
         return done
 
+    async def infer(
+        self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
+    ) -> list[Answer]:
+        """One answer a question, all of one loop, from features that came with the questions: nothing is read, so nothing
+        can be stale. `standing` has a champion, and `features` what its manifest wants; a model beside it is asked where
+        that is enough for it too. `pinned`: the challenger does not answer, in its canary either.
+        """
+        began = self._stopwatch()
+        here = {"input": questions[0].event.keys(), "feature": features.keys()}
+        if standing.other is not None and any(
+            one.name not in here[one.source] for one in standing.other.manifest.inputs
+        ):
+            standing = replace(standing, other=None)
+        reading = Reading({}, features, len(questions))
+        stale: list[dict[str, float]] = [{} for _ in questions]
+        readings = dict.fromkeys(standing.models, reading)
+        done = await self._answered(standing, questions, readings, stale, began, given=True, pinned=pinned)
+        self._count(questions, done)
+        return done
+
     async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
@@ -125,29 +147,48 @@ class Predictor:
             entities = entities_of(features.join_keys, events)
             found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
-        read = self._stopwatch()
+        answers = await self._answered(standing, questions, readings, stale, began)
+        for row, question in enumerate(questions):
+            # What the model cannot take is no question at all, fresh or not.
+            if refusing and stale[row] and not isinstance(answers[row], RejectEvent):
+                answers[row] = unanswered(question, "stale_features")
+        return answers
+
+    async def _answered(
+        self,
+        standing: Standing[Loaded],
+        questions: Sequence[Question],
+        readings: Mapping[str, Reading],
+        stale: Sequence[dict[str, float]],
+        began: float,
+        *,
+        given: bool = False,
+        pinned: bool = False,
+    ) -> list[Answer]:
+        models, read = standing.models, self._stopwatch()
         sides, misfits = await self._score(standing, readings, questions)
         ran = self._stopwatch()
-        self._metrics.stage_seconds.labels("features").observe(read - began)
+        if not given:
+            self._metrics.stage_seconds.labels("features").observe(read - began)
         self._metrics.stage_seconds.labels("model").observe(ran - read)
         share = 1000.0 / len(questions)
         loop = self._loops[questions[0].loop]
         stream = self._streams[loop.predict.on]
         turns = standing.turns(lambda: [entity_of(loop, stream, one) for one in questions], len(questions))
+        if pinned and standing.role == CHALLENGER:
+            turns = [False] * len(questions)
         answers: list[Answer] = [
             *recorded(
                 questions,
-                given(sides[standing.trusted], sides.get(standing.guarded), turns),
+                turn.given(sides[standing.trusted], sides.get(standing.guarded), turns),
                 inputs={role: _inputs(model) for role, model in models.items()},
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
                 content=loop.drift.content,
+                given=given,
             )
         ]
-        for row, question in enumerate(questions):
-            if refusing and stale[row]:
-                answers[row] = unanswered(question, "stale_features")
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers

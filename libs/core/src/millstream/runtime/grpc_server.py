@@ -1,0 +1,59 @@
+"""What the gRPC of every service has in common: one port with a service and its health, and a stop that lets calls end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from millstream.errors import BadSetup
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0
+"""Seconds that calls under way have to end when the service stops: the longest wait for the online store, twice."""
+
+
+class GrpcServer:
+    """One of our services and the standard health service, without TLS, as the HTTP doorways are."""
+
+    def __init__(self, service: str, register: Callable[[Any], None], *, largest: int, most_at_once: int) -> None:
+        """`register` adds `service` (its full name) to a server. `largest`: bytes of a message. `most_at_once`: calls under
+        way, a health watcher counts too; one more is told RESOURCE_EXHAUSTED at once, and asks another replica."""
+        self._service = service
+        self._register = register
+        self._largest = largest
+        self._most_at_once = most_at_once
+        self._health = health.HealthServicer()
+        self._server: Any = None
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen; the port (0 picks one). Raises BadSetup where that is not possible."""
+        options = [
+            ("grpc.max_receive_message_length", self._largest),
+            ("grpc.so_reuseport", 0),  # or two services would share the port without a word
+        ]
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._most_at_once)
+        self._register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        try:
+            bound: int = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            what = f"cannot listen on {host}:{port} for gRPC"
+            raise BadSetup(f"{what}; set MILLSTREAM_GRPC_PORT to a free port (unset: no gRPC)") from error
+        await server.start()
+        self._server = server
+        for name in ("", self._service):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("listening", extra={"address": f"grpc://{host}:{bound}"})
+        return bound
+
+    async def close(self) -> None:
+        """No new calls; those under way may end. Safe to call twice."""
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(GRACE)

@@ -1,0 +1,8 @@
+"""HTTP doorways of serving: the loops, asked by event, and the Open Inference Protocol, asked with features given."""
+
+from __future__ import annotations
+
+from millstream_serving.api.inference import InferenceDoorway
+from millstream_serving.api.loops import ERRORS, Doorway
+
+__all__ = ["ERRORS", "Doorway", "InferenceDoorway"]

@@ -1,0 +1,255 @@
+"""The Open Inference Protocol (version 2) over HTTP: for the clients of KServe, Triton and MLServer as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from millstream.contracts.json_text import read_json
+from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
+from millstream.runtime import http
+from millstream.runtime.health import Health
+from millstream_serving.domain.tensor_json import answer_of, metadata_of, request_of
+from millstream_serving.domain.tensors import bad
+from millstream_serving.errors import ModelFailed, NoModel, UnknownLoop
+from millstream_serving.handlers import Inference
+
+LARGEST_REQUEST = 16 * 1024 * 1024
+"""Bytes. A thousand rows of two thousand numbers are half of it."""
+
+REQUEST_SECONDS = 30.0
+"""For a whole request of that size, over a bad line."""
+
+MOST_HELD = 256 * 1024 * 1024
+"""Bytes of all bodies under way: sixteen of the largest, so that a flood is told "later" instead of filling the memory."""
+
+ANY_METHOD = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
+
+HEADER = "inference-header-content-length"
+OCTETS = "application/octet-stream"
+
+ERRORS: tuple[tuple[type[Exception], int], ...] = (
+    (UnknownLoop, 404),
+    (NoModel, 503),
+    (ModelFailed, 503),
+    (DeliveryUnknown, 503),
+    (RetryLater, 503),
+)
+"""The first that fits holds."""
+
+STATUS = {
+    "busy": 503,
+    "known_at_not_trusted": 403,
+    "body_timeout": 408,
+    "body_too_large": 413,
+    "media_type": 415,
+    "content_encoding": 415,
+}
+"""Of refusals; all others are 400: the protocol knows no more."""
+
+_ERROR = {"content": {http.JSON: {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}}
+_NOT_THERE: dict[int | str, Any] = {404: {"description": "No such loop, or this version of it is not loaded", **_ERROR}}
+_LATER: dict[int | str, Any] = {503: {"description": "Not now; `error` says what it waits for", **_ERROR}}
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string", "description": "A column of the model, or `features` for all of them"},
+        "shape": {"type": "array", "items": {"type": "integer"}, "description": "[n] or [n, 1]; n rows, 1000 at most"},
+        "datatype": {"type": "string", "description": "BOOL, INT8…INT64, UINT8…UINT64, FP16…FP64, or BYTES for texts"},
+        "data": {"type": "array", "items": {}, "description": "Flat, or in rows; null is NaN, or an empty text"},
+        "parameters": {"type": "object"},
+    },
+}
+_BODY = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string", "description": "Said again in the answer"},
+        "parameters": {"type": "object", "description": "`entity`: whom the rows are about, for a canary"},
+        "inputs": {"type": "array", "items": _TENSOR},
+        "outputs": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+            "description": "The model's own where left out; `prediction_id`, `version` and `variant` may be asked for",
+        },
+    },
+}
+_EXAMPLE = {
+    "id": "1",
+    "inputs": [
+        {"name": "distance", "shape": [1], "datatype": "FP32", "data": [2475]},
+        {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": ["B6"]},
+    ],
+}
+_INFER_DOCS: dict[str, Any] = {
+    "responses": {
+        200: {"description": "The answers, already on record; `parameters` name version, variant and prediction"},
+        400: {"description": "The request is wrong; `error` says where and what to send", **_ERROR},
+        403: {"description": "`ce-knownat`, which this service does not trust", **_ERROR},
+        **_NOT_THERE,
+        408: {"description": "The body did not arrive in time", **_ERROR},
+        413: {"description": f"The body has more than {LARGEST_REQUEST} bytes", **_ERROR},
+        415: {"description": "Another content type, or a compressed body", **_ERROR},
+        **_LATER,
+    },
+    "openapi_extra": {
+        "parameters": [{"name": HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}}],
+        "requestBody": {
+            "required": True,
+            "content": {
+                http.JSON: {"schema": _BODY, "example": _EXAMPLE},
+                OCTETS: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+    },
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class InferenceDoorway:
+    """The protocol's routes. Everything that is refused is `{"error": "…"}`, as its clients expect."""
+
+    def __init__(self, inference: Inference, health: Health, *, version: str, trusts_known_at: bool) -> None:
+        self._inference = inference
+        self._health = health
+        self._version = version
+        self._trusts_known_at = trusts_known_at
+        self._held = 0
+        self.router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+        self._get("", self.server, "What this server is")
+        self._get("/health/live", self.live, "Is it getting on?", _LATER)
+        self._get("/health/ready", self.ready, "May it be given work?", _LATER)
+        ready = {**_NOT_THERE, **_LATER}
+        one, versioned = "/models/{loop}", "/models/{loop}/versions/{version}"
+        self._get(one, self.model, "How to ask a loop", ready)
+        self._get(f"{one}/ready", self.model_ready, "Can it answer?", ready)
+        self._get(versioned, self.model_version, "How to ask a version of a loop", ready)
+        self._get(f"{versioned}/ready", self.model_version_ready, "Can this version answer?", ready)
+        self._post(f"{one}/infer", self.infer, "Ask with the features given")
+        self._post(f"{versioned}/infer", self.infer_version, "Ask this version with the features given")
+        # Last: what nothing above takes is refused in the protocol's words too, not in those of our other doors.
+        self.router.add_api_route("/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
+
+    def _get(
+        self, path: str, door: Callable[..., Any], summary: str, responses: dict[int | str, Any] | None = None
+    ) -> None:
+        self.router.add_api_route(path, door, methods=["GET"], summary=summary, responses=responses)
+
+    def _post(self, path: str, door: Callable[..., Any], summary: str) -> None:
+        self.router.add_api_route(path, door, methods=["POST"], summary=summary, **_INFER_DOCS)
+
+    async def nothing(self, request: Request) -> Response:
+        """No door, or one that takes another method."""
+        path = request.url.path
+        doors = [one for one in self.router.routes[:-1] if isinstance(one, APIRoute) and one.path_regex.match(path)]
+        allowed = ", ".join(sorted({method for one in doors for method in one.methods or ()}))
+        if allowed:
+            message = f"{path[:100]} does not take {request.method[:20]}, but {allowed}"
+            return http.answer(405, {"error": message}, {"allow": allowed})
+        return _error(404, f"nothing is at {path[:100]}; /docs shows what there is")
+
+    async def server(self) -> Response:
+        """Name, version, extensions."""
+        return http.answer(200, {"name": "millstream", "version": self._version, "extensions": ["binary_tensor_data"]})
+
+    async def live(self) -> Response:
+        """What `/livez` says."""
+        reasons = self._health.not_alive()
+        return _error(503, "; ".join(reasons)) if reasons else http.answer(200, {"live": True})
+
+    async def ready(self) -> Response:
+        """What `/readyz` says."""
+        missing = self._health.not_ready()
+        if missing:
+            return _error(503, "; ".join(f"{what}: {detail}" for what, detail in missing.items()))
+        return http.answer(200, {"ready": True})
+
+    async def model(self, loop: str) -> Response:
+        """Its columns as inputs, its answer as output, the versions that are loaded."""
+        return await self.model_version(loop, "")
+
+    async def model_version(self, loop: str, version: str) -> Response:
+        """As without a version, of this one."""
+        try:
+            return http.answer(200, metadata_of(self._inference.metadata(loop, version)))
+        except MillstreamError as error:
+            return _refused(error)
+
+    async def model_ready(self, loop: str) -> Response:
+        """200 where it can answer."""
+        return await self.model_version_ready(loop, "")
+
+    async def model_version_ready(self, loop: str, version: str) -> Response:
+        """200 where it is loaded."""
+        try:
+            self._inference.metadata(loop, version)
+            return http.answer(200, {"name": loop, "ready": True})
+        except MillstreamError as error:
+            return _refused(error)
+
+    async def infer(self, request: Request, loop: str) -> Response:
+        """One tensor a column, or all numbers in one tensor `features`; nothing is looked up.
+
+        A 200 means that every row's answer is in `millstream-predictions` too (acks=all).
+        """
+        return await self.infer_version(request, loop, "")
+
+    async def infer_version(self, request: Request, loop: str, version: str) -> Response:
+        """The same, answered by the champion if this is its version, in a canary too."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size > MOST_HELD:
+                raise Refusal("busy", f"{self._held} bytes of requests are under way; try again in a moment")
+            held += size
+            self._held += size
+
+        try:
+            body, binary = await _body(request, hold)
+            asked, wanted = request_of(body, binary)
+            at = http.known_at(request, self._trusts_known_at)
+            found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at)
+        except MillstreamError as error:
+            return _refused(error)
+        finally:
+            self._held -= held
+        said, parts = answer_of(found, wanted)
+        head = _encode(said)
+        if not parts:
+            return Response(head, media_type=http.JSON)
+        return Response(b"".join([head, *parts]), headers={HEADER: str(len(head))}, media_type=OCTETS)
+
+
+async def _body(request: Request, hold: Callable[[int], None]) -> tuple[Any, memoryview]:
+    """The JSON, and what follows it. Raises Refusal."""
+    if "content-type" in request.headers:  # Triton's client sends none with JSON
+        http.media_type(request, (http.JSON, OCTETS))
+    elif request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
+    said = request.headers.get(HEADER)
+    raw = memoryview(await http.read_body(request, LARGEST_REQUEST, REQUEST_SECONDS, hold))
+    size = len(raw)
+    if said is not None:
+        if not (said.isascii() and said.isdecimal() and len(said) < 10 and int(said) <= size):
+            raise bad(f"{HEADER} is {said[:40]!r}; send the bytes of the JSON, at most the {size} that came")
+        size = int(said)
+    return read_json(bytes(raw[:size])), raw[size:]
+
+
+def _refused(error: MillstreamError) -> Response:
+    if isinstance(error, Refusal):
+        return _error(STATUS.get(error.code, 400), str(error))
+    for kind, status in ERRORS:
+        if isinstance(error, kind):
+            return _error(status, str(error))
+    raise error
+
+
+def _error(status: int, message: str) -> Response:
+    return http.answer(status, {"error": message}, {"retry-after": "1"} if status == 503 else None)

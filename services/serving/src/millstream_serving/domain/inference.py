@@ -1,0 +1,63 @@
+"""One request of the Open Inference Protocol and its answer, whichever way they travel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from millstream_serving.domain.tensors import Tensor, bad
+
+LONGEST_NAME = 256
+"""Characters of a name or an id: it is said again in answers and errors, and becomes a header of the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferRequest:
+    """What is asked."""
+
+    tensors: Sequence[Tensor]
+    id: str = ""
+    """Said again in the answer; nothing else hangs on it, for many clients count theirs from 1."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    """Names of the tensors to answer with; empty: the model's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferResponse:
+    """What is answered."""
+
+    model: str
+    version: str
+    """Of who answered the first row."""
+    id: str
+    parameters: Mapping[str, str]
+    tensors: Sequence[Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A tensor as metadata describes it; -1 stands for the rows."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What a client has to know to ask a loop."""
+
+    name: str
+    versions: Sequence[str]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    platform: str = "onnx_onnxv1"
+
+
+def name_in(what: str, value: object) -> str:
+    """`value` as a name or an id; `what` says of which. Raises Refusal."""
+    if not isinstance(value, str) or len(value) > LONGEST_NAME:
+        raise bad(f"{what} is {value!r:.60}; send a text of at most {LONGEST_NAME} characters")
+    return value

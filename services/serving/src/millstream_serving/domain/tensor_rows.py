@@ -1,0 +1,142 @@
+"""From the tensors of a request to the rows of a question, and from answers to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from millstream.contracts.package import InputColumn, Manifest
+from millstream.contracts.tasks import PROBABILITY, VALUE, Task
+from millstream_serving.domain.columns import FeatureValues
+from millstream_serving.domain.scores import Output
+from millstream_serving.domain.tensors import BYTES, FP32, NUMBERS, Tensor, bad, of_numbers
+
+MOST_ROWS = 1_000
+"""Rows of one request: each is an event of its own on record. More at once are a table, and no question."""
+
+FEATURES = "features"
+"""One tensor for all columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What was asked, a row a question."""
+
+    events: Sequence[dict[str, Any]]
+    """Inputs and identifying fields, as an asking event would have them; null where a number is NaN or a text is empty."""
+    features: FeatureValues
+
+
+def rows_of(
+    tensors: Sequence[Tensor], inputs: Sequence[InputColumn], *, others: Sequence[InputColumn], fields: Collection[str]
+) -> Rows:
+    """The rows in `tensors`: one tensor a column of `inputs`, or all in `features`. Raises Refusal.
+
+    Columns in `others` (a model on trial has inputs of its own) and `fields` that identify a row may come too.
+    """
+    wanted = {column.name: column for column in inputs}
+    given = {tensor.name: tensor for tensor in tensors}
+    if len(given) < len(tensors):
+        raise bad(f"an input comes twice: {[tensor.name for tensor in tensors]!r:.200}; send each name once")
+    if FEATURES in given and FEATURES not in wanted:
+        given = _split(given, inputs)
+    known = {column.name: column for column in others} | wanted
+    if unknown := [name for name in given if name not in known and name not in fields]:
+        raise bad(f"no input {unknown[0]!r:.100}; {_sent(inputs, fields)}")
+    if missing := [name for name in wanted if name not in given]:
+        raise bad(
+            f"input {missing[0]!r} is missing; {_sent(inputs, fields)}; what is not known is NaN or an empty text"
+        )
+    rows = _rows(given.values())
+    events: list[dict[str, Any]] = [{} for _ in range(rows)]
+    features: dict[str, Any] = {}
+    for name, tensor in given.items():
+        column = known.get(name)
+        _check(tensor, "key" if column is None else column.type)
+        if column is not None and column.source == "feature":
+            features[name] = _feature(tensor)
+            continue
+        for event, value in zip(events, tensor.values.tolist(), strict=True):
+            event[name] = None if value == "" or value != value else value
+    return Rows(events=events, features=features)
+
+
+def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
+    """What the rows were answered, as the model's graph has it."""
+    name, shape = output_of(manifest)
+    values = np.array([list(output.values()) for output in outputs], np.float32)
+    return of_numbers(name, (len(outputs), *shape[1:]), values)
+
+
+def output_of(manifest: Manifest) -> tuple[str, list[int]]:
+    """Name and shape of a model's answer; -1 stands for the rows."""
+    task = Task(manifest.task)
+    if task is Task.MULTICLASS:
+        return "probabilities", [-1, len(manifest.classes)]
+    return (VALUE if task is Task.REGRESSION else PROBABILITY), [-1]
+
+
+def datatype_of(column: InputColumn) -> str:
+    """The datatype that loses nothing: the graph's own."""
+    return FP32 if column.type == "number" else BYTES
+
+
+def _split(given: Mapping[str, Tensor], inputs: Sequence[InputColumn]) -> dict[str, Tensor]:
+    """`features` as one tensor a column."""
+    table, width = given[FEATURES], len(inputs)
+    texts = [column.name for column in inputs if column.type != "number"]
+    if texts:
+        raise bad(f"input {FEATURES!r}: {texts[0]!r} is a text, so the columns are no one tensor; {_sent(inputs, ())}")
+    if table.datatype not in NUMBERS or len(table.shape) != 2 or table.shape[1] != width:
+        shape = f"{table.datatype} of shape {list(table.shape)}"
+        raise bad(f"input {FEATURES!r}: {shape}; send {FP32} of shape [n, {width}]: {_names(inputs)}")
+    rows = table.values.reshape(table.shape)
+    split = {
+        column.name: Tensor(
+            name=column.name, datatype=table.datatype, shape=(table.shape[0],), values=rows[:, position]
+        )
+        for position, column in enumerate(inputs)
+    }
+    if double := split.keys() & given.keys():
+        raise bad(f"{sorted(double)[0]!r} comes twice: alone and in {FEATURES!r}")
+    return split | {name: tensor for name, tensor in given.items() if name != FEATURES}
+
+
+def _rows(tensors: Collection[Tensor]) -> int:
+    counts: dict[int, str] = {}
+    for tensor in tensors:
+        if len(tensor.shape) == 2 and tensor.shape[1] != 1:
+            raise bad(f"input {tensor.name!r}: shape {list(tensor.shape)}; send [n] or [n, 1], n being the rows")
+        counts.setdefault(tensor.shape[0], tensor.name)
+    if len(counts) > 1:
+        (one, first), (other, second) = list(counts.items())[:2]
+        raise bad(f"input {first!r} has {one} rows, {second!r} has {other}; send as many of each")
+    rows = next(iter(counts))
+    if not 1 <= rows <= MOST_ROWS:
+        raise bad(f"{rows} rows; send 1 to {MOST_ROWS:,} a request")
+    return rows
+
+
+def _check(tensor: Tensor, kind: str) -> None:
+    if kind == "number" and tensor.datatype == BYTES:
+        raise bad(f"input {tensor.name!r}: {BYTES}, but it is a number; send {FP32}, or any of {', '.join(NUMBERS)}")
+    if kind == "key" and tensor.datatype != BYTES and "INT" not in tensor.datatype:
+        raise bad(f"input {tensor.name!r}: {tensor.datatype}, but it names something; send {BYTES} or INT64")
+
+
+def _feature(tensor: Tensor) -> Any:
+    """As `FeatureValues` has them: a whole number that float64 cannot hold stays one."""
+    values = tensor.values
+    return values.astype(np.int64 if values.dtype.kind in "bi" else np.float64)
+
+
+def _sent(inputs: Sequence[InputColumn], fields: Collection[str]) -> str:
+    more = f", and beside them {', '.join(sorted(fields))} where known" if fields else ""
+    return f"send one tensor for each of {_names(inputs)}{more}"
+
+
+def _names(inputs: Sequence[InputColumn]) -> str:
+    return ", ".join(column.name for column in inputs)

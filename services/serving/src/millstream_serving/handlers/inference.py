@@ -1,0 +1,180 @@
+"""Asks a loop with features that are given: what the Open Inference Protocol means here, for both doorways that speak it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from millstream.contracts.events import PredictionServed, QuestionUnanswered
+from millstream.errors import Refusal, RejectEvent
+from millstream.project.fields import text_of
+from millstream.project.loop import Loop
+from millstream.project.stream import Stream
+from millstream_serving.domain.inference import InferRequest, InferResponse, ModelMetadata, TensorSpec
+from millstream_serving.domain.question import Question, Transport
+from millstream_serving.domain.roster import Roster, Standing
+from millstream_serving.domain.tensor_rows import datatype_of, output_of, output_tensor, rows_of
+from millstream_serving.domain.tensors import FP32, bad, of_texts
+from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
+from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.predict import Predictor
+
+Record = Callable[[Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]], Awaitable[None]]
+"""Puts answers on record. Raises DeliveryUnknown."""
+
+BESIDE = ("prediction_id", "version", "variant")
+"""What may be asked for beside the model's own output: a text a row."""
+
+
+class Inference:
+    """A loop is a model of the protocol. Safe for concurrent use."""
+
+    def __init__(
+        self,
+        *,
+        loops: Mapping[str, Loop],
+        streams: Mapping[str, Stream],
+        roster: Roster[Loaded],
+        predictor: Predictor,
+        record: Record,
+        known: asyncio.Event,
+        clock: Callable[[], int],
+    ) -> None:
+        self._loops = loops
+        self._streams = streams
+        self._roster = roster
+        self._predictor = predictor
+        self._record = record
+        self._known = known
+        self._clock = clock
+
+    def metadata(self, name: str, version: str = "") -> ModelMetadata:
+        """How to ask. Raises UnknownLoop, NoModel, ModelsUnknown: the loop, or this version of it, is not ready then."""
+        standing = self._standing(name)
+        manifest = self._model(name, standing, version).manifest
+        output, shape = output_of(manifest)
+        return ModelMetadata(
+            name=name,
+            versions=[model.ref.version for model in standing.models.values()],
+            inputs=[TensorSpec(name=one.name, datatype=datatype_of(one), shape=[-1, 1]) for one in manifest.inputs],
+            outputs=[TensorSpec(name=output, datatype=FP32, shape=shape)],
+        )
+
+    async def infer(
+        self, name: str, version: str, asked: InferRequest, *, transport: Transport, asked_at: int | None = None
+    ) -> InferResponse:
+        """The answers to all rows; each is on record by then. `asked_at`: microseconds, None is now.
+
+        Raises Refusal, UnknownLoop, NoModel, ModelFailed, RetryLater, DeliveryUnknown.
+        """
+        standing = self._standing(name)
+        champion = self._model(name, standing, version)
+        if champion is not standing.champion:
+            raise bad(
+                f"version {version} of {name} is the {standing.role}: it answers when it is its turn; "
+                "leave the version out"
+            )
+        output, _ = output_of(champion.manifest)
+        if odd := [one for one in asked.outputs if one != output and one not in BESIDE]:
+            raise bad(f"no output {odd[0]!r:.100}; ask for {', '.join([output, *BESIDE])}")
+        loop = self._loops[name]
+        stream = self._streams[loop.predict.on]
+        rows = rows_of(
+            asked.tensors,
+            champion.manifest.inputs,
+            others=[] if standing.other is None else standing.other.manifest.inputs,
+            fields={one for one in (loop.predict.id, loop.label.by, loop.rollout.by, stream.key) if one},
+        )
+        self._name_entity(loop, stream, asked, rows.events)
+        at = self._clock() if asked_at is None else asked_at
+        questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
+        answers = await self._predictor.infer(standing, questions, rows.features, pinned=bool(version))
+        await self._record(
+            [
+                (question, one)
+                for question, one in zip(questions, answers, strict=True)
+                if not isinstance(one, RejectEvent)
+            ]
+        )
+        served = [one for one in answers if isinstance(one, PredictionServed)]
+        if len(served) < len(answers):
+            raise _why_not(name, answers)
+        beside = {
+            "prediction_id": [one.id for one in served],
+            "version": [one.version for one in served],
+            "variant": [one.variant for one in served],
+        }
+        return InferResponse(
+            model=name,
+            version=served[0].version,
+            id=asked.id,
+            parameters={what: texts[0] for what, texts in beside.items() if len(set(texts)) == 1},
+            tensors=[
+                output_tensor(champion.manifest, [one.output for one in served])
+                if one == output
+                else of_texts(one, beside[one])
+                for one in asked.outputs or (output,)
+            ],
+        )
+
+    def _standing(self, name: str) -> Standing[Loaded]:
+        if name not in self._loops:
+            known = ", ".join(sorted(self._loops)) or "none"
+            raise UnknownLoop(f"no model {name[:100]!r}; a model is a loop of the project: {known}")
+        return self._roster.standing(name)
+
+    def _model(self, name: str, standing: Standing[Loaded], version: str) -> Loaded:
+        if not self._known.is_set():
+            raise ModelsUnknown("the models are still being read; /readyz says what is missing")
+        if standing.champion is None:
+            raise NoModel(f"{name} has no model that answers; GET /v1/loops/{name} says what it waits for")
+        for model in standing.models.values():
+            if version in ("", model.ref.version):
+                return model
+        loaded = ", ".join(f"{model.ref.version} ({role})" for role, model in standing.models.items())
+        raise UnknownLoop(f"no version {version[:100]!r} of {name} is loaded; there are {loaded}; or leave it out")
+
+    def _name_entity(self, loop: Loop, stream: Stream, asked: InferRequest, events: Sequence[dict[str, Any]]) -> None:
+        """Parameter `entity`: whom all rows are about, where no tensor says it. The canary goes by it."""
+        field, entity = loop.rollout.by or stream.key, asked.parameters.get("entity")
+        if entity is None:
+            return
+        if field is None or not isinstance(entity, str | int) or isinstance(entity, bool):
+            where = f"of {loop.name}'s {field}" if field else f"which {loop.name} has not: its stream has no key"
+            raise bad(f"parameter 'entity' is {entity!r:.60}; send a text or a whole number, the value {where}")
+        for event in events:
+            event.setdefault(field, entity)
+
+
+def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:
+    """A row that does not say which question it is is one of its own: its label will not find it by a field."""
+    id = _text(event, loop.predict.id) or uuid.uuid4().hex
+    return Question(
+        loop=loop.name,
+        id=id,
+        key=_text(event, loop.label.by) or id,
+        asked_at=at,
+        transport=transport,
+        event=event,
+        cause=request or id,
+    )
+
+
+def _text(event: Mapping[str, Any], name: str | None) -> str:
+    if name is None or event.get(name) is None:
+        return ""
+    try:
+        return text_of(event, name)
+    except RejectEvent as error:
+        raise bad(f"input {name!r}: {error}") from error
+
+
+def _why_not(name: str, answers: Sequence[object]) -> Exception:
+    rejected = next((one for one in answers if isinstance(one, RejectEvent)), None)
+    if rejected is not None:
+        return Refusal(rejected.reason, str(rejected))
+    rows = [str(row) for row, one in enumerate(answers) if isinstance(one, QuestionUnanswered)]
+    more = ", …" if len(rows) > 10 else ""
+    return ModelFailed(f"{name}: no model has an answer to rows {', '.join(rows[:10])}{more}; ask without them")

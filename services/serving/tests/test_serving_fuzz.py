@@ -1,0 +1,141 @@
+"""Strangers at serving's HTTP: what its OpenAPI document allows, what it forbids, and bytes that are nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import checks
+
+from millstream.runtime.http import http_app
+from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.api.inference import HEADER
+
+from .conftest import NOON, Stage
+from .test_serving_inference import INFER, MEAN, asked_of, question
+
+THOROUGH = settings(
+    max_examples=40,  # of each operation, good and bad: the whole takes some seconds
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+CHECKS = [checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance]
+HEAD = json.dumps(
+    {
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": [1], "parameters": {"binary_data_size": size}}
+            for name, datatype, size in (("distance", "FP32", 4), ("carrier", "BYTES", 6), (MEAN, "FP64", 8))
+        ]
+    }
+).encode()
+TAIL = struct.pack("<fI2sd", 2475, 2, b"B6", 12.5)
+
+
+@pytest.fixture
+async def app(stage: Stage) -> FastAPI:
+    app = http_app(title="serving")
+    app.include_router(
+        Doorway(
+            loops=stage.project.loops,
+            streams=stage.project.streams,
+            roster=stage.roster,
+            predictor=stage.predictor,
+            publisher=stage.publisher,
+            known=stage.keeper.known,
+            clock=lambda: NOON,
+        ).router
+    )
+    app.include_router(InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False).router)
+    stage.health.met("kafka")
+    await stage.keeper.known.wait()
+    await stage.obey(stage.package("3", lambda row: 0.25))
+    return app
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
+        yield client
+
+
+def operations(app: FastAPI) -> Iterator[Any]:
+    for found in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+        yield found.ok()
+
+
+async def test_no_request_that_can_be_thought_of_makes_it_fail(app: FastAPI) -> None:
+    tried: set[tuple[str, str, int]] = set()
+
+    def attempt(case: Any, mode: schemathesis.GenerationMode, name: str) -> None:
+        if "loop" in case.path_parameters:
+            case.path_parameters["loop"] = name
+        answer = case.call_and_validate(checks=CHECKS)
+        tried.add((case.operation.label, mode.value, answer.status_code))
+
+    def try_all() -> None:
+        for operation in operations(app):
+            for mode in schemathesis.GenerationMode:
+                names = st.sampled_from(["flight-delay", "flight-delay", "nobody"])
+                work = given(operation.as_strategy(generation_mode=mode), st.just(mode), names)(attempt)
+                with suppress(Unsatisfiable):  # where nothing is asked nothing can be asked wrong
+                    THOROUGH(work)()
+
+    await asyncio.to_thread(try_all)
+    infer = {(mode, status) for door, mode, status in tried if door == "POST /v2/models/{loop}/infer"}
+    assert infer >= {("positive", 400), ("negative", 400)}
+    assert ("GET /v2/models/{loop}", "positive", 200) in tried
+    assert any(door == "POST /v1/loops/{loop}/predict" for door, _, _ in tried)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_no_bytes_behind_a_header_make_it_fail(http: httpx.AsyncClient, data: st.DataObject) -> None:
+    raw = bytearray(HEAD + TAIL)
+    for place in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=6)):
+        raw[place] = data.draw(st.integers(0, 255))
+    body = bytes(raw[: data.draw(st.integers(0, len(raw)) | st.just(len(raw)))])
+    length = data.draw(st.sampled_from([str(len(HEAD)), "0", "", "-1", "9" * 400]) | st.integers(0, 400).map(str))
+    answer = await http.post(INFER, content=body, headers={HEADER: length, "content-type": "application/octet-stream"})
+    assert answer.status_code in (200, 400), answer.text
+    assert answer.status_code == 200 or answer.json().keys() == {"error"}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+async def test_no_json_in_the_place_of_another_makes_it_fail(http: httpx.AsyncClient, data: st.DataObject) -> None:
+    """A good request, of which one value is anything."""
+    body: Any = question() | {"id": "1", "parameters": {"entity": "B6"}, "outputs": [{"name": "probability"}]}
+    places = [body, body["parameters"], body["outputs"][0], *body["inputs"]]
+    place = data.draw(st.sampled_from(places))
+    place[data.draw(st.sampled_from([*place]))] = data.draw(JSON)
+    try:
+        content = json.dumps(body).encode()
+    except UnicodeEncodeError:
+        return
+    answer = await http.post(INFER, content=content)
+    assert answer.status_code in (200, 400), answer.text
+    assert answer.status_code == 200 or answer.json().keys() == {"error"}
