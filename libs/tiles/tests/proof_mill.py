@@ -293,5 +293,5 @@ SHORT = settings(
 )
 LONG = settings(SHORT, max_examples=1_500, stateful_step_count=60, derandomize=False)
 MUTANT = settings(SHORT, max_examples=4_000, phases=[Phase.generate], report_multiple_bugs=False)
-"""The first failure is enough, and is not made small. It comes within some hundred examples; which ones are tried depends on the
+"""The first failure is enough, and is not made small. It comes within some hundred examples; which are tried depends on the
 modules that happen to be loaded, whose constants Hypothesis tries too."""
