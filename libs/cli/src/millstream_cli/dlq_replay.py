@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from millstream.contracts.dead_letters import DeadLetter, Mark
 from millstream.contracts.envelope import Headers
 from millstream.contracts.times import to_rfc3339
+from millstream.contracts.topics import dead_letter_topic
 from millstream.runtime.dead_letter_log import DeadLetterLog, Tick
 from millstream_cli.dlq import Wanted
 from millstream_cli.errors import Stuck
@@ -117,8 +118,8 @@ async def replay(
         done = await log.replayed(topic, span, tick)
         waiting: list[DeadLetter] = []
         async for letter in log.letters(topic, span, tick):
-            if not wanted.takes(letter):
-                continue
+            if not wanted.takes(letter) or topic != dead_letter_topic(letter.topic, letter.group):
+                continue  # it says that it is of another topic: a stranger's way into that one, maybe
             if letter.offset in done[letter.partition]:
                 total.before += 1
             elif letter.cut:

@@ -39,7 +39,9 @@ class Course(NamedTuple):
         return cls(int(now), int(newest), *map(int, course)) if course else cls(newest=int(newest))
 
     def joined(self, other: Course) -> Course:
-        """Of two shards: what both hold."""
+        """Of two shards: what both hold. One that tells of no clock has had no batch yet since it can."""
+        if not (self.now and other.now):
+            return (self if self.now else other)._replace(newest=max(self.newest, other.newest))
         return Course(
             now=max(self.now, other.now),
             newest=max(self.newest, other.newest),

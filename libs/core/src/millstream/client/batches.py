@@ -52,6 +52,8 @@ class Batches:
         self._given: list[tuple[int, Any]] = []
         """Index and event of each line."""
         self._size = 0
+        self._late: EventRejected | None = None
+        """One that nobody would take, told after those before it."""
         self._spare: tuple[bytes, int, Any] | None = None
         """One that did not fit any more."""
 
@@ -61,6 +63,9 @@ class Batches:
         try:
             line = encoded(event, index)
         except EventRejected as error:
+            if self.lines and self._on_rejected is None:
+                self._late = error
+                return True
             self._reject(error)
             return False
         if self.lines and self._size + len(line) > self._most_bytes:
@@ -85,6 +90,9 @@ class Batches:
             self._reject(rejection(found[n].get("error") or {}, index=index, event=event))
         if self._on_progress is not None:
             self._on_progress(self.progress)
+        if self._late is not None:
+            late, self._late = self._late, None
+            self._reject(late)
 
     def _put(self, line: bytes, index: int, event: Any) -> None:
         self.lines.append(line)

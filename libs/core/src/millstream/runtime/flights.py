@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import lru_cache
-from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -18,6 +17,9 @@ from millstream.contracts.envelope import Headers
 
 FLIGHT_BYTES = 1024 * 1024
 """Values of one partition in one flight. Building that many records takes some milliseconds; the rest is next."""
+OVERDUE = 1.0
+"""Seconds after which a flight does not hold up its broker's other partitions any more: Kafka confirms in milliseconds, and a
+partition that lacks replicas may take for ever."""
 REMEMBERED_KEYS = 65_536
 """Keys whose partition is remembered: the hash is Python, and a stream's keys come again. About 10 MB when full."""
 
@@ -81,7 +83,8 @@ class _Batch(NamedTuple):
 class Flights:
     """One flight per broker at a time, as the producer below has it; with it goes all that waits for that broker.
 
-    Order is kept per partition: what waits leaves in the order in which it came. Used from one event loop only.
+    Order is kept per partition: what waits leaves in the order in which it came, and when all that left before has landed,
+    wherever the partition is led by then. Used from one event loop only.
     """
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
@@ -89,6 +92,7 @@ class Flights:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[TopicPartition, deque[_Load]] = {}
         self._flying: set[int | None] = set()
+        self._aloft: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._due = False
 
@@ -109,6 +113,8 @@ class Flights:
         for chosen, load in loads.items():
             if (queue := self._waiting.get(chosen)) is None:
                 queue = self._waiting[chosen] = deque()
+            while queue and queue[0].delivery.done.done():
+                queue.popleft()  # given up: while Kafka stalls nothing departs, and what waits must not pile up
             queue.append(_Load(delivery, load))
         if not self._due:
             # Not at once: whoever else is ready to send in this turn of the loop comes along.
@@ -121,20 +127,27 @@ class Flights:
         flights: dict[int | None, list[TopicPartition]] = {}
         for partition in self._waiting:
             broker = self._producer.client.cluster.leader_for_partition(partition)
-            if broker not in self._flying:
+            if partition not in self._aloft and broker not in self._flying:
                 flights.setdefault(broker, []).append(partition)
         for broker, leaving in flights.items():
-            batches = [built for partition in leaving if (built := self._built(partition))]
-            if batches:
+            loads = {partition: built for partition in leaving if (built := self._built(partition))}
+            if loads:
                 self._flying.add(broker)
-                task = self._loop.create_task(self._fly(broker, batches))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._aloft.update(loads)
+                # Each begins before the producer looks: their first batches leave in one request.
+                carried = [self._beside(self._carry(partition, batches)) for partition, batches in loads.items()]
+                self._beside(self._fly(broker, carried))
 
-    def _built(self, partition: TopicPartition) -> list[tuple[TopicPartition, _Batch]]:
+    def _beside(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _built(self, partition: TopicPartition) -> list[_Batch]:
         """What leaves for `partition` now, in batches of the producer's size."""
         queue, size = self._waiting[partition], 0
-        batches: list[tuple[TopicPartition, _Batch]] = []
+        batches: list[_Batch] = []
         batch: _Batch | None = None
         while queue and size < FLIGHT_BYTES:
             delivery, records = queue.popleft()
@@ -145,7 +158,7 @@ class Flights:
                 size += len(record.value)
                 if batch is None or not _append(batch.builder, record):
                     batch = _Batch(self._producer.create_batch(), [])
-                    batches.append((partition, batch))
+                    batches.append(batch)
                     if not _append(batch.builder, record):
                         # It has a batch to itself and is too large all the same.
                         delivery.landed(MessageSizeTooLargeError(f"one record of {len(record.value)} bytes"))
@@ -158,20 +171,27 @@ class Flights:
             del self._waiting[partition]
         return batches
 
-    async def _fly(self, broker: int | None, loads: list[list[tuple[TopicPartition, _Batch]]]) -> None:
-        landings = []
+    async def _fly(self, broker: int | None, carried: Sequence[asyncio.Task[None]]) -> None:
         try:
-            # The producer sends one batch of each partition at a time: first all the first ones.
-            for turn in zip_longest(*loads):
-                for one in turn:
-                    if one is not None:
-                        landings.append(await self._send(*one))
+            await asyncio.wait(carried, timeout=OVERDUE)
+        finally:
+            self._flying.discard(broker)
+            self._go_on()
+
+    async def _carry(self, partition: TopicPartition, batches: Sequence[_Batch]) -> None:
+        """All that leaves for `partition`; the producer sends one batch of it at a time."""
+        try:
+            landings = [await self._send(partition, batch) for batch in batches]
             if waits := [landing for landing in landings if landing is not None]:
                 await asyncio.wait(waits)
         finally:
-            self._flying.discard(broker)
-            if self._waiting and not self._due:
-                self._depart()
+            self._aloft.discard(partition)
+            if partition in self._waiting:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._due:
+            self._depart()
 
     async def _send(self, partition: TopicPartition, batch: _Batch) -> asyncio.Future[None] | None:
         try:

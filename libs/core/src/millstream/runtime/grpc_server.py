@@ -36,6 +36,11 @@ class GrpcServer:
         options = [
             ("grpc.max_receive_message_length", self._largest),
             ("grpc.so_reuseport", 0),  # or two services would share the port without a word
+            # A call holds its place from its headers on: who is gone, or says nothing more, loses the connection.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.max_connection_age_ms", 300_000),
+            ("grpc.max_connection_age_grace_ms", 30_000),
         ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._most_at_once)
         self._register(server)

@@ -185,8 +185,9 @@ class Service:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # nothing that runs beside may die unseen
-            log.critical("%s ended", what, exc_info=_unexpected(error))
-            self.fail(error)
+            first = _first(error)
+            log.critical("%s ended", what, exc_info=_unexpected(first))
+            self.fail(first)
 
     async def _stop(self) -> None:
         """In this order: no new records, finish the batch in hand, last work, leave Kafka."""
@@ -283,6 +284,13 @@ def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: 
         server.run(sockets=[listener])
     fatal = service.health.fatal
     return 0 if fatal is None else 1 if _unexpected(fatal) else 2
+
+
+def _first(error: Exception) -> Exception:
+    """What ended a group of tasks: before all others what a person has to mend."""
+    while isinstance(error, ExceptionGroup):
+        error = (error.subgroup(BadSetup) or error).exceptions[0]
+    return error
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

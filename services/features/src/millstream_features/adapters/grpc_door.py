@@ -99,4 +99,10 @@ def _asked(request: GetOnlineFeaturesRequest, metadata: Mapping[str, Any]) -> On
 
 
 def _columns(entities: Any) -> dict[str, list[Any]]:
-    return {name: [feast_value_type_to_python_type(value) for value in column.val] for name, column in entities.items()}
+    found = {}
+    for name, column in entities.items():
+        try:
+            found[name] = [feast_value_type_to_python_type(value) for value in column.val]
+        except (ValueError, ArithmeticError, OSError) as error:  # a UUID, a decimal or a time that is none
+            raise Refusal("bad_entities", f"{name}: {error}") from error
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from millstream.errors import NotSent
+from millstream.errors import DeliveryUnknown, NotSent, RejectEvent
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream_ingest.errors import LogAway
 
@@ -24,3 +24,8 @@ class KafkaLog:
             await self._publisher.publish_fitting(entries)  # bounded in bytes, key and id
         except NotSent as error:
             raise LogAway(str(error)) from error
+        except RejectEvent as error:  # each fits Kafka's own limit, but this topic's is lower than a batch of them
+            raise DeliveryUnknown(
+                f"a topic of {', '.join(sorted({e.topic for e in entries}))} takes smaller batches than Kafka does: "
+                f"raise its max.message.bytes to 1 MiB ({error})"
+            ) from error

@@ -52,7 +52,12 @@ def binary(headers: Mapping[bytes, bytes]) -> Origin:
         value = headers.get(b"ce-" + name.encode())
         if value is not None:
             # Percent-encoded UTF-8 (HTTP protocol binding 3.1.3.2); quotes may stand around it.
-            attributes[name] = unquote_to_bytes(value).decode("utf-8", "replace").strip('"')
+            if len(value) > 1 and value[:1] == value[-1:] == b'"':
+                value = value[1:-1]
+            try:
+                attributes[name] = unquote_to_bytes(value).decode()
+            except UnicodeDecodeError as error:
+                raise Refusal("bad_cloudevent", f"ce-{name} is percent-encoded UTF-8; got {value[:100]!r}") from error
     try:
         return _origin(attributes, "header ce-")
     except BadEvent as error:

@@ -16,6 +16,7 @@ class Seen:
         self._young: set[int] = set()
         self._old: set[int] = set()
         self._since: int | None = None
+        self._now = 0
 
     def __contains__(self, fingerprint: int) -> bool:
         return fingerprint in self._young or fingerprint in self._old
@@ -25,6 +26,7 @@ class Seen:
 
     def forget(self, now: int) -> None:
         """Let go of what is older than the window; `now` is the wall clock."""
+        self._now = now
         if self._since is None:
             self._since = now
         elif now - self._since >= self._window:
@@ -34,5 +36,5 @@ class Seen:
 
     def add(self, fingerprint: int) -> None:
         if len(self._young) >= self._most:
-            self._old, self._young = self._young, set()
+            self._old, self._young, self._since = self._young, set(), self._now
         self._young.add(fingerprint)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from millstream.contracts.times import SECOND, to_rfc3339
+from millstream.errors import RetryLater
 from millstream_ingest.domain.counted import Counted
 from millstream_ingest.ports import DeadLetterBox
 
@@ -20,14 +21,21 @@ class Census:
         self._box = box
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._last: Counted | None = None
-        self._counted_at = 0
+        self._last: Counted | RetryLater | None = None
+        self._looked_at = 0
 
     async def counted(self) -> Counted:
         """At most FRESH old. Raises RetryLater."""
         async with self._lock:
-            if self._last is None or self._clock() - self._counted_at > FRESH:
-                topics = await self._box.count()
-                self._counted_at = self._clock()
-                self._last = Counted.of(topics, to_rfc3339(self._counted_at))
+            if self._last is None or self._clock() - self._looked_at > FRESH:
+                try:
+                    topics = await self._box.count()
+                    self._last = Counted.of(topics, to_rfc3339(self._clock()))
+                except (
+                    RetryLater
+                ) as error:  # remembered too: who asks every second must not queue up behind a Kafka that hangs
+                    self._last = error
+                self._looked_at = self._clock()
+            if isinstance(self._last, RetryLater):
+                raise self._last
             return self._last

@@ -134,6 +134,9 @@ def _asked(request: Any) -> InferRequest:
         raise bad(f"more than {MOST_TENSORS} tensors; send fewer")
     if raws and len(raws) != len(inputs):
         raise bad(f"{len(raws)} raw_input_contents for {len(inputs)} inputs; send one for each, or contents in each")
+    for one in request.outputs:
+        if odd := {"classification", "shared_memory_region"} & set(one.parameters):
+            raise bad(f"output {one.name!r}: {min(odd)} is not had here; ask for the output alone")
     return InferRequest(
         id=name_in("id", request.id),
         tensors=[_tensor(one, raws[position] if raws else None) for position, one in enumerate(inputs)],

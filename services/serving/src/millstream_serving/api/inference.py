@@ -211,8 +211,8 @@ class InferenceDoorway:
             self._held += size
 
         try:
-            body, binary = await _body(request, hold)
-            asked, wanted = request_of(body, binary)
+            # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
+            asked, wanted = request_of(*await _body(request, hold))
             at = http.known_at(request, self._trusts_known_at)
             found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at)
         except MillstreamError as error:

@@ -65,9 +65,16 @@ def rows_of(
 
 
 def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
-    """What the rows were answered, as the model's graph has it."""
+    """What the rows were answered, as the graph of `manifest` has it.
+
+    A row that another version answered may lack a class, which then has 0, or have one more, which has no place here.
+    """
     name, shape = output_of(manifest)
-    values = np.array([list(output.values()) for output in outputs], np.float32)
+    if Task(manifest.task) is Task.MULTICLASS:
+        found = [[output.get(one, 0.0) for one in manifest.classes] for output in outputs]
+    else:
+        found = [list(output.values()) for output in outputs]
+    values = np.array(found, np.float32)
     return of_numbers(name, (len(outputs), *shape[1:]), values)
 
 

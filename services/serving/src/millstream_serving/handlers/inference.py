@@ -79,6 +79,8 @@ class Inference:
         output, _ = output_of(champion.manifest)
         if odd := [one for one in asked.outputs if one != output and one not in BESIDE]:
             raise bad(f"no output {odd[0]!r:.100}; ask for {', '.join([output, *BESIDE])}")
+        if len(set(asked.outputs)) < len(asked.outputs):
+            raise bad("an output is asked for twice; name each once")
         loop = self._loops[name]
         stream = self._streams[loop.predict.on]
         rows = rows_of(
@@ -91,13 +93,16 @@ class Inference:
         at = self._clock() if asked_at is None else asked_at
         questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
         answers = await self._predictor.infer(standing, questions, rows.features, pinned=bool(version))
-        await self._record(
-            [
-                (question, one)
-                for question, one in zip(questions, answers, strict=True)
-                if not isinstance(one, RejectEvent)
-            ]
-        )
+        try:
+            await self._record(
+                [
+                    (question, one)
+                    for question, one in zip(questions, answers, strict=True)
+                    if not isinstance(one, RejectEvent)
+                ]
+            )
+        except RejectEvent as error:  # a text of nearly Kafka's limit: its answer does not fit
+            raise Refusal(error.reason, error.detail) from error
         served = [one for one in answers if isinstance(one, PredictionServed)]
         if len(served) < len(answers):
             raise _why_not(name, answers)

@@ -1,0 +1,94 @@
+"""What flies together and what waits, with a Kafka that confirms when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from millstream.runtime import flights
+from millstream.runtime.flights import Flights
+from millstream.runtime.publisher import Outgoing
+
+
+class Sky:
+    """A producer: one broker leads every partition, unless `leaders` says otherwise."""
+
+    def __init__(self) -> None:
+        self.leaders: dict[TopicPartition, int] = {}
+        self.sent: list[tuple[TopicPartition, asyncio.Future[None]]] = []
+        self.client = SimpleNamespace(cluster=self)
+
+    def leader_for_partition(self, partition: TopicPartition) -> int:
+        return self.leaders.get(partition, 1)
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(1024, 0)
+
+    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[None]:
+        landing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent.append((TopicPartition(topic, partition), landing))
+        return landing
+
+    def topics(self) -> list[str]:
+        return [partition.topic for partition, _ in self.sent]
+
+
+def record(topic: str) -> Outgoing:
+    return Outgoing(topic, b"N14228", b"{}", [])
+
+
+ONE = {"departed": [0], "landed": [0]}
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_partition_that_is_stuck_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "OVERDUE", 0.01)
+    sky: Any = Sky()
+    waiting = Flights(sky)
+    waiting.board([record("departed")], ONE, 5)
+    await asyncio.sleep(0.05)
+    behind = waiting.board([record("departed")], ONE, 5)
+    landed = waiting.board([record("landed")], ONE, 5)
+    await turns()
+
+    assert sky.topics() == ["departed", "landed"], "the second of departed waits for the first"
+    sky.sent[1][1].set_result(None)
+    await landed.done
+    assert not behind.departed
+    sky.sent[0][1].set_result(None)
+    await turns()
+    assert sky.topics() == ["departed", "landed", "departed"]
+
+
+async def test_a_partition_whose_leader_moved_keeps_its_order() -> None:
+    sky: Any = Sky()
+    waiting = Flights(sky)
+    waiting.board([record("departed")], ONE, 5)
+    await turns()
+    sky.leaders[TopicPartition("departed", 0)] = 2
+    waiting.board([record("departed")], ONE, 5)
+    await turns()
+
+    assert len(sky.sent) == 1, "the old leader has not confirmed yet"
+
+
+async def test_what_was_given_up_does_not_pile_up_while_kafka_stalls() -> None:
+    sky: Any = Sky()
+    waiting = Flights(sky)
+    waiting.board([record("departed")], ONE, 5)
+    await turns()
+    for _ in range(100):
+        given_up = waiting.board([record("departed")], ONE, 0.001)
+        with pytest.raises(TimeoutError):
+            await given_up.done
+
+    assert len(waiting._waiting[TopicPartition("departed", 0)]) == 1
