@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
 from millstream.errors import Refusal
-from millstream.runtime.publisher import Outgoing
-from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.domain.gate import Gate
 
 from .conftest import Airport, departure
-
-
-class SlowLog(MemoryLog):
-    """Confirms when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = asyncio.Event()
-        self.confirm = asyncio.Event()
-
-    async def append(self, entries: Sequence[Outgoing]) -> None:
-        self.asked.set()
-        await self.confirm.wait()
-        await super().append(entries)
+from .test_ingest_retries import HeldLog
 
 
 async def test_a_request_beyond_the_limit_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    airport, slow = Airport(max_requests=1), SlowLog()
+    airport, slow = Airport(max_requests=1), HeldLog()
     monkeypatch.setattr(airport.log, "append", slow.append)
     async with airport.http:
         first = asyncio.create_task(airport.send(departure()))

@@ -1,4 +1,4 @@
-"""What ingest counts. Labels come from closed sets: the project's streams and the codes of `api.py`."""
+"""What ingest counts. Labels come from closed sets: the project's streams and the codes of `api/answers.py`."""
 
 from __future__ import annotations
 
