@@ -84,6 +84,7 @@ class Replay:
                 for said in self._judge():
                     self.journal.write(said.event, said.cause)
                     await self._trainer.hear(said.event)
+                await self._obey()  # a trial begins only when the promotion before it is done
                 await self._runs_end(working)
                 await self._obey()
                 on_step(time)

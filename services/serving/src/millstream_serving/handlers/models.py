@@ -135,7 +135,9 @@ class ModelKeeper:
         self._changed(state.loop)
 
     def _refuse(self, state: ModelState, error: ModelRefused, stand_in: Loaded | None) -> None:
-        self._roster.refuse(state, str(error), stand_in)
+        # Where the champion could be loaded it is the challenger that could not.
+        refused = state.challenger if stand_in is not None else state.champion
+        self._roster.refuse(state, refused.version if refused is not None else "", str(error), stand_in)
         self._metrics.refused.labels(state.loop, error.reason).inc()
         log.error("model refused: %s", error, extra={"loop": state.loop, "revision": state.revision})
         condition = f"model of {state.loop}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
@@ -42,7 +42,9 @@ class Runs:
         metrics: TrainerMetrics,
         ended: Callable[[str], None],
         live: Callable[[str], bool],
+        promoted: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`promoted` returns once no promotion of the loop is under way."""
         self._rules = rules
         self._streams = sorted(streams)
         self._journal = journal
@@ -52,6 +54,7 @@ class Runs:
         self._metrics = metrics
         self._ended = ended
         self._live = live
+        self._promoted = promoted
         self._accepted: asyncio.Queue[tuple[str, Run]] = asyncio.Queue()
         """Bounded by the loops: each has one run under way at most."""
 
@@ -119,6 +122,9 @@ class Runs:
     async def _enter(self, loop: str, run: Run, result: RunResult, *, caused_by: str) -> tuple[Outcome, str]:
         """Put a model that passed the gate on trial, or have it answer at once."""
         rules, journal = self._rules[loop].rollout, self._journal
+        # The state of a trial would hide which of its two models a replica refuses to promote. It waits a minute at most, and
+        # no further promotion can begin meanwhile: nobody else is on trial while a run is under way.
+        await self._promoted(loop)
         async with journal.writing[loop]:
             await journal.patiently(lambda: journal.settle(loop))
             moved = rollout.entered(

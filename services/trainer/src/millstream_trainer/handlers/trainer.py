@@ -70,6 +70,7 @@ class Trainer:
             metrics=metrics,
             ended=self._show,
             live=self._live,
+            promoted=self._promotions.done,
         )
 
     @property
