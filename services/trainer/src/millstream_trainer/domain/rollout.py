@@ -163,8 +163,8 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
 def refused(state: LoopState, event: ReplicaObeyed) -> RolloutMoved | None:
     """What a live replica's refusal takes back: the trial, or the promotion, that the newest state is about.
 
-    A trial is not to blame for a champion that cannot be loaded. None begins before the promotion is done, so whoever refuses the
-    champion of a trial's state refuses what all others obey.
+    A trial is not to blame for a champion that cannot be loaded. None begins before the promotion is done, so whoever refuses
+    the champion of a trial's state refuses what all others obey.
     """
     models, id = state.models, move_id(state.loop, event.id)
     if models is None or not event.refused or event.refused != models.revision or id in state.moves:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
+from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted, WindowKind
 from millstream.contracts.package import BadPackage
 from millstream.contracts.times import to_datetime
 from millstream_trainer.domain import rollout
@@ -152,7 +153,11 @@ class Runs:
         positions = await self._journal.patiently(lambda: self._ends.ends(self._streams))
         state = self._journal.states[loop]
         looked = [known.at for known in state.runs if known.cause is Cause.MANUAL]
-        broken = left_out(state.spells, looked, run.at)
+
+        def spells(kind: WindowKind) -> tuple[tuple[datetime, datetime], ...]:
+            found = left_out(state.spells.get(kind, ()), looked, run.at)
+            return tuple((to_datetime(start), to_datetime(end)) for start, end in found)
+
         return RunSpec(
             loop=loop,
             run=run.name,
@@ -164,7 +169,8 @@ class Runs:
             positions=positions,
             champion=state.champion,
             changed_at=run.changed_at,
-            broken=tuple((to_datetime(start), to_datetime(end)) for start, end in broken),
+            broken=spells(WindowKind.INPUTS),
+            broken_labels=spells(WindowKind.PERFORMANCE),
         )
 
     async def _finish_moved(self, loop: str, run: Run, model: ModelRef, outcome: Outcome) -> None:
