@@ -39,7 +39,7 @@ PLAIN_EVERY = 10.0
 
 
 def line_of(told: Told, answering: dict[str, str]) -> str | None:
-    """One line of news, or None for what is not news. `answering` is the version of each loop that was told last; it is kept."""
+    """One line of news, or None for what is not news. `answering`: the version of each loop told last; kept here."""
     event = told.event
     if isinstance(event, WindowJudged) and event.finding not in (Finding.HEALTHY, Finding.SUSPECTED):
         return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
