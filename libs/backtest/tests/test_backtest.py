@@ -198,6 +198,21 @@ def test_from_a_day_on_it_begins_without_a_model(project: Project, folder: Path)
     assert late.auc is None
 
 
+def test_who_watches_texts_is_told_that_a_backtest_does_not(project: Project, folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path, "texts")
+    yaml = YAML()
+    loop = yaml.load(file)
+    loop["drift"]["text"] = ["tailnum"]
+    yaml.dump(loop, file)
+    wanted, said = Wanted(tick=HOUR, since=BEGAN, until=BEGAN + DAY), list[str]()
+
+    policies = read_policies(project, LOOP, [file])
+    backtest(project, policies, Recorded(events=recording(turn=8)), wanted, folder=folder, say=said.append)
+
+    (line,) = [line for line in said if "texts" in line]
+    assert line.startswith("texts: tailnum: texts and embeddings are not judged in a backtest")
+
+
 def test_nothing_was_asked_then(project: Project, folder: Path) -> None:
     with pytest.raises(
         BacktestFailed, match=r"nothing was asked from 2014-01-01T00:00:00Z.*questions are of 2013-05-01"
