@@ -190,7 +190,7 @@ def _applied(state: LoopState, moved: RolloutMoved) -> LoopState:
 
 
 def run(runs: int = RUNS, labels: int = LABELS) -> dict[str, Any]:
-    """Per kind how many of the runs were decided, and the questions and labels that both answered by then; and of the rollout."""
+    """Per kind how many were decided, with the questions and labels that both answered by then; the rollout beside."""
     numbers: dict[str, Any] = {"runs": runs, "labels": labels}
     for kind in KINDS:
         every = [tried(kind, seed, labels) for seed in range(runs)]
