@@ -62,7 +62,7 @@ class JwtTokens:
         head = jwt.get_unverified_header(text)
         algorithm, kid = head.get("alg"), head.get("kid", "")
         # Before a key is looked for: `none` and HS256 never get as far as one.
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise jwt.InvalidAlgorithmError
         key = await self._jwks.find(kid if isinstance(kid, str) else "", algorithm)
         if key is None:

@@ -43,7 +43,7 @@ redis.call('HSET', KEYS[1], 'at', string.format('%.6f', now), 'events', levels[1
 redis.call('PEXPIRE', KEYS[1], math.ceil(full * 1000) + 1000)
 return levels
 """
-"""Time is the store's: clocks of replicas differ. A bucket that is full again is forgotten: that is what an absent one means."""
+"""Time is the store's: clocks of replicas differ. A bucket that is full again is forgotten: an absent one is full."""
 
 
 class ValkeyQuotas:
