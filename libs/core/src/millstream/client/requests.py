@@ -94,7 +94,7 @@ def encoded(event: Any, index: int = 0) -> bytes:
 def _plain(credential: str) -> str:
     if not (credential.isascii() and credential.isprintable() and credential.strip() == credential != ""):
         # It is not shown itself: messages end up in logs.
-        raise ValueError("the key has a blank or no plain character in it; give it, or a token, as it was shown")
+        raise ValueError("the key or token has a blank or no plain character in it; give it as the mill showed it")
     return credential
 
 
