@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from millstream.contracts.api_keys import api_key, digest_of, id_of
 from millstream.contracts.events import KeyState
 from millstream.errors import BadSetup
+from millstream.runtime import tracing
 from millstream.runtime.logs import JsonFormatter
 from millstream_ingest.domain import keyring as keyring_module
 from millstream_ingest.domain.keyring import Keyring
@@ -184,7 +185,8 @@ async def test_no_secret_is_in_logs_traces_answers_or_metrics(caplog: pytest.Log
     airport = guarded(state(ADA, "flights-departed", events_per_second=1.0), state(BOB, "*", revoked_at=NOON))
     answers = []
     with caplog.at_level(logging.DEBUG), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(trace, "get_tracer_provider", lambda: provider)
+        patched.setattr(tracing, "_on", True)
+        patched.setattr(trace, "get_tracer", provider.get_tracer)
         async with airport.http:
             for path in (EVENTS, "/v1/streams/sensor-readings/events"):
                 for key in (ADA, ADA, ADA, BOB, EVE, "hunter2-hunter2"):
@@ -193,6 +195,7 @@ async def test_no_secret_is_in_logs_traces_answers_or_metrics(caplog: pytest.Log
             answers.append((await airport.http.get("/metrics")).text)
 
     written = "".join(JsonFormatter("ingest").format(record) for record in caplog.records)
+    assert {span.name for span in spans.get_finished_spans()} == {"accept flights-departed"}
     written += "".join(answers) + "".join(span.to_json() for span in spans.get_finished_spans())
     assert f"key:{id_of(ADA)} has used up its quota" in written, "who is throttled is told, by id"
     for secret in (ADA, BOB, EVE):
