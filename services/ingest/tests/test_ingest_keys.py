@@ -127,6 +127,16 @@ async def test_every_door_asks() -> None:
     assert len(airport.log.entries) == 1
 
 
+async def test_the_documentation_shows_how_to_say_who_one_is_where_that_is_asked() -> None:
+    for airport, schemes in ((guarded(), {"APIKeyHeader", "HTTPBearer"}), (Airport(), set())):
+        async with airport.http:
+            said = (await airport.http.get("/openapi.json")).json()
+        assert set(said["components"].get("securitySchemes", {})) == schemes
+        post = said["paths"]["/v1/streams/{stream}/events"]["post"]
+        assert {name for one in post.get("security", []) for name in one} == schemes
+        assert {"401", "403", "429"} <= set(post["responses"])
+
+
 async def test_what_became_of_a_key_is_told_to_who_has_it_alone() -> None:
     past = NOON - timedelta(days=1)
     airport = guarded(

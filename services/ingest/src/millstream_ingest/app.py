@@ -7,6 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
+
+from fastapi import Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from millstream.contracts import times
 from millstream.errors import BadSetup
@@ -61,11 +65,19 @@ def create_app(
         metrics=metrics,
         clock=clock,
     )
-    service.app.include_router(doorway.router)
-    service.app.include_router(doorway.labels)
+    shown = _shown(ways)
+    service.app.include_router(doorway.router, dependencies=shown)
+    service.app.include_router(doorway.labels, dependencies=shown)
     service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock), porter))
     service.app.doors.update(doorway.doors)
     return service
+
+
+def _shown(ways: frozenset[str]) -> list[Any]:
+    """For the documentation and its Authorize button alone; the porter does the work."""
+    key = APIKeyHeader(name="X-API-Key", auto_error=False, description="As `millstream keys create` showed it")
+    token = HTTPBearer(auto_error=False, description="A token, or an API key")
+    return [Security(scheme) for scheme in ([key] if KEYS in ways else []) + ([token] if ways else [])]
 
 
 def _shared(service: Service, settings: IngestSettings, metrics: IngestMetrics) -> SharedReplies | None:
