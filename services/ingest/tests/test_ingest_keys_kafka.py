@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 
 from .conftest import departure
+from .test_ingest_client import Ingest
 from .test_ingest_kafka import departures, ingest, ready, topic_of
 
 pytestmark = pytest.mark.connected
@@ -194,3 +196,39 @@ async def test_without_the_topics_or_kafka_the_command_says_what_to_do() -> None
     assert done.returncode == 1
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_process_that_tells_everything_tells_no_secret(
+    kafka: EmbeddedKafka, stream: Stream, tmp_path: Path
+) -> None:
+    """At DEBUG, with the server and all libraries at hand: keys in headers stay there."""
+    process = Ingest(tmp_path, kafka, stream.name)
+    process._env |= {"MILLSTREAM_AUTH": "keys", "MILLSTREAM_LOG_LEVEL": "DEBUG"}
+    key = (await made(kafka, "--name", "gate", "--streams", stream.name))["key"]
+    wrong = key[:-8] + "deadbeef"
+    try:
+        await asyncio.to_thread(process.start)
+        async with httpx.AsyncClient(base_url=process.url, timeout=20) as client:
+            assert await status(client, stream, key) == 202
+            assert await status(client, stream, wrong) == 401
+            # Nobody reads a stranger's body, and the connection is good for the next request all the same.
+            large = await client.post(f"/v1/streams/{stream.name}/batch", content=b"[" * 3_000_000)
+            assert (large.status_code, large.json()["error"]) == (401, "unauthorized")
+            assert await status(client, stream, key) == 202
+    finally:
+        await asyncio.to_thread(process.terminate)
+    told = process.log.read_text()
+    assert '"started"' in told
+    for secret in (key, wrong):
+        assert secret.split("_")[2] not in told
+
+
+def test_open_to_the_network_ingest_does_not_start_until_it_is_said_who_may_write(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    process = Ingest(tmp_path, kafka, "flights-departed")
+    process._env |= {"MILLSTREAM_HOST": "0.0.0.0"}
+    process.launch()
+    assert process.wait(30) == 2
+    [line] = process.log_text().splitlines()
+    assert line.startswith("millstream: MILLSTREAM_HOST=0.0.0.0 is open to the network")

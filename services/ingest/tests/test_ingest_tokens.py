@@ -296,8 +296,11 @@ async def test_before_the_first_reading_and_a_day_after_the_last_nobody_comes_in
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with guarded(issuer) as airport:
+        seen = token()
+        assert (await send(airport, seen)).status_code == 202
         monkeypatch.setattr(jwks_module, "STALE", 0.0)
-        stale = await send(airport, token())
+        stale = await send(airport, token(sub="another"))
+        assert (await send(airport, seen)).status_code == 503, "one that was seen before is no better"
     assert (stale.status_code, stale.json()["error"]) == (503, "unavailable")
     assert "cannot be read" in stale.json()["message"]
 

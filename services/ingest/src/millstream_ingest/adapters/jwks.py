@@ -56,10 +56,13 @@ class Jwks:
         self.generation = 0
         """Grows when the keys are others than before."""
 
-    async def find(self, kid: str, algorithm: str) -> jwt.PyJWK | None:
-        """The key; None where the issuer has none of that name. Raises RetryLater without a reading that is fresh enough."""
+    def known(self) -> None:
+        """Raises RetryLater without a reading that is fresh enough."""
         if not self.read.is_set() or time.monotonic() - self._read_at > STALE:
             raise RetryLater("the issuer's keys cannot be read, so no token can be verified; the log says why")
+
+    async def find(self, kid: str, algorithm: str) -> jwt.PyJWK | None:
+        """The key; None where the issuer has none of that name. `known` has been asked."""
         if (key := self._look(kid, algorithm)) is None and self._waiting < MOST_WAITING:
             self._waiting += 1
             try:

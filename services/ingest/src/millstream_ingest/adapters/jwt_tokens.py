@@ -40,6 +40,7 @@ class JwtTokens:
         self._generation = 0
 
     async def producer(self, text: str) -> Producer:
+        self._jwks.known()
         if self._generation != self._jwks.generation:
             # A key may be gone, and what it signed with it.
             self._known.clear()
