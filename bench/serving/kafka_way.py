@@ -62,7 +62,9 @@ async def _fill(bootstrap: str, stream: str, make: Callable[[int], dict[str, obj
         for number in range(first, first + count):
             event = make(number)
             key, value = str(event["id"]).encode(), encode(event)
-            headers = Envelope(id=str(event["id"]), type=stream, source="bench", time=round(time.time() * 1e6)).headers()
+            headers = Envelope(
+                id=str(event["id"]), type=stream, source="bench", time=round(time.time() * 1e6)
+            ).headers()
             while batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
                 await producer.send_batch(batch, stream, partition=0)
                 batch = producer.create_batch()

@@ -78,7 +78,11 @@ async def running() -> AsyncIterator[Mill]:
             stack.enter_context(one.running())
             pin([process.pid or 0 for process in one.processes], LOAD_CORE)
         mill = Mill(
-            root=root, kafka=kafka.bootstrap, valkey=valkey.url, project=project(root / "project"), model=fitted(COLUMNS)
+            root=root,
+            kafka=kafka.bootstrap,
+            valkey=valkey.url,
+            project=project(root / "project"),
+            model=fitted(COLUMNS),
         )
         await ensure_topics(kafka.bootstrap, topics_of(load_project(mill.project)))
         reader = FeatureReader(open_store(mill.project / "features", online={"url": valkey.url}), SERVICE)
@@ -96,9 +100,7 @@ async def running() -> AsyncIterator[Mill]:
 async def _champion(mill: Mill, producer: AIOKafkaProducer, loop: str, views: dict[str, str]) -> None:
     """A package, and the record that trainer would write."""
     asked = (INPUT,) if loop == LOOP else COLUMNS
-    inputs = [
-        InputColumn(name=name, source="input" if name in asked else "feature", type="number") for name in COLUMNS
-    ]
+    inputs = [InputColumn(name=name, source="input" if name in asked else "feature", type="number") for name in COLUMNS]
     graph = mill.model.named
     manifest = models.manifest(
         loop,

@@ -111,7 +111,12 @@ def running(name: str, model: Fitted, folder: Path, port: int) -> Iterator[Door]
     peer, python = PEERS[name], installed(name)
     _write(name, model, folder, port, python)
     args = [str(python), *(one.format(port=port, folder=folder) for one in peer.args)]
-    env = {"BENCH_MODEL": str(folder), "PYTHONPATH": "", "PATH": f"{python.parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    env = {
+        "BENCH_MODEL": str(folder),
+        "PYTHONPATH": "",
+        "PATH": f"{python.parent}:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+    }
     with opened(name, args, port=port, env=env, log=folder / "log", path=peer.ready) as door:
         yield door
 

@@ -69,12 +69,25 @@ def project(folder: Path) -> Path:
     streams = {
         EVENTS: (ENTITY, None, "departed_at", {"departed_at": _TIME, ENTITY: _TEXT, "delay": _NUMBER}),
         QUESTIONS: ("id", "id", "at", asked),
-        GIVEN_QUESTIONS: ("id", "id", "at", {"id": _TEXT, "at": _TIME, ENTITY: _TEXT} | dict.fromkeys(COLUMNS, _NUMBER)),
+        GIVEN_QUESTIONS: (
+            "id",
+            "id",
+            "at",
+            {"id": _TEXT, "at": _TIME, ENTITY: _TEXT} | dict.fromkeys(COLUMNS, _NUMBER),
+        ),
         LABELS: ("id", "id", "at", {"id": _TEXT, "at": _TIME, "delay": _NUMBER}),
     }
     for name, (key, id, at, fields) in streams.items():
         schema = {"type": "object", "required": list(fields), "properties": fields}
-        said = {"stream": name, "description": "Of the bench.", "key": key, "id": id, "time": at, "partitions": PARTITIONS, "schema": schema}
+        said = {
+            "stream": name,
+            "description": "Of the bench.",
+            "key": key,
+            "id": id,
+            "time": at,
+            "partitions": PARTITIONS,
+            "schema": schema,
+        }
         if id is None:
             del said["id"]
         (folder / "streams" / f"{name}.yaml").write_text(json.dumps(said))  # JSON is YAML
