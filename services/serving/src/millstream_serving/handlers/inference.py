@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from secrets import token_hex
 from typing import Any
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
@@ -44,6 +44,13 @@ class Inference:
         self._online = online
         self._known = known
         self._clock = clock
+        self._fields = {
+            name: {
+                one for one in (loop.predict.id, loop.label.by, loop.rollout.by, streams[loop.predict.on].key) if one
+            }
+            for name, loop in loops.items()
+        }
+        """What identifies a row, by loop."""
 
     @property
     def loops(self) -> Collection[str]:
@@ -87,7 +94,7 @@ class Inference:
             asked.tensors,
             champion.manifest.inputs,
             others=[] if standing.other is None else standing.other.manifest.inputs,
-            fields={one for one in (loop.predict.id, loop.label.by, loop.rollout.by, stream.key) if one},
+            fields=self._fields[name],
         )
         self._name_entity(loop, stream, asked, rows.events)
         at = self._clock() if asked_at is None else asked_at
@@ -145,7 +152,7 @@ class Inference:
 
 def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:
     """A row that does not say which question it is is one of its own: its label will not find it by a field."""
-    id = _text(event, loop.predict.id) or uuid.uuid4().hex
+    id = _text(event, loop.predict.id) or token_hex(16)
     return Question(
         loop=loop.name,
         id=id,

@@ -10,7 +10,7 @@ import numpy as np
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.errors import MillstreamError, RejectEvent
-from millstream_serving.domain.columns import FeatureValues
+from millstream_serving.domain.columns import FeatureValues, Table
 from millstream_serving.domain.question import Question
 from millstream_serving.domain.roster import Standing
 from millstream_serving.handlers.loaded import Loaded
@@ -25,7 +25,7 @@ class Given(NamedTuple):
 
     standing: Standing[Loaded]
     questions: Sequence[Question]
-    features: FeatureValues
+    features: FeatureValues | Table
     pinned: bool
 
 
@@ -47,7 +47,12 @@ class Online:
         return await together.ask(question)
 
     async def infer(
-        self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
+        self,
+        standing: Standing[Loaded],
+        questions: Sequence[Question],
+        features: FeatureValues | Table,
+        *,
+        pinned: bool,
     ) -> Sequence[Answer]:
         """One answer a question, all in the log but those of what is no question: see `Predictor.infer`. Raises NotSent."""
         loop = questions[0].loop
@@ -69,7 +74,7 @@ class Online:
     async def _infer(self, asked: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
         alike: dict[tuple[object, ...], list[int]] = {}
         for position, one in enumerate(asked):
-            kind = (id(one.standing), one.pinned, *one.features, None, *one.questions[0].event)
+            kind = (id(one.standing), one.pinned, _kind(one.features), *one.questions[0].event)
             alike.setdefault(kind, []).append(position)
         found: dict[int, Sequence[Answer] | Exception] = {}
         for positions in alike.values():
@@ -80,9 +85,7 @@ class Online:
     async def _infer_alike(self, some: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
         first = some[0]
         questions = [question for one in some for question in one.questions]
-        features = first.features
-        if len(some) > 1:
-            features = {name: np.concatenate([one.features[name] for one in some]) for name in features}
+        features = _joined([one.features for one in some])
         try:
             answers = await self._predictor.infer(first.standing, questions, features, pinned=first.pinned)
             logged = self._logged(questions, answers, unanswered=True)
@@ -109,6 +112,21 @@ class Online:
                 said[place] = RejectEvent("too_large", size)
         self._log.put(questions[0].loop, [record for record in records if fits(record)])
         return said
+
+
+def _kind(features: FeatureValues | Table) -> object:
+    """Equal for features that can be joined."""
+    return (features.names, features.values.dtype) if isinstance(features, Table) else tuple(features)
+
+
+def _joined(some: Sequence[FeatureValues | Table]) -> FeatureValues:
+    """The features of several requests, which are of one kind."""
+    first = some[0]
+    if isinstance(first, Table):
+        return Table(first.names, np.concatenate([one.values for one in some if isinstance(one, Table)])).columns()
+    if len(some) == 1:
+        return first
+    return {name: np.concatenate([one[name] for one in some if not isinstance(one, Table)]) for name in first}
 
 
 def _ended(one: object) -> bool:
