@@ -187,7 +187,9 @@ def _check(tensor: Tensor, kind: str) -> None:
 
 def _feature(values: NDArray[Any]) -> Values:
     """As `FeatureValues` has them: a whole number that float64 cannot hold stays one."""
-    return values.astype(np.int64 if values.dtype.kind in "bi" else np.float64)
+    if values.dtype.kind in "bi":
+        return values.astype(np.int64)
+    return values.astype(np.float64)
 
 
 def _sent(inputs: Sequence[InputColumn], fields: Collection[str]) -> str:
