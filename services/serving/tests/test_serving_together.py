@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from millstream.contracts.events import PredictionServed
@@ -131,6 +133,30 @@ async def test_an_answer_too_large_for_kafka_is_refused_and_its_neighbour_answer
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(one) for one in found] == [RejectEvent, PredictionServed]
     assert len(stage.publisher.sent) == 1
+
+
+async def test_large_requests_of_one_moment_are_runs_of_bounded_size(stage: Stage) -> None:
+    await stage.obey(stage.package("1", lambda row: 0.25))
+    sizes, run = [], stage.predictor.infer
+
+    async def counted(standing: Any, questions: Any, features: Any, *, pinned: bool) -> Any:
+        sizes.append(len(questions))
+        return await run(standing, questions, features, pinned=pinned)
+
+    stage.predictor.infer = counted  # type: ignore[method-assign]
+    standing = stage.roster.standing("flight-delay")
+
+    def asked(rows: int) -> Any:
+        questions = [question(stage, number) for number in range(rows)]
+        features = {"origin_delays__mean": np.arange(rows, dtype=np.float64)}
+        return stage.online.infer(standing, questions, features, pinned=False)
+
+    found = await asyncio.gather(*(asked(rows) for rows in (300, 150, 100, 900, 2)))
+    assert [len(one) for one in found] == [300, 150, 100, 900, 2]
+    assert sizes == [450, 100, 900, 2]
+    last = found[1][-1]
+    assert isinstance(last, PredictionServed)
+    assert last.features == {"origin_delays__mean": 149.0}, "each has its own rows"
 
 
 async def test_bodies_in_pieces_are_read_like_whole_ones(stage: Stage) -> None:

@@ -37,7 +37,10 @@ class OnnxModel:
         try:
             if self._binds and 0 < rows <= MOST_BOUND:
                 free = self._free.setdefault(rows, [])
-                bound = free.pop() if free else _Bound(self._session, self._names, self._outputs[0], rows)
+                try:
+                    bound = free.pop()  # in one step: another thread may take the last one
+                except IndexError:
+                    bound = _Bound(self._session, self._names, self._outputs[0], rows)
                 answers = bound.run(columns)
                 free.append(bound)  # not after an error: it may hold anything
                 return answers

@@ -14,7 +14,7 @@ from millstream_serving.domain.columns import FeatureValues, Table
 from millstream_serving.domain.question import Question
 from millstream_serving.domain.roster import Standing
 from millstream_serving.handlers.loaded import Loaded
-from millstream_serving.handlers.predict import Answer, Predictor
+from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor
 from millstream_serving.handlers.record import Recorded, Recorder, fits
 from millstream_serving.handlers.together import Together
 from millstream_serving.ports import AnswerLog
@@ -89,8 +89,8 @@ class Online:
             alike.setdefault(kind, []).append(position)
         found: dict[int, Sequence[Answer] | Exception] = {}
         for positions in alike.values():
-            some = [asked[position] for position in positions]
-            found.update(zip(positions, await self._infer_alike(some), strict=True))
+            for some in _runs(positions, asked):
+                found.update(zip(some, await self._infer_alike([asked[place] for place in some]), strict=True))
         return [found[position] for position in range(len(asked))]
 
     async def _infer_alike(self, some: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
@@ -123,6 +123,20 @@ class Online:
                 said[place] = RejectEvent("too_large", size)
         self._log.put(questions[0].loop, [record for record in records if fits(record)])
         return said
+
+
+def _runs(positions: Sequence[int], asked: Sequence[Given]) -> list[list[int]]:
+    """Requests that are scored together: MOST_ROWS rows, or one that has more."""
+    runs: list[list[int]] = []
+    rows = MOST_ROWS
+    for position in positions:
+        more = len(asked[position].questions)
+        if rows + more > MOST_ROWS:
+            runs.append([])
+            rows = 0
+        runs[-1].append(position)
+        rows += more
+    return runs
 
 
 def _kind(features: FeatureValues | Table) -> object:
