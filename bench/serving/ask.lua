@@ -3,9 +3,12 @@ local before, after = os.getenv("BENCH_BODY"):match("^(.*)@@@@@@@@@@@@(.*)$")
 local whole = os.getenv("BENCH_BODY")
 local headers = { ["content-type"] = "application/json" }
 local counter = 0
-local same = wrk.format("POST", nil, headers, whole)
+local same
 function request()
-  if not before then return same end
+  if not before then
+    same = same or wrk.format("POST", nil, headers, whole)  -- not earlier: wrk does not know the host before
+    return same
+  end
   counter = counter + 1
   local id = string.format("%s%07d", os.getenv("BENCH_RUN"), counter)
   return wrk.format("POST", nil, headers, before .. id .. after)

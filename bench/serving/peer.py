@@ -51,7 +51,7 @@ PEERS = {
     ),
     "mlserver": Peer(
         needs=("mlserver", "mlserver-lightgbm"),
-        args=("-m", "mlserver", "start", "{folder}"),
+        args=("{bin}/mlserver", "start", "{folder}"),
         path="/v2/models/delays/infer",
         ready="/v2/health/ready",
     ),
@@ -110,7 +110,7 @@ def installed(name: str) -> Path:
 def running(name: str, model: Fitted, folder: Path, port: int) -> Iterator[Door]:
     peer, python = PEERS[name], installed(name)
     _write(name, model, folder, port, python)
-    args = [str(python), *(one.format(port=port, folder=folder) for one in peer.args)]
+    args = [str(python), *(one.format(port=port, folder=folder, bin=python.parent) for one in peer.args)]
     env = {
         "BENCH_MODEL": str(folder),
         "PYTHONPATH": "",

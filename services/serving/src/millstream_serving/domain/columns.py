@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -62,7 +63,7 @@ def columns_of(inputs: Sequence[InputColumn], events: Events, features: FeatureV
     with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
         table = np.array(numbers, dtype=np.float32).reshape(len(numbers), -1, 1)
     row = iter(table)
-    return {one.name: next(row) if one.type == "number" else columns[one.name] for one in inputs}, misfits
+    return {one.name: columns[one.name] if one.name in columns else next(row) for one in inputs}, misfits
 
 
 def empty_columns(inputs: Sequence[InputColumn]) -> Columns:
@@ -107,13 +108,20 @@ def nullable(values: Values) -> list[float | int | None]:
     return found
 
 
+def _field(name: str, events: Events) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), events))
+    except KeyError:
+        return [event.get(name) for event in events]
+
+
 def _scalars(name: str, events: Events) -> list[Scalar]:
-    values = [event.get(name) for event in events]
+    values = _field(name, events)
     return values if _SCALARS_AND_NULL.issuperset(map(type, values)) else [scalar(value) for value in values]
 
 
 def _numbers(name: str, events: Events, misfits: list[Misfit]) -> NDArray[np.float64]:
-    values = [event.get(name) for event in events]
+    values = _field(name, events)
     if _NUMBERS.issuperset(map(type, values)):
         with suppress(OverflowError):  # an int that no float holds: it is named below
             return np.array(values, dtype=np.float64)
