@@ -18,7 +18,7 @@ class Reading:
     def __init__(self, entities: Mapping[str, Sequence[Scalar]], features: FeatureValues, rows: int) -> None:
         self.features = features
         self.asked = rows_of(entities, rows)
-        self.read = rows_of({name: nullable(values) for name, values in features.items()}, rows)
+        self.read = rows_of(nullable(features), rows)
 
 
 def served(

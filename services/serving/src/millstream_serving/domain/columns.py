@@ -100,11 +100,19 @@ def scalar(value: Any) -> Scalar:
     return value if type(value) in _SCALARS else None
 
 
-def nullable(values: Values) -> list[float | int | None]:
+def nullable(features: FeatureValues) -> dict[str, list[float | int | None]]:
     """The numbers exactly as read, NaN as None."""
-    found: list[float | int | None] = values.tolist()
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        return [None if value != value else value for value in found]
+    found: dict[str, list[float | int | None]] = {name: [] for name in features}
+    floats = [name for name, values in features.items() if values.dtype.kind == "f"]
+    for name in found.keys() - floats:
+        found[name] = features[name].tolist()
+    if floats:
+        # All in one piece: a column alone is so short that numpy's calls would cost more than its numbers.
+        table = np.array([features[name] for name in floats])
+        columns = table.tolist()
+        if np.isnan(table).any():
+            columns = [[None if value != value else value for value in values] for values in columns]
+        found.update(zip(floats, columns, strict=True))
     return found
 
 
