@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from millstream.contracts.canary import is_answered_by_challenger
@@ -59,7 +60,7 @@ class Standing(Generic[C]):
         """Newest revision heard of, obeyed or refused."""
         return max(self.revision, self.refusal.state.revision if self.refusal else 0)
 
-    @property
+    @cached_property
     def role(self) -> str:
         """Of the other model: `challenger` or `previous`; empty where there is none."""
         found = other_of(self.state) if self.state and self.other is not None else None
@@ -75,8 +76,8 @@ class Standing(Generic[C]):
         """Role of the model that answers where the guarded one fails."""
         return PREVIOUS if self.role == PREVIOUS else CHAMPION
 
-    @property
-    def models(self) -> dict[str, C]:
+    @cached_property
+    def models(self) -> Mapping[str, C]:
         """All that score a question, by role: the champion first."""
         found = {CHAMPION: self.champion, self.role: self.other}
         return {role: model for role, model in found.items() if model is not None}

@@ -26,7 +26,7 @@ from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import Freshness
+from millstream_serving.ports import Features, Freshness
 
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
@@ -115,6 +115,11 @@ class Predictor:
         self._count(questions, done)
         return done
 
+    async def current(self, questions: Sequence[Question]) -> bool:
+        """Whether no feature lags behind any of `questions`, all of one loop: then they are alike to `predict`."""
+        standing = self._roster.standing(questions[0].loop)
+        return standing.champion is None or await self._gate.current(_services(standing), questions)
+
     async def infer(
         self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
     ) -> list[Answer]:
@@ -138,14 +143,16 @@ class Predictor:
     async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
-        # One read for each FeatureService: two models nearly always share theirs.
-        services = list({id(model.features): model.features for model in models.values()}.values())
+        services = _services(standing)
         stale, refusing = await self._gate.staleness(services, questions)
         as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
         found: dict[int, Reading] = {}
         for features in services:
             entities = entities_of(features.join_keys, events)
             found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
+        for model in models.values():
+            if id(model.features) not in found:  # its question brings all that it reads
+                found[id(model.features)] = Reading(entities_of(model.features.join_keys, events), {}, len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
         answers = await self._answered(standing, questions, readings, stale, began)
         for row, question in enumerate(questions):
@@ -181,7 +188,7 @@ class Predictor:
             *recorded(
                 questions,
                 turn.given(sides[standing.trusted], sides.get(standing.guarded), turns),
-                inputs={role: _inputs(model) for role, model in models.items()},
+                inputs={role: model.inputs for role, model in models.items()},
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
@@ -242,6 +249,12 @@ class Predictor:
             counter.labels(*labels).inc(count)
 
 
+def _services(standing: Standing[Loaded]) -> list[Features]:
+    """One read for each FeatureService: two models nearly always share theirs. None for a model that reads no feature."""
+    reading = [model for model in standing.models.values() if model.reads]
+    return list({id(model.features): model.features for model in reading}.values())
+
+
 def _columns(
     models: Mapping[str, Loaded], readings: Mapping[str, Reading], questions: Sequence[Question]
 ) -> tuple[dict[str, Columns], dict[str, list[Misfit]]]:
@@ -257,7 +270,3 @@ def _columns(
         else:
             columns[role], misfits[role] = columns_of(model.manifest.inputs, events, readings[role].features)
     return columns, misfits
-
-
-def _inputs(model: Loaded) -> list[str]:
-    return [column.name for column in model.manifest.inputs if column.source == "input"]
