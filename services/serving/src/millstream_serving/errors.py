@@ -40,3 +40,7 @@ class ModelRefused(MillstreamError):
         super().__init__(detail)
         self.reason = reason
         """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `unexpected`."""
+
+
+class BadTable(MillstreamError):
+    """A table that cannot be scored: the message says what it lacks. Nothing was written."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.settings import ServiceSettings
@@ -34,3 +35,18 @@ class Settings(ServiceSettings, RegistrySettings):
     batch's, and the same question could get another last digit; scale with replicas first."""
     models_timeout: Annotated[float, Field(gt=0)] = 20.0
     """Seconds that a batch waits for the models at start before it is given back and read again."""
+
+
+class ScoreSettings(BaseSettings):
+    """What `python -m millstream_serving score` needs to know of its mill; the rest are its options."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")
+
+    kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
+    """Where the champion is looked up; not asked where a version is named."""
+    project: Path = Path("project")
+    """Folder with streams/, features/, loops/."""
+    packages: str = "packages"
+    """Folder of the model packages."""
+    lake: str = "lake"
+    """Where features keeps history: a folder or URI. Read for --features lookup."""
