@@ -80,7 +80,8 @@ class ParquetTable:
         """Raises BadTable for what is no Parquet file."""
         self._path = path
         try:
-            self._file = pq.ParquetFile(path)
+            # Else all that was read of a file stays in memory until its end.
+            self._file = pq.ParquetFile(path, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise BadTable(f"{path}: {_why(path, error)}") from error
         self.schema = self._file.schema_arrow

@@ -81,10 +81,8 @@ def kept(columns: Sequence[str], manifest: Manifest, keys: Collection[str], answ
 
 def honest(task: Task, values: NDArray[Any]) -> NDArray[np.bool_]:
     """For each row of a graph's output what `contracts.tasks.is_answer` says of it."""
-    if task is Task.REGRESSION:
-        fit: NDArray[np.bool_] = np.isfinite(values)
-    else:
-        fit = (values >= 0.0) & (values <= 1.0)  # NaN fails both comparisons
+    # NaN fails both comparisons.
+    fit: Any = np.isfinite(values) if task is Task.REGRESSION else (values >= 0.0) & (values <= 1.0)
     rows: NDArray[np.bool_] = fit.reshape(len(fit), -1).all(axis=1)
     return rows
 
