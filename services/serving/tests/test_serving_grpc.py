@@ -206,14 +206,14 @@ async def test_a_bug_says_nothing_of_itself(
 
 async def test_a_call_under_way_ends_before_the_door_closes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     await stage.obey(stage.package("3", by_mean))
-    began, let, publish = asyncio.Event(), asyncio.Event(), stage.publisher.publish
+    began, let, infer = asyncio.Event(), asyncio.Event(), stage.predictor.infer
 
-    async def slow(records: Any) -> None:
+    async def slow(*asked: Any, **said: Any) -> Any:
         began.set()
         await let.wait()
-        await publish(records)
+        return await infer(*asked, **said)
 
-    monkeypatch.setattr(stage.publisher, "publish", slow)
+    monkeypatch.setattr(stage.predictor, "infer", slow)
     door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

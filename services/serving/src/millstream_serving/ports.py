@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from millstream.contracts.events import ModelRef, Scalar
 from millstream.contracts.package import InputColumn, Manifest
+from millstream.runtime.publisher import Outgoing
 from millstream_serving.domain.columns import Columns, FeatureValues
 
 
@@ -75,6 +76,16 @@ class Freshness(Protocol):
 
     async def close(self) -> None:
         """Let go of connections. Safe to call twice."""
+
+
+class AnswerLog(Protocol):
+    """Where answers go on record. Called from the event loop, in the way of each answer: never blocks."""
+
+    def put(self, loop: str, records: Sequence[Outgoing]) -> None:
+        """Take all records of one run of `loop`, or none; each fits Kafka. They are in Kafka milliseconds later.
+
+        Raises NotSent where they cannot go on record and the loop refuses to answer then.
+        """
 
 
 class FeatureStore(Protocol):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from millstream.contracts.package import InputColumn, Manifest
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
-from millstream_serving.domain.columns import FeatureValues
+from millstream_serving.domain.columns import FeatureValues, Table, Values
 from millstream_serving.domain.scores import Output
 from millstream_serving.domain.tensors import BYTES, FP32, NUMBERS, Tensor, bad, of_numbers
 
@@ -27,7 +30,7 @@ class Rows:
 
     events: Sequence[dict[str, Any]]
     """Inputs and identifying fields, as an asking event would have them; null where a number is NaN or a text is empty."""
-    features: FeatureValues
+    features: FeatureValues | Table
 
 
 def rows_of(
@@ -37,6 +40,8 @@ def rows_of(
 
     Columns in `others` (a model on trial has inputs of its own) and `fields` that identify a row may come too.
     """
+    if len(tensors) == 1 and tensors[0].name == FEATURES and (plan := _table_plan(tuple(inputs))) is not None:
+        return _of_table(tensors[0], plan)
     wanted = {column.name: column for column in inputs}
     given = {tensor.name: tensor for tensor in tensors}
     if len(given) < len(tensors):
@@ -57,11 +62,48 @@ def rows_of(
         column = known.get(name)
         _check(tensor, "key" if column is None else column.type)
         if column is not None and column.source == "feature":
-            features[name] = _feature(tensor)
+            features[name] = _feature(tensor.values)
             continue
         for event, value in zip(events, tensor.values.tolist(), strict=True):
             event[name] = None if value == "" or value != value else value
     return Rows(events=events, features=features)
+
+
+class _Plan(NamedTuple):
+    """Where the columns of a model are in one tensor."""
+
+    inputs: Sequence[InputColumn]
+    asked: Sequence[tuple[str, int]]
+    """Names and places of those that the question brings."""
+    features: tuple[str, ...]
+    places: Sequence[int]
+    """Of the features."""
+
+
+@lru_cache(maxsize=64)
+def _table_plan(inputs: tuple[InputColumn, ...]) -> _Plan | None:
+    """None where one tensor cannot hold them. Remembered for the models of one process."""
+    if any(column.type != "number" or column.name == FEATURES for column in inputs):
+        return None
+    places = [(column.name, place) for place, column in enumerate(inputs) if column.source == "feature"]
+    return _Plan(
+        inputs,
+        [(column.name, place) for place, column in enumerate(inputs) if column.source != "feature"],
+        tuple(name for name, _ in places),
+        [place for _, place in places],
+    )
+
+
+def _of_table(tensor: Tensor, plan: _Plan) -> Rows:
+    """As `rows_of` does it column by column, for all at once."""
+    _check_table(tensor, plan.inputs)
+    _rows([msgspec.structs.replace(tensor, shape=tensor.shape[:1])])
+    table = tensor.values.reshape(tensor.shape)
+    events: list[dict[str, Any]] = [{} for _ in range(tensor.shape[0])]
+    for name, place in plan.asked:
+        for event, value in zip(events, table[:, place].tolist(), strict=True):
+            event[name] = None if value != value else value
+    return Rows(events=events, features=Table(plan.features, _feature(table[:, plan.places])))
 
 
 def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
@@ -93,13 +135,11 @@ def datatype_of(column: InputColumn) -> str:
 
 def _split(given: Mapping[str, Tensor], inputs: Sequence[InputColumn]) -> dict[str, Tensor]:
     """`features` as one tensor a column."""
-    table, width = given[FEATURES], len(inputs)
+    table = given[FEATURES]
     texts = [column.name for column in inputs if column.type != "number"]
     if texts:
         raise bad(f"input {FEATURES!r}: {texts[0]!r} is a text, so the columns are no one tensor; {_sent(inputs, ())}")
-    if table.datatype not in NUMBERS or len(table.shape) != 2 or table.shape[1] != width:
-        shape = f"{table.datatype} of shape {list(table.shape)}"
-        raise bad(f"input {FEATURES!r}: {shape}; send {FP32} of shape [n, {width}]: {_names(inputs)}")
+    _check_table(table, inputs)
     rows = table.values.reshape(table.shape)
     split = {
         column.name: Tensor(
@@ -110,6 +150,13 @@ def _split(given: Mapping[str, Tensor], inputs: Sequence[InputColumn]) -> dict[s
     if double := split.keys() & given.keys():
         raise bad(f"{sorted(double)[0]!r} comes twice: alone and in {FEATURES!r}")
     return split | {name: tensor for name, tensor in given.items() if name != FEATURES}
+
+
+def _check_table(table: Tensor, inputs: Sequence[InputColumn]) -> None:
+    width = len(inputs)
+    if table.datatype not in NUMBERS or len(table.shape) != 2 or table.shape[1] != width:
+        shape = f"{table.datatype} of shape {list(table.shape)}"
+        raise bad(f"input {FEATURES!r}: {shape}; send {FP32} of shape [n, {width}]: {_names(inputs)}")
 
 
 def _rows(tensors: Collection[Tensor]) -> int:
@@ -134,9 +181,8 @@ def _check(tensor: Tensor, kind: str) -> None:
         raise bad(f"input {tensor.name!r}: {tensor.datatype}, but it names something; send {BYTES} or INT64")
 
 
-def _feature(tensor: Tensor) -> Any:
+def _feature(values: NDArray[Any]) -> Values:
     """As `FeatureValues` has them: a whole number that float64 cannot hold stays one."""
-    values = tensor.values
     return values.astype(np.int64 if values.dtype.kind in "bi" else np.float64)
 
 

@@ -38,6 +38,11 @@ class FreshnessGate:
         self._metrics = metrics
         self._stopwatch = stopwatch
 
+    async def current(self, features: Sequence[Features], questions: Sequence[Question]) -> bool:
+        """Whether nothing lags beyond the loop's bound, for all of `questions`."""
+        bound = self._loops[questions[0].loop].predict.freshness.bound
+        return not any(await self._stale(features, [question.asked_at for question in questions], bound))
+
     async def staleness(
         self, features: Sequence[Features], questions: Sequence[Question]
     ) -> tuple[Sequence[dict[str, float]], bool]:

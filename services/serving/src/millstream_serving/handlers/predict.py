@@ -26,7 +26,7 @@ from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import Freshness
+from millstream_serving.ports import Features, Freshness
 
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
@@ -115,6 +115,11 @@ class Predictor:
         self._count(questions, done)
         return done
 
+    async def current(self, questions: Sequence[Question]) -> bool:
+        """Whether no feature lags behind any of `questions`, all of one loop: then they are alike to `predict`."""
+        standing = self._roster.standing(questions[0].loop)
+        return standing.champion is None or await self._gate.current(_services(standing), questions)
+
     async def infer(
         self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
     ) -> list[Answer]:
@@ -138,8 +143,7 @@ class Predictor:
     async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
-        # One read for each FeatureService: two models nearly always share theirs.
-        services = list({id(model.features): model.features for model in models.values()}.values())
+        services = _services(standing)
         stale, refusing = await self._gate.staleness(services, questions)
         as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
         found: dict[int, Reading] = {}
@@ -240,6 +244,11 @@ class Predictor:
         for (metric, *labels), count in counts.items():
             counter = self._metrics.served if metric == "served" else self._metrics.unanswered
             counter.labels(*labels).inc(count)
+
+
+def _services(standing: Standing[Loaded]) -> list[Features]:
+    """One read for each FeatureService: two models nearly always share theirs."""
+    return list({id(model.features): model.features for model in standing.models.values()}.values())
 
 
 def _columns(
