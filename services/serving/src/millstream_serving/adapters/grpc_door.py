@@ -58,7 +58,7 @@ class GrpcDoor(GrpcServer):
     """The protocol's service on a port of its own."""
 
     def __init__(self, inference: Inference, health: Health, *, version: str, trusts_known_at: bool) -> None:
-        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE)
+        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=health)
         self._inference = inference
         self._replica = health
         self._version = version
