@@ -16,7 +16,8 @@ from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLa
 from millstream.runtime import http
 from millstream.runtime.health import Health
 from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
-from millstream_serving.domain.tensor_json import answer_of, metadata_of, request_of
+from millstream_serving.domain.inference import InferRequest
+from millstream_serving.domain.tensor_json import Wanted, answer_of, metadata_of, request_of, simple_request_of
 from millstream_serving.domain.tensors import bad
 from millstream_serving.errors import ModelFailed, NoModel, UnknownLoop
 from millstream_serving.handlers import Inference
@@ -223,7 +224,7 @@ class InferenceDoorway:
 
         try:
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
-            asked, wanted = request_of(*await _body(scope, headers, receive, hold))
+            asked, wanted = await _asked(scope, headers, receive, hold)
             at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
             found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at)
         except MillstreamError as error:
@@ -237,8 +238,8 @@ class InferenceDoorway:
         return Response(b"".join([head, *parts]), headers={HEADER: str(len(head))}, media_type=OCTETS)
 
 
-async def _body(scope: Scope, headers: Headers, receive: Receive, hold: Hold) -> tuple[Any, memoryview]:
-    """The JSON, and what follows it. Raises Refusal."""
+async def _asked(scope: Scope, headers: Headers, receive: Receive, hold: Hold) -> tuple[InferRequest, Wanted]:
+    """Raises Refusal."""
     if b"content-encoding" in headers or headers.get(b"content-type") != b"application/json":
         request = Request(scope)
         if b"content-type" in headers:  # Triton's client sends none with JSON
@@ -247,13 +248,13 @@ async def _body(scope: Scope, headers: Headers, receive: Receive, hold: Hold) ->
             raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
     whole = await read_small(scope, headers, receive, LARGEST_REQUEST, REQUEST_SECONDS, hold)
     if HEADER.encode() not in headers:
-        return read_json(whole), memoryview(b"")
+        return simple_request_of(whole) or request_of(read_json(whole), b"")
     said, raw = headers[HEADER.encode()].decode("latin-1"), memoryview(whole)
     size = len(raw)
     if not (said.isascii() and said.isdecimal() and len(said) < 10 and int(said) <= size):
         raise bad(f"{HEADER} is {said[:40]!r}; send the bytes of the JSON, at most the {size} that came")
     size = int(said)
-    return read_json(bytes(raw[:size])), raw[size:]
+    return request_of(read_json(bytes(raw[:size])), raw[size:])
 
 
 def _refused(error: MillstreamError) -> Response:

@@ -74,7 +74,10 @@ _ANSWER = {
     "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
     "stale_views": {},
 }
-_ANSWERED = "The answer, in the prediction log already: `probability` of true, `probabilities` by class, or `value`, by the loop's task"
+_ANSWERED = (
+    "The answer, in the prediction log already: `probability` of true, `probabilities` by class, or `value`, by the task "
+    "of the loop"
+)
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
         **http.BODY_DOCS,

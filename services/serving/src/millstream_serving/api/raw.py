@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millstream.errors import Refusal
 from millstream.runtime import http
 
 Headers = dict[bytes, bytes]
@@ -35,12 +36,18 @@ async def read_small(
     said = headers.get(b"content-length")
     if said is None or not said.isdigit() or len(said) > 12 or int(said) > limit:
         return await http.read_body(Request(scope, receive), limit, seconds, hold or _free)
+    coming = receive()
     try:
-        async with asyncio.timeout(seconds):
-            first = await receive()
-    except TimeoutError:
-        first = {"type": "http.request", "body": b"", "more_body": True}
-        seconds = 0.0  # `read_body` says it, in its words
+        pending = coming.send(None)  # type: ignore[attr-defined]  # a coroutine, of every server that there is
+    except StopIteration as there:
+        first: Message = there.value
+    else:
+        # Only now a clock: it costs more than all the rest of this, and nearly every body has come with its head.
+        try:
+            async with asyncio.timeout(seconds):
+                first = await _Begun(coming, pending)
+        except TimeoutError as error:
+            raise Refusal("body_timeout", f"the body did not arrive within {seconds:g} s") from error
     body: bytes = first.get("body", b"")
     if first["type"] == "http.request" and not first.get("more_body", False) and len(body) <= limit:
         if hold is not None:
@@ -69,6 +76,28 @@ async def _serve(
     headers = [(b"content-type", b"application/json"), (b"content-length", size)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": found})
+
+
+class _Begun:
+    """A coroutine that has taken its first step: awaits what that waits for, and goes on with it."""
+
+    def __init__(self, coming: Any, pending: Any) -> None:
+        self._coming = coming
+        self._pending = pending
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        pending = self._pending
+        while True:
+            try:
+                said = yield pending
+            except BaseException as error:  # noqa: BLE001  (a cancellation, which is for the coroutine)
+                step = partial(self._coming.throw, error)
+            else:
+                step = partial(self._coming.send, said)
+            try:
+                pending = step()
+            except StopIteration as done:
+                return done.value
 
 
 def _free(size: int) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,9 +98,10 @@ def _table_plan(inputs: tuple[InputColumn, ...]) -> _Plan | None:
 def _of_table(tensor: Tensor, plan: _Plan) -> Rows:
     """As `rows_of` does it column by column, for all at once."""
     _check_table(tensor, plan.inputs)
-    _rows([msgspec.structs.replace(tensor, shape=tensor.shape[:1])])
+    rows = tensor.shape[0]
+    _check_rows(rows)
     table = tensor.values.reshape(tensor.shape)
-    events: list[dict[str, Any]] = [{} for _ in range(tensor.shape[0])]
+    events: list[dict[str, Any]] = [{} for _ in range(rows)]
     for name, place in plan.asked:
         for event, value in zip(events, table[:, place].tolist(), strict=True):
             event[name] = None if value != value else value
@@ -171,9 +171,13 @@ def _rows(tensors: Collection[Tensor]) -> int:
         (one, first), (other, second) = list(counts.items())[:2]
         raise bad(f"input {first!r} has {one} rows, {second!r} has {other}; send as many of each")
     rows = next(iter(counts))
+    _check_rows(rows)
+    return rows
+
+
+def _check_rows(rows: int) -> None:
     if not 1 <= rows <= MOST_ROWS:
         raise bad(f"{rows} rows; send 1 to {MOST_ROWS:,} a request")
-    return rows
 
 
 def _check(tensor: Tensor, kind: str) -> None:

@@ -21,8 +21,8 @@ from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Unkno
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.online import Online
 
-BESIDE = ("prediction_id", "version", "variant")
-"""What may be asked for beside the model's own output: a text a row."""
+BESIDE = {"prediction_id": "id", "version": "version", "variant": "variant"}
+"""What may be asked for beside the model's own output, a text a row; and what the record calls it."""
 
 
 class Inference:
@@ -84,7 +84,7 @@ class Inference:
                 "leave the version out"
             )
         output, _ = output_of(champion.manifest)
-        if odd := [one for one in asked.outputs if one != output and one not in BESIDE]:
+        if asked.outputs and (odd := [one for one in asked.outputs if one != output and one not in BESIDE]):
             raise bad(f"no output {odd[0]!r:.100}; ask for {', '.join([output, *BESIDE])}")
         if len(set(asked.outputs)) < len(asked.outputs):
             raise bad("an output is asked for twice; name each once")
@@ -103,11 +103,7 @@ class Inference:
         served = [one for one in answers if isinstance(one, PredictionServed)]
         if len(served) < len(answers):
             raise _why_not(name, answers)
-        beside = {
-            "prediction_id": [one.id for one in served],
-            "version": [one.version for one in served],
-            "variant": [one.variant for one in served],
-        }
+        beside = {what: [getattr(one, field) for one in served] for what, field in BESIDE.items()}
         return InferResponse(
             model=name,
             version=served[0].version,
