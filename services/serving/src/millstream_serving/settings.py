@@ -27,6 +27,9 @@ class Settings(ServiceSettings, RegistrySettings):
 
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port, on the same host, of the Open Inference Protocol over gRPC. None: not served, as most clients speak HTTP."""
+    request_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds for the answer to a request over HTTP or gRPC that names no deadline itself: above the 2 s for which the online
+    store is waited for twice over, below what callers wait."""
     trust_known_at: bool = False
     """Honour the request header `ce-knownat`: a question is answered as of then. For a mill that replays the past, where a
     question of today would carry the time of every window with it."""
