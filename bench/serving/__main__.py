@@ -1,7 +1,7 @@
 """`make bench-serving`: what serving answers on one core, beside its peers, as JSON in bench/out/serving.json.
 
-The server has one core; Kafka, Valkey and the load share another. Ours and theirs run in turns, and the best of a few runs counts
-(a neighbour on the machine can only make one worse). What is not asked for stays in the file as it was; see bench/README.md.
+The server has one core; Kafka, Valkey and the load share another. Ours and theirs run in turns, and the best of a few runs
+counts (a neighbour can only make one worse). What is not asked for stays in the file as it was; see bench/README.md.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Bench:
                     continue
                 try:
                     found.setdefault(name, []).append(self._theirs(name))
-                except Exception as error:  # a peer that is not to be had is no reason to measure nothing
+                except Exception as error:  # noqa: BLE001  (a peer that is not to be had is no reason to measure nothing)
                     missing[name] = str(error)[-500:]
                     console.print(f"{name}: {error}", highlight=False)
         best = {name: max(runs, key=lambda run: run.rps) for name, runs in found.items() if runs}

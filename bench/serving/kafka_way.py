@@ -19,11 +19,10 @@ WARM = 0.1
 
 async def backlog(mill: Mill, stream: str, make: Callable[[int], dict[str, object]], count: int, first: int) -> float:
     """Answers a second."""
-    await _fill(mill.kafka, stream, make, count, first)
+    known = await _fill(mill.kafka, stream, make, count, first)
     consumer = AIOKafkaConsumer(bootstrap_servers=mill.kafka)
     await consumer.start()
     try:
-        known = await _partitions(consumer)
         places = [TopicPartition(PREDICTIONS.name, number) for number in known]
 
         async def said() -> int:
@@ -47,13 +46,10 @@ async def backlog(mill: Mill, stream: str, make: Callable[[int], dict[str, objec
         await consumer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
-    await consumer._client.fetch_all_metadata()
-    return set(consumer.partitions_for_topic(PREDICTIONS.name) or ())
-
-
-async def _fill(bootstrap: str, stream: str, make: Callable[[int], dict[str, object]], count: int, first: int) -> None:
-    """Events with the headers that ingest writes."""
+async def _fill(
+    bootstrap: str, stream: str, make: Callable[[int], dict[str, object]], count: int, first: int
+) -> set[int]:
+    """Events with the headers that ingest writes; the partitions of the answers."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=256 * 1024)
     await producer.start()
     try:
@@ -69,5 +65,6 @@ async def _fill(bootstrap: str, stream: str, make: Callable[[int], dict[str, obj
                 await producer.send_batch(batch, stream, partition=0)
                 batch = producer.create_batch()
         await (await producer.send_batch(batch, stream, partition=0))
+        return set(await producer.partitions_for(PREDICTIONS.name))
     finally:
         await producer.stop()

@@ -1,4 +1,4 @@
-"""What is asked: a loop with one entity of 20 windowed features and one number of the question, and a loop that is given all."""
+"""What is asked: a loop with one entity of 20 windowed features and one number of the question, and one that is given all."""
 
 from __future__ import annotations
 

@@ -155,6 +155,9 @@ class Predictor:
         for features in services:
             entities = entities_of(features.join_keys, events)
             found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
+        for model in models.values():
+            if id(model.features) not in found:  # its question brings all that it reads
+                found[id(model.features)] = Reading(entities_of(model.features.join_keys, events), {}, len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
         answers = await self._answered(standing, questions, readings, stale, began)
         for row, question in enumerate(questions):
@@ -190,7 +193,7 @@ class Predictor:
             *recorded(
                 questions,
                 turn.given(sides[standing.trusted], sides.get(standing.guarded), turns),
-                inputs={role: _inputs(model) for role, model in models.items()},
+                inputs={role: model.inputs for role, model in models.items()},
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
@@ -252,8 +255,9 @@ class Predictor:
 
 
 def _services(standing: Standing[Loaded]) -> list[Features]:
-    """One read for each FeatureService: two models nearly always share theirs."""
-    return list({id(model.features): model.features for model in standing.models.values()}.values())
+    """One read for each FeatureService: two models nearly always share theirs. None for a model that reads no feature."""
+    reading = [model for model in standing.models.values() if model.reads]
+    return list({id(model.features): model.features for model in reading}.values())
 
 
 def _columns(
@@ -271,7 +275,3 @@ def _columns(
         else:
             columns[role], misfits[role] = columns_of(model.manifest.inputs, events, readings[role].features)
     return columns, misfits
-
-
-def _inputs(model: Loaded) -> list[str]:
-    return [column.name for column in model.manifest.inputs if column.source == "input"]
