@@ -16,7 +16,21 @@ AT_ONCE = 256
 would make all who are answered wait, and answer no more of them. No client with a few connections ever meets it."""
 LONGEST = 60_000
 """Milliseconds that a client may ask to wait: each holds a place."""
+LOOK = 0.02
+"""Seconds between two looks at who is late. A timer for each request would cost more than all else here: 4 µs of 6."""
 HEADER = b"x-request-timeout-ms"
+
+
+class _Asked:
+    """One request inside."""
+
+    __slots__ = ("answering", "late", "task", "until")
+
+    def __init__(self, until: float, task: asyncio.Task[object]) -> None:
+        self.until = until
+        self.task = task
+        self.answering = False
+        self.late = False
 
 
 class Gate:
@@ -29,7 +43,8 @@ class Gate:
         self._metrics = metrics
         self._patience = patience
         self._most = most
-        self._inside = 0
+        self._inside: set[_Asked] = set()
+        self._looking = False
 
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         said = next((value for name, value in scope["headers"] if name == HEADER), None)
@@ -38,41 +53,57 @@ class Gate:
             what = f"X-Request-Timeout-Ms is {said!r:.40}; send whole milliseconds, 1 to {LONGEST}"
             await _refusal(scope, 400, "bad_timeout", what)(scope, receive, send)
             return
-        inside = answering = False
-        loop = asyncio.get_running_loop()
-        deadline = asyncio.timeout(None)
+        asked: _Asked | None = None
 
         async def received() -> Message:
-            nonlocal inside
+            nonlocal asked
             message = await receive()
-            if not inside and message["type"] == "http.request" and not message.get("more_body", False):
-                if self._inside >= self._most:
-                    self._metrics.shed.labels("overloaded").inc()
-                    raise Overloaded(f"{self._most} questions are being answered here; ask again, or another replica")
-                inside = True
-                self._inside += 1
-                deadline.reschedule(loop.time() + patience)
+            if asked is None and message["type"] == "http.request" and not message.get("more_body", False):
+                asked = self._enter(patience)
             return message
 
         async def sent(message: Message) -> None:
-            nonlocal answering
-            if not answering:
-                answering = True
-                deadline.reschedule(None)
+            if asked is not None:
+                asked.answering = True
             await send(message)
 
         try:
-            async with deadline:
-                await app(scope, received, sent)
-        except TimeoutError:
-            if answering or not deadline.expired():
+            await app(scope, received, sent)
+        except asyncio.CancelledError:
+            if asked is None or not asked.late:
                 raise
+            asked.task.uncancel()
             self._metrics.shed.labels("deadline").inc()
             what = f"no answer within {patience * 1000:.0f} ms; the question may be on record all the same"
             await _refusal(scope, 504, "deadline", what)(scope, receive, send)
         finally:
-            if inside:
-                self._inside -= 1
+            if asked is not None:
+                self._inside.discard(asked)
+
+    def _enter(self, patience: float) -> _Asked:
+        """A place. Raises Overloaded."""
+        if len(self._inside) >= self._most:
+            self._metrics.shed.labels("overloaded").inc()
+            raise Overloaded(f"{self._most} questions are being answered here; ask again, or another replica")
+        task = asyncio.current_task()
+        assert task is not None, "a server runs each request in a task"
+        loop = asyncio.get_running_loop()
+        asked = _Asked(loop.time() + patience, task)
+        self._inside.add(asked)
+        if not self._looking:
+            self._looking = True
+            loop.call_later(LOOK, self._look, loop)
+        return asked
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for one in self._inside:
+            if one.until <= now and not one.answering and not one.late:
+                one.late = True
+                one.task.cancel()
+        self._looking = bool(self._inside)
+        if self._looking:
+            loop.call_later(LOOK, self._look, loop)
 
 
 def _seconds(said: bytes) -> float | None:

@@ -190,7 +190,7 @@ def _check(tensor: Tensor, kind: str) -> None:
 def _feature(values: NDArray[Any]) -> Values:
     """As `FeatureValues` has them: a whole number that float64 cannot hold stays one, where it is within 64 bits."""
     whole = values.dtype.kind in "biu" and not (values.dtype == np.uint64 and (values > np.iinfo(np.int64).max).any())
-    return values.astype(np.int64 if whole else np.float64)
+    return values.astype(np.int64) if whole else values.astype(np.float64)
 
 
 def _named(tensor: Tensor) -> list[Any]:
