@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import feast_serve
 from door import Door
 from kafka_way import backlog
 from load import Asked, ask
@@ -55,8 +56,19 @@ class Bench:
         return self._beside(tuple(PEERS))
 
     def predict(self) -> dict[str, Any]:
-        found = self._best(lambda: self._ours(PREDICT, predict_body()))
-        return {f"predict_{name}": value for name, value in asdict(found).items()}
+        """Features looked up, in turns with Feast's own server, which only looks up."""
+        ours, theirs = [], []
+        for _ in range(self._asked.runs):
+            ours.append(self._ours(PREDICT, predict_body()))
+            folder = self._mill.root / f"feast-{self._run}"
+            with feast_serve.running(self._mill.valkey, folder, free_port()) as door:
+                theirs.append(self._asked_of("feast serve", door, feast_serve.PATH, feast_serve.body()))
+        best, peer_best = (max(runs, key=lambda run: run.rps) for runs in (ours, theirs))
+        return {
+            **{f"predict_{name}": value for name, value in asdict(best).items()},
+            "predict_vs_feast_serve": round(best.rps / peer_best.rps, 2),
+            "feast_serve": asdict(peer_best),
+        }
 
     def kafka(self) -> dict[str, Any]:
         with_features = self._most(QUESTIONS, question)
@@ -135,9 +147,6 @@ class Bench:
             console.print(f"{name}: {found.errors} errors; {door.log.read_text()[-800:]}", highlight=False)
         console.print(f"{name}: {found}", highlight=False)
         return found
-
-    def _best(self, work: Callable[[], Asked]) -> Asked:
-        return max((work() for _ in range(self._asked.runs)), key=lambda run: run.rps)
 
     def _most(self, stream: str, make: Callable[[int], dict[str, object]]) -> int:
         found = []

@@ -188,8 +188,6 @@ class Doorway:
             raise ModelsUnknown("the models are still being read; /readyz says what is missing")
         question = ask(loop, event, asked_at=max(now, time), transport="http")
         found = await self._online.predict(question)
-        if isinstance(found, RejectEvent):
-            raise found
         if isinstance(found, QuestionUnanswered):
             raise self._why_not(loop, found)
         return encode(_said(found))

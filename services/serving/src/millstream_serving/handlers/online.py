@@ -15,7 +15,7 @@ from millstream_serving.domain.question import Question
 from millstream_serving.domain.roster import Standing
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.predict import Answer, Predictor
-from millstream_serving.handlers.record import Recorder, fits
+from millstream_serving.handlers.record import Recorded, Recorder, fits
 from millstream_serving.handlers.together import Together
 from millstream_serving.ports import AnswerLog
 
@@ -36,11 +36,14 @@ class Online:
         self._predictor = predictor
         self._log = log
         self._recorder = recorder
-        self._asked: dict[str, Together[Question, Answer]] = {}
+        self._asked: dict[str, Together[Question, Recorded]] = {}
         self._given: dict[str, Together[Given, Sequence[Answer]]] = {}
 
-    async def predict(self, question: Question) -> Answer:
-        """The answer; one by a model is in the log. Raises FeaturesUnavailable, FeaturesBehind, StaleFeatures, NotSent."""
+    async def predict(self, question: Question) -> Recorded:
+        """The answer; one by a model is in the log.
+
+        Raises RejectEvent for what is no question, FeaturesUnavailable, FeaturesBehind, StaleFeatures, NotSent.
+        """
         together = self._asked.get(question.loop)
         if together is None:
             together = self._asked[question.loop] = Together(self._predict)
@@ -61,15 +64,23 @@ class Online:
             together = self._given[loop] = Together(self._infer)
         return await together.ask(Given(standing, questions, features, pinned))
 
-    async def _predict(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
+    async def _predict(self, questions: Sequence[Question]) -> list[Recorded | Exception]:
         if len(questions) > 1 and not await self._predictor.current(questions):
             # Each has its own time, and its loop may let it wait, or refuse it: not because of its neighbours.
             alone = [self._predict([question]) for question in questions]
             found = await asyncio.gather(*alone, return_exceptions=True)
-            return [one if isinstance(one, Exception) else one[0] for one in found if not _ended(one)]
+            said: list[Recorded | Exception] = []
+            for one in found:
+                if isinstance(one, list):
+                    said += one
+                elif isinstance(one, Exception):
+                    said.append(one)
+                else:
+                    raise one  # a cancellation, which is for all of them
+            return said
         answers = await self._predictor.predict(questions)
         # What nobody answered is told to the caller, who asks again: it is no record of a question that is lost.
-        return self._logged(questions, answers, unanswered=False)
+        return [*self._logged(questions, answers, unanswered=False)]
 
     async def _infer(self, asked: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
         alike: dict[tuple[object, ...], list[int]] = {}
@@ -127,10 +138,3 @@ def _joined(some: Sequence[FeatureValues | Table]) -> FeatureValues:
     if len(some) == 1:
         return first
     return {name: np.concatenate([one[name] for one in some if not isinstance(one, Table)]) for name in first}
-
-
-def _ended(one: object) -> bool:
-    """Raises what ends this task too: a cancellation."""
-    if isinstance(one, BaseException) and not isinstance(one, Exception):
-        raise one
-    return False
