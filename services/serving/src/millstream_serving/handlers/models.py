@@ -68,6 +68,10 @@ class ModelKeeper:
         """Set while nothing that was heard waits to be obeyed."""
         health.waiting_for("models", "millstream-models has not been read to its end yet")
 
+    async def load(self, loop: str, ref: ModelRef) -> Loaded:
+        """A model by itself, checked and warm as one that answers would be. Raises ModelRefused, RetryLater."""
+        return await self._loaded(loop, ref, {})
+
     def hear(self, state: ModelState) -> None:
         """A record of the topic. Only the newest of a loop counts; loops that the project does not have do not."""
         if state.loop not in self._roster:
