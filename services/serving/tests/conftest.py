@@ -21,6 +21,7 @@ from millstream.project import Loop, Project, load_project
 from millstream.project.predict import Freshness
 from millstream.runtime.health import Health
 from millstream.runtime.packages import PackageStore
+from millstream.runtime.probes import Probes
 from millstream_serving.adapters.memory import (
     MemoryFeatures,
     MemoryFeatureStore,
@@ -130,6 +131,7 @@ class Stage:
     """What the predictor's stopwatch shows."""
 
     def __post_init__(self) -> None:
+        self.probes = Probes(self.health, self.registry, None)
         self.loops: dict[str, Loop] = dict(self.project.loops)
         self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
         self.features.values["origin", "JFK"] = 12.1

@@ -95,7 +95,7 @@ def create_app(
         trusts_known_at=settings.trust_known_at,
     )
     protocol = InferenceDoorway(
-        inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at
+        inference, service.probes, version=service.app.version, trusts_known_at=settings.trust_known_at
     )
     service.app.include_router(doorway.router)
     service.app.include_router(protocol.router)
@@ -110,10 +110,10 @@ def _speak_grpc(service: Service, settings: Settings, inference: Inference) -> N
     # Imported here: who speaks HTTP alone does without grpc's 10 MB.
     from millstream_serving.adapters.grpc_door import GrpcDoor
 
-    door = GrpcDoor(inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at)
+    door = GrpcDoor(inference, service.probes, version=service.app.version, trusts_known_at=settings.trust_known_at)
 
     async def open_grpc() -> None:
-        await door.open(settings.host, port)
+        await door.open(settings.host, port, shared=settings.place is not None)
 
     service.before_hearing("grpc", open_grpc)
     service.at_stop(door.close)
