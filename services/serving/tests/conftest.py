@@ -31,7 +31,7 @@ from millstream_serving.adapters.memory import (
     Score,
 )
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Loaded, ModelKeeper, Predictor
+from millstream_serving.handlers import Explainer, Loaded, ModelKeeper, Predictor
 from millstream_serving.metrics import ServingMetrics
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
@@ -138,7 +138,7 @@ class Stage:
         self.packages = PackageStore(str(self.root / "packages"))
         self.store = MemoryFeatureStore({"delay_v1": self.features})
         self.roster: Roster[Loaded] = Roster(self.project.loops)
-        metrics = ServingMetrics(self.registry)
+        self.metrics = metrics = ServingMetrics(self.registry)
         self.predictor = Predictor(
             roster=self.roster,
             loops=self.loops,
@@ -147,6 +147,7 @@ class Stage:
             metrics=metrics,
             stopwatch=lambda: self.seconds,
         )
+        self.explainer = Explainer(roster=self.roster, packages=self.packages, metrics=metrics)
         self.keeper = ModelKeeper(
             roster=self.roster,
             loops=self.project.loops,

@@ -35,6 +35,7 @@ async def http(stage: Stage, trusts_known_at: bool) -> AsyncIterator[httpx.Async
         streams=stage.project.streams,
         roster=stage.roster,
         predictor=stage.predictor,
+        explainer=stage.explainer,
         publisher=stage.publisher,
         known=stage.keeper.known,
         clock=lambda: NOON,

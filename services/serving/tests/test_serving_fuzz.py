@@ -53,6 +53,7 @@ async def app(stage: Stage) -> FastAPI:
             streams=stage.project.streams,
             roster=stage.roster,
             predictor=stage.predictor,
+            explainer=stage.explainer,
             publisher=stage.publisher,
             known=stage.keeper.known,
             clock=lambda: NOON,

@@ -60,6 +60,7 @@ def asked_of(stage: Stage) -> Inference:
         roster=stage.roster,
         predictor=stage.predictor,
         record=recorder(stage.publisher),
+        explainer=stage.explainer,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )

@@ -49,6 +49,7 @@ async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         streams=stage.project.streams,
         roster=stage.roster,
         predictor=stage.predictor,
+        explainer=stage.explainer,
         publisher=stage.publisher,
         known=stage.keeper.known,
         clock=lambda: NOON,

@@ -14,7 +14,7 @@ from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.api import Doorway, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Predictor, Replica
+from millstream_serving.handlers import Explainer, Inference, Loaded, ModelKeeper, Predictor, Replica
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
@@ -44,11 +44,12 @@ def create_app(
         project=settings.project,
     )
     replica = Replica(instance=settings.instance, roster=roster, publisher=service.publisher)
+    packages = packages or PackageStore(settings.packages)
     keeper = ModelKeeper(
         roster=roster,
         loops=project.loops,
         streams=project.streams,
-        packages=packages or PackageStore(settings.packages),
+        packages=packages,
         runtime=runtime or _onnx(settings),
         store=store,
         health=service.health,
@@ -59,12 +60,14 @@ def create_app(
     predictor = Predictor(
         roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
     )
+    explainer = Explainer(roster=roster, packages=packages, metrics=metrics)
     inference = Inference(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
         predictor=predictor,
         record=recorder(service.publisher),
+        explainer=explainer,
         known=keeper.known,
         clock=clock,
     )
@@ -89,6 +92,7 @@ def create_app(
         streams=project.streams,
         roster=roster,
         predictor=predictor,
+        explainer=explainer,
         publisher=service.publisher,
         known=keeper.known,
         clock=clock,

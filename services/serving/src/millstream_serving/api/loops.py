@@ -20,7 +20,7 @@ from millstream.runtime.publisher import Publisher
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, StaleFeatures, UnknownLoop
-from millstream_serving.handlers import Loaded, Predictor, ask
+from millstream_serving.handlers import Explainer, Loaded, Predictor, ask
 from millstream_serving.subscribers import on_record
 
 
@@ -83,6 +83,14 @@ PREDICT_DOCS: dict[str, Any] = {
         503: {"description": "no_model, model_failed, stale_features, not_logged or unavailable: `message` says more"},
     },
     "openapi_extra": {
+        "parameters": [
+            {
+                "name": "explain",
+                "in": "query",
+                "schema": {"type": "boolean", "default": False},
+                "description": "Say what each column contributed to the answer",
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -95,7 +103,7 @@ PREDICT_DOCS: dict[str, Any] = {
                     "example": {"event": _FLIGHT},
                 }
             },
-        }
+        },
     },
 }
 
@@ -121,6 +129,7 @@ class Doorway:
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
         predictor: Predictor,
+        explainer: Explainer,
         publisher: Publisher,
         known: asyncio.Event,
         clock: Callable[[], int],
@@ -130,6 +139,7 @@ class Doorway:
         self._streams = streams
         self._roster = roster
         self._predictor = predictor
+        self._explainer = explainer
         self._publisher = publisher
         self._known = known
         self._clock = clock
@@ -159,7 +169,8 @@ class Doorway:
     async def predict(self, loop: str, request: Request) -> Response:
         """Ask one question as of now, or of the header `ce-knownat` where that is trusted.
 
-        A 200 means that the answer is in `millstream-predictions` too (acks=all).
+        A 200 means that the answer is in `millstream-predictions` too (acks=all). With `explain` it has an `explanation`: what
+        each column contributed. That waits behind other explanations, and is left out where it takes too long.
         """
         try:
             return answer(200, await self._predict(self._loop(loop), request))
@@ -168,6 +179,7 @@ class Doorway:
 
     async def _predict(self, loop: Loop, request: Request) -> dict[str, Any]:
         http.media_type(request)
+        explain = _flag(request, "explain")
         event = _event(read_json(await http.read_body(request, LARGEST_BODY, BODY_SECONDS)))
         known_at = http.known_at(request, self._trusts_known_at)
         now = self._clock() if known_at is None else known_at
@@ -181,7 +193,7 @@ class Doorway:
         if isinstance(found, QuestionUnanswered):
             raise self._why_not(loop, found)
         await self._publisher.publish([on_record(self._publisher, question, found)])
-        return _said(found)
+        return {**_said(found), **(await self._explainer.explain(found) if explain else {})}
 
     def _loop(self, name: str) -> Loop:
         loop = self._loops.get(name)
@@ -278,3 +290,10 @@ def _event(body: Any) -> dict[str, Any]:
         raise Refusal("bad_body", f'send {{"event": {{…}}}} and nothing beside it; found {sorted(others)[:5]!r:.200}')
     event: dict[str, Any] = body["event"]
     return event
+
+
+def _flag(request: Request, name: str) -> bool:
+    said = request.query_params.get(name, "false")
+    if said not in ("true", "false"):
+        raise Refusal("bad_body", f"{name} is {said[:40]!r}; write {name}=true or {name}=false, or leave it out")
+    return said == "true"

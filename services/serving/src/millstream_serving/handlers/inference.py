@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.tensor_rows import datatype_of, output_of, output_tensor, rows_of
 from millstream_serving.domain.tensors import FP32, bad, of_texts
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
+from millstream_serving.handlers.explain import Explainer
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.predict import Predictor
 
@@ -26,6 +28,10 @@ Record = Callable[[Sequence[tuple[Question, PredictionServed | QuestionUnanswere
 
 BESIDE = ("prediction_id", "version", "variant")
 """What may be asked for beside the model's own output: a text a row."""
+EXPLANATION = "explanation"
+"""The tensor of JSON texts that parameter `explain` adds."""
+MOST_EXPLAINED = 8
+"""Rows of one request: half of what may wait, so that one client leaves room for another."""
 
 
 class Inference:
@@ -39,6 +45,7 @@ class Inference:
         roster: Roster[Loaded],
         predictor: Predictor,
         record: Record,
+        explainer: Explainer,
         known: asyncio.Event,
         clock: Callable[[], int],
     ) -> None:
@@ -47,6 +54,7 @@ class Inference:
         self._roster = roster
         self._predictor = predictor
         self._record = record
+        self._explainer = explainer
         self._known = known
         self._clock = clock
 
@@ -90,6 +98,7 @@ class Inference:
             fields={one for one in (loop.predict.id, loop.label.by, loop.rollout.by, stream.key) if one},
         )
         self._name_entity(loop, stream, asked, rows.events)
+        explain = _explain(asked, len(rows.events))
         at = self._clock() if asked_at is None else asked_at
         questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
         answers = await self._predictor.infer(standing, questions, rows.features, pinned=bool(version))
@@ -117,12 +126,18 @@ class Inference:
             id=asked.id,
             parameters={what: texts[0] for what, texts in beside.items() if len(set(texts)) == 1},
             tensors=[
-                output_tensor(champion.manifest, [one.output for one in served])
-                if one == output
-                else of_texts(one, beside[one])
-                for one in asked.outputs or (output,)
+                *(
+                    output_tensor(champion.manifest, [one.output for one in served])
+                    if one == output
+                    else of_texts(one, beside[one])
+                    for one in asked.outputs or (output,)
+                ),
+                *([of_texts(EXPLANATION, await self._explained(served))] if explain else ()),
             ],
         )
+
+    async def _explained(self, served: Sequence[PredictionServed]) -> list[str]:
+        return [json.dumps(found) for found in await asyncio.gather(*map(self._explainer.explain, served))]
 
     def _standing(self, name: str) -> Standing[Loaded]:
         if name not in self._loops:
@@ -151,6 +166,15 @@ class Inference:
             raise bad(f"parameter 'entity' is {entity!r:.60}; send a text or a whole number, the value {where}")
         for event in events:
             event.setdefault(field, entity)
+
+
+def _explain(asked: InferRequest, rows: int) -> bool:
+    said = asked.parameters.get("explain", False)
+    if not isinstance(said, bool):
+        raise bad(f"parameter 'explain' is {said!r:.60}; send true or false")
+    if said and rows > MOST_EXPLAINED:
+        raise bad(f"{rows} rows to explain; send at most {MOST_EXPLAINED} at a time, or leave parameter 'explain' out")
+    return said
 
 
 def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:
