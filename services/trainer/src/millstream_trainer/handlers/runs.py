@@ -158,6 +158,7 @@ class Runs:
             positions=positions,
             champion=state.champion,
             changed_at=run.changed_at,
+            given=run.given,
             broken=tuple((to_datetime(start), to_datetime(end)) for start, end in broken),
         )
 
