@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -118,6 +119,9 @@ def test_workers_share_a_port_and_any_of_them_answers_for_all(tmp_path: Path) ->
         made.process.terminate()
         code, log = made.end()
         assert code == 0, log
+        assert {json.loads(line).get("worker") for line in log.splitlines()} == {None, 0, 1}, (
+            "each line says whose it is"
+        )
         assert all(gone(pid) for pid in who.values())
         assert not list(tmp_path.iterdir()), "nothing is left of their doors"
 

@@ -187,6 +187,10 @@ class Seat:
     def __init__(self, place: Place) -> None:
         self._place = place
 
+    @property
+    def number(self) -> int:
+        return self._place.number
+
     def sockets(self) -> list[socket.socket]:
         """The port that all share, and this worker's own door."""
         door = self._place.door()

@@ -271,7 +271,7 @@ def _serve_on(
     except MillstreamError as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 2
-    configure_logs(service.name, settings.log_level)
+    configure_logs(service.name, settings.log_level, seat.number if seat is not None else None)
     configure_tracing(service.name, settings.instance, settings.otlp_endpoint)
     config = uvicorn.Config(
         service.app,
