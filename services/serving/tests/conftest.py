@@ -21,6 +21,7 @@ from millstream.project import Loop, Project, load_project
 from millstream.project.predict import Freshness
 from millstream.runtime.health import Health
 from millstream.runtime.packages import PackageStore
+from millstream.runtime.probes import Probes
 from millstream_serving.adapters.memory import (
     MemoryFeatures,
     MemoryFeatureStore,
@@ -31,7 +32,7 @@ from millstream_serving.adapters.memory import (
     Score,
 )
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Loaded, ModelKeeper, Online, Predictor, Recorder
+from millstream_serving.handlers import Explainer, Loaded, ModelKeeper, Online, Predictor, Recorder
 from millstream_serving.metrics import ServingMetrics
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
@@ -131,6 +132,7 @@ class Stage:
     """What the predictor's stopwatch shows."""
 
     def __post_init__(self) -> None:
+        self.probes = Probes(self.health, self.registry, None)
         self.loops: dict[str, Loop] = dict(self.project.loops)
         self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
         self.features.values["origin", "JFK"] = 12.1
@@ -147,6 +149,7 @@ class Stage:
             stopwatch=lambda: self.seconds,
         )
         self.online = Online(self.predictor, MemoryLog(self.publisher), Recorder(self.publisher.source))
+        self.explainer = Explainer(roster=self.roster, packages=self.packages, metrics=metrics)
         self.keeper = ModelKeeper(
             roster=self.roster,
             loops=self.project.loops,

@@ -35,6 +35,7 @@ async def http(stage: Stage, trusts_known_at: bool) -> AsyncIterator[httpx.Async
         streams=stage.project.streams,
         roster=stage.roster,
         online=stage.online,
+        explainer=stage.explainer,
         known=stage.keeper.known,
         clock=lambda: NOON,
         trusts_known_at=trusts_known_at,

@@ -166,6 +166,7 @@ async def ask(stage: Stage, flight: Callable[..., dict[str, Any]]) -> httpx.Resp
         streams=stage.project.streams,
         roster=stage.roster,
         online=stage.online,
+        explainer=stage.explainer,
         known=stage.keeper.known,
         clock=lambda: ELEVEN,
     )

@@ -53,11 +53,12 @@ async def app(stage: Stage) -> FastAPI:
             streams=stage.project.streams,
             roster=stage.roster,
             online=stage.online,
+            explainer=stage.explainer,
             known=stage.keeper.known,
             clock=lambda: NOON,
         ).router
     )
-    app.include_router(InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False).router)
+    app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False).router)
     stage.health.met("kafka")
     await stage.keeper.known.wait()
     await stage.obey(stage.package("3", lambda row: 0.25))

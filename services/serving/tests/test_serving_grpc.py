@@ -50,7 +50,7 @@ class Line:
 async def line(stage: Stage) -> AsyncIterator[Line]:
     await stage.keeper.known.wait()
     stage.health.met("kafka")
-    door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Line(channel)
@@ -236,7 +236,7 @@ async def test_a_call_under_way_ends_before_the_door_closes(stage: Stage, monkey
         return await infer(*asked, **said)
 
     monkeypatch.setattr(stage.predictor, "infer", slow)
-    door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = asyncio.ensure_future(Line(channel).call("ModelInfer", **question()))

@@ -58,6 +58,7 @@ def asked_of(stage: Stage) -> Inference:
         streams=stage.project.streams,
         roster=stage.roster,
         online=stage.online,
+        explainer=stage.explainer,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )
@@ -66,7 +67,7 @@ def asked_of(stage: Stage) -> Inference:
 @pytest.fixture
 async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     app = http_app(title="serving")
-    app.include_router(InferenceDoorway(asked_of(stage), stage.health, version="1.2", trusts_known_at=False).router)
+    app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False).router)
     await stage.keeper.known.wait()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
         yield client

@@ -18,7 +18,7 @@ from .test_serving_connected import Town, eventually, town  # noqa: F401
 from .test_serving_process import said
 
 
-def replica(town: Town, name: str, port: int, log: Path) -> ManagedProcess:  # noqa: F811
+def replica(town: Town, name: str, port: int, log: Path, **more: str) -> ManagedProcess:  # noqa: F811
     script = str(Path(__file__).with_name("serving_process.py"))
     return ManagedProcess(
         name,
@@ -31,6 +31,7 @@ def replica(town: Town, name: str, port: int, log: Path) -> ManagedProcess:  # n
             "MILLSTREAM_INSTANCE": name,
             "MILLSTREAM_PORT": str(port),
             "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
+            **more,
         },
     )
 

@@ -49,6 +49,7 @@ async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         streams=stage.project.streams,
         roster=stage.roster,
         online=stage.online,
+        explainer=stage.explainer,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )

@@ -26,7 +26,7 @@ def office(tides: Any) -> Office:
 @pytest.fixture
 async def client(office: Office) -> AsyncIterator[httpx.AsyncClient]:
     app = http_app(title="trainer")
-    add_routes(app, office.trainer, office.announcer)
+    add_routes(app, office.trainer, office.announcer, office.packages)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as found:
         yield found
 

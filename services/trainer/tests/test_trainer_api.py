@@ -38,9 +38,16 @@ def trainer(tides: Any, announcer: MemoryAnnouncer) -> Trainer:
 
 
 @pytest.fixture
-async def client(trainer: Trainer, announcer: MemoryAnnouncer) -> AsyncIterator[httpx.AsyncClient]:
+def packages() -> MemoryPackages:
+    return MemoryPackages()
+
+
+@pytest.fixture
+async def client(
+    trainer: Trainer, announcer: MemoryAnnouncer, packages: MemoryPackages
+) -> AsyncIterator[httpx.AsyncClient]:
     app = http_app(title="trainer")
-    add_routes(app, trainer, announcer)
+    add_routes(app, trainer, announcer, packages)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as found:
         yield found
 

@@ -45,7 +45,7 @@ def office(tides: Any) -> Office:
 @pytest.fixture
 async def client(office: Office) -> AsyncIterator[httpx.AsyncClient]:
     app = http_app(title="trainer")
-    add_routes(app, office.trainer, office.announcer)
+    add_routes(app, office.trainer, office.announcer, office.packages)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://trainer") as found:
         yield found
 
@@ -331,7 +331,7 @@ async def test_the_documentation_shows_bodies_that_are_taken(
     await promoted(office, tides, until)
     paths = (await client.get("/openapi.json")).json()["paths"]
     doors = {path: door["post"] for path, door in paths.items() if "post" in door}
-    assert len(doors) == 8
+    assert len(doors) == 9
     for path, door in doors.items():
         body = door["requestBody"]["content"]["application/json"]["example"]
         answer = await client.post(path.replace("{loop}", "tides").replace("{run}", "r"), json=body)

@@ -94,25 +94,33 @@ def me() -> str:
         raise CommandFailed("this machine does not say who you are; write it: --by NAME") from error
 
 
-async def ask(office: Office, loop: str, path: str, body: Mapping[str, str], within: float) -> Answer:
+async def ask(office: Office, loop: str, path: str, body: Mapping[str, Any], within: float) -> Answer:
     """Send a word and wait for what comes of it, up to `within` seconds. Raises CommandFailed for a refusal."""
     url = f"{office.trainer}/v1/loops/{quote(loop, safe='')}"
     async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as http:
-        request = await _post(http, f"{url}/{path}", body)
+        request = await _send(http, "POST", f"{url}/{path}", "request", json=dict(body))
         decided = await _hear(http, f"{url}/requests/{request}", within) if office.waits else ()
     return Answer(request=request, decided=decided)
 
 
-async def _post(http: httpx.AsyncClient, url: str, body: Mapping[str, str]) -> str:
+async def give(office: Office, loop: str, graph: bytes) -> str:
+    """Send a graph that was made elsewhere; its sha256. Raises CommandFailed."""
+    url = f"{office.trainer}/v1/loops/{quote(loop, safe='')}/given"
+    async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as http:
+        return await _send(http, "PUT", url, "model", content=graph)
+
+
+async def _send(http: httpx.AsyncClient, method: str, url: str, wanted: str, **what: Any) -> str:
+    headers = {"content-type": "application/octet-stream"} if "content" in what else None
     try:
-        response = await http.post(url, json=dict(body))
+        response = await http.request(method, url, headers=headers, **what)
     except httpx.HTTPError as error:
         said = str(error) or type(error).__name__
         raise CommandFailed(f"the trainer does not answer at {url} ({said}); look with: millstream status") from error
     try:
         said = response.json()
-        if response.status_code == 202:
-            return str(said["request"])
+        if response.is_success:
+            return str(said[wanted])
         message = f"{said['message']}"
     except (ValueError, KeyError, TypeError):
         message = response.text[:500] or "without a word"

@@ -1,4 +1,4 @@
-"""`millstream why`, `report`, and a person's word: retrain, approve, rollback, pin, unpin, freeze, unfreeze."""
+"""`millstream why`, `report`, and a person's word: retrain, register, approve, rollback, pin, unpin, freeze, unfreeze."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -118,6 +118,37 @@ def retrain(
     Example:  millstream retrain flight-delay --reason "the new runway changed the delays"
     """
     _ask(loop, "retrain", {"reason": reason}, by, trainer, wait, within, data, as_json)
+
+
+def register(
+    loop: LoopArgument,
+    onnx: Annotated[Path, typer.Option("--onnx", help="The model, as an ONNX graph.", exists=True, dir_okay=False)],
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            "--manifest", help="What the graph does not say: see docs/models.md.", exists=True, dir_okay=False
+        ),
+    ],
+    reason: ReasonOption,
+    by: ByOption = None,
+    trainer: TrainerOption = None,
+    wait: WaitOption = True,
+    within: WithinOption = WITHIN,
+    data: DataOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a model that was made elsewhere judged as a new version: gate, shadow, canary, as any other.
+
+    Example:  millstream register flight-delay --onnx net.onnx --manifest net.yaml --reason "the research team's network"
+    """
+    from millstream_cli import asking
+    from millstream_cli.given import read_manifest
+
+    with guarded():
+        said = read_manifest(manifest)
+        office = asking.office_of(data / "up", trainer=trainer, wait=wait)
+        model = run(asking.give(office, loop, onnx.read_bytes()))
+    _ask(loop, "register", {"reason": reason, "model": model, **said}, by, trainer, wait, within, data, as_json)
 
 
 def approve(
@@ -232,7 +263,7 @@ def unfreeze(
 def _ask(
     loop: str,
     path: str,
-    body: dict[str, str],
+    body: dict[str, Any],
     by: str | None,
     trainer: str | None,
     wait: bool,
@@ -260,7 +291,7 @@ def _ask(
         raise typer.Exit(1)
 
 
-COMMANDS = (why, report, retrain, approve, rollback, pin, unpin, freeze, unfreeze)
+COMMANDS = (why, report, retrain, register, approve, rollback, pin, unpin, freeze, unfreeze)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.adapters.kafka_log import KafkaLog
 from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
+from millstream_serving.handlers import Explainer, Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
@@ -45,11 +45,12 @@ def create_app(
         project=settings.project,
     )
     replica = Replica(instance=settings.instance, roster=roster, publisher=service.publisher)
+    packages = packages or PackageStore(settings.packages)
     keeper = ModelKeeper(
         roster=roster,
         loops=project.loops,
         streams=project.streams,
-        packages=packages or PackageStore(settings.packages),
+        packages=packages,
         runtime=runtime or _onnx(settings),
         store=store,
         health=service.health,
@@ -62,11 +63,13 @@ def create_app(
     )
     log = KafkaLog(service.publisher, loops=project.loops, metrics=metrics)
     online = Online(predictor, log, Recorder(service.publisher.source))
+    explainer = Explainer(roster=roster, packages=packages, metrics=metrics)
     inference = Inference(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
         online=online,
+        explainer=explainer,
         known=keeper.known,
         clock=clock,
     )
@@ -93,12 +96,13 @@ def create_app(
         streams=project.streams,
         roster=roster,
         online=online,
+        explainer=explainer,
         known=keeper.known,
         clock=clock,
         trusts_known_at=settings.trust_known_at,
     )
     protocol = InferenceDoorway(
-        inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at
+        inference, service.probes, version=service.app.version, trusts_known_at=settings.trust_known_at
     )
     service.app.include_router(doorway.router)
     service.app.include_router(protocol.router)
@@ -117,14 +121,14 @@ def _speak_grpc(service: Service, settings: Settings, inference: Inference) -> N
 
     door = GrpcDoor(
         inference,
-        service.health,
+        service.probes,
         version=service.app.version,
         trusts_known_at=settings.trust_known_at,
         patience=settings.request_timeout,
     )
 
     async def open_grpc() -> None:
-        await door.open(settings.host, port)
+        await door.open(settings.host, port, shared=settings.place is not None)
 
     service.before_hearing("grpc", open_grpc)
     service.at_stop(door.close)

@@ -99,3 +99,10 @@ class ServingMetrics:
             ["loop", "reason"],
             registry=registry,
         )
+        self.explanations = Counter(
+            "millstream_explanations",
+            "Answers that were asked to explain themselves: `given`; `busy` or `late` where there was no time; `failed`. "
+            "Busy or late for long: fewer questions should ask for it, or more replicas answer.",
+            ["loop", "outcome"],
+            registry=registry,
+        )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from millstream.runtime.crew import CrewSettings
 from millstream.runtime.schema_registry import RegistrySettings
-from millstream.runtime.settings import ServiceSettings
 
 
-class Settings(ServiceSettings, RegistrySettings):
+class Settings(CrewSettings, RegistrySettings):
     valkey: str = "redis://127.0.0.1:6379/0"
     """Online store that features writes: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
     shards: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -38,6 +39,12 @@ class Settings(ServiceSettings, RegistrySettings):
     batch's, and the same question could get another last digit; scale with replicas first."""
     models_timeout: Annotated[float, Field(gt=0)] = 20.0
     """Seconds that a batch waits for the models at start before it is given back and read again."""
+
+    def of_worker(self, number: int) -> dict[str, str]:
+        return {**super().of_worker(number), "MILLSTREAM_DATA": str(self.data / f"worker-{number}")}
+
+    def ports_beside(self) -> Sequence[int]:
+        return () if self.grpc_port is None else (self.grpc_port,)
 
 
 class ScoreSettings(BaseSettings):

@@ -1,27 +1,36 @@
-"""HTTP doorway of the trainer: what each loop is at, a person's word on it, and alerts."""
+"""HTTP doorway of the trainer: what each loop is at, a person's word on it, models made elsewhere, and alerts."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Cause, Event, RetrainRequested, RolloutAction, RolloutRequested, RunApproved
-from millstream.errors import MillstreamError, Refusal
-from millstream.runtime.http import JsonBody, refusal
+from millstream.contracts.events import (
+    Cause,
+    Event,
+    GivenModel,
+    RetrainRequested,
+    RolloutAction,
+    RolloutRequested,
+    RunApproved,
+)
+from millstream.errors import MillstreamError, Refusal, RetryLater
+from millstream.runtime.http import BODY_DOCS, JsonBody, media_type, read_body, refusal
 from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.domain.view import view
 from millstream_trainer.domain.wishes import refusal as refusal_of
 from millstream_trainer.domain.wishes import unknown_version
-from millstream_trainer.errors import NotNow, UnknownLoop, UnknownRun, UnknownVersion
+from millstream_trainer.errors import NotNow, UnknownLoop, UnknownModel, UnknownRun, UnknownVersion
 from millstream_trainer.handlers import Trainer
-from millstream_trainer.ports import Announcer
+from millstream_trainer.ports import Announcer, GivenModels
 
 By = Annotated[str, Field(min_length=1, max_length=200)]
 Reason = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -29,6 +38,13 @@ Version = Annotated[str, Field(min_length=1, max_length=100)]
 
 MOST_ALERTS = 1000
 """In one call. Alertmanager groups alerts by the loop, so a call has a few; the body's size is bounded besides."""
+
+
+LARGEST_GRAPH = 64 * 1024 * 1024
+"""Bytes that are taken over HTTP, held in memory meanwhile; larger graphs are laid into the packages by hand."""
+GRAPH_SECONDS = 120.0
+"""For a graph of that size, over a bad line."""
+OCTETS = "application/octet-stream"
 
 
 class Wish(BaseModel):
@@ -47,6 +63,20 @@ class Rollback(Wish):
 
 class Pin(Wish):
     to: Version
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Register(Wish):
+    """What a graph does not say of itself; see `GivenModel`."""
+
+    model: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """sha256 of the graph, as `PUT …/given` answered it."""
+    learned_until: AwareDatetime
+    inputs: Annotated[list[Name], Field(max_length=10_000)] = []
+    output: Annotated[str, Field(max_length=200)] = ""
+    classes: Annotated[list[Name], Field(max_length=100)] = []
 
 
 class Approval(BaseModel):
@@ -96,6 +126,33 @@ _NO_VERSION = {404: "No such loop or version; the answer names those there are",
 ROLLBACK = JsonBody(Rollback, example={**_EXAMPLE, "to": "3"}, refusals=_NO_VERSION)
 PIN = JsonBody(Pin, example={**_EXAMPLE, "to": "3"}, refusals=_NO_VERSION)
 _NO_RUN = {404: "No such loop or run; the answer names those there are", **_NOT_NOW, **_AWAY}
+REGISTER = JsonBody(
+    Register,
+    example={
+        "by": "Ada",
+        "reason": "the research team's network",
+        "model": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "learned_until": "2013-05-01T00:00:00Z",
+        "inputs": ["distance", "scheduled_minute"],
+        "output": "probabilities",
+    },
+    refusals={404: "No such loop, or nobody gave such a graph", **_AWAY},
+)
+GRAPH_DOCS: dict[str, Any] = {
+    "responses": {
+        404: {"description": _NO_LOOP},
+        408: BODY_DOCS[408],
+        413: {"description": f"The graph has more than {LARGEST_GRAPH} bytes: lay it into the packages by hand"},
+        415: {"description": f"Send {OCTETS}, not compressed"},
+        503: {"description": "Another graph is just arriving, or the packages cannot be written; try again"},
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+}
 APPROVAL = JsonBody(Approval, example=_EXAMPLE, refusals=_NO_RUN)
 ALERTS = JsonBody(
     Alerts,
@@ -118,16 +175,17 @@ HOLDS = {
     RolloutAction.FREEZE: "Stop every step but the way back",
     RolloutAction.UNFREEZE: "Let the rollout move again after a freeze",
 }
-STATUS = {UnknownLoop: 404, UnknownVersion: 404, UnknownRun: 404, NotNow: 409}
+STATUS = {UnknownLoop: 404, UnknownModel: 404, UnknownVersion: 404, UnknownRun: 404, NotNow: 409}
 CODES = {
     UnknownLoop: "unknown_loop",
+    UnknownModel: "unknown_model",
     UnknownVersion: "unknown_version",
     UnknownRun: "unknown_run",
     NotNow: "not_now",
 }
 
 
-def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
+def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: GivenModels) -> None:
     for error in STATUS:
         app.add_exception_handler(error, _refuse)
 
@@ -184,6 +242,44 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
         state_of(loop)
         said, id = await WISH.read(request), uuid.uuid4().hex
         return await ask(RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=said.by, reason=said.reason), id)
+
+    arriving = asyncio.Lock()
+
+    @app.put("/v1/loops/{loop}/given", tags=["loops"], summary="Give a graph that was made elsewhere", **GRAPH_DOCS)
+    async def give(loop: str, request: Request) -> dict[str, str]:
+        """Keep an ONNX graph and answer its sha256; nothing comes of it before it is registered."""
+        state_of(loop)
+        media_type(request, (OCTETS,))
+        if arriving.locked():
+            raise RetryLater("another graph is just arriving; try again in a moment")
+        async with arriving:
+            raw = await read_body(request, LARGEST_GRAPH, GRAPH_SECONDS)
+            try:
+                return {"model": await asyncio.to_thread(given.give, raw)}
+            except OSError as error:
+                raise RetryLater(f"the packages cannot be written: {error.strerror}") from error
+
+    @app.post(
+        "/v1/loops/{loop}/register",
+        status_code=202,
+        tags=["loops"],
+        summary="Have a graph that was given judged as any new model is: gate, shadow, canary",
+        **REGISTER.docs,
+    )
+    async def register(loop: str, request: Request) -> dict[str, str]:
+        state_of(loop)
+        said, id = await REGISTER.read(request), uuid.uuid4().hex
+        if not await asyncio.to_thread(given.is_given, said.model):
+            raise UnknownModel(f"no graph {said.model}; send it first: PUT /v1/loops/{loop}/given")
+        model = GivenModel(
+            sha256=said.model,
+            learned_until=said.learned_until,
+            inputs=said.inputs,
+            output=said.output,
+            classes=said.classes,
+        )
+        event = RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=said.by, reason=said.reason, given=model)
+        return await ask(event, id)
 
     @app.post(
         "/v1/loops/{loop}/runs/{run}/approve",

@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     # Before the journal is read: from then on nobody else adds to it.
     service.before_hearing("sole writer", writer.start)
     hear(service, trainer)
-    add_routes(service.app, trainer, announcer)
+    add_routes(service.app, trainer, announcer, packages)
     service.at_stop(executor.close)
     service.at_stop(writer.stop)
     return service

@@ -24,6 +24,10 @@ class UnknownVersion(MillstreamError):
     """No such version of the loop was ever on trial or answered."""
 
 
+class UnknownModel(MillstreamError):
+    """Nobody gave this graph."""
+
+
 class UnknownRun(MillstreamError):
     """Nobody ever asked for this run."""
 

@@ -60,6 +60,16 @@ class Packages(Protocol):
         """Remove the drafts of packages that nobody has touched for `older_than` seconds; how many. Raises OSError."""
 
 
+class GivenModels(Protocol):
+    """Graphs that were made elsewhere (`millstream.runtime.packages.PackageStore`). Block: call them in a thread."""
+
+    def give(self, raw: bytes) -> str:
+        """Keep one; its sha256. Safe to call twice. Raises OSError."""
+
+    def is_given(self, sha256: str) -> bool:
+        """Whether it is here."""
+
+
 class History(Protocol):
     """What a training process learns from. Blocks; called once per run."""
 

@@ -30,6 +30,21 @@ class Cause(StrEnum):
     """A person."""
 
 
+class GivenModel(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX graph that was made elsewhere: what a person says of it, because the graph does not."""
+
+    sha256: str
+    """Of the graph, which lies in the packages as `given/<sha256>.onnx`."""
+    learned_until: datetime
+    """When the newest row that it has learned was asked: nothing up to then may judge it."""
+    inputs: list[str] = []
+    """Columns of the loop that its one matrix input has, in their order; empty: its inputs are named as the columns are."""
+    output: str = ""
+    """Name of its output; empty: the only one that holds numbers."""
+    classes: list[str] = []
+    """Task multiclass: what the columns of its output stand for. Else empty."""
+
+
 class RetrainRequested(Event, frozen=True, kw_only=True):
     """A person or another system asks for a retrain."""
 
@@ -42,6 +57,8 @@ class RetrainRequested(Event, frozen=True, kw_only=True):
     reason: str
     at: datetime | None = None
     """Stream time to train at; None: the trainer's own stream time."""
+    given: GivenModel | None = None
+    """The model that the run judges instead of fitting one; None: it fits."""
 
 
 class Decision(StrEnum):
@@ -78,6 +95,8 @@ class RetrainDecided(Event, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     """Start of the first window that showed what the verdict is about: what changed has changed by its end. None: no window
     led to it."""
+    given: GivenModel | None = None
+    """The model that the run judges instead of fitting one; None: it fits."""
 
 
 class RunApproved(Event, frozen=True, kw_only=True):

@@ -49,11 +49,12 @@ class GrpcServer:
         self._looking: asyncio.Task[None] | None = None
         self._server: Any = None
 
-    async def open(self, host: str, port: int) -> int:
-        """Listen; the port (0 picks one). Raises BadSetup where that is not possible."""
+    async def open(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Listen; the port (0 picks one). `shared`: with the other workers of this service. Raises BadSetup where that is not
+        possible."""
         options = [
             ("grpc.max_receive_message_length", self._largest),
-            ("grpc.so_reuseport", 0),  # or two services would share the port without a word
+            ("grpc.so_reuseport", int(shared)),  # or two services would share the port without a word
             # A call holds its place from its headers on: who is gone, or says nothing more, loses the connection.
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),

@@ -13,15 +13,17 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, worker: int | None = None) -> None:
         super().__init__()
-        self.service = service
+        self._whose: dict[str, object] = {"service": service}
+        if worker is not None:
+            self._whose["worker"] = worker
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
-            "service": self.service,
+            **self._whose,
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -34,10 +36,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def configure_logs(service: str, level: str) -> None:
-    """Send every logger's lines to standard error as JSON. Kafka clients speak from WARNING on: they are chatty."""
+def configure_logs(service: str, level: str, worker: int | None = None) -> None:
+    """Send every logger's lines to standard error as JSON. Kafka clients speak from WARNING on: they are chatty.
+
+    `worker`: which of several; None in a process that is alone, or that leads them.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
+    handler.setFormatter(JsonFormatter(service, worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

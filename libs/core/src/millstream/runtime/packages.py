@@ -12,11 +12,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from millstream.contracts.events import ModelRef
-from millstream.contracts.package import MANIFEST_FILE, BadPackage, Manifest, check_file, read_manifest
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, BadPackage, Manifest, check_file, read_manifest
 from millstream.errors import RetryLater
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """A package file above this is not loaded: it would not fit beside the others in a serving pod."""
+
+GIVEN = "given"
+"""Folder of the graphs that were made elsewhere."""
+MOST_GIVEN = 20
+"""Of them are kept, the newest: a run copies what it judges into its package."""
 
 DRAFT = ".draft-"
 """What the folder of a package that is being written is called, until it is whole."""
@@ -50,6 +55,37 @@ class PackageStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         return target.as_uri(), hashlib.sha256(files[MANIFEST_FILE]).hexdigest()
+
+    def give(self, raw: bytes) -> str:
+        """Keep a graph that was made elsewhere, for a run to judge. Returns its sha256. Raises OSError."""
+        sha256, folder = hashlib.sha256(raw).hexdigest(), self._root / GIVEN
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder, prefix=DRAFT))
+        try:
+            (draft / MODEL_FILE).write_bytes(raw)
+            os.replace(draft / MODEL_FILE, folder / f"{sha256}.onnx")
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        for old in sorted(folder.glob("*.onnx"), key=lambda file: file.stat().st_mtime)[:-MOST_GIVEN]:
+            old.unlink(missing_ok=True)
+        return sha256
+
+    def is_given(self, sha256: str) -> bool:
+        """Whether such a graph is here."""
+        return (self._root / GIVEN / f"{sha256}.onnx").is_file()
+
+    def given(self, sha256: str) -> bytes:
+        """The graph, hash checked. Raises BadPackage."""
+        file = self._root / GIVEN / f"{sha256}.onnx"
+        try:
+            if file.stat().st_size > MAX_FILE_BYTES:
+                raise BadPackage(f"{GIVEN}/{file.name} is larger than {MAX_FILE_BYTES} bytes")
+            raw = file.read_bytes()
+        except OSError as error:
+            raise BadPackage(f"{GIVEN}/{file.name} is not among the packages: {error.strerror}") from error
+        if hashlib.sha256(raw).hexdigest() != sha256:
+            raise BadPackage(f"{GIVEN}/{file.name} is not what its name says: its hash is another")
+        return raw
 
     def sweep(self, older_than: float) -> int:
         """Remove what writers that were killed in the middle of `save` left behind, and say how much that was.

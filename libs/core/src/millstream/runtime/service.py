@@ -20,16 +20,18 @@ from fastapi import FastAPI, Request, Response
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from millstream.errors import BadSetup, MillstreamError, RetryLater
 from millstream.runtime.connection import Connection
+from millstream.runtime.crew import CrewSettings, Seat, lead, place_of
 from millstream.runtime.delivery import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Retry, Subscription
 from millstream.runtime.health import Health
 from millstream.runtime.http import answer, http_app
 from millstream.runtime.logs import configure_logs
 from millstream.runtime.metrics import RuntimeMetrics
+from millstream.runtime.probes import Probes
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.tracing import configure_tracing
@@ -52,6 +54,7 @@ class Service:
             collector(registry=self.registry)
         self.metrics = RuntimeMetrics(self.registry)
         self.health = Health(settings.stall_after)
+        self.probes = Probes(self.health, self.registry, place_of(settings))
         self.publisher = Publisher(
             bootstrap=settings.kafka,
             source=f"millstream/{name}/{settings.instance}",
@@ -216,18 +219,18 @@ class Service:
         waiting: dict[int | str, Any] = {503: {"description": "Not yet; `missing` says what it waits for"}}
 
         @app.get("/livez", tags=["operations"], summary="Is it getting on?", responses=stuck)
-        async def livez() -> Response:
-            reasons = self.health.not_alive()
+        async def livez(request: Request) -> Response:
+            reasons = await self.probes.not_alive(request.scope)
             return answer(503 if reasons else 200, {"alive": not reasons, "reasons": reasons})
 
         @app.get("/readyz", tags=["operations"], summary="May it be given work?", responses=waiting)
-        async def readyz() -> Response:
-            missing = self.health.not_ready()
+        async def readyz(request: Request) -> Response:
+            missing = await self.probes.not_ready(request.scope)
             return answer(503 if missing else 200, {"ready": not missing, "missing": missing})
 
         @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
         async def metrics(request: Request) -> Response:
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            return Response(await self.probes.metrics(request.scope), media_type=CONTENT_TYPE_LATEST)
 
 
 class _Server(uvicorn.Server):
@@ -240,27 +243,35 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def serve(create: Callable[[], Service], settings: ServiceSettings) -> int:
-    """Run a service until it is told to stop. Returns the process' exit code.
+def serve(create: Callable[[], Service], settings: ServiceSettings, name: str = "millstream") -> int:
+    """Run a service until it is told to stop. Returns the process' exit code. `name`: of one that leads workers, in its log.
 
     0: stopped as asked · 1: an unexpected error · 2: cannot start as configured (the message says what to change).
     """
+    place = place_of(settings)
+    if place is not None:
+        seat = Seat(place)
+        return _serve_on(seat.sockets(), create, settings, seat)
     try:
-        listener = _bind(settings)
+        with _bind(settings) as listener:
+            if isinstance(settings, CrewSettings) and (workers := settings.crew()) > 1:
+                configure_logs(name, settings.log_level)
+                return lead(listener, settings, workers)
+            return _serve_on([listener], create, settings)
     except MillstreamError as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 2
-    with listener:
-        return _serve_on(listener, create, settings)
 
 
-def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: ServiceSettings) -> int:
+def _serve_on(
+    listeners: list[socket.socket], create: Callable[[], Service], settings: ServiceSettings, seat: Seat | None = None
+) -> int:
     try:
         service = create()
     except MillstreamError as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 2
-    configure_logs(service.name, settings.log_level)
+    configure_logs(service.name, settings.log_level, seat.number if seat is not None else None)
     configure_tracing(service.name, settings.instance, settings.otlp_endpoint)
     config = uvicorn.Config(
         service.app,
@@ -278,10 +289,12 @@ def _serve_on(listener: socket.socket, create: Callable[[], Service], settings: 
         server.should_exit = True
 
     service.on_fatal = stop
-    host, port = listener.getsockname()[:2]
+    if seat is not None:
+        seat.when_alone(stop)
+    host, port = listeners[0].getsockname()[:2]
     log.info("listening", extra={"address": f"http://{host}:{port}"})
     with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     fatal = service.health.fatal
     return 0 if fatal is None else 1 if _unexpected(fatal) else 2
 
@@ -325,4 +338,4 @@ def main(name: str, description: str, create: Callable[[S], Service], kind: type
             # Without the value: it may be an address with a password.
             print(f"millstream: {variable}: {wrong['msg']}", file=sys.stderr)
         return 2
-    return serve(lambda: create(settings), settings)
+    return serve(lambda: create(settings), settings, name)

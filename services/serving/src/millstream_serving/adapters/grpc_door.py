@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime.grpc_server import GrpcServer
-from millstream.runtime.health import Health
 from millstream.runtime.http import known_at_of
+from millstream.runtime.probes import Probes
 from millstream_serving.adapters.inference_messages import METHODS, SERVICE, message
 from millstream_serving.domain.inference import InferRequest, InferResponse, name_in
 from millstream_serving.domain.tensor_json import MOST_TENSORS
@@ -61,25 +61,25 @@ class GrpcDoor(GrpcServer):
     def __init__(
         self,
         inference: Inference,
-        health: Health,
+        probes: Probes,
         *,
         version: str,
         trusts_known_at: bool,
         patience: float = 5.0,
     ) -> None:
         """`patience`: seconds for a call whose client set no deadline."""
-        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=health)
+        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=probes)
         self._inference = inference
         self._patience = patience
-        self._replica = health
+        self._replica = probes
         self._version = version
         self._trusts_known_at = trusts_known_at
 
     async def ServerLive(self, request: Any, context: Any) -> Mapping[str, Any]:
-        return {"live": not self._replica.not_alive()}
+        return {"live": not await self._replica.not_alive()}
 
     async def ServerReady(self, request: Any, context: Any) -> Mapping[str, Any]:
-        return {"ready": not self._replica.not_ready()}
+        return {"ready": not await self._replica.not_ready()}
 
     async def ModelReady(self, request: Any, context: Any) -> Mapping[str, Any]:
         try:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope
 from millstream.contracts.json_text import read_json
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime import http
-from millstream.runtime.health import Health
+from millstream.runtime.probes import Probes
 from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
 from millstream_serving.domain.inference import InferRequest
 from millstream_serving.domain.tensor_json import Wanted, answer_of, metadata_of, request_of, simple_request_of
@@ -120,9 +120,9 @@ _encode = msgspec.json.Encoder().encode
 class InferenceDoorway:
     """The protocol's routes. Everything that is refused is `{"error": "…"}`, as its clients expect."""
 
-    def __init__(self, inference: Inference, health: Health, *, version: str, trusts_known_at: bool) -> None:
+    def __init__(self, inference: Inference, probes: Probes, *, version: str, trusts_known_at: bool) -> None:
         self._inference = inference
-        self._health = health
+        self._probes = probes
         self._version = version
         self._trusts_known_at = trusts_known_at
         self._held = 0
@@ -168,12 +168,12 @@ class InferenceDoorway:
 
     async def live(self) -> Response:
         """What `/livez` says."""
-        reasons = self._health.not_alive()
+        reasons = await self._probes.not_alive()
         return _error(503, "; ".join(reasons)) if reasons else http.answer(200, {"live": True})
 
     async def ready(self) -> Response:
         """What `/readyz` says."""
-        missing = self._health.not_ready()
+        missing = await self._probes.not_ready()
         if missing:
             return _error(503, "; ".join(f"{what}: {detail}" for what, detail in missing.items()))
         return http.answer(200, {"ready": True})

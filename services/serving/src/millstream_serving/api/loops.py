@@ -23,7 +23,7 @@ from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
-from millstream_serving.handlers import Loaded, Online, ask
+from millstream_serving.handlers import Explainer, Loaded, Online, ask
 
 encode = msgspec.json.Encoder().encode
 
@@ -89,6 +89,14 @@ PREDICT_DOCS: dict[str, Any] = {
         503: {"description": "no_model, model_failed, stale_features, not_logged or unavailable: `message` says more"},
     },
     "openapi_extra": {
+        "parameters": [
+            {
+                "name": "explain",
+                "in": "query",
+                "schema": {"type": "boolean", "default": False},
+                "description": "Say what each column contributed to the answer",
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -101,7 +109,7 @@ PREDICT_DOCS: dict[str, Any] = {
                     "example": {"event": _FLIGHT},
                 }
             },
-        }
+        },
     },
 }
 
@@ -127,6 +135,7 @@ class Doorway:
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
         online: Online,
+        explainer: Explainer,
         known: asyncio.Event,
         clock: Callable[[], int],
         trusts_known_at: bool = False,
@@ -135,6 +144,7 @@ class Doorway:
         self._streams = streams
         self._roster = roster
         self._online = online
+        self._explainer = explainer
         self._known = known
         self._clock = clock
         self._trusts_known_at = trusts_known_at
@@ -166,7 +176,9 @@ class Doorway:
     async def predict(self, loop: str, request: Request) -> Response:
         """Ask one question as of now, or of the header `ce-knownat` where that is trusted.
 
-        A 200 means that the answer is in the prediction log, and milliseconds later in `millstream-predictions`.
+        A 200 means that the answer is in the prediction log, and milliseconds later in `millstream-predictions`. With `explain`
+        it has an `explanation`: what each column contributed. That waits behind other explanations, and is left out where it
+        takes too long.
         """
         return await framed(self._answer(loop, request.scope, request.receive))
 
@@ -180,6 +192,7 @@ class Doorway:
         headers = dict(scope["headers"])
         if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             http.media_type(Request(scope))
+        explain = bool(scope["query_string"]) and _flag(Request(scope), "explain")
         event = _event(read_json(await read_small(scope, headers, receive, LARGEST_BODY, BODY_SECONDS)))
         known_at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
         now = self._clock() if known_at is None else known_at
@@ -190,7 +203,8 @@ class Doorway:
         found = await self._online.predict(question)
         if isinstance(found, QuestionUnanswered):
             raise self._why_not(loop, found)
-        return encode(_said(found))
+        said = _said(found)
+        return encode({**said, **await self._explainer.explain(found)} if explain else said)
 
     def _loop(self, name: str) -> Loop:
         loop = self._loops.get(name)
@@ -288,3 +302,10 @@ def _event(body: Any) -> dict[str, Any]:
         raise Refusal("bad_body", f'send {{"event": {{…}}}} and nothing beside it; found {sorted(others)[:5]!r:.200}')
     event: dict[str, Any] = body["event"]
     return event
+
+
+def _flag(request: Request, name: str) -> bool:
+    said = request.query_params.get(name, "false")
+    if said not in ("true", "false"):
+        raise Refusal("bad_body", f"{name} is {said[:40]!r}; write {name}=true or {name}=false, or leave it out")
+    return said == "true"

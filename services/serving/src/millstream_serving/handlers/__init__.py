@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from millstream_serving.handlers.explain import Explainer
 from millstream_serving.handlers.inference import Inference
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.models import ModelKeeper
@@ -13,6 +14,7 @@ from millstream_serving.handlers.replica import Replica
 __all__ = [
     "MOST_ROWS",
     "Answer",
+    "Explainer",
     "Inference",
     "Loaded",
     "ModelKeeper",

@@ -48,7 +48,7 @@ class Guard:
             await asyncio.wait({running}, timeout=until - loop.time())
             if running.done():
                 return running.result()
-            _give_way(thread)
+            give_way(thread)
             return None
         finally:
             self._free.release()
@@ -73,7 +73,8 @@ def _beside(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> tuple[thr
     return thread, outcome
 
 
-def _give_way(thread: threading.Thread) -> None:
+def give_way(thread: threading.Thread) -> None:
+    """From here on whoever answers questions has the core first."""
     # Elsewhere the number of a thread may be that of somebody's process.
     if sys.platform == "linux" and thread.native_id is not None and thread.is_alive():
         with suppress(OSError):  # it ended just now, or a sandbox forbids it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
@@ -18,11 +19,16 @@ from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.tensor_rows import datatype_of, output_of, output_tensor, rows_of
 from millstream_serving.domain.tensors import FP32, bad, of_texts
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
+from millstream_serving.handlers.explain import Explainer
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.online import Online
 
 BESIDE = {"prediction_id": "id", "version": "version", "variant": "variant"}
 """What may be asked for beside the model's own output, a text a row; and what the record calls it."""
+EXPLANATION = "explanation"
+"""The tensor of JSON texts that parameter `explain` adds."""
+MOST_EXPLAINED = 8
+"""Rows of one request: half of what may wait, so that one client leaves room for another."""
 
 
 class Inference:
@@ -35,6 +41,7 @@ class Inference:
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
         online: Online,
+        explainer: Explainer,
         known: asyncio.Event,
         clock: Callable[[], int],
     ) -> None:
@@ -42,6 +49,7 @@ class Inference:
         self._streams = streams
         self._roster = roster
         self._online = online
+        self._explainer = explainer
         self._known = known
         self._clock = clock
         self._fields = {
@@ -97,6 +105,7 @@ class Inference:
             fields=self._fields[name],
         )
         self._name_entity(loop, stream, asked, rows.events)
+        explain = _explain(asked, len(rows.events))
         at = self._clock() if asked_at is None else asked_at
         questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
         answers = await self._online.infer(standing, questions, rows.features, pinned=bool(version))
@@ -110,12 +119,18 @@ class Inference:
             id=asked.id,
             parameters={what: texts[0] for what, texts in beside.items() if len(set(texts)) == 1},
             tensors=[
-                output_tensor(champion.manifest, [one.output for one in served])
-                if one == output
-                else of_texts(one, beside[one])
-                for one in asked.outputs or (output,)
+                *(
+                    output_tensor(champion.manifest, [one.output for one in served])
+                    if one == output
+                    else of_texts(one, beside[one])
+                    for one in asked.outputs or (output,)
+                ),
+                *([of_texts(EXPLANATION, await self._explained(served))] if explain else ()),
             ],
         )
+
+    async def _explained(self, served: Sequence[PredictionServed]) -> list[str]:
+        return [json.dumps(found) for found in await asyncio.gather(*map(self._explainer.explain, served))]
 
     def _standing(self, name: str) -> Standing[Loaded]:
         if name not in self._loops:
@@ -144,6 +159,15 @@ class Inference:
             raise bad(f"parameter 'entity' is {entity!r:.60}; send a text or a whole number, the value {where}")
         for event in events:
             event.setdefault(field, entity)
+
+
+def _explain(asked: InferRequest, rows: int) -> bool:
+    said = asked.parameters.get("explain", False)
+    if not isinstance(said, bool):
+        raise bad(f"parameter 'explain' is {said!r:.60}; send true or false")
+    if said and rows > MOST_EXPLAINED:
+        raise bad(f"{rows} rows to explain; send at most {MOST_EXPLAINED} at a time, or leave parameter 'explain' out")
+    return said
 
 
 def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:

@@ -5,20 +5,20 @@ It is written down for people beside and after that (`tracking`), and waits for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from millstream.contracts.events import ModelRef
+from millstream.contracts.events import GivenModel, ModelRef
 from millstream.contracts.package import MODEL_FILE, BadPackage
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import from_datetime
 from millstream.errors import RetryLater
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
-from millstream_trainer.adapters import onnx_graph
+from millstream_trainer.adapters import given_model, onnx_graph
 from millstream_trainer.adapters.choice import Choice, choose
 from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
@@ -51,7 +51,7 @@ def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str
             raise RunFailed(f"no loop {spec.loop!r} in {place.project}")
         tracker: Tracker = MlflowTracker(place.mlflow, place.mlflow_patience) if place.mlflow else NoTracker()
         loop = project.loops[spec.loop]
-        tracking.begin(tracker, spec, _params(loop))
+        tracking.begin(tracker, spec, _params(loop) if spec.given is None else _params_given(spec.given, loop))
         history = FeastHistory(project=project, place=place)
     return train(
         spec,
@@ -81,30 +81,22 @@ def train(
         data = _whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
         _check(loop.model.task, learn, holdout)
-    learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
-    with phases.phase("choice"):
-        choice = choose(spec, loop, learner, learn, _start(spec, loop, data, learner, packages))
-    with phases.phase("fit"):
-        fitted_on = learn.asked_from(choice.candidate.since)
-        if len(fitted_on) < FEWEST_ROWS:
-            raise RunFailed(f"history {choice.candidate.name} has {len(fitted_on)} rows, {FEWEST_ROWS} are needed")
-        learned = _learned(learner, fitted_on, choice)
-    with phases.phase("export"):
-        inputs = [column.declared() for column in learn.columns]
-        graph = learned.graph(inputs)
+    if spec.given is None:
+        made = _fitted(spec, loop, data, learn, packages, threads, phases, project)
+    else:
+        made, holdout = _given(spec.given, loop, learn, holdout, packages, phases)
+    learned, graph, fitted_on = made.learned, made.graph, made.table
     with phases.phase("score"):
         evidence = _evidence(spec, loop, packages, learned, graph, fitted_on, holdout)
         checks = judge(evidence)
         passed, reason = verdict(checks)
-    metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, choice.metrics)
-    notes = [*_of_broken_data(spec, data), *choice.notes]
-    if passed and loop.train.refit:
+    metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, made.metrics)
+    notes = [*_of_broken_data(spec, data), *made.notes]
+    if passed and loop.train.refit and made.again is not None:
         with phases.phase("refit"):
-            everything = data.table.asked_from(choice.candidate.since)
-            again = _learned(learner, everything, choice)
-            learned, graph, fitted_on = again, _same(again, again.graph(inputs), everything), everything
+            learned, graph, fitted_on = made.again()
             notes.append(
-                f"refit on all {len(everything)} rows after the gate: its numbers are of a twin without the holdout"
+                f"refit on all {len(fitted_on)} rows after the gate: its numbers are of a twin without the holdout"
             )
     reason = "; ".join((reason, *notes))
     with phases.phase("package"):
@@ -119,7 +111,7 @@ def train(
             evidence=evidence,
             metrics=metrics,
             notes=notes,
-            native=kept(loop, learned, fitted_on, choice.start),
+            native=kept(loop, learned, fitted_on, made.start),
         )
         try:
             uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
@@ -149,6 +141,72 @@ def train(
         )
     )
     return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """A model before it is judged."""
+
+    learned: Learned
+    graph: bytes
+    table: Table
+    """What it was fitted on; of one that was given the rows before the holdout."""
+    metrics: Mapping[str, float]
+    notes: Sequence[str]
+    start: Start | None = None
+    again: Callable[[], tuple[Learned, bytes, Table]] | None = None
+    """The same fitted on the holdout too; None: nobody can."""
+
+
+def _fitted(
+    spec: RunSpec,
+    loop: Loop,
+    data: Dataset,
+    learn: Table,
+    packages: PackageStore,
+    threads: int,
+    phases: Phases,
+    project: Path | None,
+) -> Made:
+    learner = Learner(estimator(loop.model.estimator, project), loop, learn, threads=threads)
+    with phases.phase("choice"):
+        choice = choose(spec, loop, learner, learn, _start(spec, loop, data, learner, packages))
+    with phases.phase("fit"):
+        fitted_on = learn.asked_from(choice.candidate.since)
+        if len(fitted_on) < FEWEST_ROWS:
+            raise RunFailed(f"history {choice.candidate.name} has {len(fitted_on)} rows, {FEWEST_ROWS} are needed")
+        learned = _learned(learner, fitted_on, choice)
+    inputs = [column.declared() for column in learn.columns]
+    with phases.phase("export"):
+        graph = learned.graph(inputs)
+
+    def again() -> tuple[Learned, bytes, Table]:
+        everything = data.table.asked_from(choice.candidate.since)
+        refitted = _learned(learner, everything, choice)
+        return refitted, _same(refitted, refitted.graph(inputs), everything), everything
+
+    return Made(
+        learned=learned,
+        graph=graph,
+        table=fitted_on,
+        metrics=choice.metrics,
+        notes=choice.notes,
+        start=choice.start,
+        again=again,
+    )
+
+
+def _given(
+    said: GivenModel, loop: Loop, learn: Table, holdout: Table, packages: PackageStore, phases: Phases
+) -> tuple[Made, Table]:
+    """The model that was given, and the holdout's rows that it may be judged by."""
+    holdout = given_model.unseen(said, holdout)
+    with phases.phase("fit"):
+        found, learned = given_model.read(said, loop.model.task, packages, learn, holdout)
+    with phases.phase("export"):
+        graph = found.graph()
+    table = given_model.narrowed(learn, found.names)
+    return Made(learned=learned, graph=graph, table=table, metrics={}, notes=[given_model.note(said)]), holdout
 
 
 def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, bytes]:
@@ -282,3 +340,14 @@ def _params(loop: Loop) -> dict[str, str]:
     if model.search is not None:
         asked["search"] = str(model.search.model_dump(mode="json"))
     return asked
+
+
+def _params_given(said: GivenModel, loop: Loop) -> dict[str, str]:
+    """The same of a model that was given."""
+    return {
+        "given": said.sha256,
+        "learned_until": str(said.learned_until),
+        "task": str(loop.model.task),
+        "features": loop.predict.features,
+        "label": loop.label.value.text,
+    }

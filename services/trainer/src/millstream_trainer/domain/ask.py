@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from millstream.contracts.events import Cause, WindowKind
+from millstream.contracts.events import Cause, GivenModel, WindowKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class Ask:
     """What is itself broken, where a verdict says that: no reason to learn, and learning from it is worse than waiting."""
     changed_at: datetime | None = None
     """Start of the first window that showed what a verdict detected."""
+    given: GivenModel | None = None
+    """The model that is to be judged; None: one is to be fitted."""
     asked_at: int | None = None
     """When it first asked, where it has waited since."""
     ripe: bool = False

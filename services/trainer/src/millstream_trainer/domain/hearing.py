@@ -51,7 +51,9 @@ def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) 
         return None
     at = from_datetime(event.at) if event.at is not None else state.stream_time
     why = f"{event.by} asked: {event.reason}"
-    return Ask(request=event.id, loop=event.loop, cause=event.cause, at=0 if at is None else at, why=why)
+    return Ask(
+        request=event.id, loop=event.loop, cause=event.cause, at=0 if at is None else at, why=why, given=event.given
+    )
 
 
 def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) -> Ask | None:

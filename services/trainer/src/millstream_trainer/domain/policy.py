@@ -155,10 +155,12 @@ def _held_by_a_person(state: LoopState, ask: Ask, rules: Rules) -> Answer | None
 
 
 def _joins_what_is_under_way(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    # What is under way fits a model of its own: it cannot stand for one that was given.
+    joins, again = (Decision.COALESCED, "") if ask.given is None else (Decision.DECLINED, ", register it after that")
     if state.running is not None:
-        return Decision.COALESCED, f"run {state.running.name} is under way: {ask.why}"
+        return joins, f"run {state.running.name} is under way{again}: {ask.why}"
     if state.challenger is not None:
-        return Decision.COALESCED, f"version {state.challenger.version} is on trial: {ask.why}"
+        return joins, f"version {state.challenger.version} is on trial{again}: {ask.why}"
     return None
 
 
@@ -298,6 +300,7 @@ def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reaso
         numbers=numbers,
         expires=to_datetime(ask.at + rules.expires) if decision is Decision.PENDING else None,
         changed_at=ask.changed_at if runs else None,
+        given=ask.given if runs else None,
     )
 
 
@@ -316,4 +319,5 @@ def _answered(
         run=asked.run,
         numbers={} if state.matured is None else {MATURED: float(state.matured)},
         changed_at=asked.changed_at,
+        given=asked.given,
     )

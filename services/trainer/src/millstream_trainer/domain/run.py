@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from millstream.contracts.events import Cause, GateCheck, ModelRef
+from millstream.contracts.events import Cause, GateCheck, GivenModel, ModelRef
 
 Positions = dict[str, dict[int, int]]
 """Last offset per stream and partition; -1 where a partition is empty."""
@@ -36,6 +36,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """From when to when (both included) inputs were judged broken: what was asked then is not learned."""
     broken_labels: tuple[tuple[datetime, datetime], ...] = ()
     """The same of labels: what became known then is not learned."""
+    given: GivenModel | None = None
+    """The model to judge; None: the run fits one."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from millstream.contracts.events import (
     ChallengerJudged,
     Decision,
     Event,
+    GivenModel,
     ModelRef,
     ModelState,
     Outcome,
@@ -56,6 +57,8 @@ class Run:
     matured: float | None = None
     """Labels that had matured when it was accepted; None: nobody had counted."""
     changed_at: datetime | None = None
+    given: GivenModel | None = None
+    """The model that it judges; None: it fits one."""
     attempt: int = 0
     """Attempts that were started."""
     outcome: Outcome | None = None
@@ -200,6 +203,7 @@ class LoopState:
                 decision=event.id,
                 matured=event.numbers.get(MATURED),
                 changed_at=asked.changed_at,
+                given=asked.given,
             )
             runs = (*runs, run)
         elif event.decision is Decision.PENDING:

@@ -169,6 +169,7 @@ class Runs:
             positions=positions,
             champion=state.champion,
             changed_at=run.changed_at,
+            given=run.given,
             broken=spells(WindowKind.INPUTS),
             broken_labels=spells(WindowKind.PERFORMANCE),
         )
