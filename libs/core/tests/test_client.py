@@ -158,6 +158,10 @@ def test_patience_ends_and_says_whether_anything_was_taken() -> None:
         Mill([httpx.Response(503, **BUSY)]).client(patience=0).send("flights-departed", UA1545)
     with pytest.raises(OutcomeUnknown, match="nobody knows whether it got through"):
         Mill([httpx.ReadTimeout("late")]).client(patience=0).send("flights-departed", UA1545)
+    # A proxy's 503 may follow on a request that it had passed on.
+    for foreign in ({"text": "upstream connect error"}, {"json": {"error": "no healthy upstream"}}, {"json": ["no"]}):
+        with pytest.raises(OutcomeUnknown):
+            Mill([httpx.Response(503, **foreign)]).client(patience=0).send("flights-departed", UA1545)  # type: ignore[arg-type]
     # One unknown outcome is not forgotten because the next try was plainly refused.
     many = [httpx.Response(503, **UNKNOWN), *[httpx.Response(503, **BUSY) for _ in range(50)]]
     with pytest.raises(OutcomeUnknown):

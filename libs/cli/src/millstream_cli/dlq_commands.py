@@ -113,11 +113,14 @@ def show(
         return
     for letter in found:
         done = ", replayed" if letter["replayed"] else ""
-        print(f"{letter['at']}  {letter['topic']} → {letter['group']}: {letter['reason']}{done}")
-        print(f"  {_plain(letter['detail'])}")
-        id, key = _plain(letter["id"]) or "–", _plain(letter["key"] or "–")
-        print(f"  id {id}, key {key}, was at {letter['source']}, letter {letter['letter']}")
-        print(f"  {json.dumps(letter['value'])[:2000]}")
+        id, key = letter["id"] or "–", letter["key"] or "–"
+        for line in (
+            f"{letter['at']}  {letter['topic']} → {letter['group']}: {letter['reason']}{done}",
+            f"  {letter['detail']}",
+            f"  id {id}, key {key}, was at {letter['source']}, letter {letter['letter']}",
+            f"  {json.dumps(letter['value'])[:2000]}",
+        ):
+            print(_plain(line))
     if not found:
         print("no such dead letters")
 

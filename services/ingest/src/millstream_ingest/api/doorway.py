@@ -177,7 +177,7 @@ class Doorway:
                 if route == "events" and head.media_type == NDJSON:
                     await self._stream(door, head, scope, receive, send, load)
                     return
-                said = await self._answer(route, door, head, scope["path"], receive, load)
+                said = await self._answer(route, door, head, scope, receive, load)
         except Unread as error:
             log.info("%s: %s", door.name, error)  # an answer that is not complete: the server closes the connection
             return
@@ -189,7 +189,7 @@ class Doorway:
                 raise
         await said.send(send)
 
-    async def _answer(self, route: str, door: Door, head: Asked, path: str, receive: Receive, load: Load) -> Answer:
+    async def _answer(self, route: str, door: Door, head: Asked, scope: Scope, receive: Receive, load: Load) -> Answer:
         limit = self._settings.max_body_bytes if route == "events" else self._settings.max_batch_bytes
         if route == "events" and head.media_type == BATCHED:
             limit = self._settings.max_batch_bytes
@@ -205,8 +205,9 @@ class Doorway:
             with span(f"accept {door.name}", head.traceparent):
                 if head.key is not None:
                     # By path: two loops may have one label stream.
-                    key = f"{path}/{head.key}"
-                    told = await self._once.answered(key, raw, lambda: self._take(route, door, head, raw))
+                    key = f"{scope['path']}/{head.key}"
+                    said = (raw, head.media_type.encode(), scope["query_string"], repr(head.origin).encode())
+                    told = await self._once.answered(key, said, lambda: self._take(route, door, head, raw))
                     if isinstance(told, Answer):
                         return told
                     return Answer(told.status, told.body, (answers.REPLAYED,))

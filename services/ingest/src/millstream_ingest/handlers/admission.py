@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,15 @@ class Arrival:
     traceparent: str | None
 
 
+class Admitted(NamedTuple):
+    """An event that may be written."""
+
+    id: str
+    identity: str
+    """What tells it from every other event of its stream: the id, and whose it is where ids are the sources' own."""
+    entry: Outgoing
+
+
 class Admission:
     """The check of one stream's events, with what is the same for all of them made once."""
 
@@ -55,8 +64,8 @@ class Admission:
         if isinstance(self._codec, RegistryCodec) and not self._codec.registered:
             raise LogAway(f"the schema of {self.stream.name} has no id from the registry yet; nothing was sent")
 
-    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> tuple[str, Outgoing]:
-        """The event's id and its record. Raises BadEvent.
+    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> Admitted:
+        """Raises BadEvent.
 
         The record's value is the checked event, encoded again in the stream's format: a name that a body repeats cannot
         mean one thing to us and another to a reader of the topic.
@@ -79,8 +88,11 @@ class Admission:
                 got=shown(event[stream.time]),
             )
         value = _ENCODER.encode(event)
+        identity = id
         if id is None:
             id = derived_id(stream.name, value.decode()) if origin is None else origin.id
+            # A CloudEvent's id is one of its source's own (CloudEvents 1.0, 3.1.1): two sources may count alike.
+            identity = id if origin is None else f"{origin.source}\x1f{id}"
         if self._codec is not JSON:
             try:
                 value = self._codec.encode(event)
@@ -97,7 +109,7 @@ class Admission:
         if len(said) != _PLAIN_TIME or said[10] != "T" or said[-1] != "Z":
             said = to_rfc3339(time)
         headers = stamp.headers(name, said, arrival.known_at, arrival.traceparent)
-        return id, Outgoing(stream.name, key, value, headers)
+        return Admitted(id, identity or id, Outgoing(stream.name, key, value, headers))
 
 
 def _misfit(stream: Stream, event: dict[str, Any]) -> BadEvent:
