@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from millstream.contracts import times
 from millstream.project import Stream, load_project
 from millstream.project.loop import Loop
+from millstream.project.versions import Versions, versions_of
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
 from millstream_ingest.adapters.kafka_dead_letters import KafkaDeadLetters
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
 from millstream_ingest.api.dead_letters import dead_letters
+from millstream_ingest.api.stream_pages import add_pages
+from millstream_ingest.api.streams import known_streams
 from millstream_ingest.handlers.census import Census
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
@@ -31,6 +34,9 @@ def create_app(
     if streams is None:
         project = load_project(settings.project)
         streams, loops = project.streams, project.loops
+        versions = versions_of(project.path, streams)
+    else:
+        versions = {name: Versions(stream=stream, kept={}) for name, stream in streams.items()}
     service = Service("ingest", settings, title="Millstream ingest")
     metrics = IngestMetrics(service.registry)
     codecs = codecs_for(service, streams, settings)
@@ -46,10 +52,12 @@ def create_app(
         metrics=metrics,
         clock=clock,
     )
+    service.app.include_router(known_streams(versions))
     service.app.include_router(doorway.router)
     service.app.include_router(doorway.labels)
     service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock)))
     service.app.doors.update(doorway.doors)
+    add_pages(service.app, streams)
     return service
 
 

@@ -22,6 +22,7 @@ STATUS: Mapping[str, int] = {
     "invalid_idempotency_key": 400,
     "unknown_stream": 404,
     "unknown_loop": 404,
+    "unknown_version": 404,
     "compression_ratio": 413,
     "too_many_events": 413,
     "too_many_values": 413,

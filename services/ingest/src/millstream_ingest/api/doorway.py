@@ -16,7 +16,7 @@ from millstream.errors import Refusal
 from millstream.project import Stream
 from millstream.project.loop import Loop
 from millstream.runtime import http
-from millstream.runtime.http import JSON, answer
+from millstream.runtime.http import JSON
 from millstream.runtime.tracing import current_traceparent, span
 from millstream_ingest.api import answers, body, docs
 from millstream_ingest.api.answers import Answer, refusal_of
@@ -92,8 +92,6 @@ class Doorway:
         metrics.in_flight.set_function(lambda: self._gate.requests)
         self.router = APIRouter(prefix="/v1/streams", tags=["streams"])
         add = self.router.add_api_route
-        add("", self.list_streams, methods=["GET"], summary="Which streams take events")
-        add("/{stream}/schema", self.schema, methods=["GET"], summary="What events look like")
         add(
             "/{stream}/events",
             self.events,
@@ -115,27 +113,6 @@ class Doorway:
             labeller = Labeller(loop, stream, clock)
             door = Door(self._doors[stream.name].admission, metrics, labeller.open)
             self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
-
-    async def list_streams(self) -> Response:
-        """Every stream that takes events, with its key, id and time fields."""
-        streams = [
-            {
-                "stream": s.name,
-                "description": s.description,
-                "key": s.key,
-                "id": s.id,
-                "time": s.time,
-                "format": s.format,
-            }
-            for s in self._streams.values()
-        ]
-        return answer(200, {"streams": streams})
-
-    async def schema(self, stream: str) -> Response:
-        """The JSON Schema that the stream's events have to fit."""
-        if stream not in self._streams:
-            return self._unknown(stream)
-        return answer(200, self._streams[stream].event_schema, media_type="application/schema+json")
 
     async def events(self, stream: str, request: Request) -> Response:
         """Accept one event: 202 means that every in-sync replica of Kafka has it.

@@ -18,7 +18,7 @@ LOOK_EVERY = 0.05
 """Seconds between looks for the answer that another replica is about to give; Kafka confirms in milliseconds."""
 
 WAITING = 4
-"""Retries of one key that wait for its first try. A client sends one after another; a crowd would hold all places of the gate."""
+"""Retries of one key that wait for its first try. A client sends one after another; a crowd would hold the whole gate."""
 
 
 class Told(Protocol):
