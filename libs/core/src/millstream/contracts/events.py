@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from millstream.contracts.event import Event, Scalar
+from millstream.contracts.label_events import LabelTold
 from millstream.contracts.prediction_events import OtherAnswer, PredictionServed, QuestionUnanswered
 from millstream.contracts.rollout_events import (
     ModelRef,
@@ -52,6 +53,7 @@ __all__ = [
     "Event",
     "Finding",
     "GateCheck",
+    "LabelTold",
     "LabelsMatured",
     "ModelRef",
     "ModelState",
@@ -84,6 +86,7 @@ __all__ = [
 EVENTS: tuple[type[Event], ...] = (
     PredictionServed,
     QuestionUnanswered,
+    LabelTold,
     LabelsMatured,
     WindowJudged,
     ChallengerJudged,

@@ -9,6 +9,7 @@ from millstream.contracts.events import (
     ChallengerJudged,
     Event,
     LabelsMatured,
+    LabelTold,
     ModelState,
     PredictionServed,
     QuestionUnanswered,
@@ -52,6 +53,15 @@ PREDICTIONS = Topic(
     partitions=6,
     retention=timedelta(days=30),
     why="One event per answer: drift judges it, people explain it, training can be compared with it.",
+)
+LABELS = Topic(
+    name="millstream-labels",
+    events=(LabelTold,),
+    key="prediction id",
+    owner="ingest",
+    partitions=1,
+    retention=timedelta(days=30),
+    why="Labels by prediction id, from who does not know the question's key: drift judges by them. Else labels are a stream's.",
 )
 VERDICTS = Topic(
     name="millstream-verdicts",
@@ -108,7 +118,7 @@ REPLICAS = Topic(
     why="Each replica of serving says which model state it obeys: a promotion is done when all of them do.",
 )
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS)
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, LABELS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS)
 
 
 TILES_GROUP = "features-tiles"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millstream.codecs.codec import Codec
+from millstream.contracts.events import LabelTold
 from millstream.contracts.times import SECOND
 from millstream.errors import Refusal
 from millstream.project import Stream
@@ -29,8 +30,8 @@ from millstream_ingest.domain.replies import Replies
 from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once
-from millstream_ingest.handlers.accept import Open
+from millstream_ingest.handlers import Acceptor, Admission, Admits, Arrival, Labeller, Once
+from millstream_ingest.handlers.labels import TOLD
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
@@ -51,10 +52,8 @@ Take = Callable[["Door", Asked, Receive, Load], Awaitable[Answer]]
 class Door:
     """What one stream's requests need, made once."""
 
-    def __init__(self, admission: Admission, metrics: IngestMetrics, open: Open | None = None) -> None:
+    def __init__(self, admission: Admits, metrics: IngestMetrics) -> None:
         self.admission = admission
-        self.open = open
-        """Takes each event out of what it comes in, whatever the body says of itself: labels."""
         self.name = admission.stream.name
         self.accepted = metrics.accepted.labels(self.name)
 
@@ -76,10 +75,12 @@ class Doorway:
     ) -> None:
         self._streams = streams
         self._loops = sorted(loops)
-        self._doors = {
-            name: Door(Admission(stream, log.source, settings.max_event_bytes, codecs[name]), metrics)
+        admissions = {
+            name: Admission(stream, log.source, settings.max_event_bytes, codecs[name])
             for name, stream in streams.items()
         }
+        told = Admission(TOLD, log.source, settings.max_event_bytes, type=LabelTold.type_name)
+        self._doors = {name: Door(admission, metrics) for name, admission in admissions.items()}
         window = round(settings.dedupe_window * SECOND)
         self._acceptor = Acceptor(log, Seen(window=window, most=settings.dedupe_events))
         replies = Replies(window=window, most=settings.dedupe_keys, most_bytes=settings.dedupe_bytes)
@@ -109,9 +110,7 @@ class Doorway:
             "/{loop}/labels", self.label, methods=["POST"], summary="Say what turned out to be true", **docs.LABEL
         )
         for name, loop in loops.items():
-            stream = streams[loop.label.stream]
-            labeller = Labeller(loop, stream, clock)
-            door = Door(self._doors[stream.name].admission, metrics, labeller.open)
+            door = Door(Labeller(loop, admissions[loop.label.stream], told, clock), metrics)
             self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
 
     async def events(self, stream: str, request: Request) -> Response:
@@ -195,7 +194,7 @@ class Doorway:
     async def _take(self, route: str, door: Door, head: Asked, raw: bytes) -> Answer:
         arrival = self._arrival(head)
         kind = head.media_type
-        open = door.open or (structured if kind in (STRUCTURED, BATCHED) else None)
+        open = structured if kind in (STRUCTURED, BATCHED) else None
         one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
         if one:
             try:

@@ -14,7 +14,7 @@ from millstream.errors import Refusal
 from millstream_ingest.api.answers import OUTCOME, encode, refusal_of
 from millstream_ingest.domain.bodies import Lines
 from millstream_ingest.domain.result import Result
-from millstream_ingest.handlers import Acceptor, Admission, Arrival
+from millstream_ingest.handlers import Acceptor, Admits, Arrival
 from millstream_ingest.handlers.accept import BREATH, Checked
 
 AHEAD = 4
@@ -41,7 +41,7 @@ class LineStream:
 
     def __init__(
         self,
-        door: Admission,
+        door: Admits,
         acceptor: Acceptor,
         send: Send,
         *,

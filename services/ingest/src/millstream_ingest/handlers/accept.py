@@ -12,7 +12,7 @@ from millstream_ingest.domain.cloudevents import Origin
 from millstream_ingest.domain.result import Fault, Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers.admission import Admission, Admitted, Arrival
+from millstream_ingest.handlers.admission import Admits, Admitted, Arrival
 from millstream_ingest.ports import EventLog
 
 BREATH = 500
@@ -48,7 +48,7 @@ class Acceptor:
         self._writing: dict[int, asyncio.Future[None]] = {}
         """By fingerprint, what is on its way: a retry that overtakes its first try waits for it."""
 
-    async def one(self, door: Admission, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[str, bool]:
+    async def one(self, door: Admits, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[str, bool]:
         """Accept one event: its id, and whether an earlier request had it. Raises BadEvent, LogAway, DeliveryUnknown."""
         admitted = door.admit(raw, arrival, origin)
         self._seen.forget(arrival.now)
@@ -57,7 +57,7 @@ class Acceptor:
         await self.write(checked)
         return admitted.id, replayed
 
-    async def many(self, door: Admission, raws: Sequence[bytes], arrival: Arrival, open: Open | None) -> list[Result]:
+    async def many(self, door: Admits, raws: Sequence[bytes], arrival: Arrival, open: Open | None) -> list[Result]:
         """Accept what is good, and say of each what became of it, in order. Raises LogAway, DeliveryUnknown."""
         checked = Checked()
         try:
@@ -73,7 +73,7 @@ class Acceptor:
     def check(
         self,
         checked: Checked,
-        door: Admission,
+        door: Admits,
         raws: Sequence[bytes],
         arrival: Arrival,
         *,

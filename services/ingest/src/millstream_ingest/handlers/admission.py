@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -48,13 +48,30 @@ class Admitted(NamedTuple):
     entry: Outgoing
 
 
+class Admits(Protocol):
+    """Checks events and makes their records."""
+
+    stream: Stream
+    """Whose events they are, for metrics and messages."""
+
+    def ready(self) -> None:
+        """Asked before a body is read. Raises LogAway while nothing could be admitted."""
+
+    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> Admitted:
+        """Raises BadEvent."""
+        ...
+
+
 class Admission:
     """The check of one stream's events, with what is the same for all of them made once."""
 
-    def __init__(self, stream: Stream, source: str, max_event_bytes: int, codec: Codec = JSON) -> None:
+    def __init__(
+        self, stream: Stream, source: str, max_event_bytes: int, codec: Codec = JSON, type: str | None = None
+    ) -> None:
+        """`type`: the CloudEvents type, where it is not the stream's own."""
         self.stream = stream
         self._codec = codec
-        self._type = f"stream.{stream.name}.v1"
+        self._type = type or f"stream.{stream.name}.v1"
         self._stamp = Stamp(self._type, source)
         self._most = max_event_bytes
         self._is_valid = stream.validator().is_valid
