@@ -1,4 +1,4 @@
-"""`millstream check --against`: a change of a schema is held against a git ref, a folder, a running ingest, and kept versions."""
+"""`millstream check --against`: a change of a schema is held against a git ref, a folder, an ingest, and kept versions."""
 
 from __future__ import annotations
 

@@ -150,7 +150,10 @@ def avro(folder: Path, **fields: Any) -> Stream:
         ({"tags": None}, {("forward", "/tags")}),
         ({"delay": None}, set()),
         ({"seats": {"name": "seats", "type": "long", "default": 0}}, {("forward", "/seats")}),
-        ({"seats": {"name": "seats", "type": "string", "default": ""}}, {("backward", "/seats"), ("forward", "/seats")}),
+        (
+            {"seats": {"name": "seats", "type": "string", "default": ""}},
+            {("backward", "/seats"), ("forward", "/seats")},
+        ),
         ({"places": {"name": "places", "type": "int", "aliases": ["seats"]}, "seats": None}, set()),
         (
             {"kind": {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["PASSENGER"]}}},

@@ -1,4 +1,4 @@
-"""What ingest says of itself: streams, versions of their schemas, a page for each with an example that works, and the topics."""
+"""What ingest says of itself: streams, versions of their schemas, a page for each with a working example, and the topics."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def test_an_example_fits_its_schema(schema: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def flights(tmp_path: Path) -> Iterator[Path]:
-    yield Path(shutil.copytree(EXAMPLES / "flights", tmp_path / "flights", ignore=shutil.ignore_patterns("data")))
+def flights(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(EXAMPLES / "flights", tmp_path / "flights", ignore=shutil.ignore_patterns("data")))
 
 
 async def test_every_version_of_a_schema_is_answered_for(flights: Path) -> None:
