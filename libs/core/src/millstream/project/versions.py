@@ -92,8 +92,8 @@ def _versions(folder: Path, stream: Stream, problems: list[Problem]) -> Versions
         file = files[version]
         try:
             schema = _schema(file) if end == ".json" else {"file": file.name}
-            if stream.format == "protobuf" and stream.wire is not None:
-                schema |= {"message": stream.wire.message}
+            if (message := getattr(stream.wire, "message", None)) is not None:
+                schema |= {"message": message}
             old, wrong = as_was(stream, schema, folder)
             said = [f"{one.path}: {one.message}; {one.remedy}" for one in wrong]
         except (OSError, ValueError, Refusal, ValidationError) as error:

@@ -61,8 +61,8 @@ class Codecs(Mapping[str, Codec]):
         """Fetch what the records of `batch` were written with. Raises RetryLater while the registry is away.
 
         An id that it does not know is asked for again until its newest record here is `schema_patience` seconds old in Kafka;
-        then `decode` rejects it. What has lain there for longer is not waited for: else a producer of made-up ids would hold its
-        partition for as long with every batch.
+        then `decode` rejects it. What has lain there for longer is not waited for: else a producer of made-up ids would hold
+        its partition for as long with every batch.
         """
         codec = self._codecs.get(batch.topic)
         if self._registry is None or not isinstance(codec, RegistryCodec):

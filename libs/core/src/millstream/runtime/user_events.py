@@ -9,7 +9,7 @@ import msgspec
 
 from millstream.codecs.codec import JSON, Codec
 from millstream.contracts.envelope import Envelope, identity_of, known_at_of
-from millstream.contracts.json_text import DEEPEST
+from millstream.contracts.json_text import DEEPEST, pointer
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import BadSetup, RejectEvent
 from millstream.project.stream import Stream
@@ -55,8 +55,8 @@ def read_event(stream: Stream, record: Record, codec: Codec | None = None) -> Us
     except (ValueError, RecursionError) as error:
         raise RejectEvent("schema", f"nested too deeply to check: {error}") from error
     if fault is not None:
-        pointer = "/" + "/".join(str(part) for part in fault.instance_path)
-        raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
+        where = pointer(fault.instance_path) or "/"
+        raise RejectEvent("schema", f"{where}: {fault.message[:500]}")
     time = stream.time_of(event)
     known = record.timestamp * 1000 if said is None else said
     if known > now() + MAX_AHEAD:

@@ -93,8 +93,8 @@ def _number(schema: Mapping[str, Any], kind: str) -> float:
 
 
 def _text(schema: Mapping[str, Any], name: str) -> str:
-    if (format := schema.get("format")) in _TEXTS:
-        return _TEXTS[format]
+    if (text := _TEXTS.get(str(schema.get("format")))) is not None:
+        return text
     if schema.get("contentEncoding") == "base64":
         return "AAH/"
     text = name or "text"
