@@ -202,3 +202,11 @@ def test_free_ports_differ_and_lie_below_the_ephemeral_range() -> None:
     ports = {free_port() for _ in range(20)}
     assert len(ports) == 20
     assert max(ports) < 32_768
+
+
+def test_the_workers_of_a_session_find_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[set[int]] = []
+    for worker in ("gw0", "gw1", "gw7"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        found.append({free_port() for _ in range(50)})
+    assert max(found[0]) < min(found[1]) < max(found[1]) < min(found[2])
