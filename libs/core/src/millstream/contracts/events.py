@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from millstream.contracts.event import Event, Scalar
+from millstream.contracts.key_events import KeyAction, KeyChanged, KeyState
 from millstream.contracts.label_events import LabelTold
 from millstream.contracts.prediction_events import OtherAnswer, PredictionServed, QuestionUnanswered
 from millstream.contracts.rollout_events import (
@@ -53,6 +54,9 @@ __all__ = [
     "Event",
     "Finding",
     "GateCheck",
+    "KeyAction",
+    "KeyChanged",
+    "KeyState",
     "LabelTold",
     "LabelsMatured",
     "ModelRef",
@@ -100,6 +104,8 @@ EVENTS: tuple[type[Event], ...] = (
     RolloutMoved,
     ModelState,
     ReplicaObeyed,
+    KeyState,
+    KeyChanged,
 )
 _BY_NAME = {event.type_name: event for event in EVENTS}
 _DECODERS = {event.type_name: msgspec.json.Decoder(event) for event in EVENTS}
