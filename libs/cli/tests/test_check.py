@@ -254,13 +254,13 @@ def test_the_streams_are_held_against_what_the_lake_has_of_them(
     lake = Lake(str(tmp_path / "lake"))
     lake.append("flights-landed", [LakeBatch(partition=0, end=0, rows=rows)], group="features-lake")
     file = flights / "streams" / "flights-landed.yaml"
-    file.write_text(file.read_text() + f"    seats: {{ type: {kind} }}\n")
+    replace(flights, "streams/flights-landed.yaml", "  examples:\n", f"    seats: {{ type: {kind} }}\n  examples:\n")
     problems = lake_problems(load_project(flights), lake.uri)
     if kind == "integer":
         assert problems == [], "a whole number is a number"
         return
     assert check(flights, lake=lake.uri) == 2
-    line = len(file.read_text().splitlines())
+    line = file.read_text().splitlines().index(f"    seats: {{ type: {kind} }}") + 1
     assert capsys.readouterr().out.splitlines()[-2] == (
         f"streams/flights-landed.yaml:{line}: schema.properties.seats: 'seats' is a number in the lake and text "
         "in the stream's schema; give the field a new name, or the events a new stream"

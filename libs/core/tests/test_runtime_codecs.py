@@ -5,8 +5,10 @@ The registry is a small one of the tests' own. Confluent's client, which knows t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +63,11 @@ class Told:
     key: bytes | None = None
 
 
-def batch(*values: bytes | None) -> Batch:
-    return Batch(DEPARTED, 0, 0, len(values) - 1, [Told(value, offset) for offset, value in enumerate(values)])
+def batch(*values: bytes | None, ago: float = 0.0) -> Batch:
+    """Records that Kafka got `ago` seconds before now."""
+    at = int((time.time() - ago) * 1000)
+    records = [Told(value, offset, timestamp=at) for offset, value in enumerate(values)]
+    return Batch(DEPARTED, 0, 0, len(values) - 1, records)
 
 
 async def test_what_confluents_avro_serializer_wrote_is_read_and_the_other_way_round(
@@ -333,3 +338,16 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "registry.key").write_bytes(secret)
     return folder / "registry.pem", folder / "registry.key"
+
+
+async def test_what_lay_in_kafka_for_longer_is_not_waited_for(registry: RegistryServer, tmp_path: Path) -> None:
+    """A backlog of made-up ids, one a batch: each is asked for once, and none of them costs a patience."""
+    made = codecs(registry, stream_of(tmp_path, "avro"), schema_patience=10.0)
+    async with asyncio.timeout(5):
+        for id in range(100, 110):
+            await made.prepare(batch(framed(id, b"x"), ago=11.0))
+    assert len(registry.asked) == 10
+    began = time.monotonic()
+    await made.prepare(batch(framed(42, b"x"), ago=9.0))
+    assert 0.5 < time.monotonic() - began < 3.0, "what is left of its own patience"
+    await made.close()

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import Cause, RetrainRequested, decode_event
 from millstream.errors import DeliveryUnknown, NotSent, RejectEvent
+from millstream.runtime import publisher as publishing
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.testing.kafka import EmbeddedKafka
@@ -185,3 +186,25 @@ async def test_before_kafka_is_connected_nothing_is_promised(kafka: EmbeddedKafk
 
 async def test_nothing_to_publish_needs_no_kafka() -> None:
     await publisher_of("127.0.0.1:1").publish([])
+
+
+async def test_a_stop_does_not_wait_for_a_kafka_that_is_frozen(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "STOP", 0.5)
+    topic = await new_topic(kafka.bootstrap)
+    publisher = publisher_of(kafka.bootstrap, timeout=1.0)
+    await publisher.start()
+    await publisher.publish([Outgoing(topic, b"k", b"before", [])])
+
+    kafka.pause()
+    try:
+        with pytest.raises(DeliveryUnknown):
+            await publisher.publish([Outgoing(topic, b"k", b"during", [])])
+        async with asyncio.timeout(5):
+            await publisher.stop()
+        left = {task for task in asyncio.all_tasks() if "aiokafka" in str(task.get_coro())}
+        async with asyncio.timeout(2):
+            await asyncio.wait(left) if left else None
+    finally:
+        kafka.resume()

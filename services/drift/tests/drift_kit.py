@@ -17,7 +17,7 @@ from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Event, LabelsMatured, PredictionServed, QuestionUnanswered, WindowJudged
 from millstream.contracts.package import InputColumn, Manifest, Reference
 from millstream.contracts.times import HOUR, from_rfc3339, to_datetime
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Batch
 from millstream.runtime.health import Health
@@ -206,7 +206,7 @@ class Topics:
     """The topics as Kafka keeps them: partitioned by key, append only."""
 
     records: dict[tuple[str, int], list[KafkaRecord]] = field(
-        default_factory=lambda: {(t, p): [] for t in (PREDICTIONS.name, LANDED) for p in range(PARTITIONS)}
+        default_factory=lambda: {(t, p): [] for t in (PREDICTIONS.name, LABELS.name, LANDED) for p in range(PARTITIONS)}
     )
 
     def add(self, said: Iterable[tuple[str, Event | dict[str, Any], int]]) -> Topics:

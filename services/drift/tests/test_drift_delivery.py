@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 
+import httpx
 import pytest
 
 from millstream.contracts.events import ModelRef, WindowKind
-from millstream.contracts.times import HOUR, to_datetime
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.times import HOUR, to_datetime, to_rfc3339
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.errors import RetryLater
 from millstream.runtime.delivery import Rewind
+from millstream.runtime.publisher import Outgoing
 from millstream_drift.adapters.memory import MemorySnapshots
+from millstream_ingest.adapters.memory import MemoryLog
+from millstream_ingest.app import create_app
+from millstream_ingest.settings import IngestSettings
 
-from .drift_kit import JUNE, LANDED, LOOP, Desk, KafkaRecord, Topics, World, day, landing, prediction
+from .drift_kit import JUNE, LANDED, LOOP, Desk, KafkaRecord, Topics, World, day, landing, loop, prediction, streams
 
 
 @cache
@@ -216,10 +222,10 @@ async def test_snapshots_remember_where_the_packages_of_waiting_versions_are() -
 async def test_a_replica_with_some_of_the_partitions_judges_nothing_and_says_why() -> None:
     topics = week()
     desk = Desk(topics)
-    await desk.judging.assigned(sorted(topics.records)[:4])
+    await desk.judging.assigned(sorted(topics.records)[:7])
     assert "run one replica" in desk.health.not_ready()["all partitions"]
     desk.next = dict.fromkeys(topics.records, 0)
-    with pytest.raises(RetryLater, match="2 of 6 partitions"):
+    with pytest.raises(RetryLater, match="2 of 9 partitions"):
         await desk.read_all()
     await desk.start()
     await desk.read_all()
@@ -330,3 +336,60 @@ async def test_a_transaction_marker_at_the_end_of_an_idle_partition_holds_no_ver
     await desk.judging.settle_when_quiet()
     await desk.judging.settle_when_quiet()
     assert desk.speaker.said == whole.speaker.said
+
+
+async def told_to_ingest(labels: dict[int, list[dict[str, object]]]) -> list[Outgoing]:
+    """What ingest makes of labels, by when they became known."""
+    log = MemoryLog()
+    service = create_app(IngestSettings(trust_known_at=True), streams=streams(), loops={LOOP: loop()}, log=log)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://ingest") as http:
+        for known_at, some in labels.items():
+            said = {"ce-knownat": to_rfc3339(known_at)}
+            answer = await http.post(f"/v1/loops/{LOOP}/labels", json=some, headers=said)
+            assert answer.status_code == 202, answer.text
+    return log.entries
+
+
+async def test_labels_by_prediction_id_judge_as_those_of_the_stream_do() -> None:
+    """The same truths, by the landings of flights, and told to ingest by who only kept the ids of answers."""
+    world = World().hours(JUNE, 30)
+    world.skill = -1.0
+    world.hours(JUNE + 30 * HOUR, 30)
+    told, labels = Topics(), defaultdict[int, list[dict[str, object]]](list)
+    for topic, event, known_at in world.said:
+        if isinstance(event, dict):
+            truth = {"prediction_id": f"prediction-{event['flight_id']}", "value": event["arr_delay"] >= 15}
+            labels[known_at].append(truth | {"at": to_rfc3339(known_at - HOUR // 2)})
+        else:
+            told.add([(topic, event, known_at)])
+    for entry in await told_to_ingest(labels):
+        assert entry.topic == LABELS.name
+        told.raw(entry.topic, (entry.key or b"").decode(), entry.value, entry.headers)
+
+    by_key = await (await Desk(Topics().add(world.said)).start()).read_all()
+    by_prediction = await (await Desk(told).start()).read_all(most=300, seed=2)
+
+    judged = [
+        [(v.index, v.finding, v.rows, round(v.effect, 9)) for v in desk.verdicts if v.kind is WindowKind.PERFORMANCE]
+        for desk in (by_key, by_prediction)
+    ]
+    assert judged[0]
+    assert judged[0] == judged[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "reason"),
+    [
+        (b"{", [("ce_type", b"millstream.label.told.v1")], "bad_json"),
+        (b"{}", [("ce_type", b"millstream.label.told.v1")], "bad_event"),
+        (b"{}", [], "not_our_event"),
+    ],
+)
+async def test_a_label_that_is_none_of_ours_is_a_dead_letter(
+    value: bytes, headers: list[tuple[str, bytes]], reason: str
+) -> None:
+    topics = Topics()
+    topics.raw(LABELS.name, "junk", value, headers)
+    desk = await Desk(topics).start()
+    [bad] = [one for place in sorted(topics.records) for one in await desk.read(place)]
+    assert bad.error.reason == reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream_drift.domain.events import Label, Question
+from millstream_drift.domain.events import Label, Question, by_prediction
 from millstream_drift.domain.join import LATE, MATURED, Join, JoinState
 
 WITHIN = 10
@@ -79,3 +79,34 @@ def test_memory_is_bounded_and_what_is_forgotten_is_counted() -> None:
     for n in range(500):
         join.tell(Label(1, f"l{n}", f"stranger-{n}", True))
     assert len(join.state().waiting) + len(join.state().told) == 100
+
+
+def test_a_label_that_names_its_prediction_matures_that_one_alone() -> None:
+    join = Join(WITHIN)
+    for id in ("first", "second"):
+        join.ask(question(0, "UA-1", id))
+
+    [asked] = join.tell(Label(3, "l1", by_prediction("second"), True))
+    assert (asked.id, asked.state, join.pending) == ("second", MATURED, 1)
+    assert join.tell(Label(4, "l1", by_prediction("second"), True)) == []
+    assert [one.id for one in join.tell(Label(5, "l2", "UA-1", False))] == ["first"]
+    assert (join.counts.matured, join.counts.duplicated) == (2, 1)
+
+
+def test_a_label_that_comes_before_its_prediction_waits_for_it_over_a_restart() -> None:
+    join = Join(WITHIN)
+    join.advance(2)
+    assert join.tell(Label(2, "l1", by_prediction("q"), True)) == []
+    join = Join(WITHIN, join.state())
+    asked, label = join.ask(question(1, "UA-1", "q"))
+    assert asked is not None
+    assert (asked.state, label) == (MATURED, Label(2, "l1", by_prediction("q"), True))
+    join.advance(100)
+    assert (join.counts.matured, join.counts.orphaned, join._answered) == (1, 0, {})
+
+
+def test_a_label_of_a_prediction_that_nobody_made_is_an_orphan() -> None:
+    join = Join(WITHIN)
+    join.tell(Label(2, "l1", by_prediction("nobody"), True))
+    join.advance(100)
+    assert join.counts.orphaned == 1

@@ -27,7 +27,7 @@ STREAM = """\
 stream: {stream}
 description: A flight left the gate.
 key: flight_id
-id: flight_id
+{known_by}
 time: departed_at
 lateness: 1h
 partitions: 1
@@ -94,12 +94,13 @@ def write_project(
     wrong: str = "",
     format: str = JSON,
     beside: Mapping[str, str] | None = None,
+    known_by: str = "id: flight_id",
 ) -> Path:
     """`right` in the definitions becomes `wrong`. `format`: the stream's schema; `beside`: files that it names."""
     definitions = DEFINITIONS.replace(right, wrong, 1) if right else DEFINITIONS
     assert not right or definitions != DEFINITIONS
     for file, text in {
-        "streams/departed.yaml": STREAM.format(stream=stream, format=format),
+        "streams/departed.yaml": STREAM.format(stream=stream, format=format, known_by=known_by),
         "features/feature_store.yaml": STORE,
         "features/definitions.py": definitions,
         **{f"streams/{name}": text for name, text in (beside or {}).items()},
@@ -118,6 +119,7 @@ class Sent:
     reason: str = ""
     """Why it is a dead letter; empty: it is good, or late."""
     known_at: str = "2013-06-01T12:00:00Z"
+    headers: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def raw(self) -> bytes:
@@ -137,7 +139,7 @@ class Field:
     async def departs(self, *records: Sent) -> None:
         """Send them, and wait until the tiles have them all."""
         for one in records:
-            said = [("ce_knownat", one.known_at.encode())]
+            said = [("ce_knownat", one.known_at.encode()), *one.headers]
             last = await self.producer.send(self.stream, one.raw, partition=0, headers=said)
         assert (await last).offset == self.sent + len(records) - 1
         self.sent += len(records)
@@ -200,13 +202,14 @@ async def airfield(
     *,
     format: str = JSON,
     beside: Mapping[str, str] | None = None,
+    known_by: str = "id: flight_id",
     **knobs: Any,
 ) -> AsyncIterator[Field]:
     await ensure_topics(kafka.bootstrap, stream_topics(stream, 1, timedelta(days=9999), [TILES, LAKE]))
     settings = Settings(
         kafka=kafka.bootstrap,
         valkey=valkey_url,
-        project=write_project(folder / "project", stream=stream, format=format, beside=beside),
+        project=write_project(folder / "project", stream=stream, format=format, beside=beside, known_by=known_by),
         lake=str(folder / "lake"),
         data=folder / "data",
         session_timeout_ms=6_000,

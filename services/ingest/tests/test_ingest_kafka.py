@@ -89,7 +89,7 @@ async def test_an_accepted_event_is_in_its_topic_with_its_envelope(kafka: Embedd
     assert headers["content-type"] == b"application/json"
     envelope = envelope_of(record.headers)
     assert (envelope.id, envelope.type) == (departure()["flight_id"], f"stream.{stream.name}.v1")
-    assert (envelope.source, envelope.traceparent) == ("millstream/ingest/jfk", TRACE)
+    assert (envelope.source, envelope.traceparent) == ("millstream/ingest", TRACE)
     assert envelope.time == from_rfc3339("2013-01-01T10:17:00Z")
     assert envelope.known_at == from_rfc3339("2013-01-01T11:00:00Z")
 

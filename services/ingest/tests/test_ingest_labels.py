@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.contracts.envelope import envelope_of
+from millstream.contracts.events import LabelTold, decode_event
+from millstream.contracts.topics import LABELS
 from millstream.project import Stream
 from millstream.project.loop import Loop
 from millstream_ingest.adapters.memory import MemoryLog
@@ -136,11 +138,11 @@ async def test_of_many_labels_the_good_ones_are_taken(belt: Belt) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer", "words"),
     [
-        (
-            {"prediction_id": "3b70", "value": True},
-            "/prediction_id",
-            'find their question by flight_id; send {"key": {"fli',
-        ),
+        ({"prediction_id": 7, "value": True}, "/prediction_id", "that of the answer"),
+        ({"prediction_id": "3b70", "value": "yes"}, "/value", "which is binary, is true or false"),
+        ({"prediction_id": "3b70", "value": None}, "/value", "true, false, a number or a text"),
+        ({"prediction_id": "3b70", "key": {"flight_id": "a"}, "value": True}, "/key", "not by both"),
+        ({"prediction_id": "3b70", "value": True, "at": "noon"}, "/told_at", ""),
         ({"key": {"flight_id": "a"}, "value": True}, "/key", "an event of bags-found also has belt; say them in key"),
         ({"key": {"belt": 4}, "value": True}, "/key", "flight_id at least"),
         ({"key": "a", "value": True}, "/key", "flight_id at least"),
@@ -191,8 +193,10 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 KEYS = VALUES | st.fixed_dictionaries({}, optional={"flight_id": VALUES, "belt": VALUES, "found_at": VALUES})
-LABELS = VALUES | st.fixed_dictionaries({}, optional={"key": KEYS, "value": VALUES, "at": VALUES})
-BODIES = st.binary(max_size=50) | LABELS.map(lambda label: json.dumps(label).encode())
+SAID = VALUES | st.fixed_dictionaries(
+    {}, optional={"key": KEYS, "prediction_id": VALUES, "value": VALUES, "at": VALUES}
+)
+BODIES = st.binary(max_size=50) | SAID.map(lambda label: json.dumps(label).encode())
 
 
 @settings(max_examples=300, deadline=None)
@@ -208,3 +212,19 @@ async def test_no_body_breaks_the_door(body: bytes) -> None:
     elif answer.status_code != 202:
         assert answer.status_code == STATUS[said["error"]]
         assert belt.log.entries == []
+
+
+async def test_a_label_by_prediction_id_is_an_event_of_ours_for_drift(belt: Belt) -> None:
+    """Also of a loop whose label is computed: here it is said."""
+    first = await belt.label({"prediction_id": "3b70", "value": True}, loop="flight-late")
+    again = await belt.label({"prediction_id": "3b70", "value": True, "at": "2013-01-01T11:00:00Z"}, loop="flight-late")
+    mixed = await belt.label([lost("UA-1"), {"prediction_id": "3b71", "value": False, "at": "2013-01-01T11:00:00Z"}])
+
+    assert first.json() == again.json(), "the same label has the same id, whenever it is said"
+    assert mixed.status_code == 202
+    told = [entry for entry in belt.log.entries if entry.topic == LABELS.name]
+    assert [entry.key for entry in told] == [b"3b70", b"3b70", b"3b71"]
+    envelope = envelope_of(told[2].headers)
+    event = decode_event(envelope.type, told[2].value)
+    assert isinstance(event, LabelTold)
+    assert (event.loop, event.prediction_id, event.value, event.id) == ("bag-lost", "3b71", False, envelope.id)

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from millstream.testing.ports import free_port
 from millstream.testing.valkey import EmbeddedValkey
+from millstream_ingest.adapters.valkey_replies import ValkeyReplies
+from millstream_ingest.domain.replies import Reply
+from millstream_ingest.metrics import IngestMetrics
 
 from .conftest import Airport, departure
 from .test_ingest_retries import HeldLog
@@ -71,3 +75,21 @@ async def test_without_the_store_each_replica_knows_its_own() -> None:
 
     assert again.headers["idempotent-replayed"] == "true"
     assert lonely.counted("millstream_ingest_replies_away_total") == 1, "it is left alone for a while"
+
+
+async def test_a_claim_that_ended_does_not_overwrite_the_answer_of_the_next(valkey: EmbeddedValkey) -> None:
+    """The first replica hung for longer than its claim holds; its late answer is not the one that the key has."""
+    metrics = IngestMetrics(CollectorRegistry())
+    slow = ValkeyReplies(valkey.url, window=60, claim_for=0.05, metrics=metrics)
+    try:
+        assert await slow.claim("slow", b"a")
+        async with asyncio.timeout(5):
+            while not await slow.claim("slow", b"b"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await slow.settle("slow", b"b", Reply(b"", 202, b"of b"))
+        await slow.settle("slow", b"a", Reply(b"", 202, b"of a"))
+        assert await slow.find("slow") == Reply(b"", 202, b"of b")
+        await slow.settle("slow", b"a", None)
+        assert await slow.find("slow") == Reply(b"", 202, b"of b")
+    finally:
+        await slow.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -11,8 +12,11 @@ from millstream.runtime.publisher import Outgoing
 from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.domain.replies import Replies, Reply
 from millstream_ingest.domain.seen import Seen
+from millstream_ingest.handlers.once import WAITING
 
 from .conftest import Airport, departure, lines
+
+READING = b'{"gauge": 7, "at": "2013-01-01T10:00:00Z"}'
 
 
 class HeldLog(MemoryLog):
@@ -162,3 +166,49 @@ def test_replies_are_bounded_by_number_bytes_and_time() -> None:
     assert replies.find("huge", 3) is None
     assert replies.find("b", 101) is None
     assert len(replies) == 1
+
+
+async def test_a_key_is_of_all_that_was_said_not_of_the_body_alone(airport: Airport) -> None:
+    body = json.dumps(departure()).encode()
+    await airport.post("flights-departed/batch", b"[" + body + b"]", idempotency_key="one")
+
+    for path, kind in (
+        ("flights-departed/batch", "application/cloudevents-batch+json"),
+        ("flights-departed/batch?dry=1", "application/json"),
+    ):
+        answer = await airport.post(path, b"[" + body + b"]", content_type=kind, idempotency_key="one")
+        assert (answer.status_code, answer.json()["error"]) == (422, "idempotency_mismatch")
+    other = await airport.post("flights-departed/events", body, idempotency_key="one")
+    assert "idempotent-replayed" in other.headers, "another path is another key; the event itself was there"
+    said = {"ce-specversion": "1.0", "ce-source": "/gates", "ce-type": "t", "idempotency-key": "two"}
+    await airport.post("sensor-readings/events", READING, **said, **{"ce-id": "1"})
+    answer = await airport.post("sensor-readings/events", READING, **said, **{"ce-id": "2"})
+    assert answer.json()["error"] == "idempotency_mismatch"
+
+
+async def test_a_crowd_that_waits_for_one_key_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold every place that other producers need."""
+    airport, held = Airport(max_requests=20), HeldLog()
+    monkeypatch.setattr(airport.log, "append", held.append)
+    async with airport.http:
+        tries = [asyncio.create_task(airport.send(departure(), idempotency_key="one")) for _ in range(15)]
+        await held.asked.wait()
+        async with asyncio.timeout(5):
+            while len([one for one in tries if one.done()]) < 15 - 1 - WAITING:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        held.confirm.set()
+        answers = await asyncio.gather(*tries)
+
+    assert sorted(answer.status_code for answer in answers) == [202] * (1 + WAITING) + [503] * (14 - WAITING)
+    assert {answer.json()["error"] for answer in answers if answer.status_code == 503} == {"busy"}
+    assert len(held.entries) == 1
+
+
+async def test_a_cloudevent_is_known_by_its_source_and_its_id(airport: Airport) -> None:
+    """Two gauges count their readings from one each; the stream has no id of its own."""
+    said = {"ce-specversion": "1.0", "ce-type": "reading", "ce-id": "1"}
+    for source in ("/gauges/7", "/gauges/8", "/gauges/7"):
+        answer = await airport.post("sensor-readings/events", READING, **said, **{"ce-source": source})
+        assert (answer.status_code, answer.json()["id"]) == (202, "1")
+
+    assert [dict(entry.headers)["ce_source"] for entry in airport.log.entries] == [b"/gauges/7", b"/gauges/8"]

@@ -20,18 +20,23 @@ if TYPE_CHECKING:
     from millstream_tiles.errors import RepoFault
 
 
-def check(path: str | Path, as_json: bool = False, lake: str | None = None) -> int:
+def check(path: str | Path, as_json: bool = False, lake: str | None = None, against: str | None = None) -> int:
     """Print every problem of the project in folder `path`; the exit code, 0 when there is none and 2 otherwise.
 
-    With a `lake` also whether its tables can take the streams' events as they are declared now. 2 as of any command that is
+    With a `lake` also whether its tables can take the streams' events as they are declared now; with `against` (a git ref, a
+    folder, an ingest's address) also what the streams' schemas break of those there. 2 as of any command that is
     given a project which cannot run; 1 is left for what fails while it runs. Raises CommandFailed for a lake that cannot be
     read.
     """
     project, problems = examine(Path(path))
-    if project is not None and lake is not None:
-        from millstream_cli.lake_schemas import lake_problems
+    if project is not None:
+        from millstream_cli.schema_changes import change_problems
 
-        problems = lake_problems(project, lake)
+        problems = change_problems(project, against)
+        if lake is not None:
+            from millstream_cli.lake_schemas import lake_problems
+
+            problems += lake_problems(project, lake)
         project = None if problems else project
     if as_json:
         print(json.dumps(_report(project, problems), indent=2))

@@ -77,6 +77,7 @@ def shown(letter: DeadLetter, *, was_replayed: bool) -> dict[str, Any]:
         "reason": letter.reason,
         "detail": letter.detail,
         "id": letter.id,
+        "producer": letter.producer,
         "source": f"{letter.source_partition}:{letter.source_offset}",
         "letter": f"{letter.partition}:{letter.offset}",
         "replayed": was_replayed,

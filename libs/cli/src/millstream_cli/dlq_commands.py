@@ -115,11 +115,14 @@ def show(
         return
     for letter in found:
         done = ", replayed" if letter["replayed"] else ""
-        print(f"{letter['at']}  {letter['topic']} → {letter['group']}: {letter['reason']}{done}")
-        print(f"  {_plain(letter['detail'])}")
-        id, key = _plain(letter["id"]) or "–", _plain(letter["key"] or "–")
-        print(f"  id {id}, key {key}, was at {letter['source']}, letter {letter['letter']}")
-        print(f"  {json.dumps(letter['value'])[:2000]}")
+        id, key = letter["id"] or "–", letter["key"] or "–"
+        for line in (
+            f"{letter['at']}  {letter['topic']} → {letter['group']}: {letter['reason']}{done}",
+            f"  {letter['detail']}",
+            f"  id {id}, key {key}, from {letter['producer'] or '–'}, was at {letter['source']}, letter {letter['letter']}",
+            f"  {json.dumps(letter['value'])[:2000]}",
+        ):
+            print(_plain(line))
     if not found:
         print("no such dead letters")
 
@@ -139,8 +142,7 @@ def replay(
     """Send dead letters back to the topic they came from, each once: what was replayed is marked and left alone.
 
     They keep key, value, partition, headers (with id and causation) and known-at. Mend what refused them first, or they come
-    back. The topic's other groups hear them too, and know them by their ids; a group counts an event twice where its stream
-    has no id.
+    back. The topic's other groups hear them too, and know them by their ids: their stream's, or their envelope's.
 
     Example:  millstream dlq replay flights-departed --reason schema --dry-run
 

@@ -11,7 +11,7 @@ from millstream.project import Stream
 from millstream.runtime.codecs import Codecs
 from millstream.runtime.records import Batch
 from millstream.runtime.schema_registry import RegistrySettings
-from millstream.runtime.user_events import read_event
+from millstream.runtime.user_events import ids_of, read_event
 from millstream_cli.errors import Stuck
 from millstream_tiles.join_events import ID
 from millstream_tiles.keys import key_text
@@ -67,7 +67,7 @@ async def _of(
             continue
         except RetryLater as error:
             raise Stuck(f"{stream.name} cannot be read: {error}") from error
-        columns = dict(event.event) | {ID: key_text(event.event.get(stream.id)) if stream.id else None}
+        columns = dict(event.event) | {ID: key_text(ids_of(stream, [event])[0])}
         found.append(
             Event(
                 event_time=event.time,

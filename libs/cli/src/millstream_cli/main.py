@@ -67,16 +67,57 @@ def check(
     lake: Annotated[
         str | None, typer.Option(help="Also whether this lake (folder, s3://…) can keep the events.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Also what the streams' schemas break of those at this git ref, folder, or ingest's address."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a project: every mistake with file, line and what to write instead.
 
     Example:  millstream check examples/flights
+
+    Example:  millstream check examples/flights --against main
     """
     from millstream_cli.check import check as run
 
     with _interruptible():
-        raise typer.Exit(run(path, as_json, lake))
+        raise typer.Exit(run(path, as_json, lake, against))
+
+
+@app.command()
+def keep(
+    streams: Annotated[list[str] | None, typer.Argument(help="Streams. Default: all.")] = None,
+    project: ProjectOption = FLIGHTS,
+) -> None:
+    """Write down what the schemas of streams are, as a version beside each stream's file: before you change them.
+
+    `millstream check` then says what a change breaks, and ingest answers for every version.
+
+    Example:  millstream keep flights-departed
+    """
+    from millstream.project.versions import keep as write
+
+    found = _project(project)
+    for name in streams or sorted(found.streams):
+        if name not in found.streams:
+            raise typer.BadParameter(f"no stream {name!r}; known: {', '.join(sorted(found.streams))}")
+        with _interruptible():
+            file = write(found.path, found.streams[name])
+        print(f"{name}: {'the last version says the same' if file is None else f'wrote {file}'}")
+
+
+@app.command()
+def asyncapi(project: ProjectOption = FLIGHTS) -> None:
+    """Print the AsyncAPI 3 document of a project's topics: its streams, and what the services say.
+
+    Example:  millstream asyncapi --project examples/flights > asyncapi.json
+    """
+    from millstream.contracts.asyncapi import asyncapi as document
+
+    print(json.dumps(document(_project(project).streams), indent=2))
 
 
 @app.command()

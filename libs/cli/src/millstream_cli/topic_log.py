@@ -14,7 +14,7 @@ from millstream.project.stream import Stream
 from millstream.runtime.codecs import Codecs
 from millstream.runtime.records import Batch
 from millstream.runtime.schema_registry import RegistrySettings
-from millstream.runtime.user_events import read_batch
+from millstream.runtime.user_events import ids_of, read_batch
 from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
 from millstream_tiles.columns import columns_read
@@ -112,6 +112,6 @@ class TopicLog:
             offsets=np.array([e.record.offset for e in events], dtype=np.int64),
             event_time=np.array([e.time for e in events], dtype=np.int64),
             known_at=np.array([e.known_at for e in events], dtype=np.int64),
-            ids=None if stream.id is None else [e.event.get(stream.id) for e in events],
+            ids=ids_of(stream, events),
             columns={name: [e.event.get(name) for e in events] for name in columns_read(self._views)},
         )

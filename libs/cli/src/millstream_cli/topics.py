@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from millstream.contracts.topics import PREDICTIONS, RETRAIN, TOPICS, VERDICTS, dead_letter_topic
+from millstream.contracts.topics import LABELS, PREDICTIONS, RETRAIN, TOPICS, VERDICTS, dead_letter_topic
 from millstream.project import Project
 from millstream.runtime.topic_admin import TopicSpec, our_topics, stream_topics
 
-_OURS = ((PREDICTIONS.name, "drift"), (VERDICTS.name, "trainer"), (RETRAIN.name, "trainer"))
+_OURS = ((PREDICTIONS.name, "drift"), (LABELS.name, "drift"), (VERDICTS.name, "trainer"), (RETRAIN.name, "trainer"))
 _KEPT = timedelta(days=30)
 
 

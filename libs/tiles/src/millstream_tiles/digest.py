@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from millstream_tiles.definition import View
+from millstream_tiles.join_events import ID
 
 
 @lru_cache(maxsize=4096)
@@ -20,6 +21,8 @@ def digest(view: View) -> str:
     said = msgspec.to_builtins(view)
     # What came to the definition later and is not said leaves the digest of older views as it was.
     _drop(said, where=None)
+    if said["event_id"] == ID:
+        said["event_id"] = None  # such views counted every record once
     for aggregate in said["aggregates"]:
         _drop(aggregate, k=0)
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()

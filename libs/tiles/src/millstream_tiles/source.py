@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from millstream_tiles.durations import parse_duration
 from millstream_tiles.errors import BadSource
+from millstream_tiles.join_events import ID
 
 DEFAULT_LATENESS = timedelta(hours=1)
 """What a stream forgives when nobody says: most producers retry for minutes, not for hours."""
@@ -50,7 +51,8 @@ def stream_source(
         delay = parse_duration(lateness if lateness is not None else spec.get("lateness", DEFAULT_LATENESS))
     except ValueError as error:
         raise BadSource(f"{where}: lateness: {error}", path) from error
-    event_id = id or spec.get("id")
+    # The events of a project's stream have an id in any case: without a field of their own, that of their envelope.
+    event_id = id or spec.get("id") or (ID if path else None)
     return KafkaSource(
         name=name,
         topic=name,

@@ -16,6 +16,7 @@ from millstream.contracts import times
 from millstream.errors import BadSetup
 from millstream.project import Stream, load_project
 from millstream.project.loop import Loop
+from millstream.project.versions import Versions, versions_of
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.service import Service
 from millstream_ingest.adapters.kafka_backlog import KafkaBacklog
@@ -23,6 +24,8 @@ from millstream_ingest.adapters.kafka_dead_letters import KafkaDeadLetters
 from millstream_ingest.adapters.kafka_log import KafkaLog
 from millstream_ingest.api import Doorway
 from millstream_ingest.api.dead_letters import dead_letters
+from millstream_ingest.api.stream_pages import add_pages
+from millstream_ingest.api.streams import known_streams
 from millstream_ingest.domain.keyring import Keyring
 from millstream_ingest.handlers import LagWatch, Porter, Quotas
 from millstream_ingest.handlers.census import Census
@@ -48,6 +51,9 @@ def create_app(
     if streams is None:
         project = load_project(settings.project)
         streams, loops = project.streams, project.loops
+        versions = versions_of(project.path, streams)
+    else:
+        versions = {name: Versions(stream=stream, kept={}) for name, stream in streams.items()}
     service = Service("ingest", settings, title="Millstream ingest")
     metrics = IngestMetrics(service.registry)
     porter = _porter(service, settings, metrics, ways, keyring, list(streams), clock)
@@ -66,10 +72,12 @@ def create_app(
         clock=clock,
     )
     shown = _shown(ways)
+    service.app.include_router(known_streams(versions), dependencies=shown)
     service.app.include_router(doorway.router, dependencies=shown)
     service.app.include_router(doorway.labels, dependencies=shown)
     service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock), porter))
     service.app.doors.update(doorway.doors)
+    add_pages(service.app, streams)
     return service
 
 

@@ -31,16 +31,22 @@ class EventLog(Protocol):
 class SharedReplies(Protocol):
     """What all replicas remember of Idempotency-Keys. Called by many requests at once; bounded waits."""
 
-    async def claim(self, key: str) -> bool:
-        """Whether nobody has `key` yet, and the caller does now. A claim ends by itself after a while. Raises RepliesAway."""
+    async def claim(self, key: str, claim: bytes) -> bool:
+        """Whether nobody has `key` yet, and the caller does now, by the name of `claim`, which nobody else uses.
+
+        A claim ends by itself after a while. Raises RepliesAway.
+        """
         ...
 
     async def find(self, key: str) -> Reply | None:
         """The reply; None while there is only a claim, or nothing. Raises RepliesAway."""
         ...
 
-    async def settle(self, key: str, reply: Reply | None) -> None:
-        """End a claim: with a reply, which is remembered for the window, or without. Never raises."""
+    async def settle(self, key: str, claim: bytes, reply: Reply | None) -> None:
+        """End a claim: with a reply, which is remembered for the window, or without. Never raises.
+
+        Where the claim ended before and another has the key since, that one's stays as it is.
+        """
         ...
 
 

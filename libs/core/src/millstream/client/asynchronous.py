@@ -75,7 +75,14 @@ class AsyncClient:
 
     async def label(self, loop: str, key: Mapping[str, Any], value: Any, *, at: datetime | None = None) -> Accepted:
         """As `Client.label`."""
-        return accepted(await self._run(settle(self._requests.label(loop, key, value, at), self._patience)))
+        return accepted(await self._run(settle(self._requests.label(loop, {"key": key}, value, at), self._patience)))
+
+    async def label_prediction(
+        self, loop: str, prediction_id: str, value: Any, *, at: datetime | None = None
+    ) -> Accepted:
+        """Say the truth about one answer, by its id. Drift judges by it; no model learns from it. Raises CallFailed."""
+        question = {"prediction_id": prediction_id}
+        return accepted(await self._run(settle(self._requests.label(loop, question, value, at), self._patience)))
 
     async def predict(self, loop: str, event: Any, *, patience: float = 5.0) -> dict[str, Any]:
         """As `Client.predict`."""

@@ -55,10 +55,10 @@ class Requests:
     def batch(self, stream: str, lines: Sequence[bytes]) -> Ask:
         return self._ingest_ask(f"streams/{_part(stream)}/batch", self._once(NDJSON), b"\n".join(lines))
 
-    def label(self, loop: str, key: Mapping[str, Any], value: Any, at: datetime | None) -> Ask:
-        """Raises EventRejected(`not_json`)."""
+    def label(self, loop: str, question: Mapping[str, Any], value: Any, at: datetime | None) -> Ask:
+        """`question`: its `key`, or the `prediction_id` of its answer. Raises EventRejected(`not_json`)."""
         # The time is given here, so that every try says the same.
-        said = {"key": key, "value": value, "at": at or datetime.now(UTC)}
+        said = {**question, "value": value, "at": at or datetime.now(UTC)}
         return self._ingest_ask(f"loops/{_part(loop)}/labels", self._once(JSON), encoded(said))
 
     def question(self, loop: str, event: Any) -> Ask:

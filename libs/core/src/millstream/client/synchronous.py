@@ -84,7 +84,12 @@ class Client:
 
         `at`: when it became true; now. Raises CallFailed; of EventRejected the message says what the loop's label needs.
         """
-        return accepted(self._run(settle(self._requests.label(loop, key, value, at), self._patience)))
+        return accepted(self._run(settle(self._requests.label(loop, {"key": key}, value, at), self._patience)))
+
+    def label_prediction(self, loop: str, prediction_id: str, value: Any, *, at: datetime | None = None) -> Accepted:
+        """Say the truth about one answer, by its id. Drift judges by it; no model learns from it. Raises CallFailed."""
+        question = {"prediction_id": prediction_id}
+        return accepted(self._run(settle(self._requests.label(loop, question, value, at), self._patience)))
 
     def predict(self, loop: str, event: Any, *, patience: float = 5.0) -> dict[str, Any]:
         """Ask one question; the answer is as serving gives it. Raises CallFailed."""

@@ -21,6 +21,8 @@ THROTTLED = 429
 LATER = (408, THROTTLED, 502, 503, 504)
 """What is tried again. 408: the body was too slow to be read. 502 and 504 are of a proxy, which does not know what became of
 the request."""
+NOT_TAKEN = ("busy", "unavailable", "no_model", "model_failed", "stale_features")
+"""The mill's own codes of a 503 that say that nothing was taken, ingest's and serving's."""
 FIRST, CEILING = 0.1, 10.0
 """Seconds before the second try, and at most before any, where the mill does not say; the wait doubles."""
 
@@ -77,7 +79,10 @@ def settle(ask: Ask, patience: float) -> Talk[Reply]:
 def _may_have_it(heard: Reply | Lost) -> bool:
     if isinstance(heard, Lost):
         return heard.sent
-    return heard.status in (502, 504) or heard.said().get("outcome") == "unknown"
+    said = heard.said()
+    # A 503 of a proxy may follow on a request that it passed on; ours names one of our own codes.
+    foreign = heard.status in (502, 504) or (heard.status == 503 and said.get("error") not in NOT_TAKEN)
+    return foreign or said.get("outcome") == "unknown"
 
 
 def _delay(heard: Reply | Lost, tries: int) -> float:

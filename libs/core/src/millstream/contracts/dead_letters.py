@@ -59,7 +59,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """`ce_id`; empty where it has none that can be read."""
-        return next((v.decode("utf-8", "replace") for k, v in self.headers if k == "ce_id"), "")
+        return self._said("ce_id")
+
+    @property
+    def producer(self) -> str:
+        """`ce_source`; empty where nobody said it, as Kafka itself knows no producers."""
+        return self._said("ce_source")
+
+    def _said(self, header: str) -> str:
+        return next((value.decode("utf-8", "replace") for name, value in self.headers if name == header), "")
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

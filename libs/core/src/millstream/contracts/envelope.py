@@ -11,6 +11,11 @@ from millstream.contracts.times import from_rfc3339, to_rfc3339
 
 Headers = list[tuple[str, bytes]]
 
+INGEST = "millstream/ingest"
+"""`ce_source` of user events whose producer does not name itself. Of every replica the same: a retry may reach another."""
+_OWN_ID = 64
+"""Bytes. Ids that ingest derives have 32."""
+
 _SAME_FOR_ALL: Headers = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
 
 
@@ -91,6 +96,28 @@ def envelope_of(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         )
     except ValueError as error:
         raise ValueError(f"header ce_time or ce_knownat: {error}") from error
+
+
+def identity_of(headers: Iterable[tuple[str, bytes]]) -> str | None:
+    """What tells a record's event from every other, where the stream has no id field; None without a `ce_id`.
+
+    An id is one of its source's own (CloudEvents 1.0, 3.1.1), so both are in it, in 32 characters; what ingest derives from an
+    event's content stays as it is.
+    """
+    id, source = b"", b""
+    for name, value in headers:
+        if name == "ce_id":
+            id = value
+        elif name == "ce_source":
+            source = value
+    if not id:
+        return None
+    if source == _INGEST and len(id) <= _OWN_ID:
+        return id.decode("utf-8", "replace")
+    return hashlib.sha256(source + b"\x1f" + id).hexdigest()[:32]
+
+
+_INGEST = INGEST.encode()
 
 
 def known_at_of(headers: Iterable[tuple[str, bytes]]) -> int | None:

@@ -8,6 +8,7 @@ import msgspec
 
 from millstream.contracts.event import Event, Scalar
 from millstream.contracts.key_events import KeyAction, KeyChanged, KeyState
+from millstream.contracts.label_events import LabelTold
 from millstream.contracts.prediction_events import OtherAnswer, PredictionServed, QuestionUnanswered
 from millstream.contracts.rollout_events import (
     ModelRef,
@@ -58,6 +59,7 @@ __all__ = [
     "KeyAction",
     "KeyChanged",
     "KeyState",
+    "LabelTold",
     "LabelsMatured",
     "ModelRef",
     "ModelState",
@@ -90,6 +92,7 @@ __all__ = [
 EVENTS: tuple[type[Event], ...] = (
     PredictionServed,
     QuestionUnanswered,
+    LabelTold,
     LabelsMatured,
     WindowJudged,
     ChallengerJudged,

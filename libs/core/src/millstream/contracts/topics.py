@@ -11,6 +11,7 @@ from millstream.contracts.events import (
     KeyChanged,
     KeyState,
     LabelsMatured,
+    LabelTold,
     ModelState,
     PredictionServed,
     QuestionUnanswered,
@@ -54,6 +55,15 @@ PREDICTIONS = Topic(
     partitions=6,
     retention=timedelta(days=30),
     why="One event per answer: drift judges it, people explain it, training can be compared with it.",
+)
+LABELS = Topic(
+    name="millstream-labels",
+    events=(LabelTold,),
+    key="prediction id",
+    owner="ingest",
+    partitions=1,
+    retention=timedelta(days=30),
+    why="Labels by prediction id, from who does not know the question's key: drift judges by them. Else labels are a stream's.",
 )
 VERDICTS = Topic(
     name="millstream-verdicts",
@@ -129,7 +139,7 @@ AUDIT = Topic(
     why="Who made and revoked which key, and when. For people: no service hears it.",
 )
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS, KEYS, AUDIT)
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, LABELS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS, KEYS, AUDIT)
 
 
 TILES_GROUP = "features-tiles"

@@ -112,6 +112,14 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None, *,
     return Project(path=path, streams=known, loops={loop.name: _complete(loop, known) for loop in read})
 
 
+def load_streams(path: str | Path) -> Mapping[str, Stream]:
+    """The streams of a project folder, whatever else is in it. Raises BadProject."""
+    streams = _Folder(Path(path), "streams", "stream", Stream, UNREAD_STREAM)
+    if streams.problems:
+        raise BadProject(streams.problems)
+    return _known(streams)
+
+
 def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
     """The streams that loops and views can be held against, whatever is wrong with the rest of their files."""
     readings = [

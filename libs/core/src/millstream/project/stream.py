@@ -32,7 +32,8 @@ class Stream(BaseModel):
     key: FieldName
     """Record key: events of one key keep their order, on one partition."""
     id: FieldName | None = None
-    """Event id: two events of one id are one event. Without it every record counts."""
+    """Event id: two events of one id are one event. Without it an event is known by its CloudEvent's source and id, which
+    ingest derives from the content where nobody says them; a record of Kafka that has none always counts."""
     time: FieldName
     """Event time: when it happened, RFC 3339 with an offset."""
     lateness: Duration = HOUR
@@ -43,6 +44,9 @@ class Stream(BaseModel):
     """How long Kafka keeps the events. The lake keeps them for good; a week covers a long weekend of broken consumers."""
     format: Literal["json", "avro", "protobuf"] = "json"
     """What an event is in Kafka. Avro and protobuf are framed as Confluent's serializers do, and need a schema registry."""
+    compatibility: Literal["backward", "forward", "full", "none"] = "backward"
+    """What a change of the schema must keep: `backward`, events of before are still read, as Kafka and lake are full of them;
+    `forward`, who still has the old schema reads new events; `full`, both. `millstream check --against` holds you to it."""
     event_schema: Annotated[dict[str, Any], Field(alias="schema")]
     """JSON Schema 2020-12 of one event: an object that requires the key, id and time fields. Of a stream in Avro or protobuf
     the file beside this one, {file: departed.avsc} or {file: departed.proto, message: Departed}: the JSON Schema follows."""

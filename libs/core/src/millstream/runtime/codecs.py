@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from millstream.codecs.codec import JSON, Codec, Registered, RegistryCodec
+from millstream.codecs.wire import HEAD
 from millstream.errors import BadSetup, RetryLater
 from millstream.project.stream import Stream
 from millstream.runtime.delivery import Handler, Retry
@@ -59,25 +60,34 @@ class Codecs(Mapping[str, Codec]):
     async def prepare(self, batch: Batch) -> None:
         """Fetch what the records of `batch` were written with. Raises RetryLater while the registry is away.
 
-        An id that it does not know is asked for again, `schema_patience` seconds long; then `decode` rejects it.
+        An id that it does not know is asked for again until its newest record here is `schema_patience` seconds old in Kafka;
+        then `decode` rejects it. What has lain there for longer is not waited for: else a producer of made-up ids would hold
+        its partition for as long with every batch.
         """
         codec = self._codecs.get(batch.topic)
         if self._registry is None or not isinstance(codec, RegistryCodec):
             return
         if not (ids := codec.unknown(record.value for record in batch.records)):
             return
-        news = {id for id in ids if codec.is_news(id)}
+        left = self._left(batch, {id for id in ids if codec.is_news(id)})
         began, attempt = time.monotonic(), 0
         missing = await self._learn(codec, ids)
-        while wanted := missing & news:
+        while wanted := {id for id in missing if time.monotonic() - began < left.get(id, 0.0)}:
             delay = _AGAIN.delay(attempt)
-            if time.monotonic() - began + delay > self._patience:
-                break
             log.warning("schema %d is not in the registry yet", min(wanted), extra={"topic": batch.topic})
             await asyncio.sleep(delay)
             missing = (missing - wanted) | await self._learn(codec, wanted)
             attempt += 1
         codec.give_up(missing, self._registry.url)
+
+    def _left(self, batch: Batch, ids: Collection[int]) -> dict[int, float]:
+        """Seconds for which each of `ids` may still be waited for; a whole patience at most, whatever the clocks say."""
+        newest: dict[int, int] = {}
+        for record in batch.records:
+            if record.value and (id := int.from_bytes(record.value[1:HEAD], "big")) in ids:
+                newest[id] = max(newest.get(id, 0), record.timestamp)
+        now = time.time()
+        return {id: min(self._patience, self._patience - (now - at / 1000)) for id, at in newest.items()}
 
     async def _learn(self, codec: RegistryCodec[object], ids: Collection[int]) -> set[int]:
         """Ask for every id; those that are not there."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -25,6 +26,9 @@ MAX_REQUEST_BYTES = 1024 * 1024
 """Kafka's own default limit for a record batch."""
 MAX_RECORD_BYTES = MAX_REQUEST_BYTES - 4096
 """What is left of it for one record, as `Outgoing.size` counts; the request and the batch around it need some, too."""
+
+STOP = 5.0
+"""Seconds for what is still on its way when a service stops; whoever sent it has been told by then that nobody knows."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -82,7 +86,13 @@ class Publisher:
     async def stop(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await producer.stop()
+            try:
+                # It waits for what is on its way, and for a Kafka that is frozen that is for ever.
+                async with asyncio.timeout(STOP):
+                    await producer.stop()
+            except TimeoutError:
+                log.warning("Kafka did not take leave within %.0f s; what it has not confirmed may be lost", STOP)
+                await _cut(producer)
 
     @property
     def started(self) -> bool:
@@ -143,3 +153,14 @@ class Publisher:
             async with asyncio.timeout(self._timeout):
                 known = await producer.partitions_for(topic)
         return sorted(known)
+
+
+async def _cut(producer: AIOKafkaProducer) -> None:
+    """Close what is open without asking Kafka."""
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+        await asyncio.wait([sender], timeout=1.0)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await producer.client.close()

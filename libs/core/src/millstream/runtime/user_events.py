@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from millstream.codecs.codec import JSON, Codec
-from millstream.contracts.envelope import Envelope, known_at_of
-from millstream.contracts.json_text import DEEPEST
+from millstream.contracts.envelope import Envelope, identity_of, known_at_of
+from millstream.contracts.json_text import DEEPEST, pointer
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import BadSetup, RejectEvent
 from millstream.project.stream import Stream
@@ -54,8 +55,8 @@ def read_event(stream: Stream, record: Record, codec: Codec | None = None) -> Us
     except (ValueError, RecursionError) as error:
         raise RejectEvent("schema", f"nested too deeply to check: {error}") from error
     if fault is not None:
-        pointer = "/" + "/".join(str(part) for part in fault.instance_path)
-        raise RejectEvent("schema", f"{pointer}: {fault.message[:500]}")
+        where = pointer(fault.instance_path) or "/"
+        raise RejectEvent("schema", f"{where}: {fault.message[:500]}")
     time = stream.time_of(event)
     known = record.timestamp * 1000 if said is None else said
     if known > now() + MAX_AHEAD:
@@ -107,6 +108,13 @@ def read_batch(stream: Stream, batch: Batch, codec: Codec | None = None) -> tupl
         else:
             good.append(UserEvent(record, event, time, known if known > time else time))
     return good, bad
+
+
+def ids_of(stream: Stream, events: Sequence[UserEvent]) -> list[Any]:
+    """What each event is known by: the stream's id field; where it has none, the CloudEvent's source and id. None: nothing."""
+    if stream.id is None:
+        return [identity_of(one.record.headers) for one in events]
+    return [one.event.get(stream.id) for one in events]
 
 
 def _json(stream: Stream) -> Codec:

@@ -9,17 +9,18 @@ import msgspec
 
 from millstream.codecs.codec import Codec
 from millstream.contracts.content import Content, cut, packed
-from millstream.contracts.events import Event, QuestionUnanswered, decode_event
+from millstream.contracts.events import Event, LabelTold, QuestionUnanswered, decode_event
 from millstream.contracts.tasks import Task, Truth, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Record
+from millstream.runtime.records import envelope, known_at
 from millstream.runtime.user_events import read_event
 from millstream_drift.adapters.served import TYPE, Served, decode_served
 from millstream_drift.domain.baseline import category
-from millstream_drift.domain.events import Contents, Heard, Label, Other, Question
+from millstream_drift.domain.events import Contents, Heard, Label, Other, Question, by_prediction
 from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN_FUTURE, NO_ANSWER, NOT_OURS
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
@@ -29,7 +30,7 @@ AHEAD = HOUR
 
 
 class KafkaEvents:
-    """The port `Reader` for `millstream-predictions` and the loops' label streams."""
+    """The port `Reader` for `millstream-predictions`, `millstream-labels` and the loops' label streams."""
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class KafkaEvents:
 
     @property
     def topics(self) -> Sequence[str]:
-        return [PREDICTIONS.name, *sorted(self._labelled)]
+        return [PREDICTIONS.name, LABELS.name, *sorted(self._labelled)]
 
     def read(self, record: Record) -> list[tuple[str, Heard]]:
         if record.topic == PREDICTIONS.name:
             return self._prediction(record)
+        if record.topic == LABELS.name:
+            return self._told(record)
         return self._labels(record)
 
     def _prediction(self, record: Record) -> list[tuple[str, Heard]]:
@@ -109,7 +112,7 @@ class KafkaEvents:
     def _decode(self, record: Record) -> Event | Served | None:
         kind = next((value for name, value in record.headers if name == "ce_type"), None)
         if kind is None:
-            raise RejectEvent(NOT_OURS, f"no header ce_type; only serving writes to {record.topic}")
+            raise RejectEvent(NOT_OURS, f"no header ce_type; {record.topic} is the services' own")
         try:
             if kind == TYPE:
                 return decode_served(record.value or b"")
@@ -145,6 +148,21 @@ class KafkaEvents:
             key = loop.label.key_of(found.event)
             labels.append((loop.name, Label(time, id, key, _truth(self._tasks[loop.name], value))))
         return labels
+
+    def _told(self, record: Record) -> list[tuple[str, Heard]]:
+        event = self._decode(record)
+        if not isinstance(event, LabelTold):
+            self._metrics.unknown_type.inc()
+            return []
+        if event.loop not in self._loops:
+            self._metrics.unknown_loop.inc()
+            return []
+        if event.told_at.tzinfo is None:
+            raise RejectEvent(BAD_EVENT, "told_at has no UTC offset")
+        known = self._possible(known_at(record, envelope(record)), record)
+        time = self._possible(max(known, from_datetime(event.told_at)), record)
+        truth = _truth(self._tasks[event.loop], event.value)
+        return [(event.loop, Label(time, event.id, by_prediction(event.prediction_id), truth))]
 
     def _possible(self, time: int, record: Record) -> int:
         if time > record.timestamp * 1000 + AHEAD:

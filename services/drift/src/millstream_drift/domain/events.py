@@ -59,6 +59,20 @@ class Question(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=QUEST
         return self.time, QUESTION, self.id
 
 
+_PREDICTION = "\x00"
+"""Begins the key of a label that names its prediction; no text field that joins question and outcome begins so."""
+
+
+def by_prediction(id: str) -> str:
+    """Key of a label for the one question that the prediction `id` answered."""
+    return _PREDICTION + id
+
+
+def prediction_of(key: str) -> str | None:
+    """The prediction that a label's key names; None where it is a question's key."""
+    return key[1:] if key.startswith(_PREDICTION) else None
+
+
 class Label(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=LABEL):
     """An event of the loop's label stream."""
 
@@ -66,6 +80,7 @@ class Label(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=LABEL):
     """Known-at (microseconds)."""
     id: str
     key: str
+    """Of its question, or `by_prediction`."""
     value: Truth | None
     """As the task wants it: true or false, a number, the name of a class. None: this event carries no label (a
     diverted flight), it only moves the clock."""

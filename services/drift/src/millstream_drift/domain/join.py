@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
 from millstream.contracts.tasks import Truth
-from millstream_drift.domain.events import Cell, Label, Other, Question
+from millstream_drift.domain.events import Cell, Label, Other, Question, by_prediction, prediction_of
 
 CAPACITY = 1_000_000
 """Questions and labels remembered per loop, about 650 bytes each, 900 with two answers: under a gigabyte. Beyond it the oldest
@@ -75,7 +76,8 @@ class JoinState(msgspec.Struct, array_like=True):
 class Join:
     """Joins one loop's questions with its labels. Feed it in stream-time order; a straggler is taken as it comes.
 
-    A label is in time when asked_at <= known-at <= asked_at + within. One label matures every waiting question of its key.
+    A label is in time when asked_at <= known-at <= asked_at + within. One label matures every waiting question of its key; one
+    that names a prediction matures the question of that alone.
     """
 
     def __init__(self, within: int, state: JoinState | None = None, capacity: int = CAPACITY) -> None:
@@ -92,6 +94,8 @@ class Join:
         self._asked: dict[str, list[Asked]] = {}
         for one in (*state.remembered, *state.waiting):
             self._asked.setdefault(one.key, []).append(one)
+        self._answered = {one.id: one for some in self._asked.values() for one in some}
+        """By prediction."""
         self._told = {one.key: one for one in state.told}
         self.pending = sum(one.state == WAITING for one in state.waiting)
         """Questions still inside their time."""
@@ -133,13 +137,15 @@ class Join:
             question.other if question.other is not None and not question.other.failure else None,
         )
         self._asked.setdefault(question.key, []).append(asked)
+        self._answered[asked.id] = asked
         self._waiting.append(asked)
         self.pending += 1
-        told = self._told.get(question.key)
-        if told is not None and self._in_time(asked, told.time):
-            told.used = True
-            self._mature(asked)
-            return asked, Label(told.time, told.id, told.key, told.value)
+        for key in (question.key, by_prediction(question.id)):
+            told = self._told.get(key)
+            if told is not None and self._in_time(asked, told.time):
+                told.used = True
+                self._mature(asked)
+                return asked, Label(told.time, told.id, told.key, told.value)
         self._bound()
         return asked, None
 
@@ -148,7 +154,7 @@ class Join:
         if label.value is None:
             self.counts.unlabelled += 1
             return []
-        asked = self._asked.get(label.key, ())
+        asked = self._named(label.key)
         matured = [one for one in asked if one.state == WAITING and self._in_time(one, label.time)]
         for one in matured:
             self._mature(one)
@@ -181,6 +187,13 @@ class Join:
             if asked.version == version:
                 asked.version = None
 
+    def _named(self, key: str) -> Sequence[Asked]:
+        """The questions that a label of `key` is about."""
+        id = prediction_of(key)
+        if id is None:
+            return self._asked.get(key, ())
+        return (self._answered[id],) if id in self._answered else ()
+
     def _in_time(self, asked: Asked, known_at: int) -> bool:
         return asked.time <= known_at <= asked.time + self._within
 
@@ -190,6 +203,8 @@ class Join:
         self.counts.matured += 1
 
     def _forget(self, asked: Asked) -> None:
+        if self._answered.get(asked.id) is asked:
+            del self._answered[asked.id]
         left = self._asked[asked.key]
         left.remove(asked)
         if not left:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from millstream.project.stream import Stream
+from millstream.runtime.user_events import ids_of
 from millstream_features.errors import LakeRefuses, LakeUnavailable
 from millstream_features.ports import Slice, Tidied
 from millstream_tiles import errors as tiles_errors
@@ -37,7 +38,7 @@ class DeltaHistory:
     ) -> None:
         """`tidy_bytes` of a table are rewritten at a time; unused files stay for `keep`, None: for ever."""
         self._lake = lake
-        self._ids = {name: stream.id for name, stream in streams.items()}
+        self._streams = streams
         self._schemas = {name: table_schema(stream.event_schema) for name, stream in streams.items()}
         self._group = group
         self._tidy_bytes = tidy_bytes
@@ -68,14 +69,13 @@ class DeltaHistory:
 
     def _rows(self, part: Slice) -> pa.Table:
         found = part.events
-        id_field = self._ids[part.stream]
         return events_table(
             self._schemas[part.stream],
             partition=part.partition,
             offsets=[e.record.offset for e in found],
             event_times=[e.time for e in found],
             known_at=[e.known_at for e in found],
-            ids=[None if id_field is None else e.event.get(id_field) for e in found],
+            ids=ids_of(self._streams[part.stream], found),
             events=[e.event for e in found],
         )
 

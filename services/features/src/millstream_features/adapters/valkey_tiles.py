@@ -9,6 +9,7 @@ import numpy as np
 
 from millstream.errors import BadSetup
 from millstream.project.stream import Stream
+from millstream.runtime.user_events import ids_of
 from millstream_features.errors import StoreUnavailable
 from millstream_features.metrics import FeatureMetrics
 from millstream_features.ports import Applied, Slice
@@ -40,7 +41,7 @@ class ValkeyTiles:
         self._store = store
         self._group = group
         self._metrics = metrics
-        self._ids = {name: stream.id for name, stream in streams.items()}
+        self._streams = streams
         self._views = tuple(views)
         self._writer = LiveWriter(Generations(store, group), views)
         self._told: Table | None = None
@@ -108,7 +109,6 @@ class ValkeyTiles:
 
     def _event_batch(self, batch: Slice) -> EventBatch:
         events = batch.events
-        id_field = self._ids[batch.stream]
         return EventBatch(
             stream=batch.stream,
             partition=batch.partition,
@@ -117,7 +117,7 @@ class ValkeyTiles:
             offsets=np.array([e.record.offset for e in events], dtype=np.int64),
             event_time=np.array([e.time for e in events], dtype=np.int64),
             known_at=np.array([e.known_at for e in events], dtype=np.int64),
-            ids=None if id_field is None else [e.event.get(id_field) for e in events],
+            ids=ids_of(self._streams[batch.stream], events),
             columns={name: [e.event.get(name) for e in events] for name in self._columns[batch.stream]},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.contracts.envelope import INGEST
 from millstream.errors import DeliveryUnknown, NotSent, RejectEvent
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream_ingest.errors import LogAway
@@ -13,9 +14,7 @@ class KafkaLog:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    @property
-    def source(self) -> str:
-        return self._publisher.source
+    source = INGEST
 
     async def append(self, entries: Sequence[Outgoing]) -> None:
         if not self._publisher.started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.contracts.envelope import INGEST
 from millstream.errors import DeliveryUnknown
 from millstream.runtime.publisher import Outgoing
 from millstream_ingest.errors import LogAway
@@ -12,7 +13,7 @@ from millstream_ingest.errors import LogAway
 class MemoryLog:
     """Keeps what it is given; can be away, or take the entries and never confirm."""
 
-    source = "millstream/ingest/memory"
+    source = INGEST
 
     def __init__(self) -> None:
         self.entries: list[Outgoing] = []

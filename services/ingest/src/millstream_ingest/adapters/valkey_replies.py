@@ -23,7 +23,14 @@ REST = 5.0
 """Seconds for which nobody asks again after the store did not answer: else every request would wait to find it away."""
 LARGEST = 1024 * 1024
 """Bytes of a reply, which is one of a batch of 10,000 events. A larger one is remembered by the replica that gave it alone."""
-CLAIMED = b""
+CLAIM = b"\xc1"
+"""Begins a claim; MessagePack, in which replies are, never uses this byte."""
+_SETTLE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+"""
+"""Whoever was so slow that its claim ended must not overwrite what the next one answered."""
 
 T = TypeVar("T")
 
@@ -33,24 +40,23 @@ class ValkeyReplies:
 
     def __init__(self, url: str, *, window: float, claim_for: float, metrics: IngestMetrics) -> None:
         self._redis: Redis = Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+        self._settle = self._redis.register_script(_SETTLE)
         self._window = round(window * 1000)
         self._claim_for = round(claim_for * 1000)
         self._metrics = metrics
         self._rest_until = 0.0
 
-    async def claim(self, key: str) -> bool:
-        return bool(await self._asked(self._redis.set(_name(key), CLAIMED, nx=True, px=self._claim_for)))
+    async def claim(self, key: str, claim: bytes) -> bool:
+        return bool(await self._asked(self._redis.set(_name(key), CLAIM + claim, nx=True, px=self._claim_for)))
 
     async def find(self, key: str) -> Reply | None:
         found: Any = await self._asked(self._redis.get(_name(key)))
-        return msgspec.msgpack.decode(found, type=Reply) if found else None
+        return msgspec.msgpack.decode(found, type=Reply) if found and found[:1] != CLAIM else None
 
-    async def settle(self, key: str, reply: Reply | None) -> None:
+    async def settle(self, key: str, claim: bytes, reply: Reply | None) -> None:
+        kept = b"" if reply is None or len(reply.body) > LARGEST else msgspec.msgpack.encode(reply)
         try:
-            if reply is None or len(reply.body) > LARGEST:
-                await self._asked(self._redis.delete(_name(key)))
-            else:
-                await self._asked(self._redis.set(_name(key), msgspec.msgpack.encode(reply), px=self._window))
+            await self._asked(self._settle(keys=[_name(key)], args=[CLAIM + claim, kept, self._window]))
         except RepliesAway:
             return  # the claim ends by itself
 

@@ -24,6 +24,7 @@ STATUS: Mapping[str, int] = {
     "forbidden": 403,
     "unknown_stream": 404,
     "unknown_loop": 404,
+    "unknown_version": 404,
     "compression_ratio": 413,
     "too_many_events": 413,
     "too_many_values": 413,

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millstream.codecs.codec import Codec
+from millstream.contracts.events import LabelTold
 from millstream.contracts.times import SECOND
 from millstream.errors import Refusal
 from millstream.project import Stream
 from millstream.project.loop import Loop
 from millstream.runtime import http
-from millstream.runtime.http import JSON, answer
+from millstream.runtime.http import JSON
 from millstream.runtime.tracing import current_traceparent, span
 from millstream_ingest.api import answers, body, docs
 from millstream_ingest.api.answers import Answer, refusal_of
@@ -29,8 +30,8 @@ from millstream_ingest.domain.replies import Replies
 from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once, Permit, Porter
-from millstream_ingest.handlers.accept import Open
+from millstream_ingest.handlers import Acceptor, Admission, Admits, Arrival, Labeller, Once, Permit, Porter
+from millstream_ingest.handlers.labels import TOLD
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
@@ -47,10 +48,8 @@ KINDS = {"events": EVENTS, "batch": BATCH, "labels": (JSON,)}
 class Door:
     """What one stream's requests need, made once."""
 
-    def __init__(self, admission: Admission, metrics: IngestMetrics, open: Open | None = None) -> None:
+    def __init__(self, admission: Admits, metrics: IngestMetrics) -> None:
         self.admission = admission
-        self.open = open
-        """Takes each event out of what it comes in, whatever the body says of itself: labels."""
         self.name = admission.stream.name
         self.accepted = metrics.accepted.labels(self.name)
 
@@ -73,10 +72,12 @@ class Doorway:
     ) -> None:
         self._streams = streams
         self._loops = sorted(loops)
-        self._doors = {
-            name: Door(Admission(stream, log.source, settings.max_event_bytes, codecs[name]), metrics)
+        admissions = {
+            name: Admission(stream, log.source, settings.max_event_bytes, codecs[name])
             for name, stream in streams.items()
         }
+        told = Admission(TOLD, log.source, settings.max_event_bytes, type=LabelTold.type_name)
+        self._doors = {name: Door(admission, metrics) for name, admission in admissions.items()}
         window = round(settings.dedupe_window * SECOND)
         self._acceptor = Acceptor(log, Seen(window=window, most=settings.dedupe_events))
         replies = Replies(window=window, most=settings.dedupe_keys, most_bytes=settings.dedupe_bytes)
@@ -90,8 +91,6 @@ class Doorway:
         metrics.in_flight.set_function(lambda: self._gate.requests)
         self.router = APIRouter(prefix="/v1/streams", tags=["streams"])
         add = self.router.add_api_route
-        add("", self.list_streams, methods=["GET"], summary="Which streams take events")
-        add("/{stream}/schema", self.schema, methods=["GET"], summary="What events look like")
         add(
             "/{stream}/events",
             self.events,
@@ -109,31 +108,8 @@ class Doorway:
             "/{loop}/labels", self.label, methods=["POST"], summary="Say what turned out to be true", **docs.LABEL
         )
         for name, loop in loops.items():
-            stream = streams[loop.label.stream]
-            labeller = Labeller(loop, stream, clock)
-            door = Door(self._doors[stream.name].admission, metrics, labeller.open)
+            door = Door(Labeller(loop, admissions[loop.label.stream], told, clock), metrics)
             self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
-
-    async def list_streams(self) -> Response:
-        """Every stream that takes events, with its key, id and time fields."""
-        streams = [
-            {
-                "stream": s.name,
-                "description": s.description,
-                "key": s.key,
-                "id": s.id,
-                "time": s.time,
-                "format": s.format,
-            }
-            for s in self._streams.values()
-        ]
-        return answer(200, {"streams": streams})
-
-    async def schema(self, stream: str) -> Response:
-        """The JSON Schema that the stream's events have to fit."""
-        if stream not in self._streams:
-            return self._unknown(stream)
-        return answer(200, self._streams[stream].event_schema, media_type="application/schema+json")
 
     async def events(self, stream: str, request: Request) -> Response:
         """Accept one event: 202 means that every in-sync replica of Kafka has it.
@@ -176,7 +152,7 @@ class Doorway:
                 if route == "events" and head.media_type == NDJSON:
                     await self._stream(door, head, permit, scope, receive, send, load)
                     return
-                said = await self._answer(route, door, head, permit, scope["path"], receive, load)
+                said = await self._answer(route, door, head, permit, scope, receive, load)
         except Unread as error:
             log.info("%s: %s", door.name, error)  # an answer that is not complete: the server closes the connection
             return
@@ -189,7 +165,7 @@ class Doorway:
         await said.send(send)
 
     async def _answer(
-        self, route: str, door: Door, head: Asked, permit: Permit, path: str, receive: Receive, load: Load
+        self, route: str, door: Door, head: Asked, permit: Permit, scope: Scope, receive: Receive, load: Load
     ) -> Answer:
         limit = self._settings.max_body_bytes if route == "events" else self._settings.max_batch_bytes
         if route == "events" and head.media_type == BATCHED:
@@ -206,8 +182,9 @@ class Doorway:
             with span(f"accept {door.name}", head.traceparent):
                 if head.key is not None:
                     # By path: two loops may have one label stream.
-                    key = f"{path}/{head.key}"
-                    told = await self._once.answered(key, raw, lambda: self._take(route, door, head, permit, raw))
+                    key = f"{scope['path']}/{head.key}"
+                    said = (raw, head.media_type.encode(), scope["query_string"], repr(head.origin).encode())
+                    told = await self._once.answered(key, said, lambda: self._take(route, door, head, permit, raw))
                     if isinstance(told, Answer):
                         return told
                     return Answer(told.status, told.body, (answers.REPLAYED,))
@@ -218,7 +195,7 @@ class Doorway:
     async def _take(self, route: str, door: Door, head: Asked, permit: Permit, raw: bytes) -> Answer:
         arrival = self._arrival(head)
         kind = head.media_type
-        open = door.open or (structured if kind in (STRUCTURED, BATCHED) else None)
+        open = structured if kind in (STRUCTURED, BATCHED) else None
         one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
         if one:
             permit.charge(1, len(raw))

@@ -15,7 +15,7 @@ from millstream_ingest.api.answers import OUTCOME, encode, refusal_of
 from millstream_ingest.domain.bodies import Lines
 from millstream_ingest.domain.gate import Load
 from millstream_ingest.domain.result import Result
-from millstream_ingest.handlers import Acceptor, Admission, Arrival, Permit
+from millstream_ingest.handlers import Acceptor, Admits, Arrival, Permit
 from millstream_ingest.handlers.accept import BREATH, Checked
 
 ROOM_EVERY = 0.02
@@ -45,7 +45,7 @@ class LineStream:
 
     def __init__(
         self,
-        door: Admission,
+        door: Admits,
         acceptor: Acceptor,
         send: Send,
         *,

@@ -12,7 +12,7 @@ class Reply(NamedTuple):
     """What the first try was, and what it was told."""
 
     asked: bytes
-    """Fingerprint of its body: the same key with another body is a mistake of the client."""
+    """Fingerprint of what it said: the same key with another body is a mistake of the client."""
     status: int
     body: bytes
 
@@ -56,10 +56,10 @@ class Replies:
 
 
 def same(reply: Reply, asked: bytes) -> Reply:
-    """`reply`, if it is one to this body. Raises Refusal(`idempotency_mismatch`)."""
+    """`reply`, if it is one to this request. Raises Refusal(`idempotency_mismatch`)."""
     if reply.asked != asked:
         raise Refusal(
             "idempotency_mismatch",
-            "this Idempotency-Key came with another body before; send a new key with a new body",
+            "this Idempotency-Key came with another body, content type or query before; send a new key with a new request",
         )
     return reply

@@ -12,7 +12,7 @@ from millstream_ingest.domain.cloudevents import Origin
 from millstream_ingest.domain.result import Fault, Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers.admission import Admission, Arrival
+from millstream_ingest.handlers.admission import Admits, Admitted, Arrival
 from millstream_ingest.ports import EventLog
 
 BREATH = 500
@@ -48,16 +48,16 @@ class Acceptor:
         self._writing: dict[int, asyncio.Future[None]] = {}
         """By fingerprint, what is on its way: a retry that overtakes its first try waits for it."""
 
-    async def one(self, door: Admission, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[str, bool]:
+    async def one(self, door: Admits, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[str, bool]:
         """Accept one event: its id, and whether an earlier request had it. Raises BadEvent, LogAway, DeliveryUnknown."""
-        id, entry = door.admit(raw, arrival, origin)
+        admitted = door.admit(raw, arrival, origin)
         self._seen.forget(arrival.now)
         checked = Checked()
-        replayed = not self._claim(checked, entry, id)
+        replayed = not self._claim(checked, admitted)
         await self.write(checked)
-        return id, replayed
+        return admitted.id, replayed
 
-    async def many(self, door: Admission, raws: Sequence[bytes], arrival: Arrival, open: Open | None) -> list[Result]:
+    async def many(self, door: Admits, raws: Sequence[bytes], arrival: Arrival, open: Open | None) -> list[Result]:
         """Accept what is good, and say of each what became of it, in order. Raises LogAway, DeliveryUnknown."""
         checked = Checked()
         try:
@@ -73,7 +73,7 @@ class Acceptor:
     def check(
         self,
         checked: Checked,
-        door: Admission,
+        door: Admits,
         raws: Sequence[bytes],
         arrival: Arrival,
         *,
@@ -89,13 +89,13 @@ class Acceptor:
                     raise BadEvent("too_large", "a line that is longer than any event may be")
                 if open is not None:
                     raw, origin = open(raw)
-                id, entry = door.admit(raw, arrival, origin)
+                admitted = door.admit(raw, arrival, origin)
             except BadEvent as error:
                 checked.rejected.append(error.reason)
                 checked.results.append(Result(index=index, status="rejected", error=Fault.of(error)))
             else:
-                checked.results.append(Result(index=index, status="accepted", id=id))
-                self._claim(checked, entry, id)
+                checked.results.append(Result(index=index, status="accepted", id=admitted.id))
+                self._claim(checked, admitted)
 
     async def write(self, checked: Checked) -> None:
         """Return when all good ones are in the log.
@@ -116,9 +116,10 @@ class Acceptor:
         for other in checked.after:
             await asyncio.shield(other)
 
-    def _claim(self, checked: Checked, entry: Outgoing, id: str) -> bool:
+    def _claim(self, checked: Checked, admitted: Admitted) -> bool:
         """Whether the event is new, and so `checked` has to write it."""
-        fingerprint = hash((entry.topic, id, entry.value))
+        entry = admitted.entry
+        fingerprint = hash((entry.topic, admitted.identity, entry.value))
         if fingerprint in self._seen:
             return False
         if (other := self._writing.get(fingerprint)) is not None:

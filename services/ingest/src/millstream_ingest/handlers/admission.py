@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -39,13 +39,39 @@ class Arrival:
     traceparent: str | None
 
 
+class Admitted(NamedTuple):
+    """An event that may be written."""
+
+    id: str
+    identity: str
+    """What tells it from every other event of its stream: the id, and whose it is where ids are the sources' own."""
+    entry: Outgoing
+
+
+class Admits(Protocol):
+    """Checks events and makes their records."""
+
+    stream: Stream
+    """Whose events they are, for metrics and messages."""
+
+    def ready(self) -> None:
+        """Asked before a body is read. Raises LogAway while nothing could be admitted."""
+
+    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> Admitted:
+        """Raises BadEvent."""
+        ...
+
+
 class Admission:
     """The check of one stream's events, with what is the same for all of them made once."""
 
-    def __init__(self, stream: Stream, source: str, max_event_bytes: int, codec: Codec = JSON) -> None:
+    def __init__(
+        self, stream: Stream, source: str, max_event_bytes: int, codec: Codec = JSON, type: str | None = None
+    ) -> None:
+        """`type`: the CloudEvents type, where it is not the stream's own."""
         self.stream = stream
         self._codec = codec
-        self._type = f"stream.{stream.name}.v1"
+        self._type = type or f"stream.{stream.name}.v1"
         self._stamp = Stamp(self._type, source)
         self._most = max_event_bytes
         self._is_valid = stream.validator().is_valid
@@ -55,8 +81,8 @@ class Admission:
         if isinstance(self._codec, RegistryCodec) and not self._codec.registered:
             raise LogAway(f"the schema of {self.stream.name} has no id from the registry yet; nothing was sent")
 
-    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> tuple[str, Outgoing]:
-        """The event's id and its record. Raises BadEvent.
+    def admit(self, raw: bytes, arrival: Arrival, origin: Origin | None = None) -> Admitted:
+        """Raises BadEvent.
 
         The record's value is the checked event, encoded again in the stream's format: a name that a body repeats cannot
         mean one thing to us and another to a reader of the topic.
@@ -79,8 +105,11 @@ class Admission:
                 got=shown(event[stream.time]),
             )
         value = _ENCODER.encode(event)
+        identity = id
         if id is None:
             id = derived_id(stream.name, value.decode()) if origin is None else origin.id
+            # A CloudEvent's id is one of its source's own (CloudEvents 1.0, 3.1.1): two sources may count alike.
+            identity = id if origin is None else f"{origin.source}\x1f{id}"
         if self._codec is not JSON:
             try:
                 value = self._codec.encode(event)
@@ -97,7 +126,7 @@ class Admission:
         if len(said) != _PLAIN_TIME or said[10] != "T" or said[-1] != "Z":
             said = to_rfc3339(time)
         headers = stamp.headers(name, said, arrival.known_at, arrival.traceparent)
-        return id, Outgoing(stream.name, key, value, headers)
+        return Admitted(id, identity or id, Outgoing(stream.name, key, value, headers))
 
 
 def _misfit(stream: Stream, event: dict[str, Any]) -> BadEvent:

@@ -1,0 +1,147 @@
+"""Strangers at ingest's socket: those who trickle, stop half-way, promise too much, or write what no client writes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from millstream.runtime import connection
+
+from .conftest import Airport, departure
+from .sockets import served
+
+EVENTS = b"POST /v1/streams/flights-departed/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+GOOD = json.dumps(departure()).encode()
+
+
+@pytest.fixture
+async def gate(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Airport, tuple[str, int]]]:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
+    airport = Airport(body_timeout=0.5, max_requests=8)
+    async with served(airport.service.app) as address:
+        yield airport, address
+
+
+async def said(address: tuple[str, int], raw: bytes, *, half: bool = False) -> bytes:
+    """All that is answered to `raw` until the connection ends, or nothing comes for a while."""
+    reader, writer = await asyncio.open_connection(*address)
+    found = b""
+    with suppress(ConnectionError, TimeoutError):
+        writer.write(raw)
+        if half:
+            writer.write_eof()
+        async with asyncio.timeout(5):
+            while piece := await reader.read(65536):
+                found += piece
+                if b"}" in piece:
+                    break
+    writer.close()
+    return found
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+async def test_a_crowd_that_trickles_keeps_nobody_out(gate: Any) -> None:
+    """Heads that never end and bodies that never end, more than there are places: each is let go, and places are free again."""
+    airport, address = gate
+    heads = [said(address, b"POST /v1/str") for _ in range(50)]
+    bodies = [said(address, EVENTS + b"content-length: 100\r\n\r\n{") for _ in range(8)]
+    crowd = asyncio.gather(*heads, *bodies)
+    answers = await crowd
+    assert {status_of(answer) for answer in answers[50:]} <= {0, 408, 503}
+    assert 408 in {status_of(answer) for answer in answers[50:]}
+    assert airport.counted("millstream_ingest_requests_in_flight") == 0
+    assert status_of(await said(address, EVENTS + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD)) == 202
+
+
+async def test_a_producer_that_has_said_all_and_closed_its_side_is_answered(gate: Any) -> None:
+    _, address = gate
+    whole = EVENTS + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    assert status_of(await said(address, whole, half=True)) == 202
+
+
+async def test_a_body_that_stops_half_way_is_no_event(gate: Any) -> None:
+    airport, address = gate
+    await said(address, EVENTS + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD[:-5], half=True)
+    async with asyncio.timeout(5):
+        while airport.counted("millstream_ingest_requests_in_flight"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert airport.log.entries == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        b"content-length: 5\r\ncontent-length: 6\r\n",
+        b"content-length: -1\r\n",
+        b"content-length: 99999999999999999999\r\n",
+        b"transfer-encoding: gzip\r\n",
+        b"x: a\x00b\r\ncontent-length: 2\r\n",
+        b"x y: 1\r\ncontent-length: 2\r\n",
+        b"x: " + b"a" * 100_000 + b"\r\n",
+    ],
+)
+async def test_a_head_that_means_two_things_is_refused(gate: Any, head: bytes) -> None:
+    airport, address = gate
+    answer = await said(address, EVENTS + head + b"\r\n0\r\n\r\n" + EVENTS + b"content-length: 2\r\n\r\n{}")
+    assert status_of(answer) in (0, 400, 408, 413, 431), answer[:200]
+    assert airport.log.entries == []
+
+
+@pytest.mark.parametrize("name", [b"traceparent", b"idempotency-key", b"ce-id", b"ce-source", b"ce-type", b"ce-x"])
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"a\tb", b"%0d%0ace_knownat: 1", b"%00", b"\xc3\xa9", b'"'])
+async def test_no_header_of_a_request_writes_headers_of_a_record(gate: Any, name: bytes, value: bytes) -> None:
+    airport, address = gate
+    head = {b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/x", b"ce-type": b"t", name: value}
+    lines = b"".join(key + b": " + said + b"\r\n" for key, said in head.items())
+    answer = await said(address, EVENTS + lines + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD)
+
+    assert status_of(answer) in (202, 400, 422), answer[:300]
+    for entry in airport.log.entries:
+        names = [key for key, _ in entry.headers]
+        assert len(names) == len(set(names))
+        assert set(names) <= {
+            "ce_specversion",
+            "content-type",
+            "ce_type",
+            "ce_source",
+            "ce_id",
+            "ce_time",
+            "traceparent",
+        }
+        for _, found in entry.headers:
+            assert not re.search(rb"[\x00-\x1f\x7f]", found), found
+
+
+async def test_made_up_paths_methods_and_headers_make_no_series(gate: Any) -> None:
+    airport, address = gate
+
+    async def series() -> int:
+        return len((await airport.http.get("/metrics")).text.splitlines())
+
+    async def asked(word: str) -> None:
+        for raw in (
+            f"GET /{word} HTTP/1.1\r\nhost: h\r\n\r\n",
+            f"{word.upper()} /v1/streams HTTP/1.1\r\nhost: h\r\n\r\n",
+            f"POST /v1/streams/{word}/events HTTP/1.1\r\nhost: {word}\r\ncontent-length: 2\r\n\r\n{{}}",
+            f"POST /v1/loops/{word}/labels HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}",
+            f"GET /v1/streams/{word}/schema?version={len(word)}&form={word} HTTP/1.1\r\nhost: h\r\n\r\n",
+            f"GET /v1/asyncapi.json?{word} HTTP/1.1\r\nhost: h\r\nuser-agent: {word}\r\n\r\n",
+        ):
+            assert status_of(await said(address, raw.encode())) in (200, 400, 404, 405, 415, 422)
+
+    await asked("first")
+    before = await series()
+    for number in range(20):
+        await asked(f"word{'x' * number}")
+    assert await series() == before
+    await airport.http.aclose()
