@@ -32,14 +32,15 @@ class Probes:
     """Asked by the doorways. Any worker may be asked: whoever took the connection asks the others."""
 
     def __init__(self, health: Health, registry: CollectorRegistry, place: Place | None) -> None:
-        self._health = health
+        self.own = health
+        """Of this worker alone: what a caller is told whose connection stays with it."""
         self._registry = registry
         self._place = place
 
     async def not_alive(self, scope: Scope | None = None) -> list[str]:
         """Why this should be restarted; empty: it should not. A worker that is starting is none: its leader sees to it."""
         if self._own(scope):
-            return self._health.not_alive()
+            return self.own.not_alive()
         found: list[str] = []
         for number, reply in enumerate(await self._all("/livez")):
             if isinstance(reply, bytes):
@@ -51,7 +52,7 @@ class Probes:
     async def not_ready(self, scope: Scope | None = None) -> dict[str, str]:
         """What is missing; empty: nothing."""
         if self._own(scope):
-            return self._health.not_ready()
+            return self.own.not_ready()
         found: dict[str, str] = {}
         for number, reply in enumerate(await self._all("/readyz")):
             if isinstance(reply, bytes):

@@ -68,7 +68,7 @@ class GrpcDoor(GrpcServer):
         patience: float = 5.0,
     ) -> None:
         """`patience`: seconds for a call whose client set no deadline."""
-        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=probes)
+        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=probes.own)
         self._inference = inference
         self._patience = patience
         self._replica = probes
