@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import feast_serve
+from batch import batch
 from door import Door
 from kafka_way import backlog
 from load import Asked, ask
@@ -31,7 +32,7 @@ from workload import GIVEN_QUESTIONS, LOOP, QUESTIONS, given, infer_body, predic
 from millstream.testing.ports import free_port
 
 OUT = Path(__file__).parents[1] / "out" / "serving.json"
-PARTS = ("infer", "predict", "kafka", "soak", "cold", "peers")
+PARTS = ("infer", "predict", "kafka", "soak", "cold", "peers", "batch")
 CLOSE = ("lean", "fastapi")
 """The peers that `infer` runs beside ours; `peers` runs all."""
 INFER, PREDICT = f"/v2/models/{LOOP}/infer", f"/v1/loops/{LOOP}/predict"
@@ -74,6 +75,10 @@ class Bench:
         with_features = self._most(QUESTIONS, question)
         raw = self._most(GIVEN_QUESTIONS, given)
         return {"kafka_predictions_per_second": with_features, "kafka_raw_per_second": raw}
+
+    def batch(self) -> dict[str, Any]:
+        """A table whose features are given: a process of its own, which asks nobody."""
+        return batch(self._asked.runs)
 
     def soak(self) -> dict[str, Any]:
         """Requests of both kinds until there are enough; memory from the end of the first tenth on."""

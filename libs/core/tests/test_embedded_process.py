@@ -56,6 +56,16 @@ def gone(pid: int) -> bool:
         return True
 
 
+def test_what_importing_feast_sets_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`millstream up` checks the project, for which it imports Feast, and starts the services afterwards."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROCESS_DIR", str(tmp_path / "gone"))
+    counting = "import prometheus_client; prometheus_client.Counter('c', 'c').inc(); print('counted', flush=True)\n"
+    service = awake("service", [sys.executable, "-c", counting + "import time; time.sleep(60)"], tmp_path)
+    service.terminate()
+    assert service.log_text() == "counted\n"
+
+
 def test_a_sleeper_is_started_measured_and_ended(tmp_path: Path) -> None:
     sleeper = awake("sleeper", SLEEPER, tmp_path)
     assert sleeper.alive()

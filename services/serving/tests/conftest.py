@@ -137,7 +137,7 @@ class Stage:
         self.packages = PackageStore(str(self.root / "packages"))
         self.store = MemoryFeatureStore({"delay_v1": self.features})
         self.roster: Roster[Loaded] = Roster(self.project.loops)
-        metrics = ServingMetrics(self.registry)
+        metrics = self.metrics = ServingMetrics(self.registry)
         self.predictor = Predictor(
             roster=self.roster,
             loops=self.loops,

@@ -13,7 +13,7 @@ from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.adapters.kafka_log import KafkaLog
-from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
 from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
 from millstream_serving.metrics import ServingMetrics
@@ -102,6 +102,7 @@ def create_app(
     )
     service.app.include_router(doorway.router)
     service.app.include_router(protocol.router)
+    service.app.gate = Gate(metrics, patience=settings.request_timeout)
     service.app.doors |= doorway.doors | protocol.doors
     return service
 
@@ -114,7 +115,13 @@ def _speak_grpc(service: Service, settings: Settings, inference: Inference) -> N
     # Imported here: who speaks HTTP alone does without grpc's 10 MB.
     from millstream_serving.adapters.grpc_door import GrpcDoor
 
-    door = GrpcDoor(inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at)
+    door = GrpcDoor(
+        inference,
+        service.health,
+        version=service.app.version,
+        trusts_known_at=settings.trust_known_at,
+        patience=settings.request_timeout,
+    )
 
     async def open_grpc() -> None:
         await door.open(settings.host, port)

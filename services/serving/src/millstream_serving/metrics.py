@@ -45,6 +45,13 @@ class ServingMetrics:
             buckets=STAGE_SECONDS,
             registry=registry,
         )
+        self.shed = Counter(
+            "millstream_questions_shed",
+            "Questions over HTTP that got no answer for want of time: `overloaded`, told at once, or past their `deadline`. "
+            "Rises: add replicas, or see which stage is slow (millstream_predict_stage_seconds).",
+            ["reason"],
+            registry=registry,
+        )
         self.stale = Counter(
             "millstream_questions_stale",
             "Questions whose features lagged beyond the loop's bound: flagged, refused, or made to wait (once each time they "

@@ -22,7 +22,7 @@ from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, ans
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
 from millstream_serving.domain.roster import Roster, Standing
-from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, StaleFeatures, UnknownLoop
+from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
 from millstream_serving.handlers import Loaded, Online, ask
 
 encode = msgspec.json.Encoder().encode
@@ -44,6 +44,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelFailed, 503, "model_failed"),
     (StaleFeatures, 503, "stale_features"),
     (DeliveryUnknown, 503, "not_logged"),
+    (Overloaded, 503, "overloaded"),
     (RetryLater, 503, "unavailable"),
 )
 """The first that fits holds. Bodies that cannot be read are refused alike by all services: `millstream.runtime.http`."""

@@ -31,6 +31,8 @@ class Refusal:
     """A model state that could not be obeyed."""
 
     state: ModelState
+    version: str
+    """Of its champion or of its challenger: the one that could not be loaded."""
     reason: str
 
 
@@ -118,8 +120,8 @@ class Roster(Generic[C]):
         """From here on `champion` answers, with `other` beside it. Whoever asked before keeps those he got."""
         self._standings[state.loop] = Standing(state=state, champion=champion, other=other, missing=missing)
 
-    def refuse(self, state: ModelState, reason: str, stand_in: C | None = None) -> None:
-        """Both models stay; the reason is shown until a newer state can be obeyed.
+    def refuse(self, state: ModelState, version: str, reason: str, stand_in: C | None = None) -> None:
+        """Both models stay; that `version` of it cannot be loaded is shown until a newer state can be obeyed.
 
         Where there is none that could stay `stand_in` answers: the champion of a state whose challenger was refused.
         """
@@ -129,5 +131,5 @@ class Roster(Generic[C]):
             champion=stand_in if before.champion is None else before.champion,
             other=before.other,
             missing=before.missing,
-            refusal=Refusal(state=state, reason=reason),
+            refusal=Refusal(state=state, version=version, reason=reason),
         )

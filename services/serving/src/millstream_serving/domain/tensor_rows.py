@@ -39,7 +39,8 @@ def rows_of(
 
     Columns in `others` (a model on trial has inputs of its own) and `fields` that identify a row may come too.
     """
-    if len(tensors) == 1 and tensors[0].name == FEATURES and (plan := _table_plan(tuple(inputs))) is not None:
+    plan = _table_plan(tuple(inputs)) if len(tensors) == 1 and tensors[0].name == FEATURES else None
+    if plan is not None and not any(name in fields for name, _ in plan.asked):
         return _of_table(tensors[0], plan)
     wanted = {column.name: column for column in inputs}
     given = {tensor.name: tensor for tensor in tensors}
@@ -63,7 +64,8 @@ def rows_of(
         if column is not None and column.source == "feature":
             features[name] = _feature(tensor.values)
             continue
-        for event, value in zip(events, tensor.values.tolist(), strict=True):
+        names = column is None or column.type != "number" or name in fields
+        for event, value in zip(events, _named(tensor) if names else tensor.values.tolist(), strict=True):
             event[name] = None if value == "" or value != value else value
     return Rows(events=events, features=features)
 
@@ -186,10 +188,25 @@ def _check(tensor: Tensor, kind: str) -> None:
 
 
 def _feature(values: NDArray[Any]) -> Values:
-    """As `FeatureValues` has them: a whole number that float64 cannot hold stays one."""
-    if values.dtype.kind in "bi":
-        return values.astype(np.int64)
-    return values.astype(np.float64)
+    """As `FeatureValues` has them: a whole number that float64 cannot hold stays one, where it is within 64 bits."""
+    whole = values.dtype.kind in "biu" and not (values.dtype == np.uint64 and (values > np.iinfo(np.int64).max).any())
+    return values.astype(np.int64) if whole else values.astype(np.float64)
+
+
+def _named(tensor: Tensor) -> list[Any]:
+    """Values that name something, which a digit more or less would make another: a key, an id, a category.
+
+    A decimal is the shortest that reads as the same number, as it was written: 5.1, not the 5.099999904632568 of FP32.
+    """
+    values = tensor.values
+    if values.dtype.kind != "f":
+        found: list[Any] = values.tolist()
+        return found
+    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)
+    if (large := values[np.abs(values) >= exact]).size:
+        said = f"{float(large[0]):.0f} may have lost digits in {tensor.datatype}"
+        raise bad(f"input {tensor.name!r}: {said}, but it names something; send {BYTES} or INT64")
+    return [float(str(value)) for value in values]
 
 
 def _sent(inputs: Sequence[InputColumn], fields: Collection[str]) -> str:

@@ -125,7 +125,8 @@ class Predictor:
     ) -> list[Answer]:
         """One answer a question, all of one loop, from features that came with the questions: nothing is read, so nothing
         can be stale. `standing` has a champion, and `features` what its manifest wants; a model beside it is asked where
-        that is enough for it too. `pinned`: the challenger does not answer, in its canary either.
+        that is enough for it too. `pinned`: the champion answers or nobody; not the challenger in its canary, nor the
+        predecessor where a champion on watch fails.
         """
         began = self._stopwatch()
         here = {"input": questions[0].event.keys(), "feature": features.keys()}
@@ -137,6 +138,10 @@ class Predictor:
         stale: list[dict[str, float]] = [{} for _ in questions]
         readings = dict.fromkeys(standing.models, reading)
         done = await self._answered(standing, questions, readings, stale, began, given=True, pinned=pinned)
+        if pinned:
+            for row, one in enumerate(done):
+                if isinstance(one, PredictionServed) and one.variant != CHAMPION:
+                    done[row] = unanswered(questions[row], "model_failed")
         self._count(questions, done)
         return done
 
