@@ -60,6 +60,7 @@ def log_of(stage: Stage, broker: MemoryPublisher, *, most: int = 1000) -> KafkaL
         loops=stage.loops,
         metrics=ServingMetrics(stage.registry),
         most_bytes=most,
+        linger=0.0,
         clock=lambda: stage.seconds,
     )
 
@@ -93,8 +94,8 @@ async def test_a_loop_that_refuses_answers_nobody_once_kafka_is_late_or_the_buff
     broker.let.clear()
     running = asyncio.create_task(log.run())
     log.put(LOOP, [record(1)])
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
     stage.seconds = OVERDUE
     log.put(LOOP, [record(2, 900)])
     with pytest.raises(NotSent, match="910 bytes"):

@@ -22,6 +22,8 @@ OVERDUE = 1.0
 a replica that is killed takes the answers of so long with it, and no more."""
 FLIGHT_BYTES = 2 * 1024 * 1024
 """Sent at once: what a broker confirms in some milliseconds. The rest is next."""
+LINGER = 0.01
+"""Seconds that answers gather before they go: nobody waits for them, and a request to Kafka costs as much as ten rows."""
 AGAIN = 0.5
 """Seconds until what Kafka did not confirm is sent again."""
 
@@ -36,14 +38,14 @@ class KafkaLog:
         loops: Mapping[str, Loop],
         metrics: ServingMetrics,
         most_bytes: int = MOST_BYTES,
-        overdue: float = OVERDUE,
+        linger: float = LINGER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = publisher
         self._loops = loops
         self._metrics = metrics
         self._most_bytes = most_bytes
-        self._overdue = overdue
+        self._linger = linger
         self._clock = clock
         self._waiting: deque[tuple[str, list[Outgoing], int]] = deque()
         self._flying: list[tuple[str, list[Outgoing], int]] = []
@@ -59,7 +61,7 @@ class KafkaLog:
             return
         size = sum([len(record.value) for record in records])
         full = self._bytes + size > self._most_bytes
-        late = bool(self._flying) and self._clock() - self._left > self._overdue
+        late = bool(self._flying) and self._clock() - self._left > OVERDUE
         refuses = self._loops[loop].predict.unlogged == "refuse"
         if refuses and (full or late):
             why = f"{self._bytes} bytes of answers wait for it" if full else "it has confirmed nothing for a second"
@@ -78,6 +80,7 @@ class KafkaLog:
         while True:
             if not self._flying:
                 await self._news.wait()
+                await asyncio.sleep(self._linger)
             try:
                 self._take()
                 await self._send()

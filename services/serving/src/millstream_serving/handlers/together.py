@@ -41,15 +41,15 @@ class Together(Generic[Q, A]):
         return answer
 
     def _leave(self, overdue: bool = False) -> None:
-        self._due = False
-        loop = asyncio.get_running_loop()
-        while self._waiting and (overdue or len(self._runs) < AT_ONCE):
-            some = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
-            run = loop.create_task(self._run(some))
+        if self._waiting and (overdue or len(self._runs) < AT_ONCE):
+            run = asyncio.get_running_loop().create_task(self._run())
             self._runs.add(run)
             run.add_done_callback(self._done)
+            self._due = True  # until it begins: whoever comes meanwhile comes along
+            return
+        self._due = False
         if self._waiting and self._clock is None:
-            self._clock = loop.call_later(LONGEST_WAIT, self._hurry)
+            self._clock = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._hurry)
 
     def _hurry(self) -> None:
         self._clock = None
@@ -57,10 +57,14 @@ class Together(Generic[Q, A]):
 
     def _done(self, run: asyncio.Task[None]) -> None:
         self._runs.discard(run)
-        if self._waiting:
+        if self._waiting and not self._due:
             self._leave()
 
-    async def _run(self, some: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+    async def _run(self) -> None:
+        some = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
+        self._leave()
+        if not some:
+            return  # the run before took them along
         try:
             found: Sequence[A | Exception] = await self._work([question for question, _ in some])
         except Exception as error:  # noqa: BLE001  (handed to each caller)
