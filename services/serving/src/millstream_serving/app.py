@@ -68,13 +68,14 @@ def create_app(
         known=keeper.known,
         clock=clock,
     )
-    _speak_grpc(service, settings, inference)
+    if settings.doors != "kafka":
+        _speak_grpc(service, settings, inference)
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
     hear_questions(
         service,
-        loops=project.loops,
+        loops=project.loops if settings.doors != "http" else {},
         streams=project.streams,
         codecs=codecs_for(service, project.streams, settings),
         predictor=predictor,
@@ -97,8 +98,9 @@ def create_app(
     protocol = InferenceDoorway(
         inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at
     )
-    service.app.include_router(doorway.router)
-    service.app.include_router(protocol.router)
+    if settings.doors != "kafka":
+        service.app.include_router(doorway.router)
+        service.app.include_router(protocol.router)
     return service
 
 

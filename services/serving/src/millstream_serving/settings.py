@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ class Settings(ServiceSettings, RegistrySettings):
     data: Path = Path("data/serving")
     """This replica's own folder: the compiled Feast registry."""
 
+    doors: Literal["both", "http", "kafka"] = "both"
+    """Where this replica is asked. In a cluster each door may be a deployment of its own, that scales on its own load; every
+    replica knows the same models. gRPC goes with HTTP."""
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port, on the same host, of the Open Inference Protocol over gRPC. None: not served, as most clients speak HTTP."""
     trust_known_at: bool = False
