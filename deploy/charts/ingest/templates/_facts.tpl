@@ -1,0 +1,11 @@
+{{/* What the common templates have to know about ingest. */}}
+{{- define "ingest.facts" -}}
+many: true
+valkey: optional
+load:
+  perSecond: sum(rate(millstream_ingest_request_seconds_count{%s}[1m]))
+  inFlight: sum(millstream_ingest_requests_in_flight{%s})
+paths: [/v1]
+next: |-
+  Send an event: kubectl port-forward service/%s 8080:80, then POST http://localhost:8080/v1/streams/STREAM/events
+{{- end -}}
