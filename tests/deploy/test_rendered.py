@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,7 @@ def test_every_pod_is_restricted_bounded_and_without_a_token(chart: str, values:
     assert found
     for pod in found:
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False, "a Service called millstream would be MILLSTREAM_PORT"
         security = pod["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 10001)
         assert security["seccompProfile"]["type"] == "RuntimeDefault"
@@ -327,6 +330,20 @@ def test_the_umbrella_shares_what_is_global_and_a_service_may_differ(helm: Path)
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
+def test_of_what_excludes_each_other_a_service_may_choose_another_than_the_rest(helm: Path) -> None:
+    sets = ("drift.valkey.secretName=drift-valkey", "drift.project.claim=elsewhere")
+    found = of_kind(documents(template(helm, "millstream", "minimal-values.yaml", *sets)), "Deployment")
+    chosen = {}
+    for one in found:
+        pod = one["spec"]["template"]["spec"]
+        secret = any("valueFrom" in entry for entry in pod["containers"][0]["env"])
+        claims = {volume["name"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume}
+        chosen[one["metadata"]["name"]] = (secret, "project" in claims)
+
+    assert chosen.pop("millstream-drift") == (True, True)
+    assert set(chosen.values()) == {(False, False)}
+
+
 def test_the_files_of_a_project_lie_where_the_service_looks(helm: Path) -> None:
     found = documents(template(helm, "features", "minimal-values.yaml"))
     (deployment,) = of_kind(found, "Deployment")
@@ -369,3 +386,29 @@ def test_a_packed_chart_carries_all_it_needs(chart: str, helm: Path, tmp_path: P
     said = run(helm, "template", chart, archive, "--namespace", "mill", "-f", values)
 
     assert said.stdout == template(helm, chart)
+
+
+def commands(page: str, beginning: str) -> list[list[str]]:
+    """What a page tells people to type, with its continued lines."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith(f"$ {beginning}")]
+
+
+def test_what_the_page_tells_people_to_type_renders(helm: Path, tmp_path: Path) -> None:
+    written = commands("deploy/README.md", "python deploy/project_values.py")
+    typed = commands("deploy/README.md", "helm install")
+
+    assert len(written) == len(typed) == 2
+    for wrote, install in zip(written, typed, strict=True):
+        values = tmp_path / "project-values.yaml"
+        arguments = [ROOT / wrote[1], *wrote[2 : wrote.index(">")]]
+        arguments[-1] = ROOT / str(arguments[-1])
+        values.write_text(run(sys.executable, *arguments).stdout)
+        words = [str(values) if word == "project-values.yaml" else word for word in install[2:]]
+        words[1] = str(ROOT / words[1])
+
+        said = run(helm, "template", *(word for word in words if word != "--create-namespace"))
+
+        assert said.returncode == 0, said.stderr
+        assert "kafka-kafka-bootstrap.kafka:9092" in said.stdout
+        assert "flight-delay.yaml" in said.stdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,8 +77,8 @@ def go_version() -> tuple[int, int] | None:
     if go is None:
         return None
     said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True, timeout=60)
-    major, minor, *_ = said.stdout.strip().removeprefix("go").split(".")
-    return int(major), int(minor)
+    found = re.match(r"go(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def go_folder() -> Path:

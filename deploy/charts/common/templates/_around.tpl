@@ -88,6 +88,7 @@ spec:
   restartPolicy: Never
   serviceAccountName: {{ .v.serviceAccount.name | default .name }}
   automountServiceAccountToken: false
+  enableServiceLinks: false
   {{- with .v.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}

@@ -46,6 +46,7 @@ spec:
     spec:
       serviceAccountName: {{ $v.serviceAccount.name | default .name }}
       automountServiceAccountToken: false
+      # A Service called millstream would be MILLSTREAM_PORT to us.
       enableServiceLinks: false
       terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
       {{- with $v.image.pullSecrets }}

@@ -33,13 +33,18 @@
 {{- end }}
 {{- end -}}
 
-{{/* The chart's values, filled up from `global`: what both have is two levels deep. As JSON. */}}
+{{/* The chart's values, filled up from `global`: what both have is two levels deep. Of what excludes each other, a chart that
+says one takes none of the others. As JSON. */}}
 {{- define "millstream.values" -}}
 {{- $own := deepCopy .Values.AsMap -}}
+{{- $either := dict "valkey" (list "url" "secretName") "project" (list "files" "claim" "image") -}}
 {{- range $group, $shared := (get $own "global" | default dict) -}}
 {{- if and (kindIs "map" $shared) (kindIs "map" (get $own $group)) -}}
+{{- $said := false -}}
+{{- range (get $either $group | default list) -}}{{- if get (get $own $group) . -}}{{- $said = true -}}{{- end -}}{{- end -}}
 {{- range $key, $value := $shared -}}
-{{- if and (hasKey (get $own $group) $key) (empty (get (get $own $group) $key)) -}}
+{{- $taken := and $said (has $key (get $either $group | default list)) -}}
+{{- if and (not $taken) (hasKey (get $own $group) $key) (empty (get (get $own $group) $key)) -}}
 {{- $_ := set (get $own $group) $key $value -}}
 {{- end -}}
 {{- end -}}

@@ -20,7 +20,8 @@ metadata:
   {{- $job := printf "%s-%s" $c.name (list $image $g.project $g.kafka | toJson | sha256sum | trunc 8) }}
   {{- include "millstream.metadata" (merge (dict "name" $job) .) | nindent 2 }}
 spec:
-  backoffLimit: 10
+  # Kafka may come hours later; with the longest pause of five minutes between two tries that is a day.
+  backoffLimit: 300
   template:
     metadata:
       labels:
@@ -29,6 +30,7 @@ spec:
     spec:
       restartPolicy: OnFailure
       automountServiceAccountToken: false
+      enableServiceLinks: false
       {{- with $g.image.pullSecrets }}
       imagePullSecrets:
         {{- range . }}
