@@ -6,7 +6,9 @@ ours=(); for p in backtest cli core drift expression features ingest serving til
 export UV_CUSTOM_COMPILE_COMMAND="make locks"
 compile() { "$uv" pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links "${ours[@]}" "$@"; }
 compile pyproject.toml --group dev -o locks/dev.txt
-for s in ingest features trainer serving drift; do
+# The image can do what its settings say, so it carries the extra.
+compile services/ingest/pyproject.toml --extra jwt -c locks/dev.txt -o locks/ingest.txt
+for s in features trainer serving drift; do
   compile "services/$s/pyproject.toml" -c locks/dev.txt -o "locks/$s.txt"
 done
 compile libs/cli/pyproject.toml -c locks/dev.txt -o locks/cli.txt

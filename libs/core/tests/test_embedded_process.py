@@ -56,6 +56,16 @@ def gone(pid: int) -> bool:
         return True
 
 
+def test_what_importing_feast_sets_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`millstream up` checks the project, for which it imports Feast, and starts the services afterwards."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROCESS_DIR", str(tmp_path / "gone"))
+    counting = "import prometheus_client; prometheus_client.Counter('c', 'c').inc(); print('counted', flush=True)\n"
+    service = awake("service", [sys.executable, "-c", counting + "import time; time.sleep(60)"], tmp_path)
+    service.terminate()
+    assert service.log_text() == "counted\n"
+
+
 def test_a_sleeper_is_started_measured_and_ended(tmp_path: Path) -> None:
     sleeper = awake("sleeper", SLEEPER, tmp_path)
     assert sleeper.alive()
@@ -202,3 +212,11 @@ def test_free_ports_differ_and_lie_below_the_ephemeral_range() -> None:
     ports = {free_port() for _ in range(20)}
     assert len(ports) == 20
     assert max(ports) < 32_768
+
+
+def test_the_workers_of_a_session_find_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[set[int]] = []
+    for worker in ("gw0", "gw1", "gw7"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        found.append({free_port() for _ in range(50)})
+    assert max(found[0]) < min(found[1]) < max(found[1]) < min(found[2])

@@ -144,6 +144,17 @@ class Mill(RuleBasedStateMachine):
         columns = {"flight": None if flight is None else f"F{flight}", "origin": origin, "delay": delay}
         log.append(Event(event_time=at, known_at=self.now, partition=partition, offset=len(log), columns=columns))
 
+    @precondition(lambda self: self.told)
+    @rule(
+        which=st.integers(0, 6),
+        partition=st.sampled_from(PARTITIONS),
+        pause=st.sampled_from([0, 0, MINUTE, 10 * MINUTE]),
+    )
+    def tell_again(self, which: int, partition: int, pause: int) -> None:
+        """What `depart` does too, now and then: most of what can go wrong with ids needs a repetition soon after."""
+        flight = list(self.told)[which % len(self.told)]
+        self.depart(flight=int(flight[1:]), origin="", delay=None, partition=partition, pause=pause, age=0)
+
     @rule(
         worker=st.sampled_from(WORKERS),
         partition=st.sampled_from(PARTITIONS),
@@ -293,5 +304,5 @@ SHORT = settings(
 )
 LONG = settings(SHORT, max_examples=1_500, stateful_step_count=60, derandomize=False)
 MUTANT = settings(SHORT, max_examples=4_000, phases=[Phase.generate], report_multiple_bugs=False)
-"""The first failure is enough, and is not made small. It comes within some hundred examples; which are tried depends on the
+"""The first failure is enough, and is not made small. It comes within some 300 examples; which are tried depends on the
 modules that happen to be loaded, whose constants Hypothesis tries too."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,25 @@ from feast import FeatureStore
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream_tiles import Aggregate, EventBatch, FeatureReader, Function, TileWriter, ValkeyTileStore, View, as_of
+from millstream_tiles import (
+    Aggregate,
+    EventBatch,
+    FeatureReader,
+    Function,
+    TileWriter,
+    ValkeyTileStore,
+    View,
+    as_of,
+    tile_store,
+)
 from millstream_tiles.feast_views import views_of
 from millstream_tiles.held import Course, all_held, gone_of
 from millstream_tiles.memory_reader import MemoryWindowReader
 from millstream_tiles.memory_tiles import MemoryTileStore
 from millstream_tiles.partials import oldest_of, slack_of
 from millstream_tiles.reader import WindowReader
+from millstream_tiles.scripts import Script
+from millstream_tiles.tile_store import APPLY
 from millstream_tiles.tiling import cover, tilings_of
 
 from .airports_story import NOON, open_filled, write_repo
@@ -44,9 +58,9 @@ GATES = View(
 )
 
 
-def every_ten_minutes(hours: int, start: int = 0) -> EventBatch:
+def every_ten_minutes(hours: int, start: int = 0, noon: int = MICROS) -> EventBatch:
     """One departure from JFK at the start of each ten minutes after noon, known at once."""
-    times = MICROS + np.arange(start, 6 * hours, dtype=np.int64) * 10 * MINUTE
+    times = noon + np.arange(start, 6 * hours, dtype=np.int64) * 10 * MINUTE
     return EventBatch(
         stream="departures",
         partition=0,
@@ -131,24 +145,27 @@ DAY = 24 * HOUR
 @pytest.fixture
 async def paused(valkey_url: str) -> AsyncIterator[Paused]:
     """The same day in a Valkey, whose clock can be taken for another one."""
-    mill = Paused(valkey_url)
-    for hour in range(24):
-        await mill.write(hour)
-    yield mill
-    await mill.store.close()
-    await mill.reader.aclose()
+    async with aclosing(Paused(valkey_url)) as mill:
+        for hour in range(24):
+            await mill.write(hour)
+        yield mill
 
 
 class Paused:
     """A mill that is left alone for a while."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, noon: int = MICROS) -> None:
+        self.noon = noon
         self.store = ValkeyTileStore(url, "paused", 2)
         self.reader = WindowReader(url, "paused", {"gates": GATES}, shards=2)
         self._writer = TileWriter(self.store, [GATES], "features")
 
+    async def aclose(self) -> None:
+        await self.store.close()
+        await self.reader.aclose()
+
     async def write(self, hour: int) -> None:
-        await self._writer.write(every_ten_minutes(hour + 1, start=6 * hour))
+        await self._writer.write(every_ten_minutes(hour + 1, start=6 * hour, noon=self.noon))
 
     def passes(self, time: int) -> None:
         """Everything in the store happened `time` microseconds earlier by its clock, and what expired meanwhile is gone."""
@@ -190,6 +207,45 @@ async def test_when_the_stream_goes_on_windows_are_null_until_they_have_passed_t
     assert np.isnan(asked(paused.reader, NEWEST + 2 * HOUR)["flights_3h"]).all()
     await paused.write(26)
     assert asked(paused.reader, NEWEST + 3 * HOUR)["flights_3h"] == [18]
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """While it is not undone, workers are of the version that knew nothing of a course; it is the last part of the script."""
+    before, _ = APPLY.text.split("\n-- 5. ")
+    monkeypatch.setattr(tile_store, "APPLY", Script(before + "\nreturn {'applied', last}\n"))
+    return monkeypatch
+
+
+@pytest.mark.connected
+async def test_what_an_older_version_wrote_before_a_pause_is_null_until_windows_have_passed_it(
+    older: pytest.MonkeyPatch, paused: Paused
+) -> None:
+    """Its first writer of today knows nothing of the pause: three days, and the day's tiles have expired."""
+    assert not [k for k in paused.reader.client.sync().scan_iter("{paused:*") if b"}:course:" in k]
+    paused.passes(3 * DAY)
+    assert np.isnan(asked(paused.reader, NEWEST)["flights_3h"]).all(), "nobody has written since"
+    older.undo()
+    await paused.write(24)
+    found = asked(paused.reader, NEWEST + HOUR)
+    assert np.isnan(found["flights_3h"]).all(), "two of its three hours expired"
+    assert found["flights_1h"] == [6]
+    await paused.write(25)
+    await paused.write(26)
+    assert asked(paused.reader, NEWEST + 3 * HOUR)["flights_3h"] == [18]
+
+
+@pytest.mark.connected
+async def test_what_an_older_version_wrote_until_now_is_whole(older: pytest.MonkeyPatch, valkey_url: str) -> None:
+    noon = time.time_ns() // 1000 // HOUR * HOUR - 25 * HOUR
+    async with aclosing(Paused(valkey_url, noon)) as mill:
+        for hour in range(24):
+            await mill.write(hour)
+        newest = noon + DAY - 10 * MINUTE
+        assert [asked(mill.reader, newest - lag)["flights_3h"] for lag in (0, HOUR)] == [[18], [18]]
+        older.undo()
+        await mill.write(24)
+        assert [asked(mill.reader, newest + HOUR - lag)["flights_3h"] for lag in (0, HOUR)] == [[18], [18]]
 
 
 def test_a_quiet_stream_is_held_now_and_a_replay_at_its_own_time() -> None:

@@ -116,6 +116,14 @@ def test_every_file_that_cannot_be_loaded_is_told_with_the_line_that_stopped_it(
     ]
 
 
+def test_a_program_in_the_repos_folder_is_told_and_does_not_wait_for_itself(write: Write) -> None:
+    program = "from pathlib import Path\nfrom millstream_tiles import open_store\n\nstore = open_store(Path(__file__).parent)\n"
+    [said] = told(write(ask=program))
+    assert said.startswith("ask.py:4: it opens a Feast repo while it is loaded as a part of one; keep programs out of")
+    (write(views=HEAD + 'one = view("one", mean("depth"))\n') / "ask.py").unlink()
+    assert list(describe(write()).views) == ["one"], "and the next repo is read as ever"
+
+
 def test_a_stream_that_cannot_be_read_is_told_apart(write: Write) -> None:
     repo = write(
         a='from millstream_tiles import stream_source\n\nships = stream_source("../streams/ships.yaml")\n', b="x"

@@ -14,6 +14,7 @@ from millstream.project import Stream
 from millstream.runtime.service import Service
 from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.app import create_app
+from millstream_ingest.domain.keyring import Keyring
 from millstream_ingest.settings import IngestSettings
 
 NOON = from_rfc3339("2013-01-01T12:00:00Z")
@@ -71,10 +72,12 @@ def lines(*events: Any) -> bytes:
 class Airport:
     """ingest with its log at hand; `post` speaks to it as a producer does."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, keyring: Keyring | None = None, **settings: Any) -> None:
         self.log = MemoryLog()
         self.settings = IngestSettings(instance="jfk", **settings)
-        self.service: Service = create_app(self.settings, streams=STREAMS, log=self.log, clock=lambda: NOON)
+        self.service: Service = create_app(
+            self.settings, streams=STREAMS, log=self.log, keyring=keyring, clock=lambda: NOON
+        )
         transport = httpx.ASGITransport(self.service.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://ingest")
 

@@ -10,8 +10,9 @@ import pytest
 from millstream.errors import Refusal
 from millstream_ingest.domain.gate import Gate
 
-from .conftest import Airport, departure
+from .conftest import Airport, departure, lines
 from .test_ingest_retries import HeldLog
+from .test_ingest_streams import Wire
 
 
 async def test_a_request_beyond_the_limit_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +88,62 @@ async def test_names_that_strangers_make_up_are_no_labels(airport: Airport) -> N
         await airport.post(f"flights-departed/events?x={number}", b"{}", **{f"x-{number}": "1"})
 
     assert len((await airport.http.get("/metrics")).text.splitlines()) == before
+
+
+async def test_quiet_streams_hold_no_bytes_and_leave_half_of_the_places() -> None:
+    """Each used to hold 3 MiB of the 64 for as long as it was open: 21 of them shut everybody out."""
+    airport = Airport(max_requests=64, max_bytes=1024 * 1024)
+    async with airport.http:
+        quiet = [Wire(airport) for _ in range(40)]
+        for number, wire in enumerate(quiet):
+            wire.say(lines(departure(flight_id=str(number))))
+        open_ones = [wire for wire in quiet if (await wire.told.get())["status"] == 200]
+        assert len(open_ones) == 32
+        for wire in open_ones:
+            assert [line["status"] for line in await wire.hears()] == ["accepted"]
+
+        assert airport.counted("millstream_ingest_requests_in_flight") == 32
+        assert (await airport.send(departure(flight_id="one"))).status_code == 202
+        assert (await airport.batch(lines(departure(flight_id="x" * 900)) * 900)).status_code == 202
+        refused = await airport.post("flights-departed/events", lines(departure()), content_type="application/x-ndjson")
+        assert (refused.status_code, refused.json()["error"]) == (503, "busy")
+        assert "32 streams of lines are open" in refused.json()["message"]
+
+        for wire in quiet:
+            wire.say(None)
+            await wire.request
+        assert airport.counted("millstream_ingest_requests_in_flight") == 0
+
+
+async def test_what_streams_have_under_way_is_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Kafka takes nothing, ten streams that send all they have hold what the gate allows, and then are not read."""
+    airport, slow = Airport(max_bytes=256 * 1024), HeldLog()
+    monkeypatch.setattr(airport.log, "append", slow.append)
+    wires = [Wire(airport) for _ in range(10)]
+    for number, wire in enumerate(wires):
+        for piece in range(10):
+            wire.say(lines(*(departure(flight_id=f"{number}-{piece}-{n}") for n in range(100))))
+        wire.say(None)
+    size = len(lines(*(departure(flight_id=f"0-0-{n}") for n in range(100))))
+
+    async with asyncio.timeout(5):
+        while sum(wire.taken for wire in wires) * size < 200 * 1024:  # noqa: ASYNC110 - other tasks' state
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert sum(wire.taken for wire in wires) * size <= 256 * 1024 + len(wires) * size, "and a piece in each hand"
+
+    slow.confirm.set()
+    async with asyncio.timeout(20):
+        for wire in wires:
+            await wire.request
+    assert len(slow.entries) == 10 * 10 * 100
+
+
+def test_what_a_stream_is_done_with_is_given_back() -> None:
+    gate = Gate(requests=4, bytes=100)
+    with gate.enter() as one:
+        one.stays()
+        one.add(90)
+        one.give_back(60)
+        assert gate.bytes == 30
+    assert (gate.requests, gate.streams, gate.bytes) == (0, 0, 0)

@@ -197,9 +197,9 @@ async def test_what_is_wrong_with_the_request_is_said_before_the_stream_begins(a
     other = await airport.post("nowhere/events", flights(1), content_type="application/x-ndjson")
     assert (other.status_code, other.json()["error"]) == (404, "unknown_stream")
 
-    full = Airport(max_bytes=1024 * 1024)
+    full = Airport(max_bytes=1024, body_timeout=0.05)
     async with full.http:
-        busy = await full.post("flights-departed/events", flights(1), content_type="application/x-ndjson")
+        busy = await full.post("flights-departed/events", flights(20), content_type="application/x-ndjson")
     assert (busy.status_code, busy.json()["error"]) == (503, "busy")
 
 

@@ -52,6 +52,7 @@ def list_letters(
     Example:  millstream dlq list flights-departed --since 2013-04-01 --json
     """
     from millstream_cli.dlq import chosen, size, tally
+    from millstream_cli.place import kafka_of
 
     wanted = _wanted(reason, group, since, until)
 
@@ -61,7 +62,7 @@ def list_letters(
             return await tally(log, topics, wanted, tick)
 
     with guarded():
-        found = _with_log(_kafka(kafka, data), work)
+        found = _with_log(kafka_of(kafka, data), work)
     if as_json:
         _print([msgspec.to_builtins(one) for one in found])
     elif found:
@@ -89,6 +90,7 @@ def show(
     from collections import deque
 
     from millstream_cli.dlq import chosen, shown, size
+    from millstream_cli.place import kafka_of
 
     wanted = _wanted(reason, group, since, until)
 
@@ -107,7 +109,7 @@ def show(
         return sorted(newest, key=lambda letter: str(letter["at"]))[-limit:]
 
     with guarded():
-        found = _with_log(_kafka(kafka, data), work)
+        found = _with_log(kafka_of(kafka, data), work)
     if as_json:
         _print(found)
         return
@@ -147,6 +149,7 @@ def replay(
     from millstream_cli.dlq import chosen, size
     from millstream_cli.dlq_replay import Replayer
     from millstream_cli.dlq_replay import replay as go
+    from millstream_cli.place import kafka_of
 
     wanted, bootstrap = _wanted(reason, group, since, until), ""
 
@@ -159,7 +162,7 @@ def replay(
                 return await go(log, topics, wanted, replayer.send, tick)
 
     with guarded("what was sent is marked; the same command goes on"):
-        bootstrap = _kafka(kafka, data)
+        bootstrap = kafka_of(kafka, data)
         found = _with_log(bootstrap, work)
     if as_json:
         _print({"dry_run": dry_run} | {"topics": {name: msgspec.to_builtins(one) for name, one in found.items()}})
@@ -189,6 +192,7 @@ def drop(
     from millstream_cli.dlq import Wanted, chosen, size
     from millstream_cli.dlq_drop import drop as go
     from millstream_cli.dlq_drop import loss
+    from millstream_cli.place import kafka_of
 
     async def work(log: Any) -> Any:
         topics = await chosen(log, topic, Wanted(group=group))
@@ -196,7 +200,7 @@ def drop(
             return await loss(log, topics, moment_of(until), tick)
 
     with guarded():
-        bootstrap = _kafka(kafka, data)
+        bootstrap = kafka_of(kafka, data)
         found = _with_log(bootstrap, work)
         console = screen(beside=as_json)
         if not as_json and found.lost:
@@ -222,18 +226,6 @@ def _wanted(reason: list[str] | None, group: str | None, since: str | None, unti
     from millstream_cli.dlq import Wanted
 
     return Wanted(reasons=frozenset(reason or ()), group=group, since=moment_of(since), until=moment_of(until))
-
-
-def _kafka(kafka: str | None, data: Any) -> str:
-    from millstream_cli.errors import CommandFailed
-    from millstream_cli.mill import MillState
-
-    if kafka is not None:
-        return kafka
-    try:
-        return MillState.load(data / "up").kafka
-    except CommandFailed as error:
-        raise CommandFailed(f"{error}; or name a Kafka elsewhere: --kafka") from error
 
 
 def _with_log(bootstrap: str, work: Callable[[Any], Awaitable[T]]) -> T:

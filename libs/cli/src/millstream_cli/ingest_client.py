@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 
 import aiohttp
 
+from millstream.client.requests import KEY_VARIABLE
 from millstream.contracts.times import to_rfc3339
 from millstream_cli.errors import CommandFailed, Stuck
 
+PAUSE = 0.5
+"""Seconds before the next try."""
 LARGEST = 5_000
 """Events of one request; ingest takes 10,000."""
 
 
 class IngestClient:
-    """One connection to ingest. `start` before the first send, `close` at the end."""
+    """One connection to ingest. `start` before the first send, `close` at the end. MILLSTREAM_KEY has its key."""
 
     def __init__(self, url: str, *, patience: float = 180.0) -> None:
         self._url = url
@@ -24,7 +28,9 @@ class IngestClient:
         self._http: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        self._http = aiohttp.ClientSession(self._url, timeout=aiohttp.ClientTimeout(total=30.0))
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"authorization": f"Bearer {key}"} if key else None
+        self._http = aiohttp.ClientSession(self._url, headers=headers, timeout=aiohttp.ClientTimeout(total=30.0))
 
     async def close(self) -> None:
         if self._http is not None:
@@ -50,14 +56,19 @@ class IngestClient:
                     if response.status == 202:
                         return
             except (aiohttp.ClientError, TimeoutError) as error:
-                why = f"{type(error).__name__}: {error}"
+                why, pause = f"{type(error).__name__}: {error}", PAUSE
             else:
-                if response.status != 503:
+                if response.status == 401:
+                    raise CommandFailed(f"ingest wants a key; give it in {KEY_VARIABLE}: {_refusals(text)[:600]}")
+                if response.status not in (429, 503):
                     raise CommandFailed(f"ingest refused events of {stream}: {response.status} {_refusals(text)[:600]}")
+                asked = response.headers.get("retry-after", "")
+                # A replay is alone, and Kafka is often back before the 5 s that a 503 says.
+                pause = float(asked) if response.status == 429 and asked.isdecimal() else PAUSE
                 why = text[:300]
             if clock() - began > self._patience:
                 raise Stuck(f"ingest at {self._url} took no events for {self._patience:.0f} s: {why}")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
 
 
 def _refusals(text: str) -> str:

@@ -19,6 +19,7 @@ from millstream_cli.features_commands import (
     ValkeyOption,
     features_app,
 )
+from millstream_cli.keys_commands import keys_app
 from millstream_cli.lake_commands import lake_app
 from millstream_cli.loop_commands import add_to as add_loop_commands
 from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(lake_app, name="lake")
 app.add_typer(features_app, name="features")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(keys_app, name="keys")
 
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 SinceOption = Annotated[

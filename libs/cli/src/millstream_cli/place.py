@@ -42,3 +42,13 @@ def place_of(
         valkey=valkey or state.valkey,
         namespace=namespace,
     )
+
+
+def kafka_of(kafka: str | None, data: Path) -> str:
+    """The Kafka that is named, else that of the mill that runs in `data`. Raises CommandFailed."""
+    if kafka is not None:
+        return kafka
+    try:
+        return MillState.load(data / "up").kafka
+    except CommandFailed as error:
+        raise CommandFailed(f"{error}; or name a Kafka elsewhere: --kafka") from error

@@ -35,8 +35,17 @@ class Course(NamedTuple):
 
     @classmethod
     def told(cls, now: bytes, newest: bytes, *course: bytes) -> Course:
-        """As `read.lua` says it; a stream that was written by an older version has no course, and tells of no clock."""
-        return cls(int(now), int(newest), *map(int, course)) if course else cls(newest=int(newest))
+        """As `read.lua` says it.
+
+        A stream that only an older version has written has no course. Nobody knows for how long it stood still before, so what
+        may have expired has: its events count as applied when they became known, as in `tiles.lua` (5).
+        """
+        if course:
+            return cls(int(now), int(newest), *map(int, course))
+        if newest == b"0":
+            return NOTHING
+        behind = min(0, int(now) - int(newest))
+        return cls(int(now), int(newest), behind=behind, stood_at=int(newest), behind_before=behind)
 
     def joined(self, other: Course) -> Course:
         """Of two shards: what both hold. One that tells of no clock has had no batch yet since it can."""

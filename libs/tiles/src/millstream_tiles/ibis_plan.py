@@ -1,4 +1,4 @@
-"""The same windowed features as a plan in Ibis: whoever outgrows one machine runs it where the events are (Spark, Trino).
+"""The same windowed features as a plan in Ibis: whoever outgrows one machine runs it on Spark (or on Trino: never tried).
 
     import ibis
     from millstream_tiles.ibis_plan import windowed_features

@@ -35,15 +35,17 @@ _KINDS = (
 )
 _NO_VIEWS = frozenset({"Aggregation", "Entity", "FeatureService", "Field", "stream_source"})
 """Calls whose name is not that of a view."""
-_LOADING = threading.Lock()
+_LOADING = threading.RLock()
 """Definitions are imported under their own names with the repo on sys.path, so one repo at a time."""
+_underway = False
+"""Whether one is being loaded; who holds the lock and finds it so was called by one of the repo's own files."""
 
 
 def definitions(repo: Path) -> tuple[list[Any], list[RepoFault]]:
     """The Feast objects that the repo's Python files define, each once, and what is wrong with files that cannot be loaded."""
     found: dict[int, Any] = {}
     faults: dict[RepoFault, None] = {}
-    with _LOADING, _importing(repo), quiet():
+    with _alone(), _importing(repo), quiet():
         for file in get_repo_files(repo):
             name = ".".join(file.relative_to(repo.resolve()).with_suffix("").parts)
             try:
@@ -109,6 +111,23 @@ def _fault(repo: Path, file: Path, error: Exception) -> RepoFault:
     said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())[:500]
     remedy = "correct it; `feast plan` in features/ shows the whole traceback"
     return RepoFault(file=where, line=line, message=f"{type(error).__name__}: {said}", remedy=remedy)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises TilesError where a file that is being loaded loads a repo itself: it would wait for itself, for ever."""
+    global _underway
+    with _LOADING:
+        if _underway:
+            raise TilesError(
+                "it opens a Feast repo while it is loaded as a part of one; keep programs out of the repo's folder, of which "
+                'every Python file is imported, or under if __name__ == "__main__"'
+            )
+        _underway = True
+        try:
+            yield
+        finally:
+            _underway = False
 
 
 @contextmanager

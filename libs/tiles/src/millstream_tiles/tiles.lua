@@ -202,7 +202,8 @@ local foremost = tonumber(call('HGET', KEYS[2], partition) or '0')
 if time > foremost then call('HSET', KEYS[2], partition, string.format('%.0f', time)) end
 
 -- 5. How far the stream's time is behind this server's clock, by which tiles expire. The least of it says until when the tiles of a
--- time are there; when it has grown by a day, the stream (or its worker) stood still, and another count begins.
+-- time are there; when it has grown by a day, the stream (or its worker) stood still, and another count begins. Of what an older
+-- version wrote nobody knows it: the least that it can have been is 0, since nothing is known before its time.
 if time > newest then
   local clock_now = call('TIME')
   local behind = clock_now[1] * 1000000 + clock_now[2] - time
@@ -216,6 +217,8 @@ if time > newest then
     elseif behind < least then
       least = behind
     end
+  elseif newest > 0 then
+    stood_at, before = newest, math.min(0, behind)
   end
   call('SET', KEYS[#KEYS - 1], string.format('%.0f %.0f %.0f', least, stood_at, before))
 end

@@ -25,3 +25,7 @@ class LogAway(RetryLater):
 
 class RepliesAway(MillstreamError):
     """The store of shared replies does not answer: this replica goes by its own memory meanwhile."""
+
+
+class QuotasAway(MillstreamError):
+    """The store of shared quotas does not answer: this replica counts for itself meanwhile."""

@@ -23,7 +23,8 @@ class IngestMetrics:
         )
         self.refused = Counter(
             "millstream_requests_refused",
-            "Requests of which nothing was taken, by reason. `busy` rises: add replicas. `unknown`: Kafka is slow or away.",
+            "Requests of which nothing was taken, by reason. `busy` rises: add replicas. `unknown`: Kafka is slow or away. "
+            "`quota`: the log names who.",
             ["reason"],
             registry=registry,
         )
@@ -42,5 +43,28 @@ class IngestMetrics:
         self.in_flight = Gauge(
             "millstream_ingest_requests_in_flight",
             "Requests under way. Stays at the limit: add replicas, or find the producer that does not wait.",
+            registry=registry,
+        )
+        self.quotas_away = Counter(
+            "millstream_ingest_quotas_away",
+            "Times that the store of shared quotas did not answer. Rises: see MILLSTREAM_VALKEY; each replica "
+            "counts for itself, so that together they let more through.",
+            registry=registry,
+        )
+        self.jwks_failed = Counter(
+            "millstream_ingest_jwks_failed",
+            "Times that the issuer's keys could not be read. Rises: see MILLSTREAM_JWT_JWKS; after a day tokens are refused.",
+            registry=registry,
+        )
+        self.behind = Gauge(
+            "millstream_ingest_downstream_behind",
+            "1 while features is behind with the stream by more than MILLSTREAM_MAX_DOWNSTREAM_LAG, which is answered 429. "
+            "Stays: add replicas of features.",
+            ["stream"],
+            registry=registry,
+        )
+        self.lag_unknown = Counter(
+            "millstream_ingest_downstream_unknown",
+            "Times that Kafka did not say how far features is. Rises: see the log; meanwhile no lag refuses anything.",
             registry=registry,
         )

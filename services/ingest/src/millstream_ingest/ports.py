@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from millstream.runtime.publisher import Outgoing
 from millstream_ingest.domain.counted import TopicCount
+from millstream_ingest.domain.producer import Producer
 from millstream_ingest.domain.replies import Reply
 
 
@@ -48,4 +49,38 @@ class DeadLetterBox(Protocol):
 
     async def count(self) -> Sequence[TopicCount]:
         """The newest letters of each topic. Raises RetryLater."""
+        ...
+
+
+class Tokens(Protocol):
+    """Verifies what another system signed. Called by many requests at once; waits, bounded."""
+
+    async def producer(self, text: str) -> Producer:
+        """Whose token it is. Raises Refusal(`unauthorized`), RetryLater."""
+        ...
+
+
+class Spent(NamedTuple):
+    """What one producer took since it was last told, and its limits: (events, bytes) each."""
+
+    name: str
+    rates: tuple[float, float]
+    """A second; 0 is no limit."""
+    capacities: tuple[float, float]
+    amounts: tuple[float, float]
+
+
+class SharedQuotas(Protocol):
+    """What all replicas let through. Called by one task, beside the requests; bounded waits."""
+
+    async def settle(self, spent: Sequence[Spent]) -> Sequence[tuple[float, float]]:
+        """Take it out of everybody's buckets: the levels after that, which may be below zero. Raises QuotasAway."""
+        ...
+
+
+class Backlog(Protocol):
+    """How far behind the readers of streams are. Called by one task; bounded waits."""
+
+    async def behind(self, longest: float) -> Mapping[str, int]:
+        """Streams with a record that features has left unread for over `longest` seconds → records left. Raises RetryLater."""
         ...

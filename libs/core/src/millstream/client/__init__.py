@@ -8,6 +8,7 @@ from millstream.client.errors import (
     NotAuthorised,
     NotFound,
     OutcomeUnknown,
+    Throttled,
     TooLarge,
     Unavailable,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "Progress",
+    "Throttled",
     "TooLarge",
     "Unavailable",
 ]

@@ -13,7 +13,7 @@ import httpx
 from millstream.client import batches
 from millstream.client.batches import Batches, OnProgress, OnRejected, Progress
 from millstream.client.replies import Accepted, Reply, accepted, answered
-from millstream.client.requests import Requests
+from millstream.client.requests import Requests, Token
 from millstream.client.talk import Ask, Lost, T, Talk, Wait, settle
 from millstream.client.transport import NOT_SENT, PATIENCE, TIMEOUT, lost, reply_of
 
@@ -31,12 +31,13 @@ class AsyncClient:
         url: str,
         *,
         key: str | None = None,
+        token: Token | None = None,
         serving: str | None = None,
         patience: float = PATIENCE,
         timeout: float = TIMEOUT,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._requests = Requests(url, key=key, serving=serving)
+        self._requests = Requests(url, key=key, token=token, serving=serving)
         self._patience = patience
         self._timeout = timeout
         self._owned = http is None

@@ -72,6 +72,15 @@ class Unavailable(CallFailed):
     """The mill was away, or busy, for longer than the client's patience. Nothing was taken: try again later."""
 
 
+class Throttled(Unavailable):
+    """As `Unavailable`: this producer's quota is used up, or features is behind, for longer than the client's patience."""
+
+    def __init__(self, message: str, *, code: str = "", status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(message, code=code, status=status)
+        self.retry_after = retry_after
+        """Seconds that the mill asked for."""
+
+
 class OutcomeUnknown(Unavailable):
     """As `Unavailable`, or the mill has a fault, and a try may have got through: the events are taken, or not. The same
     events may be sent again, their ids make that harmless."""

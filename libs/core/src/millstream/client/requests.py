@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,10 @@ from millstream.client.errors import EventRejected
 from millstream.client.talk import Ask
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
+KEY_VARIABLE = "MILLSTREAM_KEY"
+"""Environment variable with the key of who gives none."""
+Token = str | Callable[[], str]
+"""A token, or what gives one that is good now: tokens expire."""
 SOURCE = "millstream/client"
 """`ce_source` of events that are given an id here."""
 
@@ -21,16 +26,19 @@ SOURCE = "millstream/client"
 class Requests:
     """Knows a mill's addresses and the caller's key."""
 
-    def __init__(self, url: str, *, key: str | None, serving: str | None) -> None:
+    def __init__(self, url: str, *, key: str | None, token: Token | None, serving: str | None) -> None:
         for given in (url, serving):
             if given is not None and not given.startswith(("http://", "https://")):
                 raise ValueError(f"{given!r} is no address; write it like http://localhost:8101")
-        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
-            # The key itself is not shown: messages end up in logs.
-            raise ValueError("the key has a blank or no plain character in it; give it as the mill showed it")
+        if key is not None and token is not None:
+            raise ValueError("give a key or a token, not both")
+        if key is None and token is None:
+            key = os.environ.get(KEY_VARIABLE) or None
         self._ingest = url.rstrip("/")
         self._serving = (serving or url).rstrip("/")
-        self._key = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._token = token if token is not None else key
+        if isinstance(self._token, str):
+            _plain(self._token)
 
     def event(self, stream: str, event: Any, id: str | None) -> Ask:
         """Raises EventRejected(`not_json`)."""
@@ -56,14 +64,20 @@ class Requests:
     def question(self, loop: str, event: Any) -> Ask:
         """Raises EventRejected(`not_json`)."""
         url = f"{self._serving}/v1/loops/{_part(loop)}/predict"
-        headers = {"content-type": JSON} | self._key
+        headers = {"content-type": JSON} | self._credential()
         return Ask(method="POST", url=url, headers=headers, content=b'{"event":%b}' % encoded(event))
 
     def _ingest_ask(self, path: str, headers: Mapping[str, str], content: bytes) -> Ask:
         return Ask(method="POST", url=f"{self._ingest}/v1/{path}", headers=headers, content=content)
 
     def _once(self, kind: str) -> dict[str, str]:
-        return {"content-type": kind, "idempotency-key": uuid.uuid4().hex} | self._key
+        return {"content-type": kind, "idempotency-key": uuid.uuid4().hex} | self._credential()
+
+    def _credential(self) -> dict[str, str]:
+        said = self._token
+        if said is None:
+            return {}
+        return {"authorization": f"Bearer {said if isinstance(said, str) else _plain(said())}"}
 
 
 def encoded(event: Any, index: int = 0) -> bytes:
@@ -75,6 +89,13 @@ def encoded(event: Any, index: int = 0) -> bytes:
         return msgspec.json.encode(event)
     except (TypeError, ValueError, RecursionError) as error:
         raise EventRejected(f"no JSON can say it: {error}", code="not_json", index=index, event=event) from error
+
+
+def _plain(credential: str) -> str:
+    if not (credential.isascii() and credential.isprintable() and credential.strip() == credential != ""):
+        # It is not shown itself: messages end up in logs.
+        raise ValueError("the key or token has a blank or no plain character in it; give it as the mill showed it")
+    return credential
 
 
 def _part(name: str) -> str:

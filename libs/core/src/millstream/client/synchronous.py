@@ -13,7 +13,7 @@ import httpx
 from millstream.client import batches
 from millstream.client.batches import Batches, OnProgress, OnRejected, Progress
 from millstream.client.replies import Accepted, Reply, accepted, answered
-from millstream.client.requests import Requests
+from millstream.client.requests import Requests, Token
 from millstream.client.talk import Ask, Lost, T, Talk, Wait, settle
 from millstream.client.transport import NOT_SENT, PATIENCE, TIMEOUT, lost, reply_of
 
@@ -22,7 +22,8 @@ class Client:
     """A mill's ingest, and its serving. Safe for threads, as httpx's own client is; `close` it, or use it in a `with`.
 
     `url`: ingest, like http://localhost:8101. `serving`: where predictions are asked; left out where one address has both.
-    `key`: sent as a bearer token. `patience`: seconds after which a call tries no more. `timeout`: of one try, seconds.
+    `key`: as `millstream keys create` showed it; else that in MILLSTREAM_KEY. `token`: in place of a key, or a function that
+    gives one whenever a request is made. `patience`: seconds after which a call tries no more. `timeout`: of one try, seconds.
     `http`: an httpx client of your own, for certificates and proxies; it stays yours to close.
     """
 
@@ -31,12 +32,13 @@ class Client:
         url: str,
         *,
         key: str | None = None,
+        token: Token | None = None,
         serving: str | None = None,
         patience: float = PATIENCE,
         timeout: float = TIMEOUT,
         http: httpx.Client | None = None,
     ) -> None:
-        self._requests = Requests(url, key=key, serving=serving)
+        self._requests = Requests(url, key=key, token=token, serving=serving)
         self._patience = patience
         self._timeout = timeout
         self._owned = http is None

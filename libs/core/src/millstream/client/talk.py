@@ -12,12 +12,13 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from millstream.client.errors import OutcomeUnknown, Unavailable
+from millstream.client.errors import OutcomeUnknown, Throttled, Unavailable
 from millstream.client.replies import Reply
 
 T = TypeVar("T")
 
-LATER = (408, 429, 502, 503, 504)
+THROTTLED = 429
+LATER = (408, THROTTLED, 502, 503, 504)
 """What is tried again. 408: the body was too slow to be read. 502 and 504 are of a proxy, which does not know what became of
 the request."""
 FIRST, CEILING = 0.1, 10.0
@@ -82,11 +83,14 @@ def _may_have_it(heard: Reply | Lost) -> bool:
 def _delay(heard: Reply | Lost, tries: int) -> float:
     """Seconds. Jitter comes on top of what the mill asks for: clients that were refused together come back apart."""
     own = min(CEILING, FIRST * 2.0 ** min(tries - 1, 10))
-    if isinstance(heard, Reply):
-        said = heard.headers.get("retry-after", "")
-        if said.isdecimal() and len(said) < 6:
-            return float(said) + random.uniform(0.0, max(0.1, 0.25 * float(said)))
+    if isinstance(heard, Reply) and (asked := _asked_for(heard)) is not None:
+        return asked + random.uniform(0.0, max(0.1, 0.25 * asked))
     return own * random.uniform(0.5, 1.0)
+
+
+def _asked_for(heard: Reply) -> float | None:
+    said = heard.headers.get("retry-after", "")
+    return float(said) if said.isdecimal() and len(said) < 6 else None
 
 
 def _gave_up(ask: Ask, heard: Reply | Lost, tries: int, unknown: bool) -> Unavailable:
@@ -99,4 +103,7 @@ def _gave_up(ask: Ask, heard: Reply | Lost, tries: int, unknown: bool) -> Unavai
     if unknown:
         message = f"{ask.url}: nobody knows whether it got through, after {times}: {why}; sent again it is harmless"
         return OutcomeUnknown(message, code=code, status=status)
-    return Unavailable(f"{ask.url}: nothing was taken, after {times}: {why}", code=code, status=status)
+    message = f"{ask.url}: nothing was taken, after {times}: {why}"
+    if isinstance(heard, Reply) and status == THROTTLED:
+        return Throttled(message, code=code, status=status, retry_after=_asked_for(heard) or 0.0)
+    return Unavailable(message, code=code, status=status)

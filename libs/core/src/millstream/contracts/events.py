@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from millstream.contracts.event import Event, Scalar
+from millstream.contracts.key_events import KeyAction, KeyChanged, KeyState
 from millstream.contracts.prediction_events import OtherAnswer, PredictionServed, QuestionUnanswered
 from millstream.contracts.rollout_events import (
     ModelRef,
@@ -52,6 +53,9 @@ __all__ = [
     "Event",
     "Finding",
     "GateCheck",
+    "KeyAction",
+    "KeyChanged",
+    "KeyState",
     "LabelsMatured",
     "ModelRef",
     "ModelState",
@@ -97,6 +101,8 @@ EVENTS: tuple[type[Event], ...] = (
     RolloutMoved,
     ModelState,
     ReplicaObeyed,
+    KeyState,
+    KeyChanged,
 )
 _BY_NAME = {event.type_name: event for event in EVENTS}
 _DECODERS = {event.type_name: msgspec.json.Decoder(event) for event in EVENTS}

@@ -8,6 +8,8 @@ from datetime import timedelta
 from millstream.contracts.events import (
     ChallengerJudged,
     Event,
+    KeyChanged,
+    KeyState,
     LabelsMatured,
     ModelState,
     PredictionServed,
@@ -108,7 +110,26 @@ REPLICAS = Topic(
     why="Each replica of serving says which model state it obeys: a promotion is done when all of them do.",
 )
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS)
+KEYS = Topic(
+    name="millstream-keys",
+    events=(KeyState,),
+    key="key id",
+    owner="people (`millstream keys`)",
+    partitions=1,
+    retention=None,
+    why="Who may write which stream; every replica of ingest reads it from the start. Hashes only. Let admins alone write it.",
+)
+AUDIT = Topic(
+    name="millstream-audit",
+    events=(KeyChanged,),
+    key="key id",
+    owner="people (`millstream keys`)",
+    partitions=1,
+    retention=timedelta(days=3650),
+    why="Who made and revoked which key, and when. For people: no service hears it.",
+)
+
+TOPICS: tuple[Topic, ...] = (PREDICTIONS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS, KEYS, AUDIT)
 
 
 TILES_GROUP = "features-tiles"

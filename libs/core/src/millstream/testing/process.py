@@ -14,6 +14,8 @@ from millstream.testing.waiting import wait_until
 
 TAIL_BYTES = 4_000
 """About forty lines: enough for a Java stack trace's first cause, short enough for a terminal."""
+FEASTS = {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"}
+"""Not handed on. Importing Feast sets both: a child would keep its metrics in a folder that goes when this process does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class ManagedProcess:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=self._cwd,
-                    env={**os.environ, **self._env},
+                    env={name: value for name, value in os.environ.items() if name not in FEASTS} | self._env,
                     start_new_session=True,
                 )
             except OSError as error:

@@ -1,4 +1,4 @@
-"""gRPC doorway of features: Feast's `ServingService`, which its Java and Go clients speak, answered as over HTTP."""
+"""gRPC doorway of features: Feast's `ServingService`, for its Java client and stubs of its protos, answered as over HTTP."""
 
 from __future__ import annotations
 

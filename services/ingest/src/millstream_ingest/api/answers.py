@@ -20,6 +20,8 @@ STATUS: Mapping[str, int] = {
     "bad_encoding": 400,
     "empty_batch": 400,
     "invalid_idempotency_key": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "unknown_stream": 404,
     "unknown_loop": 404,
     "compression_ratio": 413,
@@ -27,6 +29,8 @@ STATUS: Mapping[str, int] = {
     "too_many_values": 413,
     "idempotency_mismatch": 422,
     "computed_label": 422,
+    "quota": 429,
+    "downstream_lag": 429,
     "busy": 503,
     "unavailable": 503,
     "unknown": 503,
@@ -44,7 +48,13 @@ STATUS: Mapping[str, int] = {
 
 RETRY_AFTER = {"busy": "1", "unavailable": "5", "unknown": "5"}
 """Seconds. A full gate empties in milliseconds; a Kafka broker takes seconds to come back."""
-OUTCOME = {"busy": "not_accepted", "unavailable": "not_accepted", "unknown": "unknown"}
+OUTCOME = {
+    "quota": "not_accepted",
+    "downstream_lag": "not_accepted",
+    "busy": "not_accepted",
+    "unavailable": "not_accepted",
+    "unknown": "unknown",
+}
 """What a producer has to know before it tries again."""
 
 encode = msgspec.json.Encoder().encode
@@ -68,6 +78,7 @@ class Answer(NamedTuple):
         await send({"type": "http.response.body", "body": self.body})
 
 
+CHALLENGE = (b"www-authenticate", b'Bearer realm="millstream"')
 REPLAYED = (b"idempotent-replayed", b"true")
 
 
@@ -77,7 +88,9 @@ def refused(refusal: Refusal) -> Answer:
     headers = []
     if code in OUTCOME:
         more = more | {"outcome": OUTCOME[code]}
-        headers.append((b"retry-after", RETRY_AFTER[code].encode()))
+        headers.append((b"retry-after", str(more.get("retry_after", RETRY_AFTER.get(code))).encode()))
+    if STATUS[code] == 401:
+        headers.append(CHALLENGE)
     return Answer(STATUS[code], encode({"error": code, "message": str(refusal)} | more), headers)
 
 

@@ -51,12 +51,14 @@ def _docs(accepted: dict[int, Any], bodies: dict[str, Any], *more: dict[str, Any
     """What OpenAPI cannot see, because the hot routes read raw bodies."""
     refusals = {
         400: "The body is no JSON, no UTF-8, or not packed as content-encoding says",
-        403: "ce-knownat without MILLSTREAM_TRUST_KNOWN_AT=true",
+        401: "No credential, or none that is good",
+        403: "The credential is not for this stream. Or ce-knownat without MILLSTREAM_TRUST_KNOWN_AT=true",
         404: "No such stream; the answer names those there are",
         408: "The body did not arrive in time",
         413: "The body, the batch or an event is too large, packed or not",
         415: "Another content type, or a packing other than gzip and zstd",
         422: "Nothing fits the stream; the answer points at the value. Or the Idempotency-Key came with another body",
+        429: "The producer has used up its quota, or features is behind; nothing was taken, try again after Retry-After",
         503: "Kafka is away (outcome not_accepted) or did not confirm in time (outcome unknown); try again after Retry-After",
     }
     answers = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
 
@@ -29,7 +29,7 @@ from millstream_ingest.domain.replies import Replies
 from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
-from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once
+from millstream_ingest.handlers import Acceptor, Admission, Arrival, Labeller, Once, Permit, Porter
 from millstream_ingest.handlers.accept import Open
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
@@ -42,10 +42,6 @@ EVENTS = (JSON, NDJSON, STRUCTURED, BATCHED)
 BATCH = (JSON, NDJSON, BATCHED)
 KINDS = {"events": EVENTS, "batch": BATCH, "labels": (JSON,)}
 """Route → what its bodies may be."""
-STREAM_BYTES = 2 * 1024 * 1024
-"""What one stream of lines holds of the gate's bytes, besides its longest line: AHEAD groups with everything made of them."""
-
-Take = Callable[["Door", Asked, Receive, Load], Awaitable[Answer]]
 
 
 class Door:
@@ -70,6 +66,7 @@ class Doorway:
         codecs: Mapping[str, Codec],
         log: EventLog,
         shared: SharedReplies | None,
+        porter: Porter,
         settings: IngestSettings,
         metrics: IngestMetrics,
         clock: Callable[[], int],
@@ -83,6 +80,7 @@ class Doorway:
         window = round(settings.dedupe_window * SECOND)
         self._acceptor = Acceptor(log, Seen(window=window, most=settings.dedupe_events))
         replies = Replies(window=window, most=settings.dedupe_keys, most_bytes=settings.dedupe_bytes)
+        self._porter = porter
         self._once = Once(replies, shared, clock=clock, patience=settings.publish_timeout)
         self._settings = settings
         self._metrics = metrics
@@ -171,13 +169,14 @@ class Doorway:
     async def _serve(self, route: str, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
         """One request to a door."""
         try:
+            permit = await self._porter.admit(scope["headers"], door.name)
             head = asked(scope, KINDS[route], trust_known_at=self._settings.trust_known_at)
             door.admission.ready()
             with self._gate.enter() as load:
                 if route == "events" and head.media_type == NDJSON:
-                    await self._stream(door, head, scope, receive, send, load)
+                    await self._stream(door, head, permit, scope, receive, send, load)
                     return
-                said = await self._answer(route, door, head, scope["path"], receive, load)
+                said = await self._answer(route, door, head, permit, scope["path"], receive, load)
         except Unread as error:
             log.info("%s: %s", door.name, error)  # an answer that is not complete: the server closes the connection
             return
@@ -189,7 +188,9 @@ class Doorway:
                 raise
         await said.send(send)
 
-    async def _answer(self, route: str, door: Door, head: Asked, path: str, receive: Receive, load: Load) -> Answer:
+    async def _answer(
+        self, route: str, door: Door, head: Asked, permit: Permit, path: str, receive: Receive, load: Load
+    ) -> Answer:
         limit = self._settings.max_body_bytes if route == "events" else self._settings.max_batch_bytes
         if route == "events" and head.media_type == BATCHED:
             limit = self._settings.max_batch_bytes
@@ -206,20 +207,21 @@ class Doorway:
                 if head.key is not None:
                     # By path: two loops may have one label stream.
                     key = f"{path}/{head.key}"
-                    told = await self._once.answered(key, raw, lambda: self._take(route, door, head, raw))
+                    told = await self._once.answered(key, raw, lambda: self._take(route, door, head, permit, raw))
                     if isinstance(told, Answer):
                         return told
                     return Answer(told.status, told.body, (answers.REPLAYED,))
-                return await self._take(route, door, head, raw)
+                return await self._take(route, door, head, permit, raw)
         finally:
             self._seconds[route].observe(perf_counter() - began)
 
-    async def _take(self, route: str, door: Door, head: Asked, raw: bytes) -> Answer:
+    async def _take(self, route: str, door: Door, head: Asked, permit: Permit, raw: bytes) -> Answer:
         arrival = self._arrival(head)
         kind = head.media_type
         open = door.open or (structured if kind in (STRUCTURED, BATCHED) else None)
         one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
         if one:
+            permit.charge(1, len(raw))
             try:
                 event, origin = (raw, head.origin) if open is None else open(raw)
                 id, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
@@ -229,21 +231,26 @@ class Doorway:
             door.accepted.inc()
             return answers.one_accepted(id, replayed=replayed)
         raws = cut_lines(raw) if kind == NDJSON else cut_array(raw)
+        permit.charge(len(raws), len(raw))
         results = await self._acceptor.many(door.admission, raws, arrival, open)
         self._count(door, results)
         return answers.many(results)
 
-    async def _stream(self, door: Door, head: Asked, scope: Scope, receive: Receive, send: Send, load: Load) -> None:
+    async def _stream(
+        self, door: Door, head: Asked, permit: Permit, scope: Scope, receive: Receive, send: Send, load: Load
+    ) -> None:
         if head.key is not None:
             raise Refusal(
                 "invalid_idempotency_key", "a stream has no Idempotency-Key: its events are known by their ids"
             )
-        load.add(STREAM_BYTES + self._settings.max_body_bytes)
+        load.stays()
         patience = self._settings.body_timeout
         lines = LineStream(
             door.admission,
             self._acceptor,
             send,
+            permit=permit,
+            load=load,
             arrival=lambda: self._arrival(head),
             longest=self._settings.max_body_bytes,
             patience=patience,

@@ -13,10 +13,13 @@ from starlette.types import Send
 from millstream.errors import Refusal
 from millstream_ingest.api.answers import OUTCOME, encode, refusal_of
 from millstream_ingest.domain.bodies import Lines
+from millstream_ingest.domain.gate import Load
 from millstream_ingest.domain.result import Result
-from millstream_ingest.handlers import Acceptor, Admission, Arrival
+from millstream_ingest.handlers import Acceptor, Admission, Arrival, Permit
 from millstream_ingest.handlers.accept import BREATH, Checked
 
+ROOM_EVERY = 0.02
+"""Seconds between two looks for room in the gate, which is full of others' bodies: they are written in milliseconds."""
 AHEAD = 4
 """Groups of lines on their way to Kafka at once: one is written, one waits, and checking goes on meanwhile."""
 _START: dict[str, Any] = {
@@ -26,7 +29,8 @@ _START: dict[str, Any] = {
 }
 _lines = msgspec.json.Encoder().encode_lines
 
-Group = tuple[Checked, "asyncio.Task[None]"]
+Group = tuple[Checked, "asyncio.Task[None]", int]
+"""What was checked, its way to Kafka, and the bytes of its lines."""
 
 
 class Unread(Exception):
@@ -45,6 +49,8 @@ class LineStream:
         acceptor: Acceptor,
         send: Send,
         *,
+        permit: Permit,
+        load: Load,
         arrival: Callable[[], Arrival],
         longest: int,
         patience: float,
@@ -53,6 +59,8 @@ class LineStream:
         self._door = door
         self._acceptor = acceptor
         self._send = send
+        self._permit = permit
+        self._load = load
         self._arrival = arrival
         self._lines = Lines(longest)
         self._patience = patience
@@ -78,7 +86,7 @@ class LineStream:
         finally:
             self._reading.cancel()
             [failure] = await asyncio.gather(self._reading, return_exceptions=True)
-            for _, written in self._left():
+            for _, written, _ in self._left():
                 await asyncio.gather(written, return_exceptions=True)
         if isinstance(failure, Exception):
             raise failure
@@ -94,7 +102,12 @@ class LineStream:
     async def _read(self, body: AsyncIterator[bytes]) -> None:
         try:
             async for piece in body:
-                await self._take(self._lines.feed(piece))
+                await self._room(len(piece))
+                before = self._lines.held + len(piece)
+                lines = self._lines.feed(piece)
+                # What is held is charged, not what is open: line ends are gone, and so is what was too long.
+                self._load.give_back(before - self._lines.held - sum(map(len, lines)))
+                await self._take(lines)
             await self._take(self._lines.end())
         except Refusal as error:
             self._end = self._end or error
@@ -103,13 +116,28 @@ class LineStream:
             raise
         await self._groups.put(None)
 
+    async def _room(self, size: int) -> None:
+        """Hold `size` bytes of the gate. Raises Refusal(`busy`) where there is no room within the client's patience."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._patience
+        while True:
+            try:
+                self._load.add(size)
+                return
+            except Refusal:
+                if clock() > until:
+                    raise
+            await asyncio.sleep(ROOM_EVERY)
+
     async def _take(self, lines: list[bytes]) -> None:
         for first in range(0, len(lines), BREATH):
             raws = lines[first : first + BREATH]
+            size = sum(map(len, raws))
+            await self._permit.paced(len(raws), size, self._patience)
             checked = Checked()
             self._acceptor.check(checked, self._door, raws, self._arrival(), first=self._index, open=None)
             self._index += len(raws)
-            self._held = checked, asyncio.create_task(self._acceptor.write(checked))
+            self._held = checked, asyncio.create_task(self._acceptor.write(checked)), size
             await self._groups.put(self._held)
             self._held = None
 
@@ -134,7 +162,7 @@ class LineStream:
             yield held
 
     async def _tell(self, group: Group) -> None:
-        checked, written = group
+        checked, written, size = group
         results, good = checked.results, len(checked.results) - len(checked.rejected)
         try:
             await written
@@ -144,6 +172,7 @@ class LineStream:
             self._end, self._gone = self._end or why, True
             self.counts[OUTCOME[why.code]] += good
             results = [_lost(result, OUTCOME[why.code]) for result in results]
+        self._load.give_back(size)
         self.counts["rejected"] += len(checked.rejected)
         self.rejected.update(checked.rejected)
         if self._only_rejected:

@@ -46,6 +46,11 @@ class Lines:
         self._rest = b""
         self._skipping = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of the line that is not complete."""
+        return len(self._rest)
+
     def feed(self, piece: bytes) -> list[bytes]:
         """The lines that `piece` ends, blank ones skipped; OVERLONG in place of one that is too long."""
         whole = self._rest + piece if self._rest else piece

@@ -14,7 +14,10 @@ class Gate:
     def __init__(self, *, requests: int, bytes: int) -> None:
         self._most_requests = requests
         self._most_bytes = bytes
+        self._most_streams = max(1, requests // 2)
+        """A stream may stay open for days and say little: the other half is for who comes and goes."""
         self.requests = 0
+        self.streams = 0
         self.bytes = 0
 
     @contextmanager
@@ -28,7 +31,13 @@ class Gate:
             yield load
         finally:
             self.requests -= 1
+            self.streams -= load.stream
             self.bytes -= load.bytes
+
+    def stay(self) -> None:
+        if self.streams >= self._most_streams:
+            raise Refusal("busy", f"{self.streams} streams of lines are open; try again in a moment, or send batches")
+        self.streams += 1
 
     def take(self, size: int) -> None:
         if self.bytes + size > self._most_bytes:
@@ -42,8 +51,19 @@ class Load:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.bytes = 0
+        self.stream = False
+
+    def stays(self) -> None:
+        """It is a stream of lines. Raises Refusal(`busy`) where too many of them are open."""
+        self._gate.stay()
+        self.stream = True
 
     def add(self, size: int) -> None:
         """Account for `size` more bytes. Raises Refusal(`busy`)."""
         self._gate.take(size)
         self.bytes += size
+
+    def give_back(self, size: int) -> None:
+        """`size` bytes of it are done with."""
+        self._gate.bytes -= size
+        self.bytes -= size

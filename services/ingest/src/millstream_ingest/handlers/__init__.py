@@ -3,6 +3,9 @@
 from millstream_ingest.handlers.accept import Acceptor
 from millstream_ingest.handlers.admission import Admission, Arrival
 from millstream_ingest.handlers.labels import Labeller
+from millstream_ingest.handlers.lag import LagWatch
 from millstream_ingest.handlers.once import Once
+from millstream_ingest.handlers.porter import Permit, Porter
+from millstream_ingest.handlers.quotas import Quotas
 
-__all__ = ["Acceptor", "Admission", "Arrival", "Labeller", "Once"]
+__all__ = ["Acceptor", "Admission", "Arrival", "Labeller", "LagWatch", "Once", "Permit", "Porter", "Quotas"]
