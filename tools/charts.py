@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from millstream.project import load_project
@@ -30,7 +31,7 @@ UMBRELLA = "millstream"
 OWN = frozenset(
     (
         *("kafka", "valkey", "lake", "packages", "mlflow", "project", "data", "host", "port", "instance", "grpc_port"),
-        *("part", "doors", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
+        *("auth", "part", "doors", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
         *("schema_registry_cert", "schema_registry_key"),
     )
 )
@@ -65,7 +66,11 @@ def settings_of(service: str) -> type[ServiceSettings]:
 def settings_schema(service: str) -> dict[str, Any]:
     """What `settings` of a chart may hold: every setting that no other knob writes, as pydantic will check it."""
     said = settings_of(service).model_json_schema(mode="validation")["properties"]
-    return _object({name: _plain(field) for name, field in sorted(said.items()) if name not in OWN})
+    plain = {name: _plain(field) for name, field in said.items() if name not in OWN}
+    for name, field in settings_of(service).model_fields.items():
+        if name in plain and any(isinstance(mark, BeforeValidator) for mark in field.metadata):
+            plain[name] = {"type": "string"}  # as 1000/s: of the environment it reads no bare number
+    return _object(dict(sorted(plain.items())))
 
 
 def _plain(field: Mapping[str, Any]) -> dict[str, Any]:

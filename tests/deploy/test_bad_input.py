@@ -83,6 +83,18 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             'ingest: kafka.bootstrap has "kafka-1", which is no host:port: write the bootstrap servers as kafka-0.kafka:9092,',
         ),
         (
+            "ingest",
+            "minimal-values.yaml",
+            ["auth="],
+            "ingest: auth is empty, and the pods are open to their network: write auth=keys (millstream keys create makes one)",
+        ),
+        (
+            "ingest",
+            "minimal-values.yaml",
+            ["auth=jwt", "settings.jwt_issuer=https://login.example.com"],
+            "ingest: auth=jwt, and settings.jwt_audience is empty: write it, or auth=keys",
+        ),
+        (
             "features",
             "minimal-values.yaml",
             ["valkey.url=redis://:hush@valkey:6379/0"],
@@ -197,6 +209,7 @@ def test_what_cannot_be_names_the_value_and_the_remedy(
         ("ingest", ["settings.log_level=LOUD"], "at '/settings/log_level': value must be one of"),
         ("ingest", ["settings.max_requests=0"], "at '/settings/max_requests': minimum: got 0, want 1"),
         ("ingest", ["keda.minReplicas=1"], "at '/keda/minReplicas': minimum: got 1, want 2"),
+        ("ingest", ["auth=none"], "at '/auth': value must be one of '', 'off', 'keys', 'jwt', 'keys,jwt'"),
         ("features", ["part=tile"], "at '/part': value must be one of 'all', 'tiles', 'lake', 'skew'"),
         ("features", ["valkey.url=valkey:6379"], "at '/valkey/url': 'valkey:6379' does not match pattern"),
         (

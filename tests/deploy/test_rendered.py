@@ -158,6 +158,9 @@ def test_the_service_starts_with_the_variables_of_its_pod(
         assert settings.stall_after == 90.5
     if service == "features":
         assert settings.lake_rows == 5_000_000
+    if service == "ingest":
+        assert settings.ways() == {"keys", "jwt"}
+        assert (settings.quota_events, settings.quota_bytes) == (1000, 5_000_000)
 
 
 @pytest.mark.parametrize("service", SERVICES)

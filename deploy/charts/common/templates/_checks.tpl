@@ -10,6 +10,18 @@
 {{- fail (printf "%s: kafka.bootstrap has %q, which is no host:port: write the bootstrap servers as kafka-0.kafka:9092,kafka-1.kafka:9092" $chart .) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq $chart "ingest" -}}
+{{- if not $v.auth -}}
+{{- fail "ingest: auth is empty, and the pods are open to their network: write auth=keys (millstream keys create makes one), jwt, \"keys,jwt\", or \"off\" where something else keeps strangers out" -}}
+{{- end -}}
+{{- if contains "jwt" $v.auth -}}
+{{- range list "jwt_issuer" "jwt_audience" "jwt_jwks" -}}
+{{- if not (get $v.settings .) -}}
+{{- fail (printf "ingest: auth=%s, and settings.%s is empty: write it, or auth=keys" $v.auth .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if .facts.valkey -}}
 {{- if contains "@" $v.valkey.url -}}
 {{- fail (printf "%s: valkey.url carries a password: put the address into a Secret (kubectl create secret generic valkey --from-literal=url=...) and write its name as valkey.secretName" $chart) -}}
