@@ -55,13 +55,14 @@ def test_a_scorer_answers_over_http_only_how_it_is(tmp_path: Path) -> None:
 
     assert heard(service) == {"flights-scheduled"}
     assert paths(service) == PROBES
+    assert not service.app.doors
 
 
 def test_every_replica_learns_the_models(tmp_path: Path) -> None:
     for doors in ("both", "http", "kafka"):
-        kept = [what for what, _ in replica(doors, tmp_path / doors)._loops]
+        kept = {what for what, _ in replica(doors, tmp_path / doors)._loops}
 
-        assert kept == ["reading models", "loading models", "saying which models are obeyed"]
+        assert kept >= {"reading models", "loading models", "saying which models are obeyed"}
 
 
 def test_another_door_is_refused() -> None:
