@@ -75,6 +75,9 @@ bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json 
 bench-ingest: $(READY) ## what ingest takes on one core, beside two peers: bench/out/ingest.json (wants wrk; ONLY=single for one part)
 	@$(BIN)/python bench/ingest $(if $(ONLY),--only $(ONLY))
 
+bench-serving: $(READY) ## what serving answers on one core, beside its peers: bench/out/serving.json (wants wrk; ONLY=infer for one part)
+	@$(BIN)/python bench/serving $(if $(ONLY),--only $(ONLY))
+
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -87,4 +90,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-deploy goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest fix generate locks clean
+.PHONY: help setup demo up down test test-deploy goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean

@@ -2,25 +2,31 @@
 
 The champion answers the chance with an error of its own. Each challenger is made from it with one fault: `worse_N%` loses
 that much more log loss because its answers carry noise of their own, `shifted_2%` because they are all too high. Labels come
-three hours after their questions, ten questions a minute.
+three hours after their questions, ten questions a minute. Beside that, what trainer's rollout with its defaults makes of the
+same verdicts: how many questions each challenger answered for real until it was rejected, and how often it was promoted. Of
+those that give no answer at all `replicas` says that, of real processes.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from models import Floats, expected_loss, logit, sigmoid, solved
 
-from millstream.contracts.events import ChallengerJudged, TrialFinding
+from millstream.contracts.events import ChallengerJudged, ModelRef, RolloutMoved, Step, TrialFinding
 from millstream.contracts.tasks import PROBABILITY, Task
-from millstream.contracts.times import HOUR, SECOND
+from millstream.contracts.times import DAY, HOUR, SECOND, from_datetime, to_datetime
 from millstream_drift.domain.events import Label, Other, Question
 from millstream_drift.domain.guards import Bounds
 from millstream_drift.domain.loop_fold import Fact, LoopFold
 from millstream_drift.domain.trials import TrialRules
+from millstream_trainer.domain import rollout
+from millstream_trainer.domain.rules import RolloutRules
+from millstream_trainer.domain.state import LoopState
 
 RUNS = 20
 LABELS = 20_000
@@ -29,6 +35,7 @@ EVERY = 6 * SECOND
 LATER = 3 * HOUR
 CARRIERS = ("UA", "B6", "EV", "DL")
 BOUNDS = Bounds(failures=0.01, slower=5.0, psi=0.5)
+STEPS = RolloutRules(shadow=1000, canary=(0.1, 0.5), step=500, longest=60 * DAY, watch=2 * DAY, tolerance=0.0)
 Answers = Callable[[np.random.Generator, Floats, Floats, Any], Floats]
 """(chances, champion's answers, carriers) → challenger's answers."""
 
@@ -135,23 +142,75 @@ def judged(kind: str, seed: int, labels: int) -> Iterator[ChallengerJudged]:
                     yield found.event
 
 
-def end(kind: str, seed: int, labels: int) -> ChallengerJudged | None:
-    """The verdict that decides on one challenger: for `better` that it is, for all others that it has to go."""
+@dataclass
+class Tried:
+    """What becomes of one challenger."""
+
+    end: ChallengerJudged | None = None
+    """The verdict that decides on it: for `better` that it is, for all others that it has to go."""
+    step: Step | None = None
+    """Rejected, or champion; None: neither by then."""
+    labels: int = 0
+    """When that was."""
+    answered: float = 0.0
+    """Questions that it answered until then: its share of those that were asked."""
+
+
+def tried(kind: str, seed: int, labels: int) -> Tried:
     wanted = (TrialFinding.BETTER,) if kind == "better" else (TrialFinding.WORSE, TrialFinding.UNFIT)
-    return next((verdict for verdict in judged(kind, seed, labels) if verdict.finding in wanted), None)
+    found, last = Tried(), BEGAN
+    state = _moved(LoopState(loop="planted"), "1")
+    state = _moved(state, "2")
+    for verdict in judged(kind, seed, labels):
+        if found.end is None and verdict.finding in wanted:
+            found.end = verdict
+        if found.step is None and state.models is not None:
+            now = from_datetime(verdict.at)
+            found.answered += state.models.share * (now - last) / EVERY
+            moved, last = rollout.judged(state, verdict, STEPS), now
+            if moved is not None:
+                state = _applied(state, moved)
+                if moved.step in (Step.REJECTED, Step.CHAMPION):
+                    found.step, found.labels = moved.step, verdict.pairs
+        if found.end is not None and found.step is not None:
+            break
+    return found
+
+
+def _moved(state: LoopState, version: str) -> LoopState:
+    model = ModelRef(version=version, run=f"r{version}", uri="", sha256="", at=to_datetime(BEGAN))
+    moved = rollout.entered(state, model, STEPS, at=BEGAN, reason="planted")
+    assert moved is not None
+    return _applied(state, moved)
+
+
+def _applied(state: LoopState, moved: RolloutMoved) -> LoopState:
+    assert moved.led_to is not None
+    return state.apply(moved).apply(moved.led_to)
 
 
 def run(runs: int = RUNS, labels: int = LABELS) -> dict[str, Any]:
-    """Per kind: how many of the runs were decided, and the questions and labels that both answered by then."""
+    """Per kind how many were decided, with the questions and labels that both answered by then; the rollout beside."""
     numbers: dict[str, Any] = {"runs": runs, "labels": labels}
     for kind in KINDS:
-        ends = [found for seed in range(runs) if (found := end(kind, seed, labels)) is not None]
+        every = [tried(kind, seed, labels) for seed in range(runs)]
+        ends = [one.end for one in every if one.end is not None]
+        rejected = [one for one in every if one.step is Step.REJECTED]
         numbers[kind] = {
             "decided": len(ends),
             "median_questions": statistics.median(one.questions for one in ends) if ends else None,
             "median_labels": statistics.median(one.pairs for one in ends) if ends else None,
             "most_labels": max((one.pairs for one in ends), default=None),
             "hours": statistics.median((one.at.timestamp() * SECOND - BEGAN) / HOUR for one in ends) if ends else None,
+            "rejected": len(rejected),
+            "promoted": sum(one.step is Step.CHAMPION for one in every),
+            "labels_until_rejected": statistics.median(one.labels for one in rejected) if rejected else None,
+        }
+        if KINDS[kind][1].get("share", 1.0) == 1.0 and "failure" in KINDS[kind][1]:
+            continue
+        numbers[kind] |= {
+            "answered_by_challenger": statistics.median(one.answered for one in rejected) if rejected else None,
+            "answered_by_challenger_most": max((one.answered for one in rejected), default=None),
         }
     return numbers
 

@@ -1,6 +1,6 @@
 """The tools that judge the charts, built once from Go modules into the cache folder.
 
-python -m tests.deploy.tools    build what is missing; seen to take 4 to 5 minutes the first time, and 3 GB of disk meanwhile
+python -m tests.deploy.tools    build what is missing; 5 to 8 minutes the first time, 4 of CPU, and 3 GB of disk meanwhile
 """
 
 from __future__ import annotations

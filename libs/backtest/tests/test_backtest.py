@@ -14,16 +14,21 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from millstream.contracts.times import DAY, HOUR, from_rfc3339
+from millstream.contracts.events import Cause
+from millstream.contracts.times import DAY, HOUR, from_rfc3339, to_datetime
 from millstream.project import BadProject, Project, load_project
 from millstream_backtest.backtest import Figures, Recorded, Wanted, backtest
 from millstream_backtest.chart import draw
 from millstream_backtest.errors import BacktestFailed
+from millstream_backtest.past import Past, PastHistory
 from millstream_backtest.policies import CURRENT, read_policies
 from millstream_backtest.recorded_lake import recorded_lake
 from millstream_backtest.view import table
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
+from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.run import RunSpec
+from millstream_trainer.domain.table import Table
 
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 LOOP = "flight-delay"
@@ -193,6 +198,21 @@ def test_from_a_day_on_it_begins_without_a_model(project: Project, folder: Path)
     assert late.auc is None
 
 
+def test_who_watches_texts_is_told_that_a_backtest_does_not(project: Project, folder: Path, tmp_path: Path) -> None:
+    file = write(tmp_path, "texts")
+    yaml = YAML()
+    loop = yaml.load(file)
+    loop["drift"]["text"] = ["tailnum"]
+    yaml.dump(loop, file)
+    wanted, said = Wanted(tick=HOUR, since=BEGAN, until=BEGAN + DAY), list[str]()
+
+    policies = read_policies(project, LOOP, [file])
+    backtest(project, policies, Recorded(events=recording(turn=8)), wanted, folder=folder, say=said.append)
+
+    (line,) = [line for line in said if "texts" in line]
+    assert line.startswith("texts: tailnum: texts and embeddings are not judged in a backtest")
+
+
 def test_nothing_was_asked_then(project: Project, folder: Path) -> None:
     with pytest.raises(
         BacktestFailed, match=r"nothing was asked from 2014-01-01T00:00:00Z.*questions are of 2013-05-01"
@@ -220,6 +240,38 @@ def test_by_a_replays_clock_questions_are_early_and_events_late(project: Project
     assert known["flights-landed"].tolist() == (told["known_at"].to_numpy() // HOUR * HOUR + HOUR).tolist()
     assert recorded_lake(project, events, tmp_path, tick=HOUR) == lake.uri
     assert recorded_lake(project, events, tmp_path, tick=2 * HOUR) != lake.uri
+
+
+def test_labels_that_were_judged_broken_are_not_learned() -> None:
+    spec = RunSpec(
+        loop=LOOP,
+        run="r1",
+        attempt=1,
+        version="1",
+        at=to_datetime(9 * HOUR),
+        cause=Cause.SCHEDULE,
+        request="labels-1",
+        positions={},
+        champion=None,
+        broken_labels=((to_datetime(4 * HOUR), to_datetime(5 * HOUR)),),
+    )
+    hours = np.arange(8) * HOUR
+    questions = np.array([f"f{n}" for n in range(8)], dtype=object)
+    asked = Table(questions=questions, known_at=hours, labels=np.zeros(8, np.int8), columns=())
+    past = Past(
+        loop=LOOP,
+        dataset=Dataset(table=asked, views={}, left_out={}),
+        keys=[],
+        entities=[],
+        inputs={},
+        features={},
+        label_known_at=hours + 3 * HOUR,
+        labels=[],
+    )
+    data = PastHistory(past, load_project(FLIGHTS).loops[LOOP]).read(spec)
+
+    assert data.table.questions.tolist() == ["f0", "f3", "f4", "f5", "f6"]
+    assert data.left_out == {"without_label": 1, "broken_labels": 2}
 
 
 def test_a_policy_is_checked_as_the_project_is(project: Project, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A person's word over real HTTP, and its answer from a real Kafka. The trainer is played by a server of the test's own."""
+"""A person's word over real HTTP to a trainer that a server of the test's own plays, and the journal from a real Kafka."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import EmbeddedKafka
 from millstream_cli.asking import Answer, Office, ask, me, office_of
 from millstream_cli.errors import CommandFailed
-from millstream_cli.journal import read_file, read_journal, write_file
+from millstream_cli.journal import Told, read_file, read_journal, row_of, write_file
 
 from .made_events import LOOP, Journal, day, promoted, ref
 
 
 @dataclass
 class Trainer:
-    """Answers 202 and says `says(request)` in the journal; or refuses with `refuses`."""
+    """Answers 202 and then tells `says(request)` of the request; or refuses with `refuses`."""
 
-    kafka: str
     says: Any = lambda request: []
     refuses: tuple[int, Any] | None = None
+    away: int = 0
+    """So many looks for an answer fail."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
-    url: str = ""
+    said: dict[str, list[Any]] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Office]:
+    async def running(self, waits: bool = True) -> AsyncIterator[Office]:
         app = web.Application()
         app.router.add_post("/{path:.*}", self._take)
+        app.router.add_get("/v1/loops/{loop}/requests/{id}", self._tell)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
         try:
-            yield Office(trainer=f"http://127.0.0.1:{port}", kafka=self.kafka or None)
+            yield Office(trainer=f"http://127.0.0.1:{port}", waits=waits)
         finally:
             await runner.cleanup()
 
@@ -57,9 +59,14 @@ class Trainer:
             status, body = self.refuses
             return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body))
         id = uuid.uuid4().hex
-        if self.kafka:
-            await publish(self.kafka, TRAINING.name, self.says(id))
+        self.said[id] = [row_of(Told(event.id, cause, event)) for event, cause in self.says(id) if cause == id]
         return web.json_response({"request": id}, status=202)
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        if self.away:
+            self.away -= 1
+            return web.Response(status=503, text="not now")
+        return web.json_response({"request": request.match_info["id"], "decided": self.said[request.match_info["id"]]})
 
 
 async def publish(kafka: str, topic: str, said: Sequence[tuple[Event, str | None]]) -> None:
@@ -129,54 +136,54 @@ def bootstrap(kafka: EmbeddedKafka) -> str:
     return kafka.bootstrap
 
 
-async def asked(trainer: Trainer, path: str = "retrain", within: float = 30.0) -> Answer:
-    async with trainer.running() as office:
+async def asked(trainer: Trainer, path: str = "retrain", within: float = 30.0, waits: bool = True) -> Answer:
+    async with trainer.running(waits) as office:
         return await ask(office, LOOP, path, {"by": "Ada", "reason": "complaints"}, within)
 
 
-async def test_a_request_is_answered_by_its_own_decision(bootstrap: str) -> None:
+async def test_a_request_is_answered_by_its_own_decision() -> None:
     def says(request: str) -> list[tuple[Event, str]]:
         return [decided("another", Decision.DECLINED), decided(request, Decision.ACCEPTED)]
 
-    trainer = Trainer(bootstrap, says)
+    trainer = Trainer(says, away=2)
     answer = await asked(trainer)
     assert trainer.asked == [("/v1/loops/flight-delay/retrain", {"by": "Ada", "reason": "complaints"})]
     assert (answer.words, answer.refused) == ("accepted, run run7: Ada asked", False)
     assert answer.as_json()["decided"][0]["type"] == "millstream.retrain.decided.v1"
 
 
-async def test_a_declined_request_is_refused_with_the_reason(bootstrap: str) -> None:
-    answer = await asked(Trainer(bootstrap, lambda request: [decided(request, Decision.DECLINED)]))
+async def test_a_declined_request_is_refused_with_the_reason() -> None:
+    answer = await asked(Trainer(lambda request: [decided(request, Decision.DECLINED)]))
     assert answer.refused
     assert answer.words == "declined: 4 runs within 30.0 days, the budget is 4"
 
 
-async def test_a_rollback_that_ends_a_trial_first_says_both(bootstrap: str) -> None:
+async def test_a_rollback_that_ends_a_trial_first_says_both() -> None:
     def says(request: str) -> list[tuple[Event, str]]:
         back = moved(request, "2", Step.CHAMPION, Step.ROLLED_BACK, led_to=state("1"))
         return [moved(request, "3", Step.CANARY, Step.REJECTED), back]
 
-    answer = await asked(Trainer(bootstrap, says), "rollback")
+    answer = await asked(Trainer(says), "rollback")
     assert answer.words.splitlines() == [
         "version 3: canary → rejected (complaints)",
         "version 2: champion → rolled back, version 1 answers (complaints)",
     ]
 
 
-async def test_a_freeze_and_a_pin_say_what_holds_now(bootstrap: str) -> None:
+async def test_a_freeze_and_a_pin_say_what_holds_now() -> None:
     held = state("2", frozen="Ada: Black Friday", pinned="2")
-    answer = await asked(Trainer(bootstrap, lambda id: [moved(id, "2", Step.CHAMPION, Step.CHAMPION, held)]), "freeze")
+    answer = await asked(Trainer(lambda id: [moved(id, "2", Step.CHAMPION, Step.CHAMPION, held)]), "freeze")
     assert answer.words == "version 2 stays, frozen by Ada: Black Friday, pinned to version 2 (complaints)"
 
 
-async def test_a_request_that_is_not_decided_in_time_stands(bootstrap: str) -> None:
-    answer = await asked(Trainer(bootstrap), within=0.3)
+async def test_a_request_that_is_not_decided_in_time_stands() -> None:
+    answer = await asked(Trainer(), within=0.3)
     assert (answer.decided, answer.refused) == ((), False)
     assert answer.words == f"request {answer.request} was taken"
 
 
-async def test_who_does_not_wait_needs_no_kafka() -> None:
-    answer = await asked(Trainer(""))
+async def test_who_does_not_wait_is_told_that_it_was_taken() -> None:
+    answer = await asked(Trainer(lambda request: [decided(request, Decision.ACCEPTED)]), waits=False)
     assert answer.decided == ()
 
 
@@ -193,30 +200,28 @@ async def test_who_does_not_wait_needs_no_kafka() -> None:
 )
 async def test_a_refusal_is_passed_on_in_the_trainer_s_words(refuses: tuple[int, Any], said: str) -> None:
     with pytest.raises(CommandFailed, match=said):
-        await asked(Trainer("", refuses=refuses))
+        await asked(Trainer(refuses=refuses))
 
 
 async def test_a_trainer_that_is_not_there_is_named() -> None:
-    office = Office(trainer="http://127.0.0.1:9", kafka=None)
+    office = Office(trainer="http://127.0.0.1:9", waits=True)
     with pytest.raises(CommandFailed, match=r"127\.0\.0\.1:9.*millstream status"):
         await ask(office, LOOP, "retrain", {"by": "Ada", "reason": "r"}, 1.0)
 
 
 async def test_a_loop_s_name_stays_in_its_place_of_the_address() -> None:
-    trainer = Trainer("")
-    async with trainer.running() as office:
+    trainer = Trainer()
+    async with trainer.running(waits=False) as office:
         await ask(office, "../a loop", "retrain", {}, 1.0)
     assert trainer.asked[0][0] == "/v1/loops/..%2Fa%20loop/retrain"
 
 
-def test_a_mill_elsewhere_is_named_whole_and_without_one_it_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(
-        CommandFailed, match=r"start one with: millstream up --data .*; or name .* --trainer and --kafka"
-    ):
-        office_of(tmp_path, trainer=None, kafka=None, wait=True)
-    with pytest.raises(CommandFailed, match="--no-wait"):
-        office_of(tmp_path, trainer="http://trainer:8080/", kafka=None, wait=True)
-    assert office_of(tmp_path, trainer="http://trainer:8080/", kafka=None, wait=False).trainer == "http://trainer:8080"
+def test_a_trainer_elsewhere_is_enough_and_without_a_mill_it_says_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"start one with: millstream up --data .*; or name .* --trainer"):
+        office_of(tmp_path, trainer=None, wait=True)
+    assert office_of(tmp_path, trainer="http://trainer:8080/", wait=True) == Office(
+        trainer="http://trainer:8080", waits=True
+    )
 
 
 def test_a_machine_without_a_login_name_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

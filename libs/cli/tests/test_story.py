@@ -120,8 +120,8 @@ def test_a_record_with_broken_headers_is_passed_over() -> None:
 
 
 def test_news_is_what_somebody_would_want_to_be_told() -> None:
-    assert line_of(Told("v0", None, judged("v0", Finding.HEALTHY))) is None
-    line = line_of(Told("v1", None, judged("v1", Finding.DETECTED)))
+    assert line_of(Told("v0", None, judged("v0", Finding.HEALTHY)), {}) is None
+    line = line_of(Told("v1", None, judged("v1", Finding.DETECTED)), {})
     assert line is not None
     assert "detected: effect 0.31" in line
 
@@ -137,7 +137,7 @@ def test_a_comparison_is_in_the_timeline_when_it_moved_something() -> None:
 
 @pytest.mark.parametrize("decision", list(Decision))
 def test_every_decision_is_news(decision: Decision) -> None:
-    line = line_of(Told("d", "v", decided("d", "v", decision)))
+    line = line_of(Told("d", "v", decided("d", "v", decision)), {})
     assert line is not None
     assert f"{decision.value} (drift): why" in line
 
@@ -146,7 +146,8 @@ def test_a_trial_is_news_at_each_step_and_a_champion_once() -> None:
     journal = Journal()
     promoted(journal)
     journal.state(17, Step.CHAMPION, "2", since=day(15))
-    lines = [line for told in journal.told if (line := line_of(told)) is not None]
+    answering: dict[str, str] = {}
+    lines = [line for told in journal.told if (line := line_of(told, answering)) is not None]
     steps = [line.split("  ", 1)[1] for line in lines if "rollout" in line]
     assert steps == [
         "rollout  version 2: shadow: as the rollout has it",
@@ -155,3 +156,18 @@ def test_a_trial_is_news_at_each_step_and_a_champion_once() -> None:
     ]
     answers = [line.split("  ", 1)[1] for line in lines if "serving" in line]
     assert answers == ["serving  champion is version 1", "serving  champion is version 2"]
+
+
+def test_a_promotion_that_a_person_froze_while_replicas_followed_is_told_once_they_obey() -> None:
+    journal, answering = Journal(), dict[str, str]()
+    journal.state(10, Step.CHAMPION, "1")
+    journal.state(15, Step.CHAMPION, "2", promoting=2)
+    journal.state(16, Step.CHAMPION, "2", since=day(15), promoting=2, frozen="Ada: Black Friday")
+    journal.state(16, Step.CHAMPION, "2", since=day(15), frozen="Ada: Black Friday")
+    journal.state(17, Step.ROLLED_BACK, "1")
+    lines = [line for told in journal.told if (line := line_of(told, answering)) is not None]
+    assert [line.split("  ", 1)[1] for line in lines] == [
+        "serving  champion is version 1",
+        "serving  champion is version 2",
+        "serving  champion is version 1",
+    ]

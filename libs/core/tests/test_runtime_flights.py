@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
 
 from millstream.runtime import flights
 from millstream.runtime.flights import Flights
@@ -92,3 +95,8 @@ async def test_what_was_given_up_does_not_pile_up_while_kafka_stalls() -> None:
             await given_up.done
 
     assert len(waiting._waiting[TopicPartition("departed", 0)]) == 1
+
+
+@given(st.binary(max_size=70))
+def test_a_key_goes_where_every_client_of_kafka_puts_it(key: bytes) -> None:
+    assert flights._hash(key) == murmur2(key) & 0x7FFFFFFF

@@ -21,6 +21,24 @@ from .drift_process import Verdicts, announce, announcement, drift, make_topics,
 pytestmark = pytest.mark.connected
 
 
+@pytest.fixture
+def loop(unique_name: Callable[[str], str]) -> str:
+    return unique_name("delay")
+
+
+@pytest.fixture
+def settings(kafka: Any, valkey_url: str, loop: str, tmp_path: Path) -> dict[str, Any]:
+    """Of a drift that has Kafka and Valkey in common with others, and nothing else."""
+    return {
+        "kafka": kafka.bootstrap,
+        "valkey": valkey_url,
+        "namespace": loop,
+        "project": tmp_path / "project",
+        "packages": tmp_path / "packages",
+        "data": tmp_path / "data",
+    }
+
+
 def records(said: list[tuple[str, Any, int]], loop: str) -> list[tuple[str, str, bytes, Envelope]]:
     """The kit's flights as another loop's records, so that tests on one Kafka do not meet."""
     found = []
@@ -43,27 +61,18 @@ def told(event: Event) -> dict[str, Any]:
 
 
 async def test_killed_in_the_middle_it_says_exactly_what_it_would_have_said(
-    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+    kafka: Any, loop: str, settings: dict[str, Any]
 ) -> None:
-    loop = unique_name("delay")
-    write_project(tmp_path / "project", loop)
+    write_project(settings["project"], loop)
     await make_topics(kafka.bootstrap, loop)
-    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1")))
+    await announce(kafka.bootstrap, announcement(loop, save_package(settings["packages"], "1")))
     world = World().hours(JUNE, 40)
     half = len(world.said)
     world.stretch = 3.0
     world.hours(JUNE + 40 * HOUR, 20)
     expected = (await (await Desk(Topics().add(world.said)).start()).read_all()).speaker.said
     halfway = (await (await Desk(Topics().add(world.said[:half])).start()).read_all()).speaker.said
-    settings = {
-        "kafka": kafka.bootstrap,
-        "valkey": valkey_url,
-        "namespace": loop,
-        "project": tmp_path / "project",
-        "packages": tmp_path / "packages",
-        "data": tmp_path / "data",
-        "snapshot_every": 0.2,
-    }
+    settings["snapshot_every"] = 0.2
     verdicts = Verdicts(kafka.bootstrap, loop)
     async with drift(**settings) as first:
         await send(kafka.bootstrap, records(world.said[:half], loop))
@@ -96,26 +105,17 @@ async def test_killed_in_the_middle_it_says_exactly_what_it_would_have_said(
 
 
 async def test_labels_of_a_transactional_producer_hold_no_verdict_back(
-    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+    kafka: Any, loop: str, settings: dict[str, Any]
 ) -> None:
     """Each partition of the label stream ends with a commit marker, hours before the last prediction."""
-    loop = unique_name("delay")
-    write_project(tmp_path / "project", loop)
+    write_project(settings["project"], loop)
     await make_topics(kafka.bootstrap, loop)
-    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1")))
+    await announce(kafka.bootstrap, announcement(loop, save_package(settings["packages"], "1")))
     world = World().hours(JUNE, 10).hours(JUNE + 10 * HOUR, 20, labels=False)
     expected = (await (await Desk(Topics().add(world.said)).start()).read_all()).speaker.said
     sent = records(world.said, loop)
     await send(kafka.bootstrap, [one for one in sent if one[0] == PREDICTIONS.name])
     await send(kafka.bootstrap, [one for one in sent if one[0] != PREDICTIONS.name], transaction=loop)
-    settings = {
-        "kafka": kafka.bootstrap,
-        "valkey": valkey_url,
-        "namespace": loop,
-        "project": tmp_path / "project",
-        "packages": tmp_path / "packages",
-        "data": tmp_path / "data",
-    }
     verdicts = Verdicts(kafka.bootstrap, loop)
     async with drift(**settings):
         await verdicts.until(len(expected))
@@ -123,26 +123,17 @@ async def test_labels_of_a_transactional_producer_hold_no_verdict_back(
 
 
 async def test_new_remarks_and_a_turned_echo_are_detected_by_a_real_classifier(
-    kafka: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+    kafka: Any, loop: str, settings: dict[str, Any]
 ) -> None:
     """Two calm windows, two in which guests write of refunds and the embedding is turned; no input of the model moved."""
-    loop = unique_name("delay")
-    write_project(tmp_path / "project", loop, drift=", text: [remark], embedding: [echo]")
+    write_project(settings["project"], loop, drift=", text: [remark], embedding: [echo]")
     await make_topics(kafka.bootstrap, loop)
-    await announce(kafka.bootstrap, announcement(loop, save_package(tmp_path / "packages", "1", with_content())))
+    await announce(kafka.bootstrap, announcement(loop, save_package(settings["packages"], "1", with_content())))
     world = World().hours(JUNE, 10, labels=False)
     calm = saying(world.said)
     known = len(world.said)
     stirred = saying(world.hours(JUNE + 10 * HOUR, 11, labels=False).said[known:], 3, news=0.5, degrees=45.0)
     await send(kafka.bootstrap, records([*calm, *stirred], loop))
-    settings = {
-        "kafka": kafka.bootstrap,
-        "valkey": valkey_url,
-        "namespace": loop,
-        "project": tmp_path / "project",
-        "packages": tmp_path / "packages",
-        "data": tmp_path / "data",
-    }
     verdicts = Verdicts(kafka.bootstrap, loop)
     async with drift(**settings) as process:
         await verdicts.until(8, within=120)
@@ -165,19 +156,10 @@ async def test_new_remarks_and_a_turned_echo_are_detected_by_a_real_classifier(
 
 
 async def test_valkey_away_at_the_start_is_named_and_waited_for(
-    kafka: Any, valkey: Any, valkey_url: str, tmp_path: Path, unique_name: Callable[[str], str]
+    kafka: Any, valkey: Any, loop: str, settings: dict[str, Any]
 ) -> None:
-    loop = unique_name("delay")
-    write_project(tmp_path / "project", loop)
+    write_project(settings["project"], loop)
     await make_topics(kafka.bootstrap, loop)
-    settings = {
-        "kafka": kafka.bootstrap,
-        "valkey": valkey_url,
-        "namespace": loop,
-        "project": tmp_path / "project",
-        "packages": tmp_path / "packages",
-        "data": tmp_path / "data",
-    }
     valkey.stop()
     started = False
     try:

@@ -106,6 +106,21 @@ async def test_a_field_that_is_gone_or_of_another_width_is_broken_data() -> None
     assert [side.name for side in asked] == ["remark"], "what has no like is not compared"
 
 
+@pytest.mark.parametrize("before", [{"text": [], "embedding": []}, {"text": []}], ids=["none", "another"])
+async def test_a_window_in_which_a_field_comes_to_the_loops_file_is_not_compared(before: dict[str, Any]) -> None:
+    """160 of the first window's 200 questions were read before, the last of them not settled yet."""
+    said, snapshots = flights(11), MemorySnapshots()
+    asked = [one for one in said if one[2] < JUNE + 4 * HOUR]
+    earlier = await desk(asked, snapshots, **before).start()
+    await earlier.read_all()
+    await earlier.judging.save()
+    later = await desk(said, snapshots).start()
+    await later.read_all()
+    (verdict,) = await compared(later)
+    assert (verdict.index, verdict.finding) == (1, Finding.HEALTHY)
+    assert [one.missing for one in verdict.columns] == [0.0, 0.0]
+
+
 async def test_a_version_that_was_trained_without_them_is_judged_by_its_inputs_alone() -> None:
     found = Desk(Topics().add(flights(6)), **WATCHED)
     await (await found.start()).read_all()

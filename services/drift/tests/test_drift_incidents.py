@@ -10,10 +10,14 @@ import pytest
 
 from millstream.contracts.events import Finding, WindowJudged, WindowKind
 from millstream.contracts.times import HOUR
+from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import Baseline, baseline_of
 from millstream_drift.domain.hysteresis import VERSIONS, Hysteresis, Weighed
+from millstream_drift.domain.judge import judge
+from millstream_drift.domain.memory import Memory
+from millstream_drift.domain.windows import Window
 
-from .drift_kit import JUNE, LOOP, Desk, Topics, World, manifest, reference
+from .drift_kit import JUNE, LOOP, Desk, Topics, World, loop, manifest, reference
 
 HEALTHY, SUSPECTED, DETECTED = Finding.HEALTHY, Finding.SUSPECTED, Finding.DETECTED
 CLEARED, NOT_CLEARED = Finding.CLEARED, Finding.NOT_CLEARED
@@ -109,7 +113,7 @@ def losses_of(story: Story, version: str, expects: float, *losses: float) -> lis
             3,
             start=next(story.hours) * HOUR,
             normal=expects,
-            worse_than=lambda normal, loss=loss: loss > normal * 1.1,  # type: ignore[misc]
+            worse_than=lambda normal, blind, loss=loss: loss > normal * 1.1,  # type: ignore[misc]
         )
         for loss in losses
     ]
@@ -135,6 +139,50 @@ def test_who_is_back_at_what_was_normal_clears_it_at_once() -> None:
     assert (cleared.finding, cleared.about, cleared.normal) == (CLEARED, "v1", 0.50)
     losses_of(story, "2", 0.68, 0.90, 0.90)
     assert losses_of(story, "3", 0.68, 0.70)[0].finding is CLEARED, "what was normal is told anew by each incident"
+
+
+def labelled(version: str, index: int, *answers: tuple[float, int, int]) -> Window:
+    """A window of labels: so many late and so many in time of those of whom `version` said that probability."""
+    rows: list[Any] = []
+    for probability, late, in_time in answers:
+        rows += [({"probability": probability}, n < late) for n in range(late + in_time)]
+    return Window(version, WindowKind.PERFORMANCE, index, rows, index * HOUR + 1, (index + 1) * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        # Every other flight is late: 0.58 is as far below 0.69, the cost of knowing only that, as 0.42 was below 0.50.
+        ([(0.73, 730, 270), (0.27, 270, 730)], [CLEARED, HEALTHY]),
+        # One in five is late as ever, and it has learned something that says nothing.
+        ([(0.45, 400, 1600)], [SUSPECTED, NOT_CLEARED]),
+    ],
+    ids=["a harder season", "the same season"],
+)
+def test_what_was_normal_in_one_season_is_compared_beside_knowing_nothing_in_either(
+    answers: list[tuple[float, int, int]], found: list[Finding]
+) -> None:
+    easy = msgspec.structs.replace(reference(loss=0.42), holdout_blind=0.50)
+    second = msgspec.structs.replace(reference(loss=0.64), holdout_blind=0.69)
+    rules, memory = rules_of(loop()), Memory()
+    before, after = baseline_of(manifest("1"), easy), baseline_of(manifest("2"), second)
+    for index in (0, 1):
+        (verdict,) = judge(labelled("1", index, (0.2, 1200, 800)), index * HOUR, before, rules, memory)
+    assert verdict.finding is Finding.PERFORMANCE_DROP
+    told = [verdict for n in (2, 3) for verdict in judge(labelled("2", n, *answers), n * HOUR, after, rules, memory)]
+    assert [one.finding for one in told] == found
+    assert "against 0.4200 before it began" in told[0].reason
+    assert (", 0.5822 with the labels of today" in told[0].reason) == (found[0] is CLEARED)
+
+
+def test_a_package_that_says_nothing_of_its_season_is_compared_as_it_is() -> None:
+    rules, memory = rules_of(loop()), Memory()
+    before, after = baseline_of(manifest("1"), reference(loss=0.42)), baseline_of(manifest("2"), reference(loss=0.64))
+    for index in (0, 1):
+        judge(labelled("1", index, (0.2, 1200, 800)), index * HOUR, before, rules, memory)
+    (verdict,) = judge(labelled("2", 2, (0.73, 730, 270), (0.27, 270, 730)), 2 * HOUR, after, rules, memory)
+    assert verdict.finding is SUSPECTED
+    assert verdict.reason.endswith("+38.9% against 0.4200 before it began")
 
 
 def test_memory_is_bounded() -> None:

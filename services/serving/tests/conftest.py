@@ -25,12 +25,13 @@ from millstream_serving.adapters.memory import (
     MemoryFeatures,
     MemoryFeatureStore,
     MemoryFreshness,
+    MemoryLog,
     MemoryPublisher,
     MemoryRuntime,
     Score,
 )
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Loaded, ModelKeeper, Predictor
+from millstream_serving.handlers import Loaded, ModelKeeper, Online, Predictor, Recorder
 from millstream_serving.metrics import ServingMetrics
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
@@ -136,7 +137,7 @@ class Stage:
         self.packages = PackageStore(str(self.root / "packages"))
         self.store = MemoryFeatureStore({"delay_v1": self.features})
         self.roster: Roster[Loaded] = Roster(self.project.loops)
-        metrics = ServingMetrics(self.registry)
+        metrics = self.metrics = ServingMetrics(self.registry)
         self.predictor = Predictor(
             roster=self.roster,
             loops=self.loops,
@@ -145,6 +146,7 @@ class Stage:
             metrics=metrics,
             stopwatch=lambda: self.seconds,
         )
+        self.online = Online(self.predictor, MemoryLog(self.publisher), Recorder(self.publisher.source))
         self.keeper = ModelKeeper(
             roster=self.roster,
             loops=self.project.loops,

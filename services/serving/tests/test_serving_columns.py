@@ -50,10 +50,14 @@ def test_a_list_names_no_entity() -> None:
 
 
 def test_logged_features_are_exact_and_nan_is_null() -> None:
-    assert nullable(np.array([0.1 + 0.2, np.nan])) == [0.30000000000000004, None]
-    counts = nullable(np.array([3, 0], dtype=np.int64))
-    assert counts == [3, 0]
-    assert all(type(count) is int for count in counts)
+    read = {"mean": np.array([0.1 + 0.2, np.nan]), "count": np.array([3, 2**60 + 1]), "max": np.array([1.0, 2.0])}
+    found = nullable(read)
+    assert list(found.items()) == [
+        ("mean", [0.30000000000000004, None]),
+        ("count", [3, 2**60 + 1]),
+        ("max", [1.0, 2.0]),
+    ]
+    assert all(type(count) is int for count in found["count"])
 
 
 def test_the_warm_up_rows_are_nulls_and_zeros() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,14 @@ async def test_features_are_read_by_view_and_name_as_of_each_question(
     finally:
         valkey.start()
     await store.check()
+    valkey.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(FeaturesUnavailable):
+            await features.read(ASKED, np.array([NOON, NOON]))
+        assert time.monotonic() - began < 10, "a store that hangs is given up, not waited for"
+    finally:
+        valkey.resume()
     again = await features.read(ASKED, np.array([NOON, NOON]))
     assert again["origin_departures__mean_delay_1h"][0] == 15.0
     await store.close()

@@ -165,8 +165,7 @@ async def ask(stage: Stage, flight: Callable[..., dict[str, Any]]) -> httpx.Resp
         loops=stage.project.loops,
         streams=stage.project.streams,
         roster=stage.roster,
-        predictor=stage.predictor,
-        publisher=stage.publisher,
+        online=stage.online,
         known=stage.keeper.known,
         clock=lambda: ELEVEN,
     )

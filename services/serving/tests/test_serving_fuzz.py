@@ -52,8 +52,7 @@ async def app(stage: Stage) -> FastAPI:
             loops=stage.project.loops,
             streams=stage.project.streams,
             roster=stage.roster,
-            predictor=stage.predictor,
-            publisher=stage.publisher,
+            online=stage.online,
             known=stage.keeper.known,
             clock=lambda: NOON,
         ).router

@@ -142,9 +142,31 @@ async def test_the_protocols_own_calls(stage: Stage, line: Line) -> None:
     assert [(one.name, list(one.shape)) for one in model.outputs] == [("probability", [-1])]
     stage.health.waiting_for("valkey", "away")
     assert not (await line.call("ServerReady")).ready
-    for name in ("", SERVICE):
-        health = await HealthStub(line.channel).Check(HealthCheckRequest(service=name), timeout=10)
-        assert health.status == HealthCheckResponse.SERVING
+
+
+async def test_the_standard_health_says_whether_the_replica_is_ready(stage: Stage, line: Line) -> None:
+    async def until(status: Any) -> None:
+        for name in ("", SERVICE):
+            watch = HealthStub(line.channel).Watch(HealthCheckRequest(service=name), timeout=10)
+            while (await watch.read()).status != status:
+                pass
+            watch.cancel()
+
+    await until(HealthCheckResponse.SERVING)
+    stage.health.waiting_for("valkey", "away")
+    await until(HealthCheckResponse.NOT_SERVING)
+    stage.health.met("valkey")
+    await until(HealthCheckResponse.SERVING)
+
+
+async def test_a_replica_that_is_not_ready_yet_says_so_from_its_first_moment(stage: Stage) -> None:
+    stage.health.waiting_for("kafka", "not connected yet")
+    door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
+    port = await door.open("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        found = await HealthStub(channel).Check(HealthCheckRequest(service=""), timeout=10)
+    assert found.status == HealthCheckResponse.NOT_SERVING
+    await door.close()
 
 
 REFUSED: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
@@ -206,14 +228,14 @@ async def test_a_bug_says_nothing_of_itself(
 
 async def test_a_call_under_way_ends_before_the_door_closes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     await stage.obey(stage.package("3", by_mean))
-    began, let, publish = asyncio.Event(), asyncio.Event(), stage.publisher.publish
+    began, let, infer = asyncio.Event(), asyncio.Event(), stage.predictor.infer
 
-    async def slow(records: Any) -> None:
+    async def slow(*asked: Any, **said: Any) -> Any:
         began.set()
         await let.wait()
-        await publish(records)
+        return await infer(*asked, **said)
 
-    monkeypatch.setattr(stage.publisher, "publish", slow)
+    monkeypatch.setattr(stage.predictor, "infer", slow)
     door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

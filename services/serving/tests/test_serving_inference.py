@@ -21,7 +21,6 @@ from millstream.runtime.http import http_app
 from millstream_serving.api import InferenceDoorway, inference
 from millstream_serving.api.inference import HEADER, LARGEST_REQUEST
 from millstream_serving.handlers import Inference
-from millstream_serving.subscribers import recorder
 
 from .conftest import INPUTS, NOON, Stage
 
@@ -58,8 +57,7 @@ def asked_of(stage: Stage) -> Inference:
         loops=stage.loops,
         streams=stage.project.streams,
         roster=stage.roster,
-        predictor=stage.predictor,
-        record=recorder(stage.publisher),
+        online=stage.online,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )

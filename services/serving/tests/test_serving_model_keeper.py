@@ -257,6 +257,7 @@ async def test_a_state_whose_challenger_cannot_be_served_is_refused_as_a_whole(s
     assert standing(stage) == (1, 2, "1"), "not even its champion is obeyed"
     refusal = stage.roster.standing("flight-delay").refusal
     assert refusal is not None
+    assert refusal.version == "2"
     assert refusal.reason.startswith("challenger 2: two rows of nulls and zeros gave")
     assert stage.health.not_ready() == {}
 

@@ -74,7 +74,7 @@ async def test_a_replica_says_what_it_obeys_and_what_it_had_to_refuse(stage: Sta
     fresh, obeyed, refused, left = said(stage)
     assert (fresh.revision, fresh.version, fresh.refused, fresh.leaving) == (0, None, 0, False)
     assert (obeyed.revision, obeyed.version, obeyed.refused) == (1, "1", 0)
-    assert (refused.revision, refused.version, refused.refused) == (1, "1", 2)
+    assert (refused.revision, refused.version, refused.refused, refused.refused_version) == (1, "1", 2, "2")
     assert "nan" in refused.reason
     assert left.leaving
     assert len({event.id for event in said(stage)}) == 4

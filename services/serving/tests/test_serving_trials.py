@@ -48,8 +48,7 @@ async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         loops=stage.loops,
         streams=stage.project.streams,
         roster=stage.roster,
-        predictor=stage.predictor,
-        publisher=stage.publisher,
+        online=stage.online,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )

@@ -13,7 +13,7 @@ from millstream.contracts.events import Cause, Decision, RetrainDecided, Retrain
 from millstream.runtime.http import http_app
 from millstream_trainer.adapters.memory import MemoryAnnouncer, MemoryEnds, MemoryExecutor, MemoryPackages
 from millstream_trainer.api import add_routes
-from millstream_trainer.handlers import Trainer
+from millstream_trainer.handlers import Trainer, journal
 from millstream_trainer.metrics import TrainerMetrics
 
 RETRAIN = "/v1/loops/tides/retrain"
@@ -140,3 +140,30 @@ async def test_the_documentation_shows_a_wish_that_is_granted(client: httpx.Asyn
     assert content["schema"]["required"] == ["by", "reason"]
     assert (await client.post(RETRAIN, json=content["example"])).status_code == 202
     assert set(door["responses"]) >= {"202", "400", "404", "413", "415", "422", "503", "default"}
+
+
+async def test_what_came_of_a_request_can_be_asked_for(
+    client: httpx.AsyncClient, trainer: Trainer, announcer: MemoryAnnouncer, tides: Any
+) -> None:
+    await trainer.hear(tides.matured(1, matured=1))
+    id = (await client.post(RETRAIN, json={"by": "Ada", "reason": "the runway"})).json()["request"]
+    assert (await client.get(f"/v1/loops/tides/requests/{id}")).json() == {"request": id, "decided": []}
+    (asked,) = announcer.of(RetrainRequested)
+    await trainer.hear(asked)
+    (decided,) = (await client.get(f"/v1/loops/tides/requests/{id}")).json()["decided"]
+    assert (decided["type"], decided["caused_by"]) == ("millstream.retrain.decided.v1", id)
+    assert (decided["decision"], decided["reason"]) == ("accepted", "Ada asked: the runway")
+    assert (await client.get(f"/v1/loops/seas/requests/{id}")).status_code == 404
+
+
+async def test_answers_that_are_kept_are_bounded(
+    client: httpx.AsyncClient, trainer: Trainer, tides: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MOST_ANSWERED", 2)
+    await trainer.hear(tides.matured(1, matured=1))
+    for name in ("one", "two", "three"):
+        await trainer.hear(tides.wish(name, 2))
+    counts = [
+        len((await client.get(f"/v1/loops/tides/requests/{id}")).json()["decided"]) for id in ("one", "two", "three")
+    ]
+    assert counts == [0, 1, 1]

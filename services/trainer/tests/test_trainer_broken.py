@@ -1,4 +1,4 @@
-"""A producer breaks and is mended: later runs learn nothing of what was asked meanwhile."""
+"""A producer breaks and is mended: later runs learn nothing of what was asked, or labelled, meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millstream.contracts.events import Finding
+from millstream.contracts.events import Finding, WindowKind
 from millstream.contracts.times import from_datetime
 from millstream_trainer.domain.broken import MOST_SPELLS, MOST_WINDOWS, Spell, left_out, told
 
@@ -53,6 +53,24 @@ def test_verdicts_heard_again_change_nothing_and_memory_is_bounded(tides: Any) -
     assert len(long[0].windows) == MOST_WINDOWS
 
 
+def test_what_a_long_spell_no_longer_holds_is_not_told_anew_when_it_is_heard_again(tides: Any) -> None:
+    """As after a rebalance: the verdicts are heard again from their beginning."""
+    verdicts = [(20 + n, BROKEN) for n in range(MOST_WINDOWS + 50)]
+    open_still = spells_of(tides, *verdicts)
+    assert spells_of(tides, *verdicts, *verdicts) == open_still
+    ended = spells_of(tides, *verdicts, (200, HEALTHY))
+    assert spells_of(tides, *verdicts, (200, HEALTHY), *verdicts, (200, HEALTHY)) == ended
+    assert (len(ended), ended[0].began) == (1, from_datetime(tides.day(20)))
+    assert not left_out(ended, [from_datetime(tides.day(25))], from_datetime(tides.day(300))), (
+        "a person looked on day 25"
+    )
+
+
+def test_spells_that_are_forgotten_are_not_told_anew_either(tides: Any) -> None:
+    verdicts = [(20 + n / 2, BROKEN if n % 2 else HEALTHY) for n in range(100)]
+    assert spells_of(tides, *verdicts, *verdicts) == spells_of(tides, *verdicts)
+
+
 async def test_the_run_after_a_spell_is_told_of_it_and_so_is_its_repeat(tides: Any, until: Until) -> None:
     office = Office(tides.rules, loses)
     async with office.at_work():
@@ -64,3 +82,16 @@ async def test_the_run_after_a_spell_is_told_of_it_and_so_is_its_repeat(tides: A
         await until(lambda: len(office.executor.specs) >= 2)
     first, second = office.executor.specs[:2]
     assert (first.broken, second.broken) == ((), ((tides.day(19), tides.day(20)),))
+
+
+async def test_the_run_after_broken_labels_is_told_which_labels_not_to_learn(tides: Any, until: Until) -> None:
+    office = Office(tides.rules, loses)
+    async with office.at_work():
+        await office.trainer.hear(tides.matured(10))
+        await until(office.ended())
+        for day, finding in ((20, BROKEN), (21, HEALTHY)):
+            await office.trainer.hear(tides.judged(day, finding, kind=WindowKind.PERFORMANCE))
+        await office.trainer.hear(tides.matured(41))
+        await until(lambda: len(office.executor.specs) >= 2)
+    assert [spec.broken_labels for spec in office.executor.specs] == [(), ((tides.day(19), tides.day(20)),)]
+    assert [spec.broken for spec in office.executor.specs] == [(), ()]

@@ -15,7 +15,7 @@ import pytest
 from millstream.contracts.content import SAMPLE
 from millstream.contracts.events import Cause
 from millstream.contracts.package import REFERENCE_FILE, Reference
-from millstream.contracts.times import HOUR
+from millstream.contracts.times import DAY, HOUR, from_datetime
 from millstream.project import load_project
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.feast_history import FeastHistory
@@ -85,6 +85,22 @@ def test_the_reference_holds_what_ships_radioed_and_the_model_does_not_read_it(
     assert (voice.name, voice.type, voice.missing, len(voice.vectors)) == ("voice", "embedding", 0.0, SAMPLE)
     (_, half, minus) = struct.unpack("<fff", voice.vectors[0])
     assert (half, minus) == (0.5, -1.0)
+
+
+def test_labels_of_a_time_when_labels_were_broken_are_not_learned(
+    place: Workplace, spec: RunSpec, harbour: Path, ships: Any
+) -> None:
+    history = FeastHistory(project=load_project(harbour), place=place)
+    whole = history.read(spec)
+    first, last = datetime(2013, 1, 20, tzinfo=UTC), datetime(2013, 1, 25, tzinfo=UTC)
+    data = history.read(msgspec.structs.replace(spec, broken_labels=((first, last),)))
+    left = sorted(set(whole.table.questions.tolist()) - set(data.table.questions.tolist()))
+    assert data.left_out["broken_labels"] == len(left) == len(whole.table) - len(data.table)
+    # A ship is expected, and makes fast some hours later: it is its label's time that counts.
+    asked = whole.table.known_at[np.isin(whole.table.questions, left)]
+    assert from_datetime(first) - DAY < asked.min() < from_datetime(first)
+    assert asked.max() < from_datetime(last)
+    assert len(left) > 100
 
 
 def test_a_reference_is_drawn_from_what_was_learned(ships: Any) -> None:

@@ -124,6 +124,31 @@ def test_broken_data_blocks_until_a_later_window_is_whole(served: Desk, tides: A
     assert Decision.ACCEPTED in [decided.decision for decided in after if decided is not None]
 
 
+def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Desk, tides: Any) -> None:
+    broken = served.hears(tides.judged(20, Finding.BROKEN_DATA, kind=WindowKind.PERFORMANCE))
+    assert broken is not None
+    assert broken.reason == "broken data: broken_data on day 20; retrains wait for whole labels"
+    served.hears(tides.judged(21, Finding.HEALTHY))
+    blocked = served.hears(tides.judged(22))
+    assert blocked is not None
+    assert blocked.decision is Decision.DECLINED
+    assert blocked.reason == "labels are broken since 2013-01-21 00:00; waiting for whole labels"
+    served.hears(tides.judged(23, Finding.HEALTHY, kind=WindowKind.PERFORMANCE))
+    decided = served.hears(tides.judged(24))
+    assert decided is not None
+    assert decided.decision is Decision.ACCEPTED
+
+
+def test_a_broken_text_is_no_reason_to_learn_and_no_run_waits_for_what_no_model_reads(served: Desk, tides: Any) -> None:
+    broken = served.hears(tides.judged(20, Finding.BROKEN_DATA, kind=WindowKind.CONTENT))
+    assert broken is not None
+    assert broken.decision is Decision.DECLINED
+    assert broken.reason == "broken data: broken_data on day 20; no model reads it, so other retrains do not wait"
+    decided = served.hears(tides.judged(21))
+    assert decided is not None
+    assert decided.decision is Decision.ACCEPTED
+
+
 def test_a_person_may_ask_although_data_is_broken(served: Desk, tides: Any) -> None:
     served.hears(tides.judged(20, Finding.BROKEN_DATA))
     decided = served.hears(tides.wish("fixed-it", 21))

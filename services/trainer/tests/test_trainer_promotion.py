@@ -66,15 +66,42 @@ async def test_the_watch_does_not_end_and_no_trial_gets_on_before_all_obey(
     assert models(office).watch_until == tides.day(28)
     async with office.at_work():
         await office.trainer.hear(tides.judged(40, version="2"))
+        await until(lambda: len(office.executor.specs) == 3)
+        await asyncio.sleep(3 * promotions.SOON)
+        assert (standing(office), models(office).promoting) == ((Step.CHAMPION, "2", None, 0.0), revision)
+        for instance in (A, B):
+            await office.trainer.hear_replica(obeyed(revision, instance=instance, at=NOON + 1))
         await until(office.ended(3))
-    assert (standing(office), models(office).promoting) == ((Step.SHADOW, "2", "3", 0.0), revision)
-    await office.trainer.hear(judged(tides.day(41), "3", "2", TrialFinding.BETTER, pairs=2000))
-    assert standing(office)[0] is Step.SHADOW
-    for instance in (A, B):
-        await office.trainer.hear_replica(obeyed(revision + 1, instance=instance, at=NOON + 1))
     assert (standing(office), models(office).promoting) == ((Step.SHADOW, "2", "3", 0.0), 0)
-    await office.trainer.hear(judged(tides.day(42), "3", "2", TrialFinding.BETTER, pairs=2001))
-    assert standing(office)[0] is Step.CANARY
+
+
+async def test_a_replica_that_refuses_the_champion_takes_no_trial_of_another_version_with_it(
+    office: Office, tides: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said nothing while the promotion waited, and cannot load the champion that all others obey."""
+    revision = await promoting(office, tides, until)
+    await office.trainer.hear_replica(obeyed(2, instance=B, at=NOON + 1, leaving=True))
+    await office.trainer.hear_replica(obeyed(revision, instance=A, at=NOON + 1))
+    async with office.at_work():
+        await office.trainer.hear(tides.judged(40, version="2"))
+        await until(office.ended(3))
+    trial = models(office).revision
+    await office.trainer.hear_replica(obeyed(2, refused=trial, refused_version="2", instance=B, at=NOON + 2))
+    assert standing(office) == (Step.SHADOW, "2", "3", 0.0)
+    await office.trainer.hear_replica(obeyed(revision, refused=trial, refused_version="3", instance=A, at=NOON + 3))
+    assert standing(office) == (Step.REJECTED, "2", None, 0.0)
+
+
+async def test_a_refusal_while_a_run_is_under_way_takes_the_promotion_back_and_not_the_next_trial(
+    office: Office, tides: Any, until: Until
+) -> None:
+    revision = await promoting(office, tides, until)
+    async with office.at_work():
+        await office.trainer.hear(tides.judged(40, version="2"))
+        await until(lambda: len(office.executor.specs) == 3)
+        await office.trainer.hear_replica(obeyed(2, refused=revision, refused_version="2", instance=A, at=NOON + 1))
+        await until(office.ended(3))
+    assert standing(office) == (Step.SHADOW, "1", "3", 0.0)
 
 
 async def test_after_a_minute_it_goes_on_and_names_who_has_said_nothing(

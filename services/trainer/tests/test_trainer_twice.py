@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
-from millstream.contracts.events import Finding, RetrainDecided
-from millstream.contracts.topics import RETRAIN, TRAINING, VERDICTS
+from millstream.contracts.events import (
+    Event,
+    Finding,
+    ModelState,
+    Outcome,
+    RetrainDecided,
+    RolloutMoved,
+    TrainingFinished,
+    TrainingStarted,
+)
+from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
+from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.ports import free_port
 from millstream_trainer.settings import Settings
 
@@ -109,3 +120,60 @@ async def test_the_trainer_that_started_last_writes_and_the_other_stops_and_says
             assert "another millstream-trainer has started on this Kafka" in first.log.read_text()
             assert second.process.returncode is None
             assert sorted(event.request for event in found) == sorted(["one", "two", verdict.id])
+
+
+@pytest.mark.timeout(240)
+async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_nor_told_twice(
+    settings: Settings, tides: Any, tmp_path: Path, harbour: Path, ships: Any, fill_lake: Any
+) -> None:
+    """Both train it, and wait for the same lake; only the one that started last may say what came of it."""
+    patient = settings.model_copy(update={"lake_patience": 90.0})
+    positions = fill_lake(str(tmp_path / "later"), harbour, ships)
+    await _say_nothing_so_often(settings, positions)
+    async with voice(settings) as publisher, dispatcher(patient, tmp_path, "first") as first:
+        await first.ready()
+        enough = tides.matured(61, matured=2790)
+        await publisher.publish([publisher.outgoing(VERDICTS.name, enough, id=enough.id, key="tides")])
+        await _until(settings, lambda told: len(_of(told, TrainingStarted)) == 1)
+        async with dispatcher(patient, tmp_path, "second") as second:
+            await _until(settings, lambda told: len(_of(told, TrainingStarted)) == 2)
+            assert first.process.returncode is None, "it has had nothing to say yet"
+            fill_lake(settings.lake, harbour, ships)
+            async with asyncio.timeout(90):
+                assert await first.process.wait() == 2, first.log.read_text()
+            journal = await _until(settings, lambda told: len(_of(told, TrainingFinished)) == 1)
+            assert second.process.returncode is None
+    (decision,), (ended,), (moved,) = (_of(journal, kind) for kind in (RetrainDecided, TrainingFinished, RolloutMoved))
+    assert [started.attempt for started in _of(journal, TrainingStarted)] == [1, 2]
+    assert (ended.outcome, ended.attempt, ended.run) == (Outcome.PROMOTED, 2, decision.run)
+    assert moved.model is not None
+    assert moved.model.uri.endswith("-2"), "the package of the second attempt"
+    (state,) = _of(await said(settings, MODELS.name), ModelState)
+    assert (state.revision, state.champion) == (1, moved.model)
+
+
+def _of(told: list[Event], kind: type[Any]) -> list[Any]:
+    return [event for event in told if isinstance(event, kind)]
+
+
+async def _until(settings: Settings, holds: Callable[[list[Event]], bool]) -> list[Event]:
+    """The journal, once that holds of it."""
+    async with asyncio.timeout(90):
+        while not holds(told := await said(settings, TRAINING.name)):  # noqa: ASYNC110  the journal is elsewhere
+            await asyncio.sleep(0.2)
+        return told
+
+
+async def _say_nothing_so_often(settings: Settings, positions: dict[str, dict[int, int]]) -> None:
+    """Streams as long as the lake will be: what they hold a run waits for."""
+    specs = [TopicSpec(name=name, partitions=1, retention=None) for name in positions]
+    await ensure_topics(settings.kafka, specs)
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, linger_ms=20)
+    await producer.start()
+    try:
+        for name, ends in positions.items():
+            for _ in range(ends[0] + 1):
+                await producer.send(name, b"{}", key=b"a ship", partition=0)
+        await producer.flush()
+    finally:
+        await producer.stop()

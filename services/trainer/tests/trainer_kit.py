@@ -79,7 +79,13 @@ def judged(
 
 
 def obeyed(
-    revision: int, *, refused: int = 0, instance: str = "serving-0", at: int = NOON, leaving: bool = False
+    revision: int,
+    *,
+    refused: int = 0,
+    refused_version: str = "",
+    instance: str = "serving-0",
+    at: int = NOON,
+    leaving: bool = False,
 ) -> ReplicaObeyed:
     return ReplicaObeyed(
         id=derived_id(instance, str(revision), str(refused), str(at)),
@@ -88,6 +94,7 @@ def obeyed(
         revision=revision,
         version="1",
         refused=refused,
+        refused_version=refused_version,
         reason="its hash is wrong" if refused else "",
         at=to_datetime(at),
         leaving=leaving,

@@ -68,6 +68,11 @@ def backtest(
             say(f"reading the features of all questions{'' if not read else f' as {policy.name} asks them'}")
             read[asks] = read_past(project, policy.loop, source, folder)
         pasts[policy.name] = read[asks]
+        if policy.loop.drift.content:
+            names = ", ".join(policy.loop.drift.content)
+            say(
+                f"{policy.name}: {names}: texts and embeddings are not judged in a backtest; live, they may ask for retrains"
+            )
     span = _span(pasts[policies[0].name], wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return play_all(policies, pasts, span, project=project.path, folder=folder, cores=cores, hear=hear)

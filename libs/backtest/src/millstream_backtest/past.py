@@ -14,6 +14,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.times import from_datetime
 from millstream.project import Loop
 from millstream_drift.domain.events import Label
+from millstream_trainer.domain.broken import BROKEN_LABELS
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
@@ -67,4 +68,9 @@ class PastHistory:
         if not labelled.any():
             raise RunFailed(f"none of {int(asked.sum())} questions has its label by {spec.at:%Y-%m-%d %H:%M}")
         left_out = {"without_label": int(asked.sum() - labelled.sum())}
-        return replace(past.dataset, table=past.dataset.table.take(labelled), left_out=left_out)
+        whole = labelled.copy()
+        for start, end in spec.broken_labels:
+            whole &= (past.label_known_at < from_datetime(start)) | (past.label_known_at > from_datetime(end))
+        if whole.sum() < labelled.sum():
+            left_out[BROKEN_LABELS] = int(labelled.sum() - whole.sum())
+        return replace(past.dataset, table=past.dataset.table.take(whole), left_out=left_out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ class Replay:
         self._voices: dict[str, Voice] = {}
         """By version; as many as runs passed, which the budget bounds."""
         self._standing: Standing[Voice] = Standing()
-        self._fold = Fold({loop.name: drift_rules(loop)})
+        rules = drift_rules(loop)
+        # What no model reads is not in the past that was read: its windows would wait for a comparison that nobody makes.
+        self._fold = Fold({loop.name: replace(rules, content=replace(rules.content, names=()))})
         self._settled = 0
         self.runs = Runs(past, loop, project=project, packages=self._store, folder=runs, threads=threads)
         self._trainer = Trainer(
@@ -84,6 +87,7 @@ class Replay:
                 for said in self._judge():
                     self.journal.write(said.event, said.cause)
                     await self._trainer.hear(said.event)
+                await self._obey()  # a trial begins only when the promotion before it is done
                 await self._runs_end(working)
                 await self._obey()
                 on_step(time)

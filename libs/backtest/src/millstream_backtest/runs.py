@@ -145,7 +145,9 @@ class Runs:
             champion = f"{files[MODEL_FILE]} {files.get(NATIVE_FILE, '')}"
             champion += spec.champion.version if self._loop.model.goes_on else ""  # the run's reason names it
         loop = self._loop.model_dump_json(include={"loop", "predict", "label", "model", "train", "gate"})
-        broken = " ".join(f"{start.isoformat()}/{end.isoformat()}" for start, end in spec.broken)
+        broken = " ".join(
+            f"{start.isoformat()}/{end.isoformat()}" for start, end in (*spec.broken, *spec.broken_labels)
+        )
         changed = "" if spec.changed_at is None else spec.changed_at.isoformat()
         code = []
         for name in ("millstream-trainer", *LIBRARIES):

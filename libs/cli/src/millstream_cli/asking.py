@@ -11,29 +11,28 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from millstream.contracts.events import Decision, RetrainDecided, RolloutMoved
-from millstream.contracts.topics import TRAINING
-from millstream_cli.errors import CommandFailed, Stuck
-from millstream_cli.journal import Told, row_of, told_of
+from millstream_cli.errors import CommandFailed
+from millstream_cli.journal import Told, row_of, told_in
 from millstream_cli.mill import MillState
 from millstream_cli.telling import moved
 
 ANSWERED_WITHIN = 15.0
 """Seconds for the trainer's 202: it waits for Kafka's acks, which may take 12 while a broker goes away."""
+AGAIN = 0.1
+"""Seconds between two looks for the answer: it takes some milliseconds, and a person notices no tenth."""
 GRACE = 1.0
 """Seconds after a step for another of the same request: a rollback ends a trial that stands in its way first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Office:
-    """Where a person's word goes, and where the answer is read."""
+    """Where a person's word goes."""
 
     trainer: str
-    kafka: str | None
-    """None: nobody waits for an answer."""
+    waits: bool
+    """Whether somebody waits for the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +75,15 @@ def _words(told: Told) -> str:
     return f"{', '.join(said)} ({event.reason})"
 
 
-def office_of(root: Path, *, trainer: str | None, kafka: str | None, wait: bool) -> Office:
+def office_of(root: Path, *, trainer: str | None, wait: bool) -> Office:
     """The mill that is named, else the one that runs in `root`. Raises CommandFailed."""
     if trainer is not None:
-        if wait and kafka is None:
-            raise CommandFailed("the answer is read from Kafka: name it with --kafka, or do not wait for it: --no-wait")
-        return Office(trainer=trainer.rstrip("/"), kafka=kafka if wait else None)
+        return Office(trainer=trainer.rstrip("/"), waits=wait)
     try:
         state = MillState.load(root)
     except CommandFailed as error:
-        raise CommandFailed(f"{error}; or name a mill elsewhere: --trainer and --kafka") from error
-    return Office(trainer=state.services["trainer"], kafka=(kafka or state.kafka) if wait else None)
+        raise CommandFailed(f"{error}; or name a trainer elsewhere: --trainer") from error
+    return Office(trainer=state.services["trainer"], waits=wait)
 
 
 def me() -> str:
@@ -98,42 +95,17 @@ def me() -> str:
 
 
 async def ask(office: Office, loop: str, path: str, body: Mapping[str, str], within: float) -> Answer:
-    """Send a word and wait for what comes of it, up to `within` seconds. Raises CommandFailed for a refusal, Stuck."""
-    consumer = None if office.kafka is None else await _listen(office.kafka)
-    try:
-        request = await _post(f"{office.trainer}/v1/loops/{quote(loop, safe='')}/{path}", body)
-        decided = () if consumer is None else await _hear(consumer, request, within)
-    finally:
-        if consumer is not None:
-            await consumer.stop()
+    """Send a word and wait for what comes of it, up to `within` seconds. Raises CommandFailed for a refusal."""
+    url = f"{office.trainer}/v1/loops/{quote(loop, safe='')}"
+    async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as http:
+        request = await _post(http, f"{url}/{path}", body)
+        decided = await _hear(http, f"{url}/requests/{request}", within) if office.waits else ()
     return Answer(request=request, decided=decided)
 
 
-async def _listen(kafka: str) -> AIOKafkaConsumer:
-    """Stands at the end of the trainer's journal before anything is asked, so that no answer is missed."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+async def _post(http: httpx.AsyncClient, url: str, body: Mapping[str, str]) -> str:
     try:
-        await consumer.start()
-        there = await consumer.topics()
-        if TRAINING.name not in there:
-            raise Stuck(f"Kafka at {kafka} has no topic {TRAINING.name}: it is no mill's; nothing was asked")
-        partitions = [TopicPartition(TRAINING.name, n) for n in consumer.partitions_for_topic(TRAINING.name) or {0}]
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
-            consumer.seek(partition, end)
-    except KafkaError as error:
-        await consumer.stop()
-        raise Stuck(f"Kafka at {kafka} does not answer: {error}; nothing was asked") from error
-    except BaseException:
-        await consumer.stop()
-        raise
-    return consumer
-
-
-async def _post(url: str, body: Mapping[str, str]) -> str:
-    try:
-        async with httpx.AsyncClient(timeout=ANSWERED_WITHIN) as http:
-            response = await http.post(url, json=dict(body))
+        response = await http.post(url, json=dict(body))
     except httpx.HTTPError as error:
         said = str(error) or type(error).__name__
         raise CommandFailed(f"the trainer does not answer at {url} ({said}); look with: millstream status") from error
@@ -147,23 +119,22 @@ async def _post(url: str, body: Mapping[str, str]) -> str:
     raise CommandFailed(f"the trainer refused ({response.status_code}): {message}")
 
 
-async def _hear(consumer: AIOKafkaConsumer, request: str, within: float) -> tuple[Told, ...]:
-    """The decision, or the steps, that name `request` as their cause."""
+async def _hear(http: httpx.AsyncClient, url: str, within: float) -> tuple[Told, ...]:
+    """The decision, or the steps, once there are any. A trainer that is away for a moment is asked again."""
     clock = asyncio.get_running_loop().time
     until = clock() + within
-    steps: dict[str, Told] = {}
+    told: tuple[Told, ...] = ()
     while clock() < until:
         try:
-            polled = await consumer.getmany(timeout_ms=100)
-        except KafkaError as error:
-            raise Stuck(f"request {request} was taken, but its answer cannot be read: {error!r}") from error
-        for told in (told_of(record.headers, record.value) for records in polled.values() for record in records):
-            if told is None or request not in (told.caused_by, getattr(told.event, "request", None)):
-                continue
-            if isinstance(told.event, RetrainDecided):
-                return (told,)
-            if isinstance(told.event, RolloutMoved):
-                if not steps:
-                    until = clock() + GRACE
-                steps.setdefault(told.id, told)
-    return tuple(steps.values())
+            response = await http.get(url)
+            rows = response.json()["decided"] if response.status_code == 200 else []
+            found = tuple(map(told_in, rows))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            found = ()
+        if any(isinstance(one.event, RetrainDecided) for one in found):
+            return found
+        if found and not told:
+            until = clock() + GRACE
+        told = found or told
+        await asyncio.sleep(AGAIN)
+    return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,7 @@ def read_file(path: Path) -> list[Told]:
 
 def _row(path: Path, number: int, line: bytes) -> Told:
     try:
-        row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-        event = msgspec.convert(row, _TYPES[row["type"]])
-        return Told(str(row["id"]), row.get("caused_by"), event)
+        return told_in(msgspec.json.decode(line, type=dict[str, Any]))
     except (ValueError, KeyError, RecursionError) as error:
         raise CommandFailed(
             f"{path}:{number}: {error}; a line is one event as JSON, with its type, id and caused_by, as in out/journal.jsonl"
@@ -127,6 +125,11 @@ def write_file(path: Path, told: Iterable[Told]) -> None:
     with path.open("wb") as file:
         for one in told:
             file.write(msgspec.json.encode(row_of(one)) + b"\n")
+
+
+def told_in(row: Mapping[str, Any]) -> Told:
+    """What `row_of` made a row. Raises ValueError, KeyError."""
+    return Told(str(row["id"]), row.get("caused_by"), msgspec.convert(row, _TYPES[row["type"]]))
 
 
 def row_of(told: Told) -> dict[str, Any]:

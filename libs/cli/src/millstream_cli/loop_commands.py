@@ -29,10 +29,7 @@ ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; default
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stays in the journal.")]
 TrainerOption = Annotated[
     str | None,
-    typer.Option(help="Address of a trainer elsewhere, like http://trainer:8080; with --kafka, or with --no-wait."),
-]
-AnswerOption = Annotated[
-    str | None, typer.Option("--kafka", help="Kafka of the mill elsewhere: its answer is read there.")
+    typer.Option(help="Address of a trainer elsewhere, like http://trainer:8080."),
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the decision, and say it.")]
 WithinOption = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for it.")]
@@ -111,7 +108,6 @@ def retrain(
     reason: ReasonOption,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -121,7 +117,7 @@ def retrain(
 
     Example:  millstream retrain flight-delay --reason "the new runway changed the delays"
     """
-    _ask(loop, "retrain", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "retrain", {"reason": reason}, by, trainer, wait, within, data, as_json)
 
 
 def approve(
@@ -130,7 +126,6 @@ def approve(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -143,7 +138,7 @@ def approve(
     from urllib.parse import quote
 
     path = f"runs/{quote(run, safe='')}/approve"
-    _ask(loop, path, {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, path, {"reason": reason}, by, trainer, wait, within, data, as_json)
 
 
 def rollback(
@@ -152,7 +147,6 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Version to go back to; default: the champion before.")] = None,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -163,7 +157,7 @@ def rollback(
     Example:  millstream rollback flight-delay --reason "complaints since noon"
     """
     body = {"reason": reason} | ({"to": to} if to is not None else {})
-    _ask(loop, "rollback", body, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "rollback", body, by, trainer, wait, within, data, as_json)
 
 
 def pin(
@@ -172,7 +166,6 @@ def pin(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -182,7 +175,7 @@ def pin(
 
     Example:  millstream pin flight-delay 7 --reason "audit week"
     """
-    _ask(loop, "pin", {"reason": reason, "to": version}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "pin", {"reason": reason, "to": version}, by, trainer, wait, within, data, as_json)
 
 
 def unpin(
@@ -190,7 +183,6 @@ def unpin(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -200,7 +192,7 @@ def unpin(
 
     Example:  millstream unpin flight-delay
     """
-    _ask(loop, "unpin", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "unpin", {"reason": reason}, by, trainer, wait, within, data, as_json)
 
 
 def freeze(
@@ -208,7 +200,6 @@ def freeze(
     reason: ReasonOption,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -218,7 +209,7 @@ def freeze(
 
     Example:  millstream freeze flight-delay --reason "Black Friday"
     """
-    _ask(loop, "freeze", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "freeze", {"reason": reason}, by, trainer, wait, within, data, as_json)
 
 
 def unfreeze(
@@ -226,7 +217,6 @@ def unfreeze(
     reason: ReasonOption = BY_HAND,
     by: ByOption = None,
     trainer: TrainerOption = None,
-    kafka: AnswerOption = None,
     wait: WaitOption = True,
     within: WithinOption = WITHIN,
     data: DataOption = HOME,
@@ -236,7 +226,7 @@ def unfreeze(
 
     Example:  millstream unfreeze flight-delay
     """
-    _ask(loop, "unfreeze", {"reason": reason}, by, trainer, kafka, wait, within, data, as_json)
+    _ask(loop, "unfreeze", {"reason": reason}, by, trainer, wait, within, data, as_json)
 
 
 def _ask(
@@ -245,7 +235,6 @@ def _ask(
     body: dict[str, str],
     by: str | None,
     trainer: str | None,
-    kafka: str | None,
     wait: bool,
     within: float,
     data: Path,
@@ -256,7 +245,7 @@ def _ask(
     if not body["reason"].strip():
         raise typer.BadParameter('write a reason in words, like --reason "the new runway"; it stays in the journal')
     with guarded():
-        office = asking.office_of(data / "up", trainer=trainer, kafka=kafka, wait=wait)
+        office = asking.office_of(data / "up", trainer=trainer, wait=wait)
         answer = run(asking.ask(office, loop, path, {"by": by or asking.me()} | body, within))
     if as_json:
         print(json.dumps(answer.as_json(), indent=2))

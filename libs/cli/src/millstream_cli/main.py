@@ -22,6 +22,7 @@ from millstream_cli.features_commands import (
 from millstream_cli.keys_commands import keys_app
 from millstream_cli.lake_commands import lake_app
 from millstream_cli.loop_commands import add_to as add_loop_commands
+from millstream_cli.score_commands import score
 from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
 from millstream_cli.shell import guarded as _interruptible
 from millstream_cli.shell import load as _project
@@ -274,6 +275,7 @@ def topics(
 
 
 add_loop_commands(app)
+app.command()(score)
 
 if __name__ == "__main__":
     app()

@@ -25,7 +25,6 @@ from millstream.contracts.events import (
     ModelState,
     RetrainDecided,
     RolloutMoved,
-    Step,
     TrainingFinished,
     WindowJudged,
 )
@@ -39,8 +38,8 @@ PLAIN_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
 
 
-def line_of(told: Told) -> str | None:
-    """One line of news, or None for what is not news."""
+def line_of(told: Told, answering: dict[str, str]) -> str | None:
+    """One line of news, or None for what is not news. `answering`: the version of each loop told last; kept here."""
     event = told.event
     if isinstance(event, WindowJudged) and event.finding not in (Finding.HEALTHY, Finding.SUSPECTED):
         return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
@@ -54,15 +53,13 @@ def line_of(told: Told) -> str | None:
     if isinstance(event, RolloutMoved):
         step = step_of(event.step, event.share)
         return f"{event.at:%Y-%m-%d %H:%M}  rollout  version {event.version}: {step}: {event.reason}"
-    if isinstance(event, ModelState) and event.champion and _is_new(event):
-        return f"{event.at:%Y-%m-%d %H:%M}  serving  champion is version {event.champion.version}"
+    # Not while it is promoted: the state in which all replicas obey follows, whatever a person holds meanwhile.
+    if isinstance(event, ModelState) and event.champion and not event.promoting:
+        version = event.champion.version
+        if answering.get(event.loop) != version:
+            answering[event.loop] = version
+            return f"{event.at:%Y-%m-%d %H:%M}  serving  champion is version {version}"
     return None
-
-
-def _is_new(state: ModelState) -> bool:
-    """Whether another model answers from now on: a trial's steps and the end of a watch are states, too."""
-    fresh = state.step in (Step.CHAMPION, Step.ROLLED_BACK) and state.since in (None, state.at)
-    return fresh and not state.promoting  # the state in which all replicas obey follows at the same time
 
 
 class ReplayView:
@@ -83,6 +80,7 @@ class ReplayView:
         self._began = time.monotonic()
         self._drawn = 0.0
         self._events = 0
+        self._answering: dict[str, str] = {}
         self._clock = "…"
         self._progress = Progress(
             SpinnerColumn(),
@@ -110,7 +108,7 @@ class ReplayView:
             self._live.stop()
 
     def told(self, told: Told) -> None:
-        line = line_of(told)
+        line = line_of(told, self._answering)
         if line is None:
             return
         # News stays on the page above the live part.

@@ -12,13 +12,14 @@ from millstream.runtime.service import Service
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
-from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.adapters.kafka_log import KafkaLog
+from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Predictor, Replica
+from millstream_serving.handlers import Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
-from millstream_serving.subscribers import hear_models, hear_questions, recorder, say_what_is_obeyed
+from millstream_serving.subscribers import hear_models, hear_questions, say_what_is_obeyed
 
 
 def create_app(
@@ -59,12 +60,13 @@ def create_app(
     predictor = Predictor(
         roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
     )
+    log = KafkaLog(service.publisher, loops=project.loops, metrics=metrics)
+    online = Online(predictor, log, Recorder(service.publisher.source))
     inference = Inference(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
-        predictor=predictor,
-        record=recorder(service.publisher),
+        online=online,
         known=keeper.known,
         clock=clock,
     )
@@ -83,14 +85,15 @@ def create_app(
         patience=settings.models_timeout,
     )
     say_what_is_obeyed(service, replica, keeper.known)
+    service.keeps("putting answers on record", log.run)
+    service.at_stop(log.drain)
     service.at_stop(store.close)
     service.at_stop(freshness.close)
     doorway = Doorway(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
-        predictor=predictor,
-        publisher=service.publisher,
+        online=online,
         known=keeper.known,
         clock=clock,
         trusts_known_at=settings.trust_known_at,
@@ -101,6 +104,8 @@ def create_app(
     if settings.doors != "kafka":
         service.app.include_router(doorway.router)
         service.app.include_router(protocol.router)
+        service.app.gate = Gate(metrics, patience=settings.request_timeout)
+        service.app.doors |= doorway.doors | protocol.doors
     return service
 
 
@@ -112,7 +117,13 @@ def _speak_grpc(service: Service, settings: Settings, inference: Inference) -> N
     # Imported here: who speaks HTTP alone does without grpc's 10 MB.
     from millstream_serving.adapters.grpc_door import GrpcDoor
 
-    door = GrpcDoor(inference, service.health, version=service.app.version, trusts_known_at=settings.trust_known_at)
+    door = GrpcDoor(
+        inference,
+        service.health,
+        version=service.app.version,
+        trusts_known_at=settings.trust_known_at,
+        patience=settings.request_timeout,
+    )
 
     async def open_grpc() -> None:
         await door.open(settings.host, port)

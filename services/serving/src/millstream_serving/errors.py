@@ -17,6 +17,10 @@ class StaleFeatures(MillstreamError):
     """The features have not kept up with the question, and its loop refuses to answer then."""
 
 
+class Overloaded(RetryLater):
+    """As many questions as are answered soon are under way. This one was not looked at: ask again, or another replica."""
+
+
 class ModelsUnknown(RetryLater):
     """`millstream-models` has not been read to its end yet, so nobody knows what to answer with."""
 
@@ -40,3 +44,7 @@ class ModelRefused(MillstreamError):
         super().__init__(detail)
         self.reason = reason
         """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `unexpected`."""
+
+
+class BadTable(MillstreamError):
+    """A table that cannot be scored: the message says what it lacks. Nothing was written."""

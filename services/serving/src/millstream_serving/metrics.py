@@ -24,12 +24,32 @@ class ServingMetrics:
             ["loop", "reason", "transport"],
             registry=registry,
         )
+        self.unlogged = Counter(
+            "millstream_predictions_unlogged",
+            "Answers that are on no record: given while Kafka was away and the buffer full, as the loop says "
+            "(`predict.unlogged: answer`), or left at a stop. Above 0: drift and training miss them; see Kafka.",
+            ["loop"],
+            registry=registry,
+        )
+        self.log_bytes = Gauge(
+            "millstream_prediction_log_bytes",
+            "Answers that were given and that Kafka has not confirmed yet. A kill would lose them. Rises: Kafka is slow or "
+            "away.",
+            registry=registry,
+        )
         self.stage_seconds = Histogram(
             "millstream_predict_stage_seconds",
             "Time of one batch in each stage. `features` rises: the online store; `model` rises: the model or the batch. With "
             "a model on trial it is the time until both have answered.",
             ["stage"],
             buckets=STAGE_SECONDS,
+            registry=registry,
+        )
+        self.shed = Counter(
+            "millstream_questions_shed",
+            "Questions over HTTP that got no answer for want of time: `overloaded`, told at once, or past their `deadline`. "
+            "Rises: add replicas, or see which stage is slow (millstream_predict_stage_seconds).",
+            ["reason"],
             registry=registry,
         )
         self.stale = Counter(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.events import ModelRef, Scalar
 from millstream.contracts.package import InputColumn, Manifest
+from millstream.runtime.publisher import Outgoing
 from millstream_serving.domain.columns import Columns, FeatureValues
 
 
@@ -77,6 +78,16 @@ class Freshness(Protocol):
         """Let go of connections. Safe to call twice."""
 
 
+class AnswerLog(Protocol):
+    """Where answers go on record. Called from the event loop, in the way of each answer: never blocks."""
+
+    def put(self, loop: str, records: Sequence[Outgoing]) -> None:
+        """Take all records of one run of `loop`, or none; each fits Kafka. They are in Kafka milliseconds later.
+
+        Raises NotSent where they cannot go on record and the loop refuses to answer then.
+        """
+
+
 class FeatureStore(Protocol):
     """The project's Feast repo on the online store."""
 
@@ -107,3 +118,31 @@ class Packages(Protocol):
 
     def file(self, ref: ModelRef, manifest: Manifest, name: str) -> bytes:
         """One file of it, hash checked. Raises BadPackage, RetryLater."""
+
+
+class Piece(Protocol):
+    """Some rows of a table that is scored, next to each other. Its columns were checked (`domain.batch.check`)."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """A column as numbers of any width, null as NaN."""
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """A column as categories (`domain.columns.category_text`), null as ""."""
+
+    def scalars(self, name: str) -> Sequence[Scalar]:
+        """A column as keys."""
+
+    def times(self, name: str) -> NDArray[np.int64]:
+        """A column as microseconds. Raises BadTable for a null."""
+
+
+class AnswerTable(Protocol):
+    """Where the answers to a table go. Called by one writer, who may wait."""
+
+    def write(self, piece: Piece, values: NDArray[np.float64], nulls: NDArray[np.int32]) -> None:
+        """The answers to the rows of `piece`, behind those before: `values` (n, answers), NaN for none; `nulls`: how many
+        features of each row were null. Raises OSError."""

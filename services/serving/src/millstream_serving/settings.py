@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.settings import ServiceSettings
@@ -29,6 +30,9 @@ class Settings(ServiceSettings, RegistrySettings):
     replica knows the same models. gRPC goes with HTTP."""
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port, on the same host, of the Open Inference Protocol over gRPC. None: not served, as most clients speak HTTP."""
+    request_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds for the answer to a request over HTTP or gRPC that names no deadline itself: above the 2 s for which the online
+    store is waited for twice over, below what callers wait."""
     trust_known_at: bool = False
     """Honour the request header `ce-knownat`: a question is answered as of then. For a mill that replays the past, where a
     question of today would carry the time of every window with it."""
@@ -37,3 +41,18 @@ class Settings(ServiceSettings, RegistrySettings):
     batch's, and the same question could get another last digit; scale with replicas first."""
     models_timeout: Annotated[float, Field(gt=0)] = 20.0
     """Seconds that a batch waits for the models at start before it is given back and read again."""
+
+
+class ScoreSettings(BaseSettings):
+    """What `python -m millstream_serving score` needs to know of its mill; the rest are its options."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")
+
+    kafka: Annotated[str, Field(min_length=1)] = "127.0.0.1:9092"
+    """Where the champion is looked up; not asked where a version is named."""
+    project: Path = Path("project")
+    """Folder with streams/, features/, loops/."""
+    packages: str = "packages"
+    """Folder of the model packages."""
+    lake: str = "lake"
+    """Where features keeps history: a folder or URI. Read for --features lookup."""

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from millstream.codecs.codec import Codec
 from millstream.contracts.events import ModelState, PredictionServed, QuestionUnanswered, decode_event
-from millstream.contracts.topics import MODELS, PREDICTIONS
+from millstream.contracts.topics import MODELS
 from millstream.errors import RejectEvent
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime.codecs import Codecs
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
-from millstream.runtime.publisher import MAX_REQUEST_BYTES, Outgoing, Publisher
+from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.service import Service
 from millstream.runtime.table import TopicReader
 from millstream.runtime.user_events import read_batch
 from millstream_serving.domain.question import Question
 from millstream_serving.errors import ModelsUnknown
-from millstream_serving.handlers import ModelKeeper, Predictor, Replica, ask
+from millstream_serving.handlers import ModelKeeper, Predictor, Recorder, Replica, ask, fits
 
 log = logging.getLogger(__name__)
 
 GROUP = "serving"
-LARGEST_ANSWER = MAX_REQUEST_BYTES - 8192
-"""A question of almost Kafka's limit would make an answer beyond it. What the publisher refuses must not stop the stream."""
 
 
 class AnswerStream:
@@ -50,6 +48,7 @@ class AnswerStream:
         self._publisher = publisher
         self._known = known
         self._patience = patience
+        self._recorder = Recorder(publisher.source)
 
     async def __call__(self, batch: Batch) -> Sequence[Rejected]:
         await self._models_known()
@@ -75,17 +74,21 @@ class AnswerStream:
                     continue
                 questions.append(question)
                 records.append(event.record)
-        outgoing: list[Outgoing] = []
+        answered: list[tuple[Question, PredictionServed | QuestionUnanswered]] = []
+        asked: list[Record] = []
         for question, record, answer in zip(questions, records, await self._predictor.predict(questions), strict=True):
             if isinstance(answer, RejectEvent):
                 refused.setdefault(record.offset, Rejected(record, answer))
                 continue
-            one = on_record(self._publisher, question, answer)
-            if len(one.value) + len(one.key or b"") > LARGEST_ANSWER:
-                too_large = RejectEvent("too_large", f"its answer has {len(one.value)} bytes, more than Kafka takes")
-                refused.setdefault(record.offset, Rejected(record, too_large))
-            else:
+            answered.append((question, answer))
+            asked.append(record)
+        outgoing: list[Outgoing] = []
+        for record, one in zip(asked, self._recorder.records(answered), strict=True):
+            if fits(one):
                 outgoing.append(one)
+                continue
+            too_large = RejectEvent("too_large", f"its answer has {len(one.value)} bytes, more than Kafka takes")
+            refused.setdefault(record.offset, Rejected(record, too_large))
         await self._publisher.publish(outgoing)
         return [*rejected, *refused.values()]
 
@@ -97,22 +100,6 @@ class AnswerStream:
                 await self._known.wait()
         except TimeoutError as error:
             raise ModelsUnknown("the models are not known yet, so the questions wait") from error
-
-
-def on_record(publisher: Publisher, question: Question, answer: PredictionServed | QuestionUnanswered) -> Outgoing:
-    """The answer as it goes to `millstream-predictions`, beside its label's key."""
-    return publisher.outgoing(PREDICTIONS.name, answer, id=answer.id, key=question.key, caused_by=question.cause)
-
-
-def recorder(
-    publisher: Publisher,
-) -> Callable[[Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]], Awaitable[None]]:
-    """Puts answers on record. What it returns raises DeliveryUnknown where Kafka does not confirm them."""
-
-    async def record(answers: Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]) -> None:
-        await publisher.publish([on_record(publisher, question, answer) for question, answer in answers])
-
-    return record
 
 
 def hear_questions(

@@ -6,6 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -159,6 +160,18 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer) -> None:
                 for name, state in sorted(trainer.states.items())
             ]
         }
+
+    @app.get(
+        "/v1/loops/{loop}/requests/{request}",
+        tags=["loops"],
+        summary="What came of a request: its decision, or the steps of the rollout; none while it is not decided",
+        responses={404: {"description": _NO_LOOP}},
+    )
+    async def answers(loop: str, request: str) -> dict[str, Any]:
+        state_of(loop)
+        found = trainer.answers(loop, request)
+        rows = [{"caused_by": request, "type": one.type_name, **msgspec.to_builtins(one)} for one in found]
+        return {"request": request, "decided": rows}
 
     @app.post(
         "/v1/loops/{loop}/retrain",

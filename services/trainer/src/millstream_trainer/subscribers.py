@@ -43,7 +43,7 @@ def hear(service: Service, trainer: Trainer) -> None:
     """Wire the doorways.
 
     The journal is read whole, and then the verdicts from their beginning, in their order: they carry what the journal does not
-    (stream time, counts of labels, broken inputs, requests that wait), they are few (about 1,000 a year and loop), and what was
+    (stream time, counts of labels, broken data, requests that wait), they are few (about 1,000 a year and loop), and what was
     decided stays decided. After them the requests that nobody has answered: those that were waiting. Where the group goes on
     reading, some are heard twice.
     """

@@ -52,11 +52,15 @@ class Stamp:
     def __init__(self, type: str, source: str) -> None:
         self._same: Headers = [*_SAME_FOR_ALL, ("ce_type", type.encode()), ("ce_source", source.encode())]
 
-    def headers(self, id: bytes, time: str, known_at: int | None, traceparent: str | None) -> Headers:
+    def headers(
+        self, id: bytes, time: str, known_at: int | None, traceparent: str | None, caused_by: bytes | None = None
+    ) -> Headers:
         """What `Envelope.headers` gives, in another order; `time` as `to_rfc3339` writes it."""
         found = [*self._same, ("ce_id", id), ("ce_time", time.encode())]
         if known_at is not None:
             found.append(("ce_knownat", to_rfc3339(known_at).encode()))
+        if caused_by is not None:
+            found.append(("ce_causationid", caused_by))
         if traceparent is not None:
             found.append(("traceparent", traceparent.encode()))
         return found

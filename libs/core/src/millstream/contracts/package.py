@@ -146,6 +146,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Of the columns in `gate.slices`."""
     content: list[ContentReference] = []
     """Of the fields in `drift.text` and `drift.embedding`."""
+    holdout_blind: float = 0.0
+    """Loss on the holdout of who knows the shares of its labels (of numbers: their mean) and nothing else; 0: nobody said. One
+    season is harder than another; beside this the losses of both compare."""
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):

@@ -131,6 +131,8 @@ class ReplicaObeyed(Event, frozen=True, kw_only=True):
     """Who answers there."""
     refused: int = 0
     """A newer revision that it could not obey; 0: none."""
+    refused_version: str = ""
+    """The version of it that could not be loaded: the champion or the challenger. Empty: none, or the replica does not say."""
     reason: str = ""
     """Why it could not."""
     at: datetime

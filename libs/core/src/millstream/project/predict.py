@@ -44,6 +44,10 @@ class Predict(BaseModel):
     """Field that tells questions apart, so that one asked twice is answered once. Default: the asked stream's id."""
 
     freshness: Freshness = Freshness()
+    unlogged: Literal["refuse", "answer"] = "refuse"
+    """What happens over HTTP and gRPC when an answer cannot go on record, because Kafka does not answer: `refuse` to give it
+    (503 `not_logged`), or `answer` as long as there is room to remember it, and beyond that count what is on no record.
+    Questions over Kafka wait."""
 
     def id_of(self, event: Mapping[str, Any]) -> str:
         """Id of the question. Raises RejectEvent(`missing_field`). Only on loops of a loaded project: it sets the default."""

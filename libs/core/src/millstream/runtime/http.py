@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
@@ -61,6 +61,9 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 B = TypeVar("B", bound=BaseModel)
 
 
+Gate = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]
+
+
 class FrontedApp(FastAPI):
     """An app with doors in front: what asks for exactly such a path goes past routing, middleware and request objects.
 
@@ -72,12 +75,18 @@ class FrontedApp(FastAPI):
         super().__init__(**settings)
         self.doors: dict[tuple[str, str], ASGIApp] = {}
         """By method and path."""
+        self.gate: Gate | None = None
+        """What every POST passes first; None: nothing stands there."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (door := self.doors.get((scope["method"], scope["path"]))) is not None:
-            await door(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        app = self.doors.get((scope["method"], scope["path"])) or super().__call__
+        if self.gate is not None and scope["method"] == "POST":
+            await self.gate(app, scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
 
 class Refused(BaseModel):

@@ -64,6 +64,30 @@ class PackageStore:
                     swept += 1
         return swept
 
+    def find(self, loop: str, version: str) -> ModelRef:
+        """The package of a version that a person names, without a record of it: its hash is that of what lies here.
+
+        The newest where several attempts at one run left some. Raises BadPackage, naming the versions that there are.
+        """
+        known: set[str] = set()
+        found: list[tuple[float, ModelRef]] = []
+        for path in (self._root / loop).glob(f"*/{MANIFEST_FILE}"):
+            if path.parent.name.startswith(DRAFT):
+                continue
+            with suppress(OSError, BadPackage):  # removed, or half of one: none of those there are
+                raw = path.read_bytes()
+                sha256 = hashlib.sha256(raw).hexdigest()
+                one = read_manifest(raw, sha256)
+                known.add(one.version)
+                if (one.loop, one.version) == (loop, version):
+                    uri = path.parent.as_uri()
+                    ref = ModelRef(version=version, run=one.run, uri=uri, sha256=sha256, at=one.lineage.at)
+                    found.append((path.stat().st_mtime, ref))
+        if not found:
+            there = ", ".join(sorted(known, key=lambda one: (len(one), one))) or "none"
+            raise BadPackage(f"no version {version!r:.60} of {loop} in {self._root}; there are {there}")
+        return max(found, key=lambda one: one[0])[1]
+
     def manifest(self, ref: ModelRef) -> Manifest:
         """The manifest that a model record points at, hash checked. Raises BadPackage, RetryLater."""
         return read_manifest(self._read(ref, MANIFEST_FILE), ref.sha256)

@@ -180,8 +180,7 @@ def _fitting(cells: Sequence[bytes], one: ContentReference) -> Sequence[bytes]:
 
 
 def _missing(one: ContentReference, sample: Sample) -> float:
-    # A window may have no row that was watched: the loop file began to name the field while it was open.
-    return 1 - sample.there.get(one.name, 0) / sample.rows if sample.rows else one.missing
+    return 1 - sample.there.get(one.name, 0) / sample.rows
 
 
 def _broken(one: ContentReference, sample: Sample, rules: ContentRules) -> BrokenField | None:

@@ -55,7 +55,7 @@ class Fold:
                 window=one.window,
                 span=one.span,
                 trials=one.trials,
-                content=bool(one.content.names),
+                content=one.content.names,
                 state=state.loops.get(name),
             )
             for name, one in rules.items()
@@ -91,7 +91,8 @@ class Fold:
         if isinstance(found, Fact):
             return [Said(event=found.event, cause=found.cause)]
         at, baseline = loop.windows.closed_at(found), baseline_of(name, found.version)
-        if found.kind is WindowKind.INPUTS and watched(baseline.reference.content, self.rules[name].content):
+        whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows)
+        if whole and watched(baseline.reference.content, self.rules[name].content):
             loop.wait(ContentWindow(found.version, found.index, at, found.start, found.end, found.last, found.content))
         return [
             Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)

@@ -28,6 +28,8 @@ class Weighed:
     """DETECTED: where the first window began that showed it (microseconds); 0: nobody remembers."""
     normal: float = 0.0
     """What was normal before the incident of which this window was to have a say; 0: it has none, or nobody knows."""
+    blind: float = 0.0
+    """What knowing nothing but the labels' shares cost at that time; 0: nobody knows."""
 
 
 class Past(msgspec.Struct, array_like=True):
@@ -63,6 +65,8 @@ class Hysteresis(msgspec.Struct, array_like=True):
     """Where the first window of `incident` began (microseconds)."""
     normal: float = 0.0
     """What the version expected of itself that was well before `incident`; 0: unknown."""
+    blind: float = 0.0
+    """What knowing nothing but the labels' shares cost where it expected that; 0: unknown."""
 
     def weigh(
         self,
@@ -74,28 +78,37 @@ class Hysteresis(msgspec.Struct, array_like=True):
         *,
         start: int,
         normal: float = 0.0,
-        worse_than: Callable[[float], bool] = lambda normal: False,
+        blind: float = 0.0,
+        worse_than: Callable[[float, float], bool] = lambda normal, blind: False,
     ) -> Weighed:
         """Add a window that began at `start`; `id` is its verdict's.
 
         The first fine window of a newer version clears the incident of an older one: that is how a retrain is seen to cure. It
         is not cleared when that version shows it too, in as many windows of its own. Nor is it when that version is fine by
-        what it expects of itself (`normal`) and `worse_than` what was normal before the incident: one that has learned in the
-        middle of a change expects little. That is its one word on it, after which it is judged by its own measure alone.
+        what it expects of itself (`normal`, where knowing nothing costs `blind`) and `worse_than` what was normal before the
+        incident: one that has learned in the middle of a change expects little. That is its one word on it, after which it is
+        judged by its own measure alone.
         """
         past = self._past(version)
         inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
         before = self.normal if inherited else 0.0
-        short = not over and before > 0 and worse_than(before)
+        short = not over and before > 0 and worse_than(before, self.blind)
         past.recent = [*past.recent, over or short][-windows:]
         agreeing, of = sum(past.recent), len(past.recent)
         if over and agreeing == 1 and not past.incident:
             past.since = start
         if short:
             if agreeing < agree:
-                return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of, normal=before)
+                return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of, normal=before, blind=self.blind)
             past.spoken, past.recent = inherited, []
-            return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited, normal=before)
+            return Weighed(
+                finding=Finding.NOT_CLEARED,
+                agreeing=agreeing,
+                of=of,
+                about=inherited,
+                normal=before,
+                blind=self.blind,
+            )
         if over:
             if agreeing < agree:
                 return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of)
@@ -106,7 +119,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
                 return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
             past.incident = past.incident or id
             if not self.incident:
-                self.normal = normal
+                self.normal, self.blind = normal, blind
             if not self.incident or past.born >= self.of:
                 self.incident, self.of, self.since = past.incident, past.born, past.since
             return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of, since=past.since)
@@ -116,7 +129,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
         past.spoken, past.incident, past.recent = ended, "", []
         if self.incident == ended:
             self.incident, self.of = "", 0
-        return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before)
+        return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)
 
     def wants_report(self, now: int, suspicious: bool, every: int | None) -> bool:
         """Whether a report is due: at the first suspicion since all was well, and on schedule. It counts as asked for now."""

@@ -21,7 +21,7 @@ from millstream_drift.domain.hysteresis import Weighed
 from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.psi import ColumnShift, shift
-from millstream_drift.domain.score import losses, metrics, one_class
+from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MINIMUM_ROWS, Window
@@ -146,6 +146,7 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
     columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
     told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
     drop = _drop(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
+    drop = replace(drop, blind=blind_loss(rules.task, labels))
     impossible = one_class(rules.task, outputs, labels)
     weighed = None
     if impossible:
@@ -208,6 +209,15 @@ class _Drop:
     reference: float
     error: float
     """Standard error of the difference."""
+    reference_blind: float
+    """What knowing nothing but the labels' shares costs on the holdout; 0: its package does not say."""
+    blind: float = 0.0
+    """The same of the window; 0: its labels are not known."""
+
+    def as_now(self, normal: float, blind: float) -> float:
+        """What was a `normal` loss where knowing nothing cost `blind`, as a loss of this window: one season is harder than the
+        other. As it was, where that is not known."""
+        return normal * self.blind / blind if self.blind > 0 and blind > 0 else normal
 
     @property
     def relative(self) -> float:
@@ -218,7 +228,7 @@ def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
     """`rows` is the sum of 1/n over the samples that `loss` comes from."""
     reference = baseline.reference
     error = reference.holdout_loss_std * math.sqrt(rows + 1 / reference.holdout_rows)
-    return _Drop(loss=loss, reference=reference.holdout_loss, error=error)
+    return _Drop(loss=loss, reference=reference.holdout_loss, error=error, reference_blind=reference.holdout_blind)
 
 
 def _is_over(drop: _Drop, rules: Rules) -> bool:
@@ -240,7 +250,10 @@ def _weigh_drop(
         rules.windows,
         start=window.start,
         normal=drop.reference,
-        worse_than=lambda normal: kind is WindowKind.PERFORMANCE and _is_over(replace(drop, reference=normal), rules),
+        blind=drop.reference_blind,
+        worse_than=lambda normal, blind: (
+            kind is WindowKind.PERFORMANCE and _is_over(replace(drop, reference=drop.as_now(normal, blind)), rules)
+        ),
     )
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"
     numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
@@ -250,9 +263,9 @@ def _weigh_drop(
     else:
         numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
     if kind is WindowKind.PERFORMANCE and weighed.normal:
-        numbers += (
-            f"; {replace(drop, reference=weighed.normal).relative:+.1%} against {weighed.normal:.4f} before it began"
-        )
+        then = drop.as_now(weighed.normal, weighed.blind)
+        numbers += f"; {replace(drop, reference=then).relative:+.1%} against {weighed.normal:.4f} before it began"
+        numbers += f", {then:.4f} with the labels of today" if then != weighed.normal else ""
     finding = Finding.PERFORMANCE_DROP if weighed.finding is Finding.DETECTED else weighed.finding
     return finding, numbers, weighed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowKind
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
-from millstream_drift.domain.content import ContentWindow
+from millstream_drift.domain.content import ContentWindow, Sample
 from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.join import Asked, Join, JoinState
 from millstream_drift.domain.memory import Memory
@@ -57,6 +58,10 @@ class LoopState(msgspec.Struct, array_like=True):
     """Task and `gate.slices` by which all this was read."""
     contents: list[ContentWindow] = []
     """Windows whose content waits to be compared, oldest first."""
+    watched: list[str] = []
+    """Texts and embeddings that the samples are of."""
+    watched_from: int = 0
+    """Questions that were asked earlier were read while others were watched."""
 
 
 class LoopFold:
@@ -69,11 +74,12 @@ class LoopFold:
         within: int,
         window: int,
         trials: TrialRules,
-        content: bool = False,
+        content: Collection[str] = (),
         span: int = 0,
         state: LoopState | None = None,
     ) -> None:
-        state = _still_readable(state, trials) if state is not None else LoopState()
+        """`content`: names of the texts and embeddings that are watched."""
+        state = _still_readable(state, trials, sorted(content)) if state is not None else LoopState()
         self.loop = loop
         self._size = window
         self.join = Join(within, state.join)
@@ -88,8 +94,8 @@ class LoopFold:
         self._held_both = sum(isinstance(one, Question) and one.other is not None for one in state.held)
         self._rules, self._within = trials, within
         self.trials = Trials(loop, trials, state.trials)
-        self._watches_content = content
-        self.contents = state.contents if content else []
+        self._watched, self._watched_from = sorted(content), state.watched_from
+        self.contents = state.contents
         self.unseen = 0
         """Windows whose content was given up because newer ones came."""
         self._looked = 0
@@ -109,6 +115,8 @@ class LoopFold:
             self._rules.task,
             list(self._rules.slices),
             list(self.contents),
+            self._watched,
+            self._watched_from,
         )
 
     @property
@@ -207,7 +215,8 @@ class LoopFold:
             return
         if version is not None:
             row = (question.output, question.producer, *question.row)
-            contents = question.contents if self._watches_content else None
+            watched = self._watched and question.time >= self._watched_from
+            contents = question.contents if watched else None
             self.windows.add(version, WindowKind.INPUTS, question.time, question.id, row, contents)
         self._compared(self.trials.ask(question), question.id)
         if label is not None:
@@ -261,10 +270,11 @@ def _next_day(time: int) -> int:
     return (time // DAY + 1) * DAY
 
 
-def _still_readable(state: LoopState, rules: TrialRules) -> LoopState:
+def _still_readable(state: LoopState, rules: TrialRules, watched: list[str]) -> LoopState:
     """What of a snapshot still means what it meant: the loop's file may have changed since.
 
-    Answers of another task compare with nothing, so the loop begins empty. Values of other slices belong to no slice.
+    Answers of another task compare with nothing, so the loop begins empty. Values of other slices belong to no slice. Of a text
+    that nobody watched yet a window would seem to have none: the next one is the first that is compared.
     """
     if state.task is not rules.task:
         return LoopState()
@@ -279,4 +289,11 @@ def _still_readable(state: LoopState, rules: TrialRules) -> LoopState:
         state.held = [
             msgspec.structs.replace(one, slices=()) if isinstance(one, Question) else one for one in state.held
         ]
+    if state.watched != watched:
+        for window in state.windows:
+            window.content = Sample()
+        state.contents = []
+        state.watched_from = max(
+            (one.time + 1 for one in state.held if isinstance(one, Question)), default=state.watched_from
+        )
     return state

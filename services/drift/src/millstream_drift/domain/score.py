@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,6 +33,14 @@ def chances(task: Task, outputs: Sequence[Output], labels: Sequence[Truth]) -> F
         probabilities = _numbers(outputs, PROBABILITY)
         return np.where(np.asarray(labels, dtype=bool), probabilities, 1 - probabilities)
     return np.array([output.get(str(label), 0.0) for output, label in zip(outputs, labels, strict=True)])
+
+
+def blind_loss(task: Task, labels: Sequence[Truth]) -> float:
+    """Mean loss of who knows the labels' shares (of numbers: their mean) and nothing else: how hard the window is by itself."""
+    if task is Task.REGRESSION:
+        return float(np.var(np.asarray(labels, dtype=np.float64)))
+    shares = np.array([*Counter(labels).values()], dtype=np.float64) / len(labels)
+    return float(-(shares * np.log(shares)).sum())
 
 
 def metrics(task: Task, outputs: Sequence[Output], labels: Sequence[Truth], row_losses: Floats) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -57,9 +58,19 @@ Call = Callable[[Any, Any], Awaitable[Any]]
 class GrpcDoor(GrpcServer):
     """The protocol's service on a port of its own."""
 
-    def __init__(self, inference: Inference, health: Health, *, version: str, trusts_known_at: bool) -> None:
-        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE)
+    def __init__(
+        self,
+        inference: Inference,
+        health: Health,
+        *,
+        version: str,
+        trusts_known_at: bool,
+        patience: float = 5.0,
+    ) -> None:
+        """`patience`: seconds for a call whose client set no deadline."""
+        super().__init__(SERVICE, self._add, largest=LARGEST_MESSAGE, most_at_once=MOST_AT_ONCE, replica=health)
         self._inference = inference
+        self._patience = patience
         self._replica = health
         self._version = version
         self._trusts_known_at = trusts_known_at
@@ -85,13 +96,15 @@ class GrpcDoor(GrpcServer):
 
     async def ModelInfer(self, request: Any, context: Any) -> Mapping[str, Any]:
         said = dict(context.invocation_metadata() or ()).get("ce-knownat")
-        found = await self._inference.infer(
-            request.model_name,
-            request.model_version,
-            _asked(request),
-            transport="grpc",
-            asked_at=known_at_of(said, self._trusts_known_at),
-        )
+        # A deadline of the client's own ends the call without us.
+        async with asyncio.timeout(self._patience if context.time_remaining() is None else None):
+            found = await self._inference.infer(
+                request.model_name,
+                request.model_version,
+                _asked(request),
+                transport="grpc",
+                asked_at=known_at_of(said, self._trusts_known_at),
+            )
         return _answered(found, raw=bool(request.raw_input_contents))
 
     def _add(self, server: Any) -> None:
@@ -109,6 +122,9 @@ class GrpcDoor(GrpcServer):
             try:
                 found: bytes = answers(**await call(asks.FromString(raw), context)).SerializeToString()
                 return found
+            except TimeoutError:
+                what = f"no answer within {self._patience:g} s; the question may be on record all the same"
+                refused = grpc.StatusCode.DEADLINE_EXCEEDED, what
             except DecodeError:
                 refused = grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {asks.DESCRIPTOR.full_name}"
             except MillstreamError as error:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.contracts.events import Scalar
 from millstream.contracts.package import InputColumn
-from millstream.errors import DeliveryUnknown
+from millstream.errors import DeliveryUnknown, NotSent
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream_serving.domain.columns import Columns, FeatureValues
@@ -115,6 +115,18 @@ class MemoryFeatureStore:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+class MemoryLog:
+    """Puts answers into the publisher's list, at once."""
+
+    def __init__(self, publisher: MemoryPublisher) -> None:
+        self._publisher = publisher
+
+    def put(self, loop: str, records: Sequence[Outgoing]) -> None:
+        if self._publisher.away:
+            raise NotSent("Kafka is out for a walk")
+        self._publisher.sent += records
 
 
 class MemoryPublisher(Publisher):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from millstream_serving.api.gate import Gate
 from millstream_serving.api.inference import InferenceDoorway
 from millstream_serving.api.loops import ERRORS, Doorway
 
-__all__ = ["ERRORS", "Doorway", "InferenceDoorway"]
+__all__ = ["ERRORS", "Doorway", "Gate", "InferenceDoorway"]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope
 
 from millstream.contracts.json_text import read_json
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.health import Health
-from millstream_serving.domain.tensor_json import answer_of, metadata_of, request_of
+from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
+from millstream_serving.domain.inference import InferRequest
+from millstream_serving.domain.tensor_json import Wanted, answer_of, metadata_of, request_of, simple_request_of
 from millstream_serving.domain.tensors import bad
 from millstream_serving.errors import ModelFailed, NoModel, UnknownLoop
 from millstream_serving.handlers import Inference
@@ -88,7 +92,9 @@ _EXAMPLE = {
 }
 _INFER_DOCS: dict[str, Any] = {
     "responses": {
-        200: {"description": "The answers, already on record; `parameters` name version, variant and prediction"},
+        200: {
+            "description": "The answers, in the prediction log already; `parameters` name version, variant and prediction"
+        },
         400: {"description": "The request is wrong; `error` says where and what to send", **_ERROR},
         403: {"description": "`ce-knownat`, which this service does not trust", **_ERROR},
         **_NOT_THERE,
@@ -132,6 +138,9 @@ class InferenceDoorway:
         self._get(f"{versioned}/ready", self.model_version_ready, "Can this version answer?", ready)
         self._post(f"{one}/infer", self.infer, "Ask with the features given")
         self._post(f"{versioned}/infer", self.infer_version, "Ask this version with the features given")
+        self.doors: dict[tuple[str, str], ASGIApp] = {
+            ("POST", f"/v2/models/{name}/infer"): raw_door(partial(self._answer, name, "")) for name in inference.loops
+        }
         # Last: what nothing above takes is refused in the protocol's words too, not in those of our other doors.
         self.router.add_api_route("/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
 
@@ -195,13 +204,16 @@ class InferenceDoorway:
     async def infer(self, request: Request, loop: str) -> Response:
         """One tensor a column, or all numbers in one tensor `features`; nothing is looked up.
 
-        A 200 means that every row's answer is in `millstream-predictions` too (acks=all).
+        A 200 means that every row's answer is in the prediction log, and milliseconds later in `millstream-predictions`.
         """
-        return await self.infer_version(request, loop, "")
+        return await framed(self._answer(loop, "", request.scope, request.receive))
 
     async def infer_version(self, request: Request, loop: str, version: str) -> Response:
         """The same, answered by the champion if this is its version, in a canary too."""
-        held = 0
+        return await framed(self._answer(loop, version, request.scope, request.receive))
+
+    async def _answer(self, loop: str, version: str, scope: Scope, receive: Receive) -> Answered:
+        headers, held = dict(scope["headers"]), 0
 
         def hold(size: int) -> None:
             nonlocal held
@@ -212,8 +224,8 @@ class InferenceDoorway:
 
         try:
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
-            asked, wanted = request_of(*await _body(request, hold))
-            at = http.known_at(request, self._trusts_known_at)
+            asked, wanted = await _asked(scope, headers, receive, hold)
+            at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
             found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at)
         except MillstreamError as error:
             return _refused(error)
@@ -222,24 +234,27 @@ class InferenceDoorway:
         said, parts = answer_of(found, wanted)
         head = _encode(said)
         if not parts:
-            return Response(head, media_type=http.JSON)
+            return head
         return Response(b"".join([head, *parts]), headers={HEADER: str(len(head))}, media_type=OCTETS)
 
 
-async def _body(request: Request, hold: Callable[[int], None]) -> tuple[Any, memoryview]:
-    """The JSON, and what follows it. Raises Refusal."""
-    if "content-type" in request.headers:  # Triton's client sends none with JSON
-        http.media_type(request, (http.JSON, OCTETS))
-    elif request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
-    said = request.headers.get(HEADER)
-    raw = memoryview(await http.read_body(request, LARGEST_REQUEST, REQUEST_SECONDS, hold))
+async def _asked(scope: Scope, headers: Headers, receive: Receive, hold: Hold) -> tuple[InferRequest, Wanted]:
+    """Raises Refusal."""
+    if b"content-encoding" in headers or headers.get(b"content-type") != b"application/json":
+        request = Request(scope)
+        if b"content-type" in headers:  # Triton's client sends none with JSON
+            http.media_type(request, (http.JSON, OCTETS))
+        elif request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
+    whole = await read_small(scope, headers, receive, LARGEST_REQUEST, REQUEST_SECONDS, hold)
+    if HEADER.encode() not in headers:
+        return simple_request_of(whole) or request_of(read_json(whole), b"")
+    said, raw = headers[HEADER.encode()].decode("latin-1"), memoryview(whole)
     size = len(raw)
-    if said is not None:
-        if not (said.isascii() and said.isdecimal() and len(said) < 10 and int(said) <= size):
-            raise bad(f"{HEADER} is {said[:40]!r}; send the bytes of the JSON, at most the {size} that came")
-        size = int(said)
-    return read_json(bytes(raw[:size])), raw[size:]
+    if not (said.isascii() and said.isdecimal() and len(said) < 10 and int(said) <= size):
+        raise bad(f"{HEADER} is {said[:40]!r}; send the bytes of the JSON, at most the {size} that came")
+    size = int(said)
+    return request_of(read_json(bytes(raw[:size])), raw[size:])
 
 
 def _refused(error: MillstreamError) -> Response:

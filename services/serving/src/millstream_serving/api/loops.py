@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
+from starlette.types import ASGIApp, Receive, Scope
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.json_text import pointer, read_json
@@ -16,12 +19,13 @@ from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime import http
 from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, answer
-from millstream.runtime.publisher import Publisher
 from millstream.runtime.user_events import MAX_AHEAD
+from millstream_serving.api.raw import Answered, framed, raw_door, read_small
 from millstream_serving.domain.roster import Roster, Standing
-from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, StaleFeatures, UnknownLoop
-from millstream_serving.handlers import Loaded, Predictor, ask
-from millstream_serving.subscribers import on_record
+from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
+from millstream_serving.handlers import Loaded, Online, ask
+
+encode = msgspec.json.Encoder().encode
 
 
 class BadQuestion(MillstreamError):
@@ -40,6 +44,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelFailed, 503, "model_failed"),
     (StaleFeatures, 503, "stale_features"),
     (DeliveryUnknown, 503, "not_logged"),
+    (Overloaded, 503, "overloaded"),
     (RetryLater, 503, "unavailable"),
 )
 """The first that fits holds. Bodies that cannot be read are refused alike by all services: `millstream.runtime.http`."""
@@ -71,7 +76,8 @@ _ANSWER = {
     "stale_views": {},
 }
 _ANSWERED = (
-    "The answer, already on record: `probability` of true, `probabilities` by class, or `value`, by the loop's task"
+    "The answer, in the prediction log already: `probability` of true, `probabilities` by class, or `value`, by the task "
+    "of the loop"
 )
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
@@ -120,8 +126,7 @@ class Doorway:
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
-        predictor: Predictor,
-        publisher: Publisher,
+        online: Online,
         known: asyncio.Event,
         clock: Callable[[], int],
         trusts_known_at: bool = False,
@@ -129,8 +134,7 @@ class Doorway:
         self._loops = loops
         self._streams = streams
         self._roster = roster
-        self._predictor = predictor
-        self._publisher = publisher
+        self._online = online
         self._known = known
         self._clock = clock
         self._trusts_known_at = trusts_known_at
@@ -140,6 +144,9 @@ class Doorway:
         self.router.add_api_route(
             "/{loop}/predict", self.predict, methods=["POST"], summary="Ask one question", **PREDICT_DOCS
         )
+        self.doors: dict[tuple[str, str], ASGIApp] = {
+            ("POST", f"/v1/loops/{name}/predict"): raw_door(partial(self._answer, name)) for name in loops
+        }
 
     async def list_loops(self) -> Response:
         """Every loop of the project, as `GET /v1/loops/{loop}` shows it."""
@@ -159,29 +166,31 @@ class Doorway:
     async def predict(self, loop: str, request: Request) -> Response:
         """Ask one question as of now, or of the header `ce-knownat` where that is trusted.
 
-        A 200 means that the answer is in `millstream-predictions` too (acks=all).
+        A 200 means that the answer is in the prediction log, and milliseconds later in `millstream-predictions`.
         """
+        return await framed(self._answer(loop, request.scope, request.receive))
+
+    async def _answer(self, loop: str, scope: Scope, receive: Receive) -> Answered:
         try:
-            return answer(200, await self._predict(self._loop(loop), request))
+            return await self._predict(self._loop(loop), scope, receive)
         except MillstreamError as error:
             return refusal(error)
 
-    async def _predict(self, loop: Loop, request: Request) -> dict[str, Any]:
-        http.media_type(request)
-        event = _event(read_json(await http.read_body(request, LARGEST_BODY, BODY_SECONDS)))
-        known_at = http.known_at(request, self._trusts_known_at)
+    async def _predict(self, loop: Loop, scope: Scope, receive: Receive) -> bytes:
+        headers = dict(scope["headers"])
+        if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+            http.media_type(Request(scope))
+        event = _event(read_json(await read_small(scope, headers, receive, LARGEST_BODY, BODY_SECONDS)))
+        known_at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
         now = self._clock() if known_at is None else known_at
         time = self._check(self._streams[loop.predict.on], event, now)
         if not self._known.is_set():
             raise ModelsUnknown("the models are still being read; /readyz says what is missing")
         question = ask(loop, event, asked_at=max(now, time), transport="http")
-        (found,) = await self._predictor.predict([question])
-        if isinstance(found, RejectEvent):
-            raise found
+        found = await self._online.predict(question)
         if isinstance(found, QuestionUnanswered):
             raise self._why_not(loop, found)
-        await self._publisher.publish([on_record(self._publisher, question, found)])
-        return _said(found)
+        return encode(_said(found))
 
     def _loop(self, name: str) -> Loop:
         loop = self._loops.get(name)
@@ -192,7 +201,8 @@ class Doorway:
     def _check(self, stream: Stream, event: dict[str, Any], now: int) -> int:
         """Event time of a good event. Raises BadQuestion, RejectEvent: the same rules as over Kafka."""
         try:
-            found = list(stream.validator().iter_errors(event))
+            # Most events have no fault: only one that has is gone through again, to name it.
+            found = [] if stream.validator().is_valid(event) else list(stream.validator().iter_errors(event))
         except (ValueError, RecursionError) as error:
             raise BadQuestion([{"pointer": "/event", "message": f"nested too deeply to check: {error}"}]) from error
         if found:

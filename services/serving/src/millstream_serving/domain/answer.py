@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from millstream.contracts.content import Content, contents
 from millstream.contracts.events import PredictionServed, QuestionUnanswered, Scalar
 from millstream.contracts.times import to_datetime
-from millstream_serving.domain.columns import FeatureValues, nullable, scalar
+from millstream_serving.domain.columns import FeatureValues, inputs_of, nullable, rows_of
 from millstream_serving.domain.question import Question
 from millstream_serving.domain.turn import Given
-
-V = TypeVar("V")
 
 
 class Reading:
@@ -20,8 +17,8 @@ class Reading:
 
     def __init__(self, entities: Mapping[str, Sequence[Scalar]], features: FeatureValues, rows: int) -> None:
         self.features = features
-        self.asked = _rows(entities, rows)
-        self.read = _rows({name: nullable(values) for name, values in features.items()}, rows)
+        self.asked = rows_of(entities, rows)
+        self.read = rows_of(nullable(features), rows)
 
 
 def served(
@@ -75,6 +72,8 @@ def recorded(
     `content` names the texts and embeddings that go on record; `given`: the features came with the questions."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
+    events = [question.event for question in questions]
+    taken = {role: inputs_of(names, events) for role, names in inputs.items()}
     for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
         if answer is None:
             found.append(unanswered(question, "model_failed"))
@@ -85,7 +84,7 @@ def recorded(
                 question,
                 answer,
                 entities=reading.asked[row],
-                inputs={name: scalar(question.event.get(name)) for name in inputs[answer.role]},
+                inputs=taken[answer.role][row],
                 features=reading.read[row],
                 timings_ms=timings | {"model": round(answer.ms, 4)},
                 stale_views=lags,
@@ -94,14 +93,6 @@ def recorded(
             )
         )
     return found
-
-
-def _rows(columns: Mapping[str, Sequence[V]], rows: int) -> list[dict[str, V]]:
-    """Columns as one mapping a row."""
-    names = list(columns)
-    if not names:
-        return [{} for _ in range(rows)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def unanswered(question: Question, reason: str) -> QuestionUnanswered:

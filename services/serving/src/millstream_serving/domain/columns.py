@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,25 @@ from millstream.contracts.package import InputColumn
 
 Columns = dict[str, NDArray[Any]]
 """Column → values of shape (n, 1): float32 with NaN for null, or objects that are all str with "" for null."""
-FeatureValues = Mapping[str, NDArray[np.float64] | NDArray[np.int64]]
+Values = NDArray[np.float64] | NDArray[np.int64]
+FeatureValues = Mapping[str, Values]
 """`view__feature` → one value a row."""
 Events = Sequence[Mapping[str, Any]]
 _SCALARS = frozenset({str, int, float, bool})
+_SCALARS_AND_NULL = _SCALARS | {type(None)}
+_NUMBERS = frozenset({int, float, type(None)})
+V = TypeVar("V")
+
+
+class Table(NamedTuple):
+    """Features that came side by side: cut into columns once, for all rows of a run."""
+
+    names: tuple[str, ...]
+    values: Values
+    """Of shape (rows, names)."""
+
+    def columns(self) -> FeatureValues:
+        return dict(zip(self.names, self.values.T, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +50,20 @@ def columns_of(inputs: Sequence[InputColumn], events: Events, features: FeatureV
     """The columns of `inputs` for all events, one row each; a misfit's cell holds null."""
     columns: Columns = {}
     misfits: list[Misfit] = []
+    numbers: list[NDArray[Any]] = []
     for column in inputs:
         if column.source == "feature":
-            with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
-                columns[column.name] = features[column.name].astype(np.float32).reshape(-1, 1)
+            numbers.append(features[column.name])
         elif column.type == "number":
-            columns[column.name] = _numbers(column.name, events, misfits)
+            numbers.append(_numbers(column.name, events, misfits))
         else:
             columns[column.name] = _categories(column.name, events, misfits)
-    return columns, misfits
+    if not numbers:
+        return columns, misfits
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
+        table = np.array(numbers, dtype=np.float32).reshape(len(numbers), -1, 1)
+    row = iter(table)
+    return {one.name: columns[one.name] if one.name in columns else next(row) for one in inputs}, misfits
 
 
 def empty_columns(inputs: Sequence[InputColumn]) -> Columns:
@@ -57,7 +79,20 @@ def empty_columns(inputs: Sequence[InputColumn]) -> Columns:
 
 def entities_of(join_keys: Sequence[str], events: Events) -> dict[str, list[Scalar]]:
     """Join key → one value a row; null where the event has none."""
-    return {key: [scalar(event.get(key)) for event in events] for key in join_keys}
+    return {key: _scalars(key, events) for key in join_keys}
+
+
+def inputs_of(names: Sequence[str], events: Events) -> list[dict[str, Scalar]]:
+    """The same fields, as one mapping an event."""
+    return rows_of({name: _scalars(name, events) for name in names}, len(events))
+
+
+def rows_of(columns: Mapping[str, Sequence[V]], rows: int) -> list[dict[str, V]]:
+    """Columns as one mapping a row."""
+    if not columns:
+        return [{} for _ in range(rows)]
+    names = tuple(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def scalar(value: Any) -> Scalar:
@@ -65,30 +100,52 @@ def scalar(value: Any) -> Scalar:
     return value if type(value) in _SCALARS else None
 
 
-def nullable(values: NDArray[np.float64] | NDArray[np.int64]) -> list[float | int | None]:
+def nullable(features: FeatureValues) -> dict[str, list[float | int | None]]:
     """The numbers exactly as read, NaN as None."""
-    if values.dtype.kind != "f":
-        whole: list[float | int | None] = values.tolist()
-        return whole
-    return [None if value != value else value for value in values.tolist()]
+    found: dict[str, list[float | int | None]] = {name: [] for name in features}
+    floats = [name for name, values in features.items() if values.dtype.kind == "f"]
+    for name in found.keys() - floats:
+        found[name] = features[name].tolist()
+    if floats:
+        # All in one piece: a column alone is so short that numpy's calls would cost more than its numbers.
+        table = np.array([features[name] for name in floats])
+        columns = table.tolist()
+        if np.isnan(table).any():
+            columns = [[None if value != value else value for value in values] for values in columns]
+        found.update(zip(floats, columns, strict=True))
+    return found
 
 
-def _numbers(name: str, events: Events, misfits: list[Misfit]) -> NDArray[np.float32]:
-    found = np.empty((len(events), 1), dtype=np.float64)
-    for row, event in enumerate(events):
-        value = event.get(name)
+def _field(name: str, events: Events) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), events))
+    except KeyError:
+        return [event.get(name) for event in events]
+
+
+def _scalars(name: str, events: Events) -> list[Scalar]:
+    values = _field(name, events)
+    return values if _SCALARS_AND_NULL.issuperset(map(type, values)) else [scalar(value) for value in values]
+
+
+def _numbers(name: str, events: Events, misfits: list[Misfit]) -> NDArray[np.float64]:
+    values = _field(name, events)
+    if _NUMBERS.issuperset(map(type, values)):
+        with suppress(OverflowError):  # an int that no float holds: it is named below
+            return np.array(values, dtype=np.float64)
+    found = np.empty(len(events), dtype=np.float64)
+    for row, value in enumerate(values):
         if value is None:
-            found[row, 0] = np.nan
+            found[row] = np.nan
             continue
         try:
             if not isinstance(value, (int, float)):
                 raise TypeError(f"{type(value).__name__} is no number")
-            found[row, 0] = value
+            found[row] = value
         except (TypeError, OverflowError) as error:
-            found[row, 0] = np.nan
+            found[row] = np.nan
             misfits.append(Misfit(row=row, field=name, detail=str(error)))
-    with np.errstate(over="ignore"):
-        return found.astype(np.float32)
+    return found
 
 
 def _categories(name: str, events: Events, misfits: list[Misfit]) -> NDArray[np.object_]:

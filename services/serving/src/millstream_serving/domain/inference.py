@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from millstream_serving.domain.tensors import Tensor, bad
 
@@ -12,20 +14,18 @@ LONGEST_NAME = 256
 """Characters of a name or an id: it is said again in answers and errors, and becomes a header of the record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked."""
 
     tensors: Sequence[Tensor]
     id: str = ""
     """Said again in the answer; nothing else hangs on it, for many clients count theirs from 1."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
     outputs: Sequence[str] = ()
     """Names of the tensors to answer with; empty: the model's own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InferResponse:
+class InferResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What is answered."""
 
     model: str

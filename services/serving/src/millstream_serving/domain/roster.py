@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from millstream.contracts.canary import is_answered_by_challenger
@@ -30,6 +31,8 @@ class Refusal:
     """A model state that could not be obeyed."""
 
     state: ModelState
+    version: str
+    """Of its champion or of its challenger: the one that could not be loaded."""
     reason: str
 
 
@@ -57,7 +60,7 @@ class Standing(Generic[C]):
         """Newest revision heard of, obeyed or refused."""
         return max(self.revision, self.refusal.state.revision if self.refusal else 0)
 
-    @property
+    @cached_property
     def role(self) -> str:
         """Of the other model: `challenger` or `previous`; empty where there is none."""
         found = other_of(self.state) if self.state and self.other is not None else None
@@ -73,8 +76,8 @@ class Standing(Generic[C]):
         """Role of the model that answers where the guarded one fails."""
         return PREVIOUS if self.role == PREVIOUS else CHAMPION
 
-    @property
-    def models(self) -> dict[str, C]:
+    @cached_property
+    def models(self) -> Mapping[str, C]:
         """All that score a question, by role: the champion first."""
         found = {CHAMPION: self.champion, self.role: self.other}
         return {role: model for role, model in found.items() if model is not None}
@@ -117,8 +120,8 @@ class Roster(Generic[C]):
         """From here on `champion` answers, with `other` beside it. Whoever asked before keeps those he got."""
         self._standings[state.loop] = Standing(state=state, champion=champion, other=other, missing=missing)
 
-    def refuse(self, state: ModelState, reason: str, stand_in: C | None = None) -> None:
-        """Both models stay; the reason is shown until a newer state can be obeyed.
+    def refuse(self, state: ModelState, version: str, reason: str, stand_in: C | None = None) -> None:
+        """Both models stay; that `version` of it cannot be loaded is shown until a newer state can be obeyed.
 
         Where there is none that could stay `stand_in` answers: the champion of a state whose challenger was refused.
         """
@@ -128,5 +131,5 @@ class Roster(Generic[C]):
             champion=stand_in if before.champion is None else before.champion,
             other=before.other,
             missing=before.missing,
-            refusal=Refusal(state=state, reason=reason),
+            refusal=Refusal(state=state, version=version, reason=reason),
         )

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from millstream_serving.domain.inference import InferRequest, InferResponse, ModelMetadata, TensorSpec, name_in
-from millstream_serving.domain.tensors import Tensor, bad, from_bytes, from_values, to_bytes
+import msgspec
+import numpy as np
+
+from millstream_serving.domain.inference import (
+    LONGEST_NAME,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    TensorSpec,
+    name_in,
+)
+from millstream_serving.domain.tensors import LARGEST_DIMENSION, NUMBERS, Tensor, bad, from_bytes, from_values, to_bytes
 
 MOST_TENSORS = 2_000
 """Inputs or outputs of one request; a model with more columns takes them as one tensor."""
@@ -22,6 +32,41 @@ class Wanted:
 
     def holds(self, name: str) -> bool:
         return self.by_name.get(name, self.otherwise)
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    shape: tuple[int, int]
+    datatype: Literal["FP32", "FP64"]
+    data: list[float]
+
+
+class _Simple(msgspec.Struct, forbid_unknown_fields=True):
+    inputs: tuple[_Table]
+    id: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)] = ""
+
+
+_simple = msgspec.json.Decoder(_Simple).decode
+_PLAIN = Wanted(by_name={}, otherwise=False)
+
+
+def simple_request_of(raw: bytes) -> tuple[InferRequest, Wanted] | None:
+    """What `request_of` makes of the commonest body: one tensor of numbers and nothing beside it. None for any other body,
+    and for one with a fault, which `request_of` names."""
+    try:
+        body = _simple(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    (table,) = body.inputs
+    (rows, width), data = table.shape, table.data
+    if not 0 < rows <= LARGEST_DIMENSION or not 0 < width <= LARGEST_DIMENSION or len(data) != rows * width:
+        return None
+    if len(table.name) > LONGEST_NAME:
+        return None
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
+        values = np.array(data, np.float64).astype(NUMBERS[table.datatype], copy=False)
+    tensor = Tensor(name=table.name, datatype=table.datatype, shape=(rows, width), values=values)
+    return InferRequest(id=body.id, tensors=(tensor,)), _PLAIN
 
 
 def request_of(body: Any, binary: bytes | memoryview) -> tuple[InferRequest, Wanted]:

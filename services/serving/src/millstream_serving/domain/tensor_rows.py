@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from millstream.contracts.package import InputColumn, Manifest
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
-from millstream_serving.domain.columns import FeatureValues
+from millstream_serving.domain.columns import FeatureValues, Table, Values
 from millstream_serving.domain.scores import Output
 from millstream_serving.domain.tensors import BYTES, FP32, NUMBERS, Tensor, bad, of_numbers
 
@@ -27,7 +29,7 @@ class Rows:
 
     events: Sequence[dict[str, Any]]
     """Inputs and identifying fields, as an asking event would have them; null where a number is NaN or a text is empty."""
-    features: FeatureValues
+    features: FeatureValues | Table
 
 
 def rows_of(
@@ -37,6 +39,9 @@ def rows_of(
 
     Columns in `others` (a model on trial has inputs of its own) and `fields` that identify a row may come too.
     """
+    plan = _table_plan(tuple(inputs)) if len(tensors) == 1 and tensors[0].name == FEATURES else None
+    if plan is not None and not any(name in fields for name, _ in plan.asked):
+        return _of_table(tensors[0], plan)
     wanted = {column.name: column for column in inputs}
     given = {tensor.name: tensor for tensor in tensors}
     if len(given) < len(tensors):
@@ -57,11 +62,50 @@ def rows_of(
         column = known.get(name)
         _check(tensor, "key" if column is None else column.type)
         if column is not None and column.source == "feature":
-            features[name] = _feature(tensor)
+            features[name] = _feature(tensor.values)
             continue
-        for event, value in zip(events, tensor.values.tolist(), strict=True):
+        names = column is None or column.type != "number" or name in fields
+        for event, value in zip(events, _named(tensor) if names else tensor.values.tolist(), strict=True):
             event[name] = None if value == "" or value != value else value
     return Rows(events=events, features=features)
+
+
+class _Plan(NamedTuple):
+    """Where the columns of a model are in one tensor."""
+
+    inputs: Sequence[InputColumn]
+    asked: Sequence[tuple[str, int]]
+    """Names and places of those that the question brings."""
+    features: tuple[str, ...]
+    places: Sequence[int]
+    """Of the features."""
+
+
+@lru_cache(maxsize=64)
+def _table_plan(inputs: tuple[InputColumn, ...]) -> _Plan | None:
+    """None where one tensor cannot hold them. Remembered for the models of one process."""
+    if any(column.type != "number" or column.name == FEATURES for column in inputs):
+        return None
+    places = [(column.name, place) for place, column in enumerate(inputs) if column.source == "feature"]
+    return _Plan(
+        inputs,
+        [(column.name, place) for place, column in enumerate(inputs) if column.source != "feature"],
+        tuple(name for name, _ in places),
+        [place for _, place in places],
+    )
+
+
+def _of_table(tensor: Tensor, plan: _Plan) -> Rows:
+    """As `rows_of` does it column by column, for all at once."""
+    _check_table(tensor, plan.inputs)
+    rows = tensor.shape[0]
+    _check_rows(rows)
+    table = tensor.values.reshape(tensor.shape)
+    events: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for name, place in plan.asked:
+        for event, value in zip(events, table[:, place].tolist(), strict=True):
+            event[name] = None if value != value else value
+    return Rows(events=events, features=Table(plan.features, _feature(table[:, plan.places])))
 
 
 def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
@@ -93,13 +137,11 @@ def datatype_of(column: InputColumn) -> str:
 
 def _split(given: Mapping[str, Tensor], inputs: Sequence[InputColumn]) -> dict[str, Tensor]:
     """`features` as one tensor a column."""
-    table, width = given[FEATURES], len(inputs)
+    table = given[FEATURES]
     texts = [column.name for column in inputs if column.type != "number"]
     if texts:
         raise bad(f"input {FEATURES!r}: {texts[0]!r} is a text, so the columns are no one tensor; {_sent(inputs, ())}")
-    if table.datatype not in NUMBERS or len(table.shape) != 2 or table.shape[1] != width:
-        shape = f"{table.datatype} of shape {list(table.shape)}"
-        raise bad(f"input {FEATURES!r}: {shape}; send {FP32} of shape [n, {width}]: {_names(inputs)}")
+    _check_table(table, inputs)
     rows = table.values.reshape(table.shape)
     split = {
         column.name: Tensor(
@@ -112,6 +154,13 @@ def _split(given: Mapping[str, Tensor], inputs: Sequence[InputColumn]) -> dict[s
     return split | {name: tensor for name, tensor in given.items() if name != FEATURES}
 
 
+def _check_table(table: Tensor, inputs: Sequence[InputColumn]) -> None:
+    width = len(inputs)
+    if table.datatype not in NUMBERS or len(table.shape) != 2 or table.shape[1] != width:
+        shape = f"{table.datatype} of shape {list(table.shape)}"
+        raise bad(f"input {FEATURES!r}: {shape}; send {FP32} of shape [n, {width}]: {_names(inputs)}")
+
+
 def _rows(tensors: Collection[Tensor]) -> int:
     counts: dict[int, str] = {}
     for tensor in tensors:
@@ -122,9 +171,13 @@ def _rows(tensors: Collection[Tensor]) -> int:
         (one, first), (other, second) = list(counts.items())[:2]
         raise bad(f"input {first!r} has {one} rows, {second!r} has {other}; send as many of each")
     rows = next(iter(counts))
+    _check_rows(rows)
+    return rows
+
+
+def _check_rows(rows: int) -> None:
     if not 1 <= rows <= MOST_ROWS:
         raise bad(f"{rows} rows; send 1 to {MOST_ROWS:,} a request")
-    return rows
 
 
 def _check(tensor: Tensor, kind: str) -> None:
@@ -134,10 +187,26 @@ def _check(tensor: Tensor, kind: str) -> None:
         raise bad(f"input {tensor.name!r}: {tensor.datatype}, but it names something; send {BYTES} or INT64")
 
 
-def _feature(tensor: Tensor) -> Any:
-    """As `FeatureValues` has them: a whole number that float64 cannot hold stays one."""
+def _feature(values: NDArray[Any]) -> Values:
+    """As `FeatureValues` has them: a whole number that float64 cannot hold stays one, where it is within 64 bits."""
+    whole = values.dtype.kind in "biu" and not (values.dtype == np.uint64 and (values > np.iinfo(np.int64).max).any())
+    return values.astype(np.int64) if whole else values.astype(np.float64)
+
+
+def _named(tensor: Tensor) -> list[Any]:
+    """Values that name something, which a digit more or less would make another: a key, an id, a category.
+
+    A decimal is the shortest that reads as the same number, as it was written: 5.1, not the 5.099999904632568 of FP32.
+    """
     values = tensor.values
-    return values.astype(np.int64 if values.dtype.kind in "bi" else np.float64)
+    if values.dtype.kind != "f":
+        found: list[Any] = values.tolist()
+        return found
+    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)
+    if (large := values[np.abs(values) >= exact]).size:
+        said = f"{float(large[0]):.0f} may have lost digits in {tensor.datatype}"
+        raise bad(f"input {tensor.name!r}: {said}, but it names something; send {BYTES} or INT64")
+    return [float(str(value)) for value in values]
 
 
 def _sent(inputs: Sequence[InputColumn], fields: Collection[str]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +27,7 @@ LARGEST_DIMENSION = 2_000
 """Rows or columns: what is larger is refused before its values are looked at, one by one, while nobody else is answered."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked or answered: `values` flat, in row-major order. Texts are an array of objects that are all str."""
 
     name: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from millstream.contracts.events import OtherAnswer
 from millstream_serving.domain.scores import Output, Scores
 
@@ -21,8 +23,7 @@ class Side:
     scores: Scores
 
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
+class Given(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one question."""
 
     role: str

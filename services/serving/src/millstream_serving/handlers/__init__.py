@@ -5,7 +5,21 @@ from __future__ import annotations
 from millstream_serving.handlers.inference import Inference
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.models import ModelKeeper
+from millstream_serving.handlers.online import Online
 from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor, ask
+from millstream_serving.handlers.record import Recorder, fits
 from millstream_serving.handlers.replica import Replica
 
-__all__ = ["MOST_ROWS", "Answer", "Inference", "Loaded", "ModelKeeper", "Predictor", "Replica", "ask"]
+__all__ = [
+    "MOST_ROWS",
+    "Answer",
+    "Inference",
+    "Loaded",
+    "ModelKeeper",
+    "Online",
+    "Predictor",
+    "Recorder",
+    "Replica",
+    "ask",
+    "fits",
+]

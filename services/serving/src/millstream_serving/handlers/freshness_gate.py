@@ -38,6 +38,11 @@ class FreshnessGate:
         self._metrics = metrics
         self._stopwatch = stopwatch
 
+    async def current(self, features: Sequence[Features], questions: Sequence[Question]) -> bool:
+        """Whether nothing lags beyond the loop's bound, for all of `questions`."""
+        bound = self._loops[questions[0].loop].predict.freshness.bound
+        return not any(await self._stale(features, [question.asked_at for question in questions], bound))
+
     async def staleness(
         self, features: Sequence[Features], questions: Sequence[Question]
     ) -> tuple[Sequence[dict[str, float]], bool]:
@@ -53,14 +58,16 @@ class FreshnessGate:
         began = self._stopwatch()
         while True:
             stale = await self._stale(features, asked_at, rule.bound)
+            if not any(stale):
+                for view in {view for one in features for view in one.streams}:
+                    self._metrics.view_lag.labels(loop, view).set(0.0)
+                self._outages.over(loop)
+                return stale, False
             views = {view for one in features for view in one.streams}
             worst = {view: max(one.get(view, 0.0) for one in stale) for view in views}
             for view, seconds in worst.items():
                 self._metrics.view_lag.labels(loop, view).set(seconds)
             lagging = sum(map(bool, stale))
-            if not lagging:
-                self._outages.over(loop)
-                return stale, False
             waits = what == "wait" and self._outages.patient(loop, self._stopwatch())
             if not waits or (transport == "http" and self._stopwatch() - began > HTTP_PATIENCE):
                 break
@@ -77,7 +84,11 @@ class FreshnessGate:
     async def _stale(
         self, features: Sequence[Features], asked_at: Sequence[int], bound: int
     ) -> Sequence[dict[str, float]]:
+        if not features:
+            return [{} for _ in asked_at]
         first, *others = [await self._freshness.stale(one, asked_at, bound) for one in features]
+        if not others:
+            return first
         return [{view: lag for one in row for view, lag in one.items()} for row in zip(first, *others, strict=True)]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from secrets import token_hex
 from typing import Any
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
@@ -19,13 +19,10 @@ from millstream_serving.domain.tensor_rows import datatype_of, output_of, output
 from millstream_serving.domain.tensors import FP32, bad, of_texts
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
 from millstream_serving.handlers.loaded import Loaded
-from millstream_serving.handlers.predict import Predictor
+from millstream_serving.handlers.online import Online
 
-Record = Callable[[Sequence[tuple[Question, PredictionServed | QuestionUnanswered]]], Awaitable[None]]
-"""Puts answers on record. Raises DeliveryUnknown."""
-
-BESIDE = ("prediction_id", "version", "variant")
-"""What may be asked for beside the model's own output: a text a row."""
+BESIDE = {"prediction_id": "id", "version": "version", "variant": "variant"}
+"""What may be asked for beside the model's own output, a text a row; and what the record calls it."""
 
 
 class Inference:
@@ -37,18 +34,28 @@ class Inference:
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
-        predictor: Predictor,
-        record: Record,
+        online: Online,
         known: asyncio.Event,
         clock: Callable[[], int],
     ) -> None:
         self._loops = loops
         self._streams = streams
         self._roster = roster
-        self._predictor = predictor
-        self._record = record
+        self._online = online
         self._known = known
         self._clock = clock
+        self._fields = {
+            name: {
+                one for one in (loop.predict.id, loop.label.by, loop.rollout.by, streams[loop.predict.on].key) if one
+            }
+            for name, loop in loops.items()
+        }
+        """What identifies a row, by loop."""
+
+    @property
+    def loops(self) -> Collection[str]:
+        """The models that there are."""
+        return self._loops.keys()
 
     def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """How to ask. Raises UnknownLoop, NoModel, ModelsUnknown: the loop, or this version of it, is not ready then."""
@@ -65,9 +72,9 @@ class Inference:
     async def infer(
         self, name: str, version: str, asked: InferRequest, *, transport: Transport, asked_at: int | None = None
     ) -> InferResponse:
-        """The answers to all rows; each is on record by then. `asked_at`: microseconds, None is now.
+        """The answers to all rows; each is in the prediction log by then. `asked_at`: microseconds, None is now.
 
-        Raises Refusal, UnknownLoop, NoModel, ModelFailed, RetryLater, DeliveryUnknown.
+        Raises Refusal, UnknownLoop, NoModel, ModelFailed, RetryLater, NotSent.
         """
         standing = self._standing(name)
         champion = self._model(name, standing, version)
@@ -77,7 +84,7 @@ class Inference:
                 "leave the version out"
             )
         output, _ = output_of(champion.manifest)
-        if odd := [one for one in asked.outputs if one != output and one not in BESIDE]:
+        if asked.outputs and (odd := [one for one in asked.outputs if one != output and one not in BESIDE]):
             raise bad(f"no output {odd[0]!r:.100}; ask for {', '.join([output, *BESIDE])}")
         if len(set(asked.outputs)) < len(asked.outputs):
             raise bad("an output is asked for twice; name each once")
@@ -87,30 +94,16 @@ class Inference:
             asked.tensors,
             champion.manifest.inputs,
             others=[] if standing.other is None else standing.other.manifest.inputs,
-            fields={one for one in (loop.predict.id, loop.label.by, loop.rollout.by, stream.key) if one},
+            fields=self._fields[name],
         )
         self._name_entity(loop, stream, asked, rows.events)
         at = self._clock() if asked_at is None else asked_at
         questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
-        answers = await self._predictor.infer(standing, questions, rows.features, pinned=bool(version))
-        try:
-            await self._record(
-                [
-                    (question, one)
-                    for question, one in zip(questions, answers, strict=True)
-                    if not isinstance(one, RejectEvent)
-                ]
-            )
-        except RejectEvent as error:  # a text of nearly Kafka's limit: its answer does not fit
-            raise Refusal(error.reason, error.detail) from error
+        answers = await self._online.infer(standing, questions, rows.features, pinned=bool(version))
         served = [one for one in answers if isinstance(one, PredictionServed)]
         if len(served) < len(answers):
             raise _why_not(name, answers)
-        beside = {
-            "prediction_id": [one.id for one in served],
-            "version": [one.version for one in served],
-            "variant": [one.variant for one in served],
-        }
+        beside = {what: [getattr(one, field) for one in served] for what, field in BESIDE.items()}
         return InferResponse(
             model=name,
             version=served[0].version,
@@ -155,7 +148,7 @@ class Inference:
 
 def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:
     """A row that does not say which question it is is one of its own: its label will not find it by a field."""
-    id = _text(event, loop.predict.id) or uuid.uuid4().hex
+    id = _text(event, loop.predict.id) or token_hex(16)
     return Question(
         loop=loop.name,
         id=id,

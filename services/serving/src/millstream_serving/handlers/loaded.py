@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from millstream.contracts.events import ModelRef
 from millstream.contracts.package import Manifest
@@ -32,6 +33,16 @@ class Loaded:
     model: Model
     features: Features
     guard: Guard = field(default_factory=Guard)
+
+    @cached_property
+    def reads(self) -> bool:
+        """Whether it wants features at all: a model that was trained elsewhere may take all of it from the question."""
+        return any(column.source == "feature" for column in self.manifest.inputs)
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Fields of the question that it takes."""
+        return [column.name for column in self.manifest.inputs if column.source == "input"]
 
     async def score(self, columns: Columns, rows: int) -> Scores:
         """For the model that is trusted: waited for as long as it takes."""

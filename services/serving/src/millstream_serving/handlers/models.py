@@ -68,6 +68,10 @@ class ModelKeeper:
         """Set while nothing that was heard waits to be obeyed."""
         health.waiting_for("models", "millstream-models has not been read to its end yet")
 
+    async def load(self, loop: str, ref: ModelRef) -> Loaded:
+        """A model by itself, checked and warm as one that answers would be. Raises ModelRefused, RetryLater."""
+        return await self._loaded(loop, ref, {})
+
     def hear(self, state: ModelState) -> None:
         """A record of the topic. Only the newest of a loop counts; loops that the project does not have do not."""
         if state.loop not in self._roster:
@@ -135,7 +139,9 @@ class ModelKeeper:
         self._changed(state.loop)
 
     def _refuse(self, state: ModelState, error: ModelRefused, stand_in: Loaded | None) -> None:
-        self._roster.refuse(state, str(error), stand_in)
+        # Where the champion could be loaded it is the challenger that could not.
+        refused = state.challenger if stand_in is not None else state.champion
+        self._roster.refuse(state, refused.version if refused is not None else "", str(error), stand_in)
         self._metrics.refused.labels(state.loop, error.reason).inc()
         log.error("model refused: %s", error, extra={"loop": state.loop, "revision": state.revision})
         condition = f"model of {state.loop}"

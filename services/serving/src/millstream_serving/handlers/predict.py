@@ -26,7 +26,7 @@ from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import Freshness
+from millstream_serving.ports import Features, Freshness
 
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
@@ -115,12 +115,18 @@ class Predictor:
         self._count(questions, done)
         return done
 
+    async def current(self, questions: Sequence[Question]) -> bool:
+        """Whether no feature lags behind any of `questions`, all of one loop: then they are alike to `predict`."""
+        standing = self._roster.standing(questions[0].loop)
+        return standing.champion is None or await self._gate.current(_services(standing), questions)
+
     async def infer(
         self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
     ) -> list[Answer]:
         """One answer a question, all of one loop, from features that came with the questions: nothing is read, so nothing
         can be stale. `standing` has a champion, and `features` what its manifest wants; a model beside it is asked where
-        that is enough for it too. `pinned`: the challenger does not answer, in its canary either.
+        that is enough for it too. `pinned`: the champion answers or nobody; not the challenger in its canary, nor the
+        predecessor where a champion on watch fails.
         """
         began = self._stopwatch()
         here = {"input": questions[0].event.keys(), "feature": features.keys()}
@@ -132,20 +138,26 @@ class Predictor:
         stale: list[dict[str, float]] = [{} for _ in questions]
         readings = dict.fromkeys(standing.models, reading)
         done = await self._answered(standing, questions, readings, stale, began, given=True, pinned=pinned)
+        if pinned:
+            for row, one in enumerate(done):
+                if isinstance(one, PredictionServed) and one.variant != CHAMPION:
+                    done[row] = unanswered(questions[row], "model_failed")
         self._count(questions, done)
         return done
 
     async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
-        # One read for each FeatureService: two models nearly always share theirs.
-        services = list({id(model.features): model.features for model in models.values()}.values())
+        services = _services(standing)
         stale, refusing = await self._gate.staleness(services, questions)
         as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
         found: dict[int, Reading] = {}
         for features in services:
             entities = entities_of(features.join_keys, events)
             found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
+        for model in models.values():
+            if id(model.features) not in found:  # its question brings all that it reads
+                found[id(model.features)] = Reading(entities_of(model.features.join_keys, events), {}, len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
         answers = await self._answered(standing, questions, readings, stale, began)
         for row, question in enumerate(questions):
@@ -181,7 +193,7 @@ class Predictor:
             *recorded(
                 questions,
                 turn.given(sides[standing.trusted], sides.get(standing.guarded), turns),
-                inputs={role: _inputs(model) for role, model in models.items()},
+                inputs={role: model.inputs for role, model in models.items()},
                 readings=readings,
                 stale=stale,
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
@@ -242,6 +254,12 @@ class Predictor:
             counter.labels(*labels).inc(count)
 
 
+def _services(standing: Standing[Loaded]) -> list[Features]:
+    """One read for each FeatureService: two models nearly always share theirs. None for a model that reads no feature."""
+    reading = [model for model in standing.models.values() if model.reads]
+    return list({id(model.features): model.features for model in reading}.values())
+
+
 def _columns(
     models: Mapping[str, Loaded], readings: Mapping[str, Reading], questions: Sequence[Question]
 ) -> tuple[dict[str, Columns], dict[str, list[Misfit]]]:
@@ -257,7 +275,3 @@ def _columns(
         else:
             columns[role], misfits[role] = columns_of(model.manifest.inputs, events, readings[role].features)
     return columns, misfits
-
-
-def _inputs(model: Loaded) -> list[str]:
-    return [column.name for column in model.manifest.inputs if column.source == "input"]

@@ -94,6 +94,7 @@ class Replica:
             revision=standing.revision,
             version=standing.champion.ref.version if standing.champion else None,
             refused=refused.state.revision if refused else 0,
+            refused_version=refused.version if refused else "",
             reason=refused.reason[:LONGEST_REASON] if refused else "",
             at=to_datetime(at),
             leaving=leaving,

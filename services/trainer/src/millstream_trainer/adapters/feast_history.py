@@ -20,7 +20,7 @@ from millstream_tiles.errors import TilesError
 from millstream_tiles.feast_views import columns_in, views_of
 from millstream_tiles.lake import Lake
 from millstream_tiles.registry import open_store
-from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for
+from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for, without_broken
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunSpec
@@ -78,12 +78,13 @@ class FeastHistory:
         asked = questions(self._lake, loop, spec, fields)
         known, without = labels(self._lake, loop, spec)
         rows, outside = joined(asked, known, loop.label.within)
+        rows, broken = without_broken(rows, spec)
         if rows.is_empty():
             raise RunFailed(
                 f"no question of {loop.predict.on} has its label from {loop.label.stream} by {spec.at:%Y-%m-%d %H:%M}: "
                 f"{len(asked)} questions, {len(known)} labels"
             )
-        return rows, {**without, **outside}
+        return rows, {**without, **outside, **broken}
 
     def _features(
         self, store: Any, service: Any, rows: pl.DataFrame, keys: list[str], names: list[str]

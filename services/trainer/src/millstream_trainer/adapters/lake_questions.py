@@ -16,6 +16,7 @@ from millstream.project import Loop
 from millstream_tiles.errors import TilesError
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
+from millstream_trainer.domain.broken import BROKEN_LABELS
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 
@@ -75,6 +76,15 @@ def joined(asked: pl.DataFrame, known: pl.DataFrame, within: int) -> tuple[pl.Da
     counted = both.filter((delay >= pl.duration()) & (delay <= pl.lit(timedelta(microseconds=within))))
     left_out = {"without_label": len(asked) - len(both), "label_outside_within": len(both) - len(counted)}
     return counted.sort("_known_at", "_question"), left_out
+
+
+def without_broken(rows: pl.DataFrame, spec: RunSpec) -> tuple[pl.DataFrame, Mapping[str, int]]:
+    """The rows of `joined` whose label became known while labels were whole."""
+    known, broken = pl.col("_label_known_at"), pl.lit(False)
+    for start, end in spec.broken_labels:
+        broken |= known.is_between(start, end)
+    whole = rows.filter(~broken)
+    return whole, {BROKEN_LABELS: len(rows) - len(whole)} if len(whole) < len(rows) else {}
 
 
 def as_text(values: pl.Series) -> pl.Series:

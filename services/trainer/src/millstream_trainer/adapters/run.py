@@ -28,6 +28,7 @@ from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
+from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.record import Record
@@ -36,9 +37,6 @@ from millstream_trainer.domain.slices import slices_of
 from millstream_trainer.domain.table import Table
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.ports import History, Tracker
-
-BROKEN_INPUTS = "broken_inputs"
-"""Reason of rows left out: drift had judged the inputs of their time broken."""
 
 
 def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> RunResult:
@@ -99,7 +97,7 @@ def train(
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, choice.metrics)
-    notes = [*_of_broken_inputs(spec, data), *choice.notes]
+    notes = [*_of_broken_data(spec, data), *choice.notes]
     if passed and loop.train.refit:
         with phases.phase("refit"):
             everything = data.table.asked_from(choice.candidate.since)
@@ -168,12 +166,17 @@ def _whole(spec: RunSpec, data: Dataset) -> Dataset:
     return replace(data, table=table, left_out={**data.left_out, BROKEN_INPUTS: len(data.table) - len(table)})
 
 
-def _of_broken_inputs(spec: RunSpec, data: Dataset) -> list[str]:
-    rows = data.left_out.get(BROKEN_INPUTS)
-    if not rows:
-        return []
-    spells = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in spec.broken[-3:])
-    return [f"{rows} rows asked while inputs were broken are left out ({len(spec.broken)} windows; the last: {spells})"]
+def _of_broken_data(spec: RunSpec, data: Dataset) -> list[str]:
+    said = (
+        (BROKEN_INPUTS, "asked while inputs were broken", spec.broken),
+        (BROKEN_LABELS, "labelled while labels were broken", spec.broken_labels),
+    )
+    notes = []
+    for reason, what, windows in said:
+        if rows := data.left_out.get(reason):
+            last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in windows[-3:])
+            notes.append(f"{rows} rows {what} are left out ({len(windows)} windows; the last: {last})")
+    return notes
 
 
 def _check(task: Task, learn: Table, holdout: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from millstream.contracts.events import Cause
+from millstream.contracts.events import Cause, WindowKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,8 @@ class Ask:
     why: str
     version: str | None = None
     """The model version that a verdict is about."""
-    broken: bool = False
-    """The inputs themselves are broken: learning from them is worse than waiting."""
+    broken: WindowKind | None = None
+    """What is itself broken, where a verdict says that: no reason to learn, and learning from it is worse than waiting."""
     changed_at: datetime | None = None
     """Start of the first window that showed what a verdict detected."""
     asked_at: int | None = None

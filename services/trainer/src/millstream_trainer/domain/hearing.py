@@ -15,7 +15,7 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.ask import Ask
-from millstream_trainer.domain.broken import told
+from millstream_trainer.domain.broken import LEARNED, told
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 
@@ -23,7 +23,7 @@ Verdict = LabelsMatured | WindowJudged | ChallengerJudged
 
 
 def heard(state: LoopState, event: Verdict) -> LoopState:
-    """What a verdict changes by itself: stream time, the count of labels, whether inputs are broken, how a trial does."""
+    """What a verdict changes by itself: stream time, the count of labels, whether data is broken, how a trial does."""
     at = from_datetime(event.at)
     state = state.passed(at)
     if isinstance(event, LabelsMatured):
@@ -31,10 +31,13 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         return state if older else replace(state, matured=event.matured, counted_at=at)
     if isinstance(event, ChallengerJudged):
         return replace(state, judged=event)
-    if event.kind is WindowKind.INPUTS:
+    if event.kind in LEARNED:
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
-        broken_since = at if event.finding is Finding.BROKEN_DATA else None
-        return replace(state, broken_since=broken_since, spells=told(state.spells, event))
+        broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
+        if event.finding is Finding.BROKEN_DATA:
+            broken[event.kind] = state.broken.get(event.kind, at)
+        spells = {**state.spells, event.kind: told(state.spells.get(event.kind, ()), event)}
+        return replace(state, broken=broken, spells=spells)
     return state
 
 
@@ -98,7 +101,7 @@ def _asked_by_a_window(event: WindowJudged) -> Ask | None:
         at=from_datetime(event.at),
         why=event.reason,
         version=event.version,
-        broken=event.finding is Finding.BROKEN_DATA,
+        broken=event.kind if event.finding is Finding.BROKEN_DATA else None,
         changed_at=event.changed_at or event.start,
     )
 

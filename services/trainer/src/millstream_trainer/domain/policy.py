@@ -4,7 +4,7 @@ Everything is counted in stream time, so a year replayed in minutes is decided a
 order, and the first that has an answer gives the decision. A request that none of them answers may have to wait, for labels or
 for the end of quiet hours; what then comes of it is up to the loop's mode.
 
-A person passes the rules that protect from machines, since somebody looked: stale verdicts, broken inputs, breaker, warm-up,
+A person passes the rules that protect from machines, since somebody looked: stale verdicts, broken data, breaker, warm-up,
 cooldown, agreement, waiting, mode. Nobody passes the budget, a trial, a frozen or a pinned loop.
 
 Skew between online and offline features (`millstream-skew`) is not heard: it asks for nothing, since a run learns from the
@@ -20,6 +20,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Cause, Decision, RetrainDecided, RunApproved, Step
 from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
+from millstream_trainer.domain.broken import LEARNED
 from millstream_trainer.domain.hearing import days
 from millstream_trainer.domain.quiet import quiet_until
 from millstream_trainer.domain.rules import Mode, Rules
@@ -131,9 +132,11 @@ def _listed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
 
 
 def _of_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
-    if ask.broken:
-        return Decision.DECLINED, f"broken data: {ask.why}; retrains wait for whole inputs"
-    return None
+    if ask.broken is None:
+        return None
+    if ask.broken in LEARNED:
+        return Decision.DECLINED, f"broken data: {ask.why}; retrains wait for whole {LEARNED[ask.broken]}"
+    return Decision.DECLINED, f"broken data: {ask.why}; no model reads it, so other retrains do not wait"
 
 
 def _in_stream_time(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -180,11 +183,12 @@ def _of_the_champion(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     return Decision.DECLINED, f"the verdict is about version {ask.version}, version {champion.version} answers now"
 
 
-def _with_whole_inputs(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
-    if ask.by_person or state.broken_since is None or ask.cause is Cause.FIRST_MODEL:
+def _with_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
+    if ask.by_person or not state.broken or ask.cause is Cause.FIRST_MODEL:
         return None
-    since = f"{to_datetime(state.broken_since):%Y-%m-%d %H:%M}"
-    return Decision.DECLINED, f"inputs are broken since {since}; waiting for whole inputs"
+    kind, since = min(state.broken.items())
+    said = f"{LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}"
+    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}"
 
 
 def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -235,7 +239,7 @@ RULES: tuple[Rule, ...] = (
     _joins_what_is_under_way,
     _joins_what_is_asked,
     _of_the_champion,
-    _with_whole_inputs,
+    _with_whole_data,
     _below_the_breaker,
     _warmed_up,
     _cooled_down,
@@ -280,7 +284,7 @@ def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reaso
         numbers["days_waited"] = round((ask.at - ask.asked_at) / DAY, 4)
     if rules.agree > 1:
         numbers["causes"] = float(len(_agreeing(state, ask, rules)))
-    if ask.broken:
+    if ask.broken is not None:
         numbers[BROKEN] = 1.0
     return RetrainDecided(
         id=derived_id("decided", ask.loop, ask.request),

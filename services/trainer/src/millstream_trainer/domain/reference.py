@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from millstream.contracts.events import Scalar
 from millstream.contracts.package import ColumnReference, ContentReference, Reference, SliceReference
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
-from millstream_trainer.domain.answers import Answers
+from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.slices import Slice
 from millstream_trainer.domain.table import CATEGORY, NUMBER, Column, Table
 
@@ -63,6 +63,7 @@ def reference_of(
             for one in slices
         ],
         content=list(content),
+        holdout_blind=float(knowing_nothing(answers.task, labels, len(labels)).losses(labels).mean()),
     )
 
 

@@ -9,7 +9,8 @@ LIVE = 90 * SECOND
 """Three times as long as replicas keep silent: one lost word does not make a replica dead."""
 
 ACKNOWLEDGED_WITHIN = 60 * SECOND
-"""From the promotion on: twice as long as a live replica keeps silent, and a package is read in seconds."""
+"""From the promotion on: twice as long as a live replica keeps silent, and a package is read in seconds. By the wall's
+clock, too: in a replay a minute of stream time is a millisecond, in which no replica could load a model."""
 
 
 class Replicas:

@@ -161,15 +161,21 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
 
 
 def refused(state: LoopState, event: ReplicaObeyed) -> RolloutMoved | None:
-    """What a live replica's refusal takes back: the trial, or the promotion, that the newest state is about."""
+    """What a live replica's refusal takes back: the trial, or the promotion, that the newest state is about.
+
+    A trial is not to blame for a champion that cannot be loaded. None begins before the promotion is done, so whoever refuses
+    the champion of a trial's state refuses what all others obey.
+    """
     models, id = state.models, move_id(state.loop, event.id)
     if models is None or not event.refused or event.refused != models.revision or id in state.moves:
         return None
     at = state.stream_time or from_datetime(models.at)
     reason = f"replica {event.instance} cannot obey revision {event.refused}: {event.reason}"
     if models.challenger is not None:
+        if models.champion is not None and event.refused_version == models.champion.version:
+            return None
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason)
-    fresh = models.watch_until is not None or models.since == models.at
+    fresh = models.promoting or models.watch_until is not None or models.since == models.at
     if models.step is not Step.CHAMPION or models.previous is None or models.pinned or not fresh:
         return None  # nothing newer than what all others obey: that replica is ill, not the state
     return rolled_back(models, models.previous, id=id, at=at, reason=reason)

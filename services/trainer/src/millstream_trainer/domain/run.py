@@ -34,6 +34,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where the first window began that showed what led to this run; None: nothing changed that anybody noticed."""
     broken: tuple[tuple[datetime, datetime], ...] = ()
     """From when to when (both included) inputs were judged broken: what was asked then is not learned."""
+    broken_labels: tuple[tuple[datetime, datetime], ...] = ()
+    """The same of labels: what became known then is not learned."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

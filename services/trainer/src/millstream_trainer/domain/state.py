@@ -20,6 +20,7 @@ from millstream.contracts.events import (
     Step,
     TrainingFinished,
     TrainingStarted,
+    WindowKind,
 )
 from millstream.contracts.times import from_datetime
 from millstream_trainer.domain.ask import Waiting
@@ -103,10 +104,11 @@ class LoopState:
     """Labels that have matured, by the last count that was heard."""
     counted_at: int | None = None
     """When they were counted."""
-    broken_since: int | None = None
-    """Inputs are broken since then; the verdicts say so, not the journal. None: they are fine, or nothing was said."""
-    spells: tuple[Spell, ...] = ()
-    """When inputs were broken so far, by the same verdicts."""
+    broken: Mapping[WindowKind, int] = field(default_factory=dict)
+    """Inputs, or labels, are broken since then; the verdicts say so, not the journal. Without an entry they are fine, or
+    nothing was said."""
+    spells: Mapping[WindowKind, tuple[Spell, ...]] = field(default_factory=dict)
+    """When they were broken so far, by the same verdicts."""
     judged: ChallengerJudged | None = None
     """The last comparison that was heard, for people."""
     waiting: Waiting | None = None

@@ -60,7 +60,7 @@ def view(state: LoopState, rules: Rules, replicas: Sequence[ReplicaObeyed]) -> d
         "next_schedule": _time(due),
         "runs": len(state.runs),
         "rejected_in_a_row": state.rejected_in_a_row,
-        "broken_since": _time(state.broken_since),
+        "broken_since": _time(min(state.broken.values(), default=None)),
     }
 
 

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_ANSWERED = 1000
+"""Requests whose answers are kept for who asks over HTTP, within the minute after it asked; the journal has them all."""
+
 
 class Journal:
     """Verdicts, runs that end and replicas all move a loop: whoever does holds `writing` of the loop meanwhile, so that each
@@ -29,6 +32,8 @@ class Journal:
     ) -> None:
         self.states: dict[str, LoopState] = {loop: LoopState(loop=loop) for loop in loops}
         self.writing: dict[str, asyncio.Lock] = {loop: asyncio.Lock() for loop in self.states}
+        self.answers: dict[str, list[RetrainDecided | RolloutMoved]] = {}
+        """What was said because of a request, by its id, oldest first; of this process."""
         self._announcer = announcer
         self._metrics = metrics
         self._pause = pause
@@ -43,6 +48,10 @@ class Journal:
         """Raises RetryLater: then it may have been said, and saying it again is harmless."""
         await self._announcer.announce(event, caused_by=caused_by)
         self.remember(event)
+        if isinstance(event, RetrainDecided | RolloutMoved):
+            self.answers.setdefault(caused_by, []).append(event)
+            while len(self.answers) > MOST_ANSWERED:
+                del self.answers[next(iter(self.answers))]
 
     async def decide(self, decided: RetrainDecided) -> None:
         """Say a decision. Raises RetryLater."""

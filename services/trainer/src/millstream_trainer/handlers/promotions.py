@@ -13,6 +13,9 @@ from millstream_trainer.handlers.journal import Journal
 EVERY = 1.0
 """Seconds between two looks at promotions that nobody speaks of any more; a replica's word ends one at once."""
 
+SOON = 0.05
+"""Seconds between two looks of a trial that waits to begin: beside the run that led to it nobody notices."""
+
 
 class Promotions:
     """That a promotion is under way stands in the model state, and so survives a restart; the time for it begins anew then."""
@@ -30,6 +33,11 @@ class Promotions:
     def under_way(self, loop: str) -> bool:
         models = self._journal.states[loop].models
         return models is not None and models.promoting > 0
+
+    async def done(self, loop: str) -> None:
+        """Wait until none is under way; `look` ends each, or a person's word does."""
+        while self.under_way(loop):  # noqa: ASYNC110
+            await asyncio.sleep(SOON)
 
     async def look(self, loop: str) -> None:
         """End the loop's promotion, if there is one that has come to its end. The caller holds `writing`. Raises RetryLater."""

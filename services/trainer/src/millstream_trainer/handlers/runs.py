@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted
+from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted, WindowKind
 from millstream.contracts.package import BadPackage
 from millstream.contracts.times import to_datetime
 from millstream_trainer.domain import rollout
@@ -42,7 +43,9 @@ class Runs:
         metrics: TrainerMetrics,
         ended: Callable[[str], None],
         live: Callable[[str], bool],
+        promoted: Callable[[str], Awaitable[None]],
     ) -> None:
+        """`promoted` returns once no promotion of the loop is under way."""
         self._rules = rules
         self._streams = sorted(streams)
         self._journal = journal
@@ -52,6 +55,7 @@ class Runs:
         self._metrics = metrics
         self._ended = ended
         self._live = live
+        self._promoted = promoted
         self._accepted: asyncio.Queue[tuple[str, Run]] = asyncio.Queue()
         """Bounded by the loops: each has one run under way at most."""
 
@@ -119,6 +123,9 @@ class Runs:
     async def _enter(self, loop: str, run: Run, result: RunResult, *, caused_by: str) -> tuple[Outcome, str]:
         """Put a model that passed the gate on trial, or have it answer at once."""
         rules, journal = self._rules[loop].rollout, self._journal
+        # The state of a trial would hide which of its two models a replica refuses to promote. It waits a minute at most, and
+        # no further promotion can begin meanwhile: nobody else is on trial while a run is under way.
+        await self._promoted(loop)
         async with journal.writing[loop]:
             await journal.patiently(lambda: journal.settle(loop))
             moved = rollout.entered(
@@ -146,7 +153,11 @@ class Runs:
         positions = await self._journal.patiently(lambda: self._ends.ends(self._streams))
         state = self._journal.states[loop]
         looked = [known.at for known in state.runs if known.cause is Cause.MANUAL]
-        broken = left_out(state.spells, looked, run.at)
+
+        def spells(kind: WindowKind) -> tuple[tuple[datetime, datetime], ...]:
+            found = left_out(state.spells.get(kind, ()), looked, run.at)
+            return tuple((to_datetime(start), to_datetime(end)) for start, end in found)
+
         return RunSpec(
             loop=loop,
             run=run.name,
@@ -158,7 +169,8 @@ class Runs:
             positions=positions,
             champion=state.champion,
             changed_at=run.changed_at,
-            broken=tuple((to_datetime(start), to_datetime(end)) for start, end in broken),
+            broken=spells(WindowKind.INPUTS),
+            broken_labels=spells(WindowKind.PERFORMANCE),
         )
 
     async def _finish_moved(self, loop: str, run: Run, model: ModelRef, outcome: Outcome) -> None:

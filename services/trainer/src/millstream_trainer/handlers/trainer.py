@@ -13,6 +13,7 @@ from millstream.contracts.events import (
     ReplicaObeyed,
     RetrainDecided,
     RetrainRequested,
+    RolloutMoved,
     RolloutRequested,
     RunApproved,
     WindowJudged,
@@ -70,11 +71,16 @@ class Trainer:
             metrics=metrics,
             ended=self._show,
             live=self._live,
+            promoted=self._promotions.done,
         )
 
     @property
     def states(self) -> Mapping[str, LoopState]:
         return self._journal.states
+
+    def answers(self, loop: str, request: str) -> list[RetrainDecided | RolloutMoved]:
+        """What this process has said because of a request, oldest first; none where it is not decided, or not known."""
+        return [event for event in self._journal.answers.get(request, []) if event.loop == loop]
 
     def remember(self, event: Event) -> None:
         """Fold one event of the journal or of the model states in. Loops that left the project are forgotten."""

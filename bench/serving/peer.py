@@ -1,0 +1,149 @@
+"""The peers, each installed into an environment of its own and run on the same core in the same minute."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from door import Door, opened
+from model import Fitted
+from workload import COLUMNS, infer_body, values
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent / "peers"
+_UVICORN = ("uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    needs: tuple[str, ...]
+    args: tuple[str, ...]
+    """Of its environment's Python; `{port}` and `{folder}` are filled in."""
+    path: str
+    ready: str
+    body: str = "v2"
+    """What it is asked: `v2`, `row` ({"features": […]}) or `split` (MLflow's dataframe_split)."""
+
+
+def _app(name: str) -> tuple[str, ...]:
+    uvicorn = ("-m", "uvicorn", f"{name}_peer:app", "--port", "{port}", "--no-access-log", "--log-level", "warning")
+    return (*uvicorn, "--loop", "uvloop", "--http", "httptools", "--app-dir", str(HERE))
+
+
+PEERS = {
+    "lean": Peer(
+        needs=("onnxruntime==1.31.0", "msgspec==0.22.0", "numpy", *_UVICORN),
+        args=_app("lean"),
+        path="/predict",
+        ready="/readyz",
+        body="row",
+    ),
+    "fastapi": Peer(
+        needs=("fastapi==0.165.0", "pydantic", "lightgbm", "numpy", *_UVICORN),
+        args=_app("fastapi"),
+        path="/predict",
+        ready="/readyz",
+        body="row",
+    ),
+    "mlserver": Peer(
+        needs=("mlserver", "mlserver-lightgbm"),
+        args=("{bin}/mlserver", "start", "{folder}"),
+        path="/v2/models/delays/infer",
+        ready="/v2/health/ready",
+    ),
+    "kserve": Peer(
+        needs=("kserve", "lightgbm", "numpy"),
+        args=(str(HERE / "kserve_peer.py"), "--http_port", "{port}", "--enable_grpc", "false"),
+        path="/v2/models/delays/infer",
+        ready="/v2/health/ready",
+    ),
+    "mlflow": Peer(
+        needs=("mlflow", "lightgbm", "uvicorn", "fastapi"),
+        args=("-m", "mlflow", "models", "serve", "-m", "{folder}/mlflow", "-p", "{port}", "--env-manager", "local"),
+        path="/invocations",
+        ready="/ping",
+        body="split",
+    ),
+    "bentoml": Peer(
+        needs=("bentoml", "lightgbm", "numpy"),
+        args=("-m", "bentoml", "serve", "bentoml_peer:Delays", "--port", "{port}", "--working-dir", str(HERE)),
+        path="/predict",
+        ready="/readyz",
+        body="row",
+    ),
+}
+
+
+def body_of(peer: Peer) -> bytes:
+    row = values(0)
+    if peer.body == "row":
+        return _json({"features": row})
+    if peer.body == "split":
+        return _json({"dataframe_split": {"columns": COLUMNS, "data": [row]}})
+    return infer_body()
+
+
+def installed(name: str) -> Path:
+    """The Python of its environment, made once under bench/out. Raises RuntimeError, saying why, where it does not install."""
+    uv = shutil.which("uv") or str(ROOT / ".millstream/uv/bin/uv")
+    folder = ROOT / "bench" / "out" / f"peers-serving-{name}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True)
+    done = subprocess.run(
+        [uv, "pip", "install", "-q", "--python", str(python), *PEERS[name].needs],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    if done.returncode:
+        raise RuntimeError(f"does not install: {done.stderr.strip()[-300:]}")
+    return python
+
+
+@contextmanager
+def running(name: str, model: Fitted, folder: Path, port: int) -> Iterator[Door]:
+    peer, python = PEERS[name], installed(name)
+    _write(name, model, folder, port, python)
+    args = [str(python), *(one.format(port=port, folder=folder, bin=python.parent) for one in peer.args)]
+    env = {
+        "BENCH_MODEL": str(folder),
+        "PYTHONPATH": "",
+        "PATH": f"{python.parent}:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+    }
+    with opened(name, args, port=port, env=env, log=folder / "log", path=peer.ready) as door:
+        yield door
+
+
+def _write(name: str, model: Fitted, folder: Path, port: int, python: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "booster.txt").write_text(model.booster)
+    (folder / "model.onnx").write_bytes(model.matrix)
+    if name == "mlserver":
+        # In process, as the fastest way that it has; metrics and probes on ports of their own.
+        settings = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "parallel_workers": 0}
+        (folder / "settings.json").write_text(_json(settings | {"debug": False}).decode())
+        said = {
+            "name": "delays",
+            "implementation": "mlserver_lightgbm.LightGBMModel",
+            "parameters": {"uri": str(folder / "booster.txt")},
+        }
+        (folder / "model-settings.json").write_text(_json(said).decode())
+    if name == "mlflow":
+        code = (
+            "import lightgbm, mlflow.lightgbm, sys, shutil; shutil.rmtree(sys.argv[2], ignore_errors=True); "
+            "mlflow.lightgbm.save_model(lightgbm.Booster(model_file=sys.argv[1]), sys.argv[2])"
+        )
+        subprocess.run([str(python), "-c", code, str(folder / "booster.txt"), str(folder / "mlflow")], check=True)
+
+
+def _json(value: object) -> bytes:
+    import json
+
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,46 @@
+"""Answers as they go to `millstream-predictions`: one record each, beside its label's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from millstream.contracts.envelope import Stamp
+from millstream.contracts.events import PredictionServed, QuestionUnanswered
+from millstream.contracts.times import now, to_rfc3339
+from millstream.contracts.topics import PREDICTIONS
+from millstream.runtime.publisher import MAX_REQUEST_BYTES, Outgoing
+from millstream.runtime.tracing import current_traceparent
+from millstream_serving.domain.question import Question
+
+LARGEST_ANSWER = MAX_REQUEST_BYTES - 8192
+"""A question of almost Kafka's limit would make an answer beyond it. What the publisher refuses must not stop the stream."""
+
+Recorded = PredictionServed | QuestionUnanswered
+
+
+class Recorder:
+    """Writes records in the name of this process: what they share is encoded once."""
+
+    def __init__(self, source: str) -> None:
+        self._stamps = {kind: Stamp(kind.type_name, source) for kind in (PredictionServed, QuestionUnanswered)}
+        self._encode = msgspec.json.Encoder().encode
+
+    def records(self, answers: Sequence[tuple[Question, Recorded]]) -> list[Outgoing]:
+        """One a question, in order; they may be larger than Kafka takes: `fits` says."""
+        topic, encode, stamps = PREDICTIONS.name, self._encode, self._stamps
+        time, trace = to_rfc3339(now()), current_traceparent()
+        return [
+            Outgoing(
+                topic,
+                question.key.encode(),
+                encode(one),
+                stamps[type(one)].headers(one.id.encode(), time, None, trace, question.cause.encode()),
+            )
+            for question, one in answers
+        ]
+
+
+def fits(record: Outgoing) -> bool:
+    return len(record.value) + len(record.key or b"") <= LARGEST_ANSWER
