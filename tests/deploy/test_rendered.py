@@ -415,3 +415,18 @@ def test_what_the_page_tells_people_to_type_renders(helm: Path, tmp_path: Path) 
         assert said.returncode == 0, said.stderr
         assert "kafka-kafka-bootstrap.kafka:9092" in said.stdout
         assert "flight-delay.yaml" in said.stdout
+
+
+@pytest.mark.parametrize("service", ["ingest", "serving"])
+def test_a_scaler_tells_no_load_from_no_pods(service: str, helm: Path) -> None:
+    found = of_kind(documents(template(helm, service, "everything-values.yaml")), "ScaledObject")
+    triggers = [
+        trigger for scaler in found for trigger in scaler["spec"]["triggers"] if trigger["type"] == "prometheus"
+    ]
+
+    assert triggers
+    for trigger in triggers:
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
+        query = trigger["metadata"]["query"]
+        # A counter with labels has no series before its first event.
+        assert query.count("sum(rate(") == query.count(f' or 0 * sum(up{{namespace="mill",service="{service}"}})')

@@ -91,9 +91,9 @@ spec:
       name: {{ kebabcase $knob }}
       metadata:
         serverAddress: {{ $keda.prometheus | quote }}
-        query: {{ printf $query $where | quote }}
+        query: {{ $query | replace "%s" $where | quote }}
         threshold: {{ get $keda $knob | int | quote }}
-        # Without it a Prometheus that has nothing reads as no load.
+        # Pods that were asked nothing have no such series, and count as 0 by `up`; of no pods at all KEDA must not read no load.
         ignoreNullValues: "false"
     {{- end }}
     {{- range $i, $hours := $keda.schedule }}

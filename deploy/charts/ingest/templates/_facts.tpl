@@ -3,7 +3,7 @@
 many: true
 valkey: optional
 load:
-  perSecond: sum(rate(millstream_ingest_request_seconds_count{%s}[1m]))
+  perSecond: sum(rate(millstream_ingest_request_seconds_count{%s}[1m])) or 0 * sum(up{%s})
   inFlight: sum(millstream_ingest_requests_in_flight{%s})
 paths: [/v1]
 environment:

@@ -4,7 +4,9 @@ many: true
 valkey: needed
 shared: read
 load:
-  perSecond: sum(rate(millstream_predictions_served_total{transport="http",%s}[1m]))
+  perSecond: >-
+    (sum(rate(millstream_predictions_served_total{transport="http",%s}[1m])) or 0 * sum(up{%s}))
+    + (sum(rate(millstream_questions_shed_total{%s}[1m])) or 0 * sum(up{%s}))
 environment:
   MILLSTREAM_DOORS: {{ ternary "http" "both" .Values.scorer.enabled }}
 {{- if .Values.scorer.enabled }}
