@@ -1,5 +1,5 @@
-# `make` alone prints this menu. The first real target sets everything up inside this folder; only Kafka's jars are kept outside, in
-# ~/.cache/millstream (MILLSTREAM_CACHE says otherwise).
+# `make` alone prints this menu. The first real target sets everything up inside this folder; only Kafka's jars, and the
+# tools of test-deploy, are kept outside, in ~/.cache/millstream (MILLSTREAM_CACHE says otherwise).
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -49,6 +49,13 @@ torch: $(READY) ## the estimators of PyTorch (installs PyTorch: 4 GB on Linux, s
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r locks/torch.txt
 	@$(BIN)/pytest services/trainer/tests/test_trainer_torch.py
 
+test-deploy: $(READY) ## the charts, by Helm, kubeconform, helm-unittest and kube-score (Go builds them the first time: five minutes)
+	@$(BIN)/python -m tests.deploy.tools
+	@MILLSTREAM_DEPLOY=1 $(BIN)/pytest tests/deploy
+
+goldens: $(READY) ## rewrite what the charts render of their examples (then look at the difference)
+	@$(BIN)/python -m tests.deploy.tools && $(BIN)/python -m tests.deploy.goldens
+
 check: lint types ## lint, types, layers
 
 lint: $(READY) ## ruff, formatting, import layers
@@ -74,8 +81,8 @@ bench-serving: $(READY) ## what serving answers on one core, beside its peers: b
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics
-	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py
+generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics, values of the charts
+	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py && $(BIN)/python tools/charts.py
 
 locks: $(READY) ## resolve every lock again
 	@tools/lock.sh
@@ -83,4 +90,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean
+.PHONY: help setup demo up down test test-deploy goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean

@@ -294,15 +294,22 @@ def backtest(
 def topics(
     project: ProjectOption = FLIGHTS,
     kafka: Annotated[str, typer.Option(help="Bootstrap servers.")] = "127.0.0.1:9092",
+    strimzi: Annotated[
+        str | None, typer.Option(help="Create nothing; print KafkaTopics for Strimzi's Kafka of this name.")
+    ] = None,
 ) -> None:
     """Create the topics that a project needs, where they are missing. Existing ones stay as they are.
 
     Example:  millstream topics --project examples/flights --kafka localhost:9092
     """
     from millstream.runtime.topic_admin import ensure_topics
+    from millstream_cli.strimzi import kafka_topics
     from millstream_cli.topics import topics_of
 
     specs = topics_of(_project(project))
+    if strimzi is not None:
+        print(kafka_topics(specs, strimzi), end="")
+        return
     with _interruptible():
         created = _run(ensure_topics(kafka, specs))
     print(f"{len(created)} created, {len(specs) - len(created)} were there")

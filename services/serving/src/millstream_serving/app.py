@@ -73,13 +73,14 @@ def create_app(
         known=keeper.known,
         clock=clock,
     )
-    _speak_grpc(service, settings, inference)
+    if settings.doors != "kafka":
+        _speak_grpc(service, settings, inference)
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
     hear_questions(
         service,
-        loops=project.loops,
+        loops=project.loops if settings.doors != "http" else {},
         streams=project.streams,
         codecs=codecs_for(service, project.streams, settings),
         predictor=predictor,
@@ -104,10 +105,11 @@ def create_app(
     protocol = InferenceDoorway(
         inference, service.probes, version=service.app.version, trusts_known_at=settings.trust_known_at
     )
-    service.app.include_router(doorway.router)
-    service.app.include_router(protocol.router)
-    service.app.gate = Gate(metrics, patience=settings.request_timeout)
-    service.app.doors |= doorway.doors | protocol.doors
+    if settings.doors != "kafka":
+        service.app.include_router(doorway.router)
+        service.app.include_router(protocol.router)
+        service.app.gate = Gate(metrics, patience=settings.request_timeout)
+        service.app.doors |= doorway.doors | protocol.doors
     return service
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +26,9 @@ class Settings(CrewSettings, RegistrySettings):
     data: Path = Path("data/serving")
     """This replica's own folder: the compiled Feast registry."""
 
+    doors: Literal["both", "http", "kafka"] = "both"
+    """Where this replica is asked. In a cluster each door may be a deployment of its own, that scales on its own load; every
+    replica knows the same models. gRPC goes with HTTP."""
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port, on the same host, of the Open Inference Protocol over gRPC. None: not served, as most clients speak HTTP."""
     request_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0

@@ -1,0 +1,70 @@
+"""The charts as the tests see them: which there are, their examples, and what Helm makes of both."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+CHARTS = ROOT / "deploy" / "charts"
+GOLDENS = Path(__file__).parent / "goldens"
+SERVICES = ("ingest", "features", "serving", "drift", "trainer")
+ALL = (*SERVICES, "millstream")
+EXAMPLES = [(chart, path.name) for chart in ALL for path in sorted((CHARTS / chart / "ci").glob("*-values.yaml"))]
+"""Chart and file of values, for each chart at least the least that it takes."""
+MINIMAL = "minimal-values.yaml"
+
+Document = Mapping[str, Any]
+
+
+class Refused(Exception):
+    """Helm does not render it; the message is what a person reads."""
+
+
+def read_yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
+
+
+@cache
+def template(helm: Path, chart: str, values: str = MINIMAL, *sets: str) -> str:
+    """What `helm template` prints, with `--set` for each of `sets`. Raises Refused."""
+    said = subprocess.run(
+        [
+            *(str(helm), "template", chart, str(CHARTS / chart), "--namespace", "mill"),
+            *("-f", str(CHARTS / chart / "ci" / values)),
+            *(part for one in sets for part in ("--set-json" if "=[" in one or "={" in one else "--set", one)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if said.returncode:
+        raise Refused("\n".join(line for line in said.stderr.splitlines() if "symbolic link" not in line))
+    return said.stdout
+
+
+def documents(text: str) -> list[Document]:
+    return [document for document in YAML(typ="safe").load_all(text) if document]
+
+
+def of_kind(found: Sequence[Document], kind: str) -> list[Document]:
+    return [document for document in found if document["kind"] == kind]
+
+
+def pods(found: Sequence[Document]) -> Iterator[Mapping[str, Any]]:
+    """The spec of every pod that the documents make."""
+    for document in found:
+        if document["kind"] == "Pod":
+            yield document["spec"]
+        elif document["kind"] in ("Deployment", "Job"):
+            yield document["spec"]["template"]["spec"]
+
+
+def golden(chart: str, values: str) -> Path:
+    return GOLDENS / chart / values.replace("-values.yaml", ".yaml")
