@@ -230,7 +230,8 @@ async def test_a_record_in_hand_at_a_kill_is_delivered_again(kafka: EmbeddedKafk
         process.kill()
         process.wait()
     (tmp_path / "finish").touch()
+    handled = tmp_path / "handled"
     with tower(kafka, topic, tmp_path):
-        await until((tmp_path / "handled").exists)
+        await until(lambda: handled.exists() and handled.stat().st_size > 0)
 
-    assert (tmp_path / "handled").read_bytes() == b'{"flight": 1}\n'
+    assert handled.read_bytes() == b'{"flight": 1}\n'
