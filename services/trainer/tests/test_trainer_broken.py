@@ -8,7 +8,7 @@ import pytest
 
 from millstream.contracts.events import Finding, WindowKind
 from millstream.contracts.times import from_datetime
-from millstream_trainer.domain.broken import MOST_SPELLS, MOST_WINDOWS, Spell, left_out, told
+from millstream_trainer.domain.broken import MOST_SPELLS, Spell, left_out, told
 
 from .test_trainer_rollout import Until
 from .trainer_kit import Office, loses
@@ -27,11 +27,15 @@ def days(tides: Any, *stretches: tuple[float, float]) -> list[tuple[int, int]]:
     return [(from_datetime(tides.day(start)), from_datetime(tides.day(end))) for start, end in stretches]
 
 
-def test_windows_judged_broken_are_left_out_as_far_as_they_were_known(tides: Any) -> None:
+def test_a_spell_is_left_out_as_far_as_it_was_known(tides: Any) -> None:
     spells = spells_of(tides, (20, BROKEN), (21, BROKEN), (22, HEALTHY), (30, BROKEN), (31, DETECTED))
     assert [spell.ended for spell in spells] == [from_datetime(tides.day(22)), from_datetime(tides.day(31))]
-    assert left_out(spells, [], from_datetime(tides.day(25))) == days(tides, (19, 20), (20, 21))
-    assert left_out(spells, [], from_datetime(tides.day(20.5))) == days(tides, (19, 20))
+    assert left_out(spells, [], from_datetime(tides.day(25))) == days(tides, (19, 21))
+    assert left_out(spells, [], from_datetime(tides.day(19.5))) == []
+    assert left_out(spells, [], from_datetime(tides.day(20.5))) == days(tides, (19, 20.5)), "it lasts yet"
+    assert left_out(spells_of(tides, (20, BROKEN)), [], from_datetime(tides.day(20.5))) == days(tides, (19, 20.5)), (
+        "a run at that time is told the same whatever came after it"
+    )
     assert left_out(spells, [], from_datetime(tides.day(40)))[-1:] == days(tides, (29, 30))
 
 
@@ -39,7 +43,7 @@ def test_windows_judged_broken_are_left_out_as_far_as_they_were_known(tides: Any
 def test_a_spell_in_which_a_person_had_a_run_is_how_the_world_is_now(tides: Any, day: float, learned: bool) -> None:
     spells = spells_of(tides, (20, BROKEN), (21, BROKEN), (22, HEALTHY))
     found = left_out(spells, [from_datetime(tides.day(day))], from_datetime(tides.day(40)))
-    assert found == ([] if learned else days(tides, (19, 20), (20, 21)))
+    assert found == ([] if learned else days(tides, (19, 21)))
     assert not left_out(spells[:1], [from_datetime(tides.day(20.5))], from_datetime(tides.day(20.5)))
 
 
@@ -49,21 +53,23 @@ def test_verdicts_heard_again_change_nothing_and_memory_is_bounded(tides: Any) -
     assert spells_of(tides, *verdicts, *verdicts) == once
     many = spells_of(tides, *((20 + n / 2, BROKEN if n % 2 else HEALTHY) for n in range(100)))
     assert len(many) == MOST_SPELLS
-    long = spells_of(tides, *((20 + n, BROKEN) for n in range(MOST_WINDOWS + 50)))
-    assert len(long[0].windows) == MOST_WINDOWS
 
 
-def test_what_a_long_spell_no_longer_holds_is_not_told_anew_when_it_is_heard_again(tides: Any) -> None:
-    """As after a rebalance: the verdicts are heard again from their beginning."""
-    verdicts = [(20 + n, BROKEN) for n in range(MOST_WINDOWS + 50)]
+def test_a_long_spell_is_left_out_from_its_first_window_on(tides: Any) -> None:
+    verdicts = [(20 + n, BROKEN) for n in range(150)]
     open_still = spells_of(tides, *verdicts)
-    assert spells_of(tides, *verdicts, *verdicts) == open_still
+    assert spells_of(tides, *verdicts, *verdicts) == open_still, "as after a rebalance: all is heard from the beginning"
     ended = spells_of(tides, *verdicts, (200, HEALTHY))
     assert spells_of(tides, *verdicts, (200, HEALTHY), *verdicts, (200, HEALTHY)) == ended
-    assert (len(ended), ended[0].began) == (1, from_datetime(tides.day(20)))
-    assert not left_out(ended, [from_datetime(tides.day(25))], from_datetime(tides.day(300))), (
-        "a person looked on day 25"
-    )
+    later = from_datetime(tides.day(300))
+    assert left_out(ended, [], later) == days(tides, (19, 169))
+    assert not left_out(ended, [from_datetime(tides.day(25))], later), "a person looked on day 25"
+
+
+def test_a_verdict_that_comes_out_of_order_neither_ends_a_spell_nor_makes_another(tides: Any) -> None:
+    spells = spells_of(tides, (20, BROKEN), (22, BROKEN))
+    assert spells_of(tides, (20, BROKEN), (22, BROKEN), (21, HEALTHY), (21, BROKEN)) == spells
+    assert left_out(spells, [], from_datetime(tides.day(22))) == days(tides, (19, 22))
 
 
 def test_spells_that_are_forgotten_are_not_told_anew_either(tides: Any) -> None:

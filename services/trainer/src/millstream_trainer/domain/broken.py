@@ -17,8 +17,6 @@ BROKEN_INPUTS = "broken_inputs"
 BROKEN_LABELS = "broken_labels"
 """Reason of rows left out: their label became known while labels were judged broken."""
 
-MOST_WINDOWS = 100
-"""Of one spell; with the 5,000 rows of a window by default half a million. The newest stay."""
 MOST_SPELLS = 20
 """The newest stay: histories are months long, and a producer that breaks more often is no stream to learn from."""
 
@@ -28,15 +26,27 @@ class Spell:
     """Windows of one kind judged broken one after the other, until one was whole. Microseconds of stream time."""
 
     began: int
-    """When the first was judged, also where more came than are kept."""
-    windows: tuple[tuple[int, int, int], ...]
-    """First and last question of each (of labels: when they became known), and when it was judged."""
+    """When the first was judged."""
+    judged: int
+    """When the last was."""
+    start: int
+    """First question of the first (of labels: when it became known)."""
+    end: int
+    """Last question of the last, likewise. Nothing between them was ever judged whole."""
     ended: int | None = None
     """When a whole window was judged; None: none was yet."""
 
-    def knows(self, window: tuple[int, int, int]) -> bool:
-        """Whether it is, or was, one of these."""
-        return window in self.windows or self.began <= window[2] < self.windows[0][2]
+    def holds(self, at: int) -> bool:
+        """Whether it lasted at that time."""
+        return self.began <= at and (self.ended is None or at < self.ended)
+
+    def with_window(self, start: int, end: int, at: int) -> Spell:
+        """With one more. The same one again changes nothing."""
+        return replace(self, judged=max(self.judged, at), start=min(self.start, start), end=max(self.end, end))
+
+    def known(self, at: int) -> tuple[int, int]:
+        """From when to when (both included), as known at that time: of one that lasts nobody can tell what is whole since."""
+        return self.start, at if self.holds(at) else self.end
 
 
 def told(spells: tuple[Spell, ...], event: WindowJudged) -> tuple[Spell, ...]:
@@ -44,14 +54,14 @@ def told(spells: tuple[Spell, ...], event: WindowJudged) -> tuple[Spell, ...]:
     at = from_datetime(event.at)
     last = spells[-1] if spells else None
     if event.finding is not Finding.BROKEN_DATA:
-        ends = last is not None and last.ended is None and at > last.began
+        ends = last is not None and last.ended is None and at > last.judged
         return (*spells[:-1], replace(spells[-1], ended=at)) if ends else spells
-    window = (from_datetime(event.start), from_datetime(event.end), at)
-    if any(spell.knows(window) for spell in spells) or (len(spells) == MOST_SPELLS and at < spells[0].began):
+    start, end = from_datetime(event.start), from_datetime(event.end)
+    if any(spell.holds(at) for spell in spells):
+        return tuple(spell.with_window(start, end, at) if spell.holds(at) else spell for spell in spells)
+    if len(spells) == MOST_SPELLS and at < spells[0].began:
         return spells
-    if last is not None and last.ended is None:
-        return (*spells[:-1], replace(last, windows=(*last.windows, window)[-MOST_WINDOWS:]))
-    return (*spells, Spell(began=at, windows=(window,)))[-MOST_SPELLS:]
+    return (*spells, Spell(began=at, judged=at, start=start, end=end))[-MOST_SPELLS:]
 
 
 def left_out(spells: Iterable[Spell], looked: Collection[int], at: int) -> list[tuple[int, int]]:
@@ -60,9 +70,7 @@ def left_out(spells: Iterable[Spell], looked: Collection[int], at: int) -> list[
     `looked` is when persons had runs accepted. A spell in which one did is learned: what seemed broken is how the world is now.
     """
     return [
-        (start, end)
+        spell.known(at)
         for spell in spells
-        if not any(spell.began <= when < (spell.ended or when + 1) for when in looked if when <= at)
-        for start, end, judged in spell.windows
-        if judged <= at
+        if spell.began <= at and not any(spell.holds(when) for when in looked if when <= at)
     ]
