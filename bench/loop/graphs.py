@@ -1,8 +1,9 @@
-"""Graphs for the bench of replicas: boosted trees as trainer exports them, and the same trees with a planted fault."""
+"""Graphs for the bench of replicas: boosted trees as trainer exports them, and what strikes behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,21 @@ from skl2onnx import to_onnx
 from sklearn.ensemble import GradientBoostingClassifier
 
 OPSETS = {"": 15, "ai.onnx.ml": 3}
+RANGES = {"distance": 3_000, "scheduled_minute": 1_440, "weekday": 7}
+"""Up to where an input of the question goes; the other columns are features, which are null while the bench asks."""
 SIZE, TURNS = 512, 400
 """The late graph multiplies a matrix of SIZE so often: 0.7 s on one core, seven times the deadline."""
 
+Part = tuple[list[Any], list[Any]]
+"""Nodes and their constants."""
+After = Callable[[], Part]
+"""What makes `probability` of `sound`, the trees' own. The rows of a warm-up, nulls and zeros, it bears: what fails there
+is never obeyed."""
 
-def trees(inputs: Sequence[str], seed: int, fault: str = "") -> bytes:
-    """100 trees over number columns, `probability` out; with a `fault` of FAULTS, which strikes where the first input is
-    above a half. The rows of a warm-up, nulls and zeros, it bears: what fails there is never obeyed."""
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(10, 30, (2_000, len(inputs))).astype(np.float32)
-    truths = rows @ rng.normal(0, 1, len(inputs)) + rng.normal(0, 50, len(rows)) > 0
-    fitted = GradientBoostingClassifier(n_estimators=100, max_depth=5, random_state=seed).fit(rows, truths)
+
+def trees(inputs: Sequence[str], seed: int, after: After | None = None) -> bytes:
+    """100 trees over number columns, `probability` out."""
+    fitted, rows = _fitted(tuple(inputs), seed)
     model = to_onnx(fitted, rows[:1], options={"zipmap": False}, target_opset=OPSETS)
     graph = model.graph
     (columns,) = (node.name for node in graph.input)
@@ -32,12 +37,10 @@ def trees(inputs: Sequence[str], seed: int, fault: str = "") -> bytes:
         helper.make_node("Gather", [both, "positive"], ["sound"], axis=1),
     ]
     constants = [*graph.initializer, helper.make_tensor("positive", TensorProto.INT64, [], [1])]
-    if fault:
-        more, held = FAULTS[fault](inputs[0])
-        nodes += [*more, helper.make_node("Add", ["sound", "fault"], ["probability"])]
-        constants += held
-    else:
-        nodes.append(helper.make_node("Identity", ["sound"], ["probability"]))
+    more, held = after() if after else ([helper.make_node("Identity", ["sound"], ["probability"])], [])
+    nodes += more
+    used = {name for node in nodes for name in node.input}
+    constants = [one for one in (*constants, *held) if one.name in used]
     made = helper.make_graph(
         nodes,
         "trees",
@@ -50,46 +53,60 @@ def trees(inputs: Sequence[str], seed: int, fault: str = "") -> bytes:
     return raw
 
 
-Part = tuple[list[Any], list[Any]]
-"""Nodes that make `fault`, a number a row that is 0 where it does not strike; and their constants."""
+@cache
+def _fitted(inputs: tuple[str, ...], seed: int) -> tuple[Any, Any]:
+    """Trees on rows of which the question's inputs tell most, and those rows."""
+    rng = np.random.default_rng(seed)
+    tops = np.array([RANGES.get(name, 1) for name in inputs])
+    rows = rng.uniform(0, tops, (2_000, len(inputs))).astype(np.float32)
+    weights = rng.normal(0, 1, len(inputs)) * np.where(tops > 1, 4, 1)
+    truths = (rows / tops - 0.5) @ weights + rng.normal(0, 1, len(rows)) > 0
+    made = GradientBoostingClassifier(n_estimators=100, max_depth=5, learning_rate=0.02, random_state=seed)
+    return made.fit(rows, truths), rows
 
 
-def _struck(column: str) -> Part:
-    nodes = [helper.make_node("Greater", [column, "half"], ["struck"])]
+_ADDED = helper.make_node("Add", ["sound", "fault"], ["probability"])
+"""`fault` is 0 where it does not strike."""
+
+
+def struck(column: str, above: float) -> Part:
+    nodes = [helper.make_node("Greater", [column, "bar"], ["struck"])]
     constants = [
-        helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]),
+        helper.make_tensor("bar", TensorProto.FLOAT, [], [above]),
         helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
         helper.make_tensor("last", TensorProto.INT64, [1], [1]),
     ]
     return nodes, constants
 
 
-def raises(column: str) -> Part:
-    """Looks beyond the end of a table of one."""
-    nodes, constants = _struck(column)
+def raises(column: str, above: float) -> Part:
+    """Where the column is above that, looks beyond the end of a table of one."""
+    nodes, constants = struck(column, above)
     nodes += [
         helper.make_node("Cast", ["struck"], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "place"], ["found"]),
         helper.make_node("Squeeze", ["found", "last"], ["fault"]),
+        _ADDED,
     ]
     return nodes, [*constants, helper.make_tensor("table", TensorProto.FLOAT, [1], [0.0])]
 
 
-def nan(column: str) -> Part:
-    """Takes the logarithm of a negative number."""
-    nodes, constants = _struck(column)
+def nan(column: str, above: float) -> Part:
+    """Where the column is above that, takes the logarithm of a negative number."""
+    nodes, constants = struck(column, above)
     nodes += [
         helper.make_node("Neg", [column], ["negative"]),
         helper.make_node("Log", ["negative"], ["logarithm"]),
         helper.make_node("Where", ["struck", "logarithm", "zero"], ["found"]),
         helper.make_node("Squeeze", ["found", "last"], ["fault"]),
+        _ADDED,
     ]
     return nodes, constants
 
 
-def late(column: str) -> Part:
-    """Multiplies a matrix by another, many times."""
-    nodes, constants = _struck(column)
+def late(column: str, above: float, turns: int) -> Part:
+    """Where the column is above that in one row, multiplies a matrix by another, so often."""
+    nodes, constants = struck(column, above)
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go_on"], ["goes_on"]),
@@ -113,9 +130,7 @@ def late(column: str) -> Part:
         helper.make_node("Loop", ["times", "", "turned"], ["matrix"], body=body),
         helper.make_node("ReduceMean", ["matrix"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["fault"]),
+        _ADDED,
     ]
     turned = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32)[::-1].copy(), "turned")
-    return nodes, [*constants, turned, helper.make_tensor("turns", TensorProto.INT64, [], [TURNS])]
-
-
-FAULTS = {"raises": raises, "nan": nan, "late": late}
+    return nodes, [*constants, turned, helper.make_tensor("turns", TensorProto.INT64, [], [turns])]

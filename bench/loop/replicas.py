@@ -14,11 +14,14 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from graphs import FAULTS
+import numpy as np
+from graphs import RANGES, trees
+from kinds import World
 from load import Load, under_load
 from mill import Mill, running
 
-from millstream.contracts.events import ModelRef, Step
+from millstream.contracts.events import ModelRef, PredictionServed, Step
+from millstream.contracts.tasks import PROBABILITY
 from millstream.contracts.times import now, to_datetime
 
 REPLICAS = 3
@@ -29,7 +32,7 @@ WARM_UP = 5.0
 """Seconds of load before anything is measured."""
 BEFORE = 2.0
 """Seconds that the champion answers until it is rolled back."""
-TRIAL = 15.0
+TRIAL = 10.0
 """Seconds that a planted challenger is in the canary."""
 SHARE = 0.5
 
@@ -42,8 +45,14 @@ def run(rollbacks: int = ROLLBACKS, trial: float = TRIAL) -> dict[str, Any]:
 async def _run(rollbacks: int, trial: float) -> dict[str, Any]:
     async with running(REPLICAS) as mill:
         # All before the load: fitting would hold up the callers, who are in this process.
-        old, new = mill.package("1"), mill.package("2")
-        challengers = {kind: mill.package(str(3 + number), kind) for number, kind in enumerate(FAULTS)}
+        inputs = [column.name for column in mill.inputs]
+        old, new = (mill.package(str(seed), trees(inputs, seed)) for seed in (1, 2))
+        world = World(inputs)
+        champion = mill.package("3", world.champion())
+        graphs = world.challengers()
+        challengers = {
+            kind: mill.package(str(4 + number), graph) for number, (kind, graph) in enumerate(graphs.items())
+        }
         await mill.state(old)
         async with under_load(mill, HTTP_RATE, KAFKA_RATE) as load:
             await asyncio.sleep(WARM_UP)
@@ -54,7 +63,10 @@ async def _run(rollbacks: int, trial: float) -> dict[str, Any]:
             ended = time.perf_counter()
             statuses = _statuses(load, began, ended)
             rates = _rates(load, began, ended)
-            planted = {kind: await _tried(mill, load, old, model, trial) for kind, model in challengers.items()}
+            await load.obeyed(await mill.state(champion))
+            planted = {
+                kind: await _tried(mill, load, world, champion, model, trial) for kind, model in challengers.items()
+            }
         return {
             "rollbacks": len(watched) + len(unwatched),
             "rollback_seconds_max": round(max(*watched, *unwatched), 3),
@@ -85,7 +97,9 @@ async def _rolled_back(mill: Mill, load: Load, old: ModelRef, new: ModelRef, *, 
     return max(last - word, answered[-1] - word, on_record[-1] - word)
 
 
-async def _tried(mill: Mill, load: Load, champion: ModelRef, challenger: ModelRef, seconds: float) -> dict[str, Any]:
+async def _tried(
+    mill: Mill, load: Load, world: World, champion: ModelRef, challenger: ModelRef, seconds: float
+) -> dict[str, Any]:
     """A canary of a planted challenger, and what came of the questions of that time."""
     await load.obeyed(
         await mill.state(champion, Step.CANARY, challenger=challenger, share=SHARE, since=to_datetime(now()))
@@ -101,12 +115,14 @@ async def _tried(mill: Mill, load: Load, champion: ModelRef, challenger: ModelRe
         if one.question in asked:
             ids[one.question].add(one.id)
     statuses = _statuses(load, began, ended)
-    fallbacks = Counter(
-        one.fallback for _, one in load.heard.answers if one.other and one.other.version == challenger.version
-    )
+    both = [
+        one for _, one in load.heard.answers if challenger.version in (one.version, one.other and one.other.version)
+    ]
+    fallbacks = Counter(one.fallback for one in both if one.fallback)
     return {
-        "answered_by_challenger": sum(one.version == challenger.version for _, one in load.heard.answers),
-        "fallbacks": {failure: count for failure, count in fallbacks.items() if failure},
+        "answered_in_canary": sum(one.version == challenger.version for one in both),
+        "fallbacks": dict(fallbacks),
+        **_worse_by(world, both, challenger),
         "http_requests": sum(statuses.values()),
         "http_5xx": sum(count for status, count in statuses.items() if status >= 500),
         "http_timeouts": statuses[0],
@@ -114,6 +130,22 @@ async def _tried(mill: Mill, load: Load, champion: ModelRef, challenger: ModelRe
         "lost": sum(len(found) != 1 for found in ids.values()),
         **_rates(load, began, ended),
     }
+
+
+def _worse_by(world: World, both: Iterable[PredictionServed], challenger: ModelRef) -> dict[str, float]:
+    """How much worse it was on the questions to which both had an answer; nothing where there was none."""
+    pairs = [
+        (one.inputs, one.other.output, one.output)
+        if one.version == challenger.version
+        else (one.inputs, one.output, one.other.output)
+        for one in both
+        if one.other is not None and one.output and one.other.output
+    ]
+    if not pairs:
+        return {}
+    columns = {name: np.array([float(inputs[name] or 0) for inputs, _, _ in pairs]) for name in RANGES}
+    own, theirs = (np.array([pair[side][PROBABILITY] for pair in pairs]) for side in (1, 2))
+    return {"pairs": len(pairs), **world.worse_by(columns, own, theirs)}
 
 
 def _statuses(load: Load, began: float, ended: float) -> Counter[int]:
