@@ -28,6 +28,7 @@ RARE = HIGH * float(np.cos(0.02 * np.pi))
 """A wave is above it at 2 % of questions."""
 SLICE = ("scheduled_minute", 360.0)
 """One quarter of the day: the slice in which a challenger is worse."""
+NEVER_ANSWER = ("raises", "nan", "late")
 STRIKES = ("distance", 0.5)
 """At every question, and at no warm-up."""
 

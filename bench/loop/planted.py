@@ -4,7 +4,7 @@ The champion answers the chance with an error of its own. Each challenger is mad
 that much more log loss because its answers carry noise of their own, `shifted_2%` because they are all too high. Labels come
 three hours after their questions, ten questions a minute. Beside that, what trainer's rollout with its defaults makes of the
 same verdicts: how many questions each challenger answered for real until it was rejected, and how often it was promoted. Of
-those that give no answer at all `replicas` says that, of real processes.
+those that give no answer at all `replicas` says that, of real processes; it serves all kinds, for requests failed and lost.
 """
 
 from __future__ import annotations

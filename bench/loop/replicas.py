@@ -1,4 +1,4 @@
-"""What three replicas do together: how soon a rollback is obeyed by all, and what challengers that fail cost while they answer.
+"""What three replicas do together: how soon a rollback is obeyed by all, and what planted challengers cost while they answer.
 
 Real serving processes on one Kafka and one Valkey, asked over HTTP and over Kafka all the while. The model states are those
 that trainer writes; no trainer runs, so that each comes when the bench wants it.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from graphs import RANGES, trees
-from kinds import World
+from kinds import NEVER_ANSWER, World
 from load import Load, under_load
 from mill import Mill, running
 
@@ -64,9 +64,12 @@ async def _run(rollbacks: int, trial: float) -> dict[str, Any]:
             statuses = _statuses(load, began, ended)
             rates = _rates(load, began, ended)
             await load.obeyed(await mill.state(champion))
-            planted = {
-                kind: await _tried(mill, load, world, champion, model, trial) for kind, model in challengers.items()
-            }
+            planted = {}
+            for kind, model in challengers.items():
+                answered, figures = await _tried(mill, load, world, champion, model, trial)
+                # How many a rollout lets the others answer `planted` says: here each has half of the entities.
+                named = "answered_by_challenger" if kind in NEVER_ANSWER else "answered_in_canary"
+                planted[kind] = {named: answered, **figures}
         return {
             "rollbacks": len(watched) + len(unwatched),
             "rollback_seconds_max": round(max(*watched, *unwatched), 3),
@@ -99,8 +102,8 @@ async def _rolled_back(mill: Mill, load: Load, old: ModelRef, new: ModelRef, *, 
 
 async def _tried(
     mill: Mill, load: Load, world: World, champion: ModelRef, challenger: ModelRef, seconds: float
-) -> dict[str, Any]:
-    """A canary of a planted challenger, and what came of the questions of that time."""
+) -> tuple[int, dict[str, Any]]:
+    """A canary of a planted challenger: the questions that it answered, and what came of all of that time."""
     await load.obeyed(
         await mill.state(champion, Step.CANARY, challenger=challenger, share=SHARE, since=to_datetime(now()))
     )
@@ -119,8 +122,8 @@ async def _tried(
         one for _, one in load.heard.answers if challenger.version in (one.version, one.other and one.other.version)
     ]
     fallbacks = Counter(one.fallback for one in both if one.fallback)
-    return {
-        "answered_in_canary": sum(one.version == challenger.version for one in both),
+    answered = sum(one.version == challenger.version for one in both)
+    return answered, {
         "fallbacks": dict(fallbacks),
         **_worse_by(world, both, challenger),
         "http_requests": sum(statuses.values()),

@@ -43,18 +43,31 @@ CARRIERS = ["UA", "B6", "EV", "DL"]
 PARTITIONS = 3
 
 
-def streams() -> dict[str, Stream]:
-    def stream(name: str, time: str, **properties: Any) -> Stream:
-        fields = {"flight_id": {"type": "string"}, time: {"type": "string", "format": "date-time"}, **properties}
-        schema = {"type": "object", "required": ["flight_id", time], "properties": fields}
-        return Stream.model_validate(
-            {"stream": name, "description": name, "key": "flight_id", "id": "flight_id", "time": time, "schema": schema}
-        )
+def definition(name: str, time: str, **properties: Any) -> dict[str, Any]:
+    """A stream of flights as a project has it, with these properties beside id and time."""
+    fields = {"flight_id": {"type": "string"}, time: {"type": "string", "format": "date-time"}, **properties}
+    schema = {"type": "object", "required": ["flight_id", time], "properties": fields}
+    return {"stream": name, "description": name, "key": "flight_id", "id": "flight_id", "time": time, "schema": schema}
 
-    return {
-        "flights-scheduled": stream("flights-scheduled", "asked_at"),
-        LANDED: stream(LANDED, "landed_at", arr_delay={"type": ["number", "null"]}),
-    }
+
+def definitions(asked: str, landed: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two streams of every story."""
+    return (
+        definition(
+            asked,
+            "asked_at",
+            distance={"type": "integer"},
+            carrier={"type": "string"},
+            remark={"type": "string"},
+            echo={"type": "array", "items": {"type": "number"}},
+        ),
+        definition(landed, "landed_at", arr_delay={"type": ["number", "null"]}),
+    )
+
+
+def streams() -> dict[str, Stream]:
+    both = definitions("flights-scheduled", LANDED)
+    return {one["stream"]: Stream.model_validate(one) for one in both}
 
 
 def loop(gate: dict[str, Any] | None = None, rollout: dict[str, Any] | None = None, **drift: Any) -> Loop:

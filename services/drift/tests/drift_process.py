@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -24,39 +25,8 @@ from millstream.runtime.packages import PackageStore
 from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
 from millstream.testing.ports import free_port
 
-from .drift_kit import JUNE, manifest, reference
+from .drift_kit import JUNE, definitions, manifest, reference
 
-SCHEDULED = """
-stream: {name}-asked
-description: A flight asks.
-key: flight_id
-id: flight_id
-time: asked_at
-schema:
-  type: object
-  required: [flight_id, asked_at]
-  properties:
-    flight_id: {{type: string}}
-    distance: {{type: integer}}
-    carrier: {{type: string}}
-    asked_at: {{type: string, format: date-time}}
-    remark: {{type: string}}
-    echo: {{type: array, items: {{type: number}}}}
-"""
-LANDED = """
-stream: {name}-landed
-description: A flight landed.
-key: flight_id
-id: flight_id
-time: landed_at
-schema:
-  type: object
-  required: [flight_id, landed_at]
-  properties:
-    flight_id: {{type: string}}
-    landed_at: {{type: string, format: date-time}}
-    arr_delay: {{type: [number, "null"]}}
-"""
 LOOP = """
 loop: {name}
 predict: {{on: {name}-asked, features: delay_v1, inputs: [distance, carrier]}}
@@ -67,15 +37,16 @@ drift: {{window: 200{drift}}}
 
 def write_project(folder: Path, name: str, drift: str = "") -> None:
     """`drift`: more of its section, like `, psi: 0.3`."""
+    asked, landed = (json.dumps(one) for one in definitions(f"{name}-asked", f"{name}-landed"))  # JSON is YAML
     for place, text in (
-        (f"streams/{name}-asked.yaml", SCHEDULED),
-        (f"streams/{name}-landed.yaml", LANDED),
-        (f"loops/{name}.yaml", LOOP),
-        ("features/feature_store.yaml", "project: {name}\n"),
+        (f"streams/{name}-asked.yaml", asked),
+        (f"streams/{name}-landed.yaml", landed),
+        (f"loops/{name}.yaml", LOOP.format(name=name, drift=drift)),
+        ("features/feature_store.yaml", f"project: {name}\n"),
     ):
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(name=name, drift=drift))
+        path.write_text(text)
 
 
 def save_package(folder: Path, version: str, learned: Reference | None = None) -> ModelRef:
