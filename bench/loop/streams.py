@@ -85,7 +85,8 @@ def ours(stream: Generated, past: Past, loop: Loop) -> tuple[Kept, dict[str, Any
     }
     if stream.broken is not None:
         first, last = stream.broken
-        decided["runs_on_broken_data"] = sum(first <= day < last for day in runs)
+        # A run at the very midnight at which the producer breaks has seen nothing of it.
+        decided["runs_on_broken_data"] = sum(first < day < last for day in runs)
     return kept, decided, replay.journal.timeline()
 
 
