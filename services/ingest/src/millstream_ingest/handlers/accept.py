@@ -53,7 +53,7 @@ class Acceptor:
         admitted = door.admit(raw, arrival, origin)
         self._seen.forget(arrival.now)
         checked = Checked()
-        replayed = not self._claim(checked, admitted)
+        replayed = not self._claim(checked, admitted, arrival.producer)
         await self.write(checked)
         return admitted.id, replayed
 
@@ -95,7 +95,7 @@ class Acceptor:
                 checked.results.append(Result(index=index, status="rejected", error=Fault.of(error)))
             else:
                 checked.results.append(Result(index=index, status="accepted", id=admitted.id))
-                self._claim(checked, admitted)
+                self._claim(checked, admitted, arrival.producer)
 
     async def write(self, checked: Checked) -> None:
         """Return when all good ones are in the log.
@@ -116,10 +116,10 @@ class Acceptor:
         for other in checked.after:
             await asyncio.shield(other)
 
-    def _claim(self, checked: Checked, admitted: Admitted) -> bool:
-        """Whether the event is new, and so `checked` has to write it."""
+    def _claim(self, checked: Checked, admitted: Admitted, producer: str) -> bool:
+        """Whether the event is new, and so `checked` has to write it. Nobody is told what another producer sent."""
         entry = admitted.entry
-        fingerprint = hash((entry.topic, admitted.identity, entry.value))
+        fingerprint = hash((producer, entry.topic, admitted.identity, entry.value))
         if fingerprint in self._seen:
             return False
         if (other := self._writing.get(fingerprint)) is not None:

@@ -37,6 +37,8 @@ class Arrival:
     known_at: int | None
     """What the request says in `ce-knownat`, where that is trusted."""
     traceparent: str | None
+    producer: str
+    """Whose it is, by name."""
 
 
 class Admitted(NamedTuple):
