@@ -19,7 +19,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import checks
 
 from millstream.runtime.http import http_app
-from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.api.inference import HEADER
 
 from .conftest import NOON, Stage
@@ -59,6 +59,7 @@ async def app(stage: Stage) -> FastAPI:
         ).router
     )
     app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False).router)
+    app.gate = Gate(stage.metrics, patience=30.0)
     stage.health.met("kafka")
     await stage.keeper.known.wait()
     await stage.obey(stage.package("3", lambda row: 0.25))
