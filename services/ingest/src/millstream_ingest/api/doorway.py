@@ -123,7 +123,10 @@ class Doorway:
         return self._unknown(stream)
 
     async def label(self, loop: str, request: Request) -> Response:
-        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one."""
+        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one.
+
+        A label by `prediction_id` is for drift alone, and its answer says so: `"learned": false`.
+        """
         known = self._loops
         return self._none(Refusal("unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(known)}", known=known))
 
@@ -202,12 +205,12 @@ class Doorway:
             permit.charge(1, len(raw))
             try:
                 event, origin = (raw, head.origin) if open is None else open(raw)
-                id, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
+                admitted, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
             except BadEvent as error:
                 self._metrics.rejected.labels(door.name, error.reason).inc()
                 return answers.one_rejected(error)
             door.accepted.inc()
-            return answers.one_accepted(id, replayed=replayed)
+            return answers.one_accepted(admitted, replayed=replayed)
         raws = cut_lines(raw) if kind == NDJSON else cut_array(raw)
         permit.charge(len(raws), len(raw))
         results = await self._acceptor.many(door.admission, raws, arrival, open)
