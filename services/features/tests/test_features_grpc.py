@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from feast.protos.feast.serving.ServingService_pb2 import (
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.type_map import python_values_to_proto_values
+from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
@@ -191,6 +194,34 @@ async def test_a_replica_that_is_not_ready_says_so_from_its_first_moment() -> No
             await says(channel, SERVICE, HealthCheckResponse.SERVING)
     finally:
         await door.close()
+
+
+async def test_no_bytes_make_it_fail(tower: Tower) -> None:
+    """A good request with bytes exchanged, and cut; what is no message at all is told so by gRPC itself."""
+    good = asking("by_tail:count", "by_tail:max", entities=ROWS).SerializeToString()
+    send = tower.channel.unary_unary(f"/{SERVICE}/GetOnlineFeatures")
+    chance, told = random.Random(7), Counter[grpc.StatusCode]()
+    for _ in range(300):
+        raw = bytearray(good)
+        for _ in range(chance.randrange(6)):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        torn = bytes(raw[: chance.choice([len(raw), chance.randrange(len(raw))])])
+        code, said = grpc.StatusCode.OK, ""
+        try:
+            await send(torn, metadata=AS_OF, timeout=10)
+        except grpc.aio.AioRpcError as error:
+            code, said = error.code(), str(error.details())
+        told[code] += 1
+        assert code in (grpc.StatusCode.OK, NOT_FOUND, INVALID) or not parses(torn), (torn, code, said)
+    assert {grpc.StatusCode.OK, NOT_FOUND, INVALID} <= told.keys()
+
+
+def parses(raw: bytes) -> bool:
+    try:
+        GetOnlineFeaturesRequest.FromString(raw)
+    except DecodeError:
+        return False
+    return True
 
 
 class Held:
