@@ -89,6 +89,7 @@ class View:
     keys: tuple[str, ...]
     aggregates: tuple[Aggregate, ...]
     where: str | None = None
+    time_field: str = "landed_at"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +251,7 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "d": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="tailnum > 3 and arr_dely < 1"),
         "e": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="not tailnum"),
         "f": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="arr_delay"),
+        "g": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), time_field="left_at"),
     }
     assert complaints(write(), Catalogue(services={"delay_v1": ()}, views=views)) == [
         "features: a: no stream 'flights-land' in streams/; did you mean 'flights-landed'? "
@@ -264,6 +266,7 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "features: e.where: 'not tailnum' needs a truth and 'tailnum' of stream flights-landed is string; "
         "compare like with like",
         "features: f.where: 'arr_delay' is not true or false; compare it, like arr_delay > 0",
+        "features: g: its time is 'left_at', that of stream flights-landed is 'landed_at'; write timestamp_field='landed_at'",
     ]
 
 

@@ -186,6 +186,9 @@ def test_vacuum_deletes_what_nobody_can_need_and_says_so_before(lake: Lake) -> N
     assert len(named) == 4
     assert len(list(day.iterdir())) == 5
     assert sorted(vacuum(lake, DEPARTED, older_than=NOW, idle=True)) == sorted(named)
+    assert vacuum(lake, DEPARTED, older_than=NOW, dry_run=True, idle=True) == [], (
+        "the log names them, but they are gone"
+    )
     (day / "part-of-a-crash.parquet").write_bytes(b"PAR1")
     assert vacuum(lake, DEPARTED) == [], "it may be a commit under way"
     os.utime(day / "part-of-a-crash.parquet", (0, 0))

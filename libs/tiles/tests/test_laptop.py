@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,24 @@ def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
 def test_what_the_service_would_not_take_as_a_name_is_refused(odd: dict[str, Any], says: str) -> None:
     with Laptop([customer, spend()]) as laptop, pytest.raises(TilesError, match=says):
         laptop.tell("orders", {"order_id": 1, "customer": "ada", "placed_at": NOON} | odd, known_at=NOON)
+
+
+@pytest.mark.connected
+def test_what_would_leave_a_window_empty_is_said() -> None:
+    told = {"order_id": 1, "customer": "ada", "amount": 1, "placed_at": NOON}
+    with Laptop([customer, spend()]) as laptop:
+        for odd in ("7", Decimal("7.5")):
+            with pytest.raises(
+                TilesError, match=r"orders: amount=.* is a (str|Decimal), but spend.spent takes numbers"
+            ):
+                laptop.tell("orders", told | {"amount": odd}, known_at=NOON)
+        with pytest.warns(
+            UserWarning, match=r"none of the first events has 'amount', which view spend takes; they have order"
+        ):
+            laptop.tell("orders", {name: told[name] for name in ("order_id", "customer", "placed_at")}, known_at=NOON)
+        with pytest.warns(
+            UserWarning, match=r"all of these events are late and in no window.*say when they were known"
+        ):
+            laptop.tell("orders", told | {"order_id": 2})
+    with Laptop([customer, spend("count_distinct")]) as laptop:
+        laptop.tell("orders", told | {"amount": "seven"}, known_at=NOON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -225,10 +226,13 @@ def test_the_lake_is_not_for_pulling(store: FeatureStore) -> None:
     assert sorted(pulled["runways"]) == [3, 4]
 
 
-def test_an_empty_lake_has_empty_windows(store: FeatureStore, tmp_path: Path) -> None:
+def test_an_empty_lake_has_empty_windows_and_says_so(
+    store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store.config.offline_store.lake = str(tmp_path / "nothing")
     found = store.get_historical_features(
         questions(("JFK", "AA", NOON)), ["origin_delays:flights", "origin_delays:mean_delay"]
     ).to_df()
     assert found["flights"].tolist() == [0]
     assert math.isnan(found["mean_delay"][0])
+    assert re.search(r"lake .*/nothing has no events of \S+: its windows are empty; check `lake:`", caplog.text)

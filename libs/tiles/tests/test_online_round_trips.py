@@ -111,6 +111,18 @@ async def test_a_row_without_a_key_has_empty_windows_and_no_ordinary_features(st
     assert found["delays__flights"].tolist() == [2, 0]
     assert found["airports__runways"].tolist() == [4, None]
     await reader.aclose()
+    rows = [{"origin": "JFK", "carrier": None}, {"origin": None, "carrier": "DL"}, {"origin": "JFK", "carrier": "DL"}]
+    service = store.get_feature_service("mixed")
+    with as_of(NOON):
+        for asked in (rows, rows[1:2]):
+            said = store.get_online_features(service, asked, full_feature_names=True)
+            again = await store.get_online_features_async(service, asked, full_feature_names=True)
+            assert said.proto == again.proto
+            told = said.to_dict()
+            null = [row["origin"] is None for row in asked]
+            assert told["delays__flights"] == [0 if gone else 2 for gone in null]
+            assert told["airports__runways"] == [None if gone else 4 for gone in null]
+            assert told["routes__worst"] == [10.0 if None not in row.values() else None for row in asked]
 
 
 async def test_two_airports_of_one_row(store: FeatureStore) -> None:

@@ -106,6 +106,8 @@ async def test_feasts_go_client_sends_the_requests_own_data_apart(parrot: httpx.
         (b'{"features": ["a:b"], "feature_service": "delay_v1", "entities": {"origin": ["JFK"]}}', 422, "bad_body"),
         (b'{"feature_service": "delay_v1", "entities": {"origin": []}}', 422, "bad_body"),
         (b'{"feature_service": "delay_v1", "entities": {"o": ["J"]}, "as_of": "2013-06-01T12:00:00"}', 422, "bad_body"),
+        (b'{"features": ["a:b"], "entities": {"o": ["J"]}, "as_of": "2013"}', 422, "bad_body"),
+        (b'{"features": ["a:b"], "entities": {"o": ["J"]}, "as_of": 1370088000}', 422, "bad_body"),
         (b'{"features": ["a:b"], "entities": {"o": ["J"]}, "as_of": "0001-01-01T00:00:00+05:00"}', 422, "bad_body"),
         (b" " * 2 * 1024 * 1024, 413, "body_too_large"),
     ],
@@ -176,7 +178,6 @@ async def test_before_the_definitions_are_read_the_answer_is_later() -> None:
     ids=["null", "array", "object"],
 )
 async def test_a_value_that_names_no_entity_is_named_with_its_place(feast: FeastReader, value: Any, said: str) -> None:
-    """Feast itself fails on it with `attribute name must be string, not 'NoneType'`."""
     answer = await ask(feast, entities={"origin": ["JFK", value]})
 
     assert (answer.status_code, answer.json()["error"]) == (422, "bad_entities")

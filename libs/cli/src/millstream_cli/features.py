@@ -69,7 +69,7 @@ class Features:
         if as_json:
             print(json.dumps({"rebuilt": [asdict(one) for one in done]}, indent=2))
 
-    async def forget(self, name: str, console: Console) -> None:
+    async def forget(self, name: str, console: Console, as_json: bool) -> None:
         """Remove a view that the project does not define any more."""
         try:
             if name in await self._views():
@@ -77,6 +77,9 @@ class Features:
             removed = await forget_view(self._generations, name)
         finally:
             await self._store.close()
+        if as_json:
+            print(json.dumps({"view": name, "keys_removed": removed}))
+            return
         said = f"{name} is forgotten: {removed:,} keys removed; its history stays in the lake"
         console.print(said, soft_wrap=True)
 

@@ -137,6 +137,7 @@ def forget(
     namespace: NamespaceOption = "millstream",
     shards: ShardsOption = None,
     data: DataOption = HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """Free the memory of a view that was removed from the definitions. Its history stays in the lake.
 
@@ -147,4 +148,4 @@ def forget(
 
     with guarded():
         place = place_of(data / "up", project=project, kafka="", lake=lake, valkey=valkey, namespace=namespace)
-        finish(Features(place, load(place.project), shards).forget(view, screen()))
+        finish(Features(place, load(place.project), shards).forget(view, screen(), as_json))

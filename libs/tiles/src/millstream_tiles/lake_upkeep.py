@@ -10,6 +10,7 @@ ten days) took half as long again and read an hour or all of them no faster than
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,6 +18,8 @@ from datetime import date, timedelta
 import pyarrow as pa
 from deltalake import QueryBuilder, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSelector, PyFileSystem
 
 from millstream_tiles.errors import LakeRefused
 from millstream_tiles.lake import Lake
@@ -114,21 +117,28 @@ def vacuum(
     if older_than < SHORTEST and not idle:
         raise LakeRefused(
             f"lake {stream}: files younger than a day may be in use by who reads or writes now; keep 1d or more, "
-            "or stop everything that uses the lake and say so (idle)"
+            "or stop everything that uses the lake and say so (`--idle`, idle=True)"
         )
     with Unavailable(lake.storage, stream, "vacuumed"):
         table = lake.table(stream)
         if table is None:
             return []
+        there = _files_of(lake, stream)
         named = table.vacuum(
-            retention_hours=int(older_than / timedelta(hours=1)),
+            retention_hours=math.ceil(older_than / timedelta(hours=1)),  # never less than was asked
             dry_run=dry_run,
             enforce_retention_duration=False,  # its own bound is a week; ours is the line above
             # Else it finds only what the log still names as removed, which a checkpoint forgets after that same week.
             full=True,
         )
-    # What an earlier vacuum deleted, and the log still names, comes with its whole address.
-    return [name for name in named if not name.startswith("/") and "://" not in name]
+    # The log goes on naming what an earlier vacuum deleted.
+    return [name for name in named if name in there]
+
+
+def _files_of(lake: Lake, stream: str) -> set[str]:
+    """Names of all files under the table, whoever wrote them: one listing, as the vacuum makes one of its own."""
+    folder = PyFileSystem(DeltaStorageHandler(lake.storage.table(stream), lake.storage.options))
+    return {found.path for found in folder.get_file_info(FileSelector("", recursive=True))}
 
 
 def _rewritten(lake: Lake, stream: str, day: date) -> bool:

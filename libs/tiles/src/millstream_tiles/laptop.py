@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ import numpy as np
 import redis
 from feast import FeatureStore
 
-from millstream_tiles.definition import View
+from millstream_tiles.definition import Function, View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import TilesError
 from millstream_tiles.event_names import EventNames
@@ -49,6 +50,7 @@ online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}
 offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
 batch_engine: {type: millstream_tiles.batch_engine.MillstreamComputeEngine}
 """
+_TAKE_ALL = (Function.COUNT, Function.COUNT_DISTINCT)
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
 _CALLED = {"boolean": "a boolean", "number": "a number", "string": "a text"}
 
@@ -99,7 +101,8 @@ class Laptop:
         """Tell `events` of `stream`, known since `known_at` (now). An event's time is a datetime or RFC 3339 text.
 
         Raises TilesError for a stream that no view follows, and for an event without a time or with one that lies ahead, with
-        an id or a key that names nothing (`event_names`), or with a value of another type than its field had before.
+        an id or a key that names nothing (`event_names`), or with a value of another type than its field had before or than
+        its aggregation takes. Warns of what leaves windows empty: nothing but late events, a field that is missing.
         """
         views = [view for view in self._views.values() if view.stream == stream]
         if not views:
@@ -112,7 +115,19 @@ class Laptop:
         if events:
             said = [{name: _json(value) for name, value in event.items()} for event in events]
             _check_names(stream, said, views)
-            self._told[stream] = _typed(stream, said, self._told.get(stream, {}))
+            before = self._told.get(stream, {})
+            told = _typed(stream, said, before)
+            _check_numbers(stream, said, views)
+            if all(views[0].is_late(at, known) for at in times):
+                warnings.warn(
+                    f"{stream}: all of these events are late and in no window, for they are known more than "
+                    f"{timedelta(microseconds=views[0].lateness)} after their time; of events of the past say when they were "
+                    "known: tell(..., known_at=...)",
+                    stacklevel=2,
+                )
+            if not before:
+                _warn_of_missing(stream, said, views)
+            self._told[stream] = told
             # A notebook has an event loop running; ours runs in a thread of its own.
             self._thread.submit(asyncio.run, self._write(views, said, times, known)).result()
 
@@ -222,6 +237,34 @@ def _typed(stream: str, events: Sequence[Mapping[str, Any]], told: Mapping[str, 
                     f"({first[name]!r}); tell {_CALLED[before]}, or give the field another name"
                 )
     return first
+
+
+def _check_numbers(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
+    """As `millstream check` reads the schema of a stream: what is summed is a number."""
+    takes = {
+        a.column: f"{view.name}.{a.name}" for view in views for a in view.aggregates if a.function not in _TAKE_ALL
+    }
+    for event in events:
+        for column, name in takes.items():
+            value = event.get(column)
+            if value is not None and not isinstance(value, bool | int | float):
+                raise TilesError(
+                    f"{stream}: {column}={value!r} is a {type(value).__name__}, but {name} takes numbers; tell a float or an "
+                    "int, or aggregate by count or count_distinct"
+                )
+
+
+def _warn_of_missing(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
+    """A name that is mistyped in a view would be a window of nothing for ever."""
+    had = dict.fromkeys(name for event in events for name in event)
+    for view in views:
+        wanted = dict.fromkeys([*view.keys, *(a.column for a in view.aggregates if a.column not in ("", "*"))])
+        if missing := [repr(name) for name in wanted if name not in had]:
+            warnings.warn(
+                f"{stream}: none of the first events has {', '.join(missing)}, which view {view.name} takes; they have "
+                f"{', '.join(had)}",
+                stacklevel=3,
+            )
 
 
 def _check_names(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:

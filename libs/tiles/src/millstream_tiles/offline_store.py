@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from millstream_tiles.ordinary_views import (
     settings_of,
 )
 from millstream_tiles.retrieval_job import EVENT_TIMESTAMP, MillstreamRetrievalJob
+
+log = logging.getLogger(__name__)
 
 
 class MillstreamOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -98,6 +101,7 @@ class MillstreamOfflineStore(OfflineStore):  # type: ignore[misc]
         asked = [Asked(view=_only(view_of(v), names), keys=_keys(v, entity_df)) for v, names in windowed.items()]
 
         def compute() -> pd.DataFrame:
+            _tell_of_empty(lake, {one.view.stream for one in asked})
             answers = history(lake, asked, t)
             features: dict[str, Any] = {}
             for (view, names), values in zip(windowed.items(), answers, strict=True):
@@ -169,6 +173,15 @@ def _lake(config: RepoConfig) -> Lake:
     if "://" not in uri:
         uri = str((Path(config.repo_path or ".") / uri).resolve())
     return Lake(uri, config.offline_store.storage_options)
+
+
+def _tell_of_empty(lake: Lake, streams: set[str]) -> None:
+    """A stream may have had no event yet; a mistyped lake looks the same, and would train a model on nothing."""
+    for stream in sorted(streams):
+        if lake.table(stream) is None:
+            log.warning(
+                "lake %s has no events of %s: its windows are empty; check `lake:` if it should", lake.uri, stream
+            )
 
 
 def _refuse_lake(source: DataSource) -> None:

@@ -43,7 +43,7 @@ class OnlineQuestion:
         self._ordinary = ordinary
         self._asked: list[tuple[FeatureView, list[str], Any, int, RowsQuestion | None]] = []
         for table, features in grouped_refs:
-            entities, indexes, length = utils._get_unique_entities(table, join_key_values, key_map)
+            entities, indexes, length = _unique_entities(table, join_key_values, key_map)
             question = None
             if is_windowed(table):
                 self.windowed.append(table)
@@ -69,6 +69,24 @@ class OnlineQuestion:
             )
             if gone:
                 _say_gone(gone, features, indexes, response.results[-len(features) :])
+
+
+def _unique_entities(table: FeatureView, join_key_values: dict[str, Any], key_map: dict[str, str]) -> Any:
+    """Feast's function of this name, and rows with a null key, at which that one stops: windows of nothing, no ordinary row."""
+    try:
+        return utils._get_unique_entities(table, join_key_values, key_map)
+    except TypeError:
+        columns = utils._get_table_entity_values(table, key_map, join_key_values)
+        if all(value.ByteSize() for column in columns.values() for value in column):
+            raise
+    rows = list(zip(*columns.values(), strict=False))
+    # A null is the one value without a byte.
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        if is_windowed(table) or all(value.ByteSize() for value in row):
+            groups.setdefault(tuple(value.SerializeToString() for value in row), []).append(place)
+    entities = tuple(dict(zip(columns, rows[places[0]], strict=True)) for places in groups.values())
+    return entities, tuple(groups.values()), len(rows)
 
 
 def _say_gone(gone: Gone, features: Sequence[str], indexes: Sequence[Sequence[int]], vectors: Sequence[Any]) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from millstream.contracts.times import to_rfc3339
 from millstream.errors import Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.http import JsonBody, answer
 from millstream_features.ports import ViewTime, ViewTimes
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 MAX_ENTITIES = 1_000
 """Entities of one read. Larger reads are for the offline store; this bounds one request's memory and time."""
@@ -74,6 +77,14 @@ class OnlineFeaturesRequest(BaseModel):
     full_feature_names: bool = False
     include_feature_view_version_metadata: bool = False
     as_of: datetime | None = Field(default=None, description="RFC 3339 with offset; default: now.")
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _a_date_first(cls, said: object) -> object:
+        # pydantic also takes numbers, in texts too, as seconds since 1970: "2013" would be an answer about another time.
+        if said is not None and not (isinstance(said, str) and _DATE.match(said)):
+            raise ValueError("as_of is an RFC 3339 text like 2013-06-01T12:00:00Z")
+        return said
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> OnlineFeaturesRequest:

@@ -35,6 +35,11 @@ class DescribedView(Protocol):
         ...
 
     @property
+    def time_field(self) -> str:
+        """What the view takes for the event time; the stream says which field it is."""
+        ...
+
+    @property
     def aggregates(self) -> Sequence[DescribedAggregate]: ...
 
     @property

@@ -187,6 +187,9 @@ def view_problems(catalogue: FeatureCatalogue, streams: Mapping[str, Stream], un
                 remedy = _nearest_stream(view.stream, streams, unread)
                 yield problem(name, name, f"no stream {view.stream!r} in streams/", remedy)
             continue
+        if view.time_field != stream.time:
+            message = f"its time is {view.time_field!r}, that of stream {stream.name} is {stream.time!r}"
+            yield problem(name, name, message, f"write timestamp_field={stream.time!r}")
         for key in view.keys:
             if key not in _fields(stream):
                 message = f"no field {key!r} in stream {stream.name} to join by"

@@ -92,6 +92,7 @@ class FeastReader:
         from millstream_tiles import errors as tiles_errors
 
         rows = _rows(entities)
+        self._refuse_no_keys(entities)
         try:
             wanted: Any = self._store.get_feature_service(service) if service else list(features or [])
             with at(as_of) if as_of is not None else nullcontext():
@@ -108,7 +109,7 @@ class FeastReader:
         except KeyError as error:
             raise Refusal("bad_question", self._missing(wanted, entities) or str(error.args[0])) from error
         except (FeastError, ValueError, TypeError, AssertionError) as error:
-            # Feast takes a null or a wrong type as far as it goes, and then names neither the entity nor its row.
+            # Feast takes a wrong type as far as it goes, and then names neither the entity nor its row.
             if misfit := self._misfit(entities):
                 raise Refusal("bad_entities", misfit) from error
             if isinstance(error, (TypeError, AssertionError)):
@@ -124,6 +125,15 @@ class FeastReader:
             lacks = f"entities: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
             return f"{lacks}; what is asked for needs {', '.join(needed)}"
         return None
+
+    def _refuse_no_keys(self, entities: dict[str, list[Any]]) -> None:
+        """The library answers a null key with empty windows; of a client over the network it is a mistake."""
+        if not any(isinstance(value, list | dict | None) for values in entities.values() for value in values):
+            return
+        views = self._store.list_on_demand_feature_views()
+        asked = {field.name for view in views for s in view.source_request_sources.values() for field in s.schema}
+        if misfit := self._misfit({name: values for name, values in entities.items() if name not in asked}):
+            raise Refusal("bad_entities", misfit)
 
     def _misfit(self, entities: dict[str, list[Any]]) -> str | None:
         """The first value that names no entity, for a person."""
