@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, QuestionUnanswered, decode_event
 from millstream.errors import DeliveryUnknown
 from millstream.project import Loop
-from millstream.runtime.delivery import Batch
+from millstream.runtime.delivery import Batch, Rejected
 from millstream_serving.errors import ModelsUnknown
 from millstream_serving.subscribers import AnswerStream
 
@@ -45,8 +45,9 @@ def batch(*values: bytes | dict[str, Any]) -> Batch:
     return Batch("flights-scheduled", 0, 0, len(records) - 1, records)
 
 
-def doorway(stage: Stage, *loops: Loop) -> AnswerStream:
-    return AnswerStream(
+def doorway(stage: Stage, *loops: Loop) -> Callable[[Batch], Awaitable[Sequence[Rejected]]]:
+    """Answers a batch, and waits until Kafka has confirmed the answers; what could not be used."""
+    stream = AnswerStream(
         stream=stage.project.streams["flights-scheduled"],
         codec=JSON,
         loops=loops or [stage.project.loops["flight-delay"]],
@@ -55,6 +56,13 @@ def doorway(stage: Stage, *loops: Loop) -> AnswerStream:
         known=stage.keeper.known,
         patience=0.01,
     )
+
+    async def answered(batch: Batch) -> Sequence[Rejected]:
+        found = await stream(batch)
+        await found.sent
+        return found.rejected
+
+    return answered
 
 
 def published(stage: Stage) -> list[PredictionServed | QuestionUnanswered]:

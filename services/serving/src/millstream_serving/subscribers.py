@@ -13,6 +13,7 @@ from millstream.errors import RejectEvent
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime.codecs import Codecs
+from millstream.runtime.confirming import Confirming
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.service import Service
@@ -50,7 +51,8 @@ class AnswerStream:
         self._patience = patience
         self._recorder = Recorder(publisher.source)
 
-    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+    async def __call__(self, batch: Batch) -> Confirming:
+        """The answers, on their way: while Kafka confirms them the next questions are answered."""
         await self._models_known()
         events, rejected = read_batch(self._stream, batch, self._codec)
         questions: list[Question] = []
@@ -89,8 +91,8 @@ class AnswerStream:
                 continue
             too_large = RejectEvent("too_large", f"its answer has {len(one.value)} bytes, more than Kafka takes")
             refused.setdefault(record.offset, Rejected(record, too_large))
-        await self._publisher.publish(outgoing)
-        return [*rejected, *refused.values()]
+        sent = asyncio.create_task(self._publisher.publish(outgoing))
+        return Confirming(sent=sent, rejected=[*rejected, *refused.values()])
 
     async def _models_known(self) -> None:
         if self._known.is_set():

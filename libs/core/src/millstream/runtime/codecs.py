@@ -12,6 +12,7 @@ from millstream.codecs.codec import JSON, Codec, Registered, RegistryCodec
 from millstream.codecs.wire import HEAD
 from millstream.errors import BadSetup, RetryLater
 from millstream.project.stream import Stream
+from millstream.runtime.confirming import Confirming
 from millstream.runtime.delivery import Handler, Retry
 from millstream.runtime.records import Batch, Rejected
 from millstream.runtime.schema_registry import RegistrySettings, SchemaRegistry
@@ -108,7 +109,7 @@ class Codecs(Mapping[str, Codec]):
         if self._registry is None:
             return handler
 
-        async def prepared(batch: Batch) -> Sequence[Rejected] | None:
+        async def prepared(batch: Batch) -> Sequence[Rejected] | Confirming | None:
             await self.prepare(batch)
             return await handler(batch)
 

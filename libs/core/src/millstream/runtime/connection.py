@@ -1,10 +1,15 @@
-"""An HTTP connection with an end to its patience: uvicorn waits for ever for a request's head, and for a client to read."""
+"""An HTTP connection with an end to its patience: uvicorn waits for ever for a request's head, and for a client to read.
+
+A request that comes in one piece costs no timer: uvicorn's own sets one for each and cancels it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from millstream.runtime.cycle import Cycle
 
 HEAD_SECONDS = 10.0
 """For a request's first line and headers. A thousand clients that send a byte a minute would hold a thousand connections."""
@@ -16,7 +21,12 @@ class Connection(HttpToolsProtocol):
     """Cuts the line of who does not finish its head, or reads nothing of its answer. What a body may take, its door says."""
 
     _head: asyncio.TimerHandle | None = None
+    _heading = False
+    """Whether a head has begun and is not whole yet."""
     _unread: asyncio.TimerHandle | None = None
+    _idle: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
+    """When the last answer was given; None while there is a request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -24,9 +34,15 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for clock in (self._head, self._unread):
+        for clock in (self._head, self._unread, self._idle):
             if clock is not None:
                 clock.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._idle_since = None
+        super().data_received(data)
+        if self._heading and self._head is None:
+            self._expect_head()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Whether to stay: a client that has said all it wants to say still listens."""
@@ -35,12 +51,37 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect_head()
+        self._heading = True
 
     def on_headers_complete(self) -> None:
+        self._heading = False
         if self._head is not None:
             self._head.cancel()
+            self._head = None
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.__class__ = Cycle  # uvicorn has no place to name it; its task begins in the loop's next turn
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._look_at_idle)
+
+    def _look_at_idle(self) -> None:
+        self._idle = None
+        if self._idle_since is None:
+            return  # its answer sets the next clock
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle = self.loop.call_later(left, self._look_at_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -62,6 +103,4 @@ class Connection(HttpToolsProtocol):
             self._expect_reading()
 
     def _expect_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
         self._head = self.loop.call_later(HEAD_SECONDS, self.transport.abort)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +20,8 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from millstream.errors import RetryLater
+from millstream.runtime.confirming import Confirming, Handled, Wake
+from millstream.runtime.handling import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Hold, Retry, Rewind
 from millstream.runtime.health import Health, Progress
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
@@ -32,60 +32,6 @@ from millstream.runtime.topic_bounds import Bounds, TopicBounds
 from millstream.runtime.tracing import span
 
 log = logging.getLogger(__name__)
-
-
-class Rewind(Exception):
-    """The store behind the handler is at an earlier offset than Kafka thinks: read again from `offset`."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(f"read again from offset {offset}")
-        self.offset = offset
-
-
-class Hold(Exception):
-    """Nothing of this partition can be handled until a person has changed something: it is read no further, others are.
-
-    Nothing is committed past it, so Kafka keeps what waits, and a new assignment (a restart, say) tries again.
-    """
-
-
-Handler = Callable[[Batch], Awaitable[Sequence[Rejected] | None]]
-"""Handles one batch; returns what it could not use. Must be harmless when called twice with the same records.
-Raises RetryLater (the batch is tried again), Rewind, Hold, or anything else (the process stops, loudly)."""
-
-Assigned = Callable[[Sequence[tuple[str, int]]], Awaitable[dict[tuple[str, int], int]]]
-"""Called before the first record of new partitions; returns the offsets to start from where they differ from Kafka's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retry:
-    """How patient a subscriber is with a dependency that is away. Delays double, with jitter, up to `ceiling`."""
-
-    first: float = 0.05
-    ceiling: float = 5.0
-    patience: float = 30.0
-    """Seconds after which the batch is given back and read again, so that polling (and with it membership) goes on."""
-
-    def delay(self, attempt: int) -> float:
-        full = min(self.ceiling, self.first * 2.0 ** min(attempt, 20))
-        return full * random.uniform(0.5, 1.0)
-
-
-PATIENT = Retry()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gulp:
-    """How much a poll waits for. Larger gulps are fewer polls and commits, and later by up to `wait_ms`."""
-
-    min_bytes: int = 1
-    wait_ms: int = 100
-    """A long poll that is under way delays other partitions of the same consumer: keep it short."""
-    most_bytes: int = 1024 * 1024
-    """Of one partition, fetched at once and held in memory; a larger record comes alone."""
-
-
-AT_ONCE = Gulp()
 
 
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -118,6 +64,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._next: dict[TopicPartition, int] = {}
         """Where the next batch of each partition begins."""
         self._draining = False
+        self._wake = Wake(self._finish)
+        self._failures = 0
+        """Polls in a row of which Kafka did not confirm what came of them."""
         self._settled = asyncio.Event()
         """The store has said where the assigned partitions start."""
         self._sought: dict[TopicPartition, int] = {}
@@ -155,7 +104,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._subscriber(self._poll)
         # The library's own poll, having waited 200 ms in vain, sleeps for as long again; records lie there meanwhile.
-        self._subscriber.get_msg = partial(wait_for_records, most=settings.fetch_max_records)
+        self._subscriber.get_msg = partial(self._wait_for_records, most=settings.fetch_max_records)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._forget(revoked)
@@ -256,6 +205,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled.set()
         if self._starting is not None:
             self._starting.cancel()
+        await self._wake.wait(timeout)
         if self._bounds is not None:
             await self._bounds.close()
 
@@ -273,23 +223,78 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             for partition in grouped.keys() - self._sought.keys():
                 self._seek(message.consumer, partition, grouped[partition][0].offset)
             return
-        done: dict[TopicPartition, int] = {}
+        if self._wake.over and await self._read_again(message.consumer, grouped):
+            return
+        ends: dict[TopicPartition, int] = {}
+        confirming: list[Confirming] = []
         try:
             for partition, found in grouped.items():
-                end = await self._handle(message.consumer, partition, found)
+                end = await self._handle(message.consumer, partition, found, confirming)
                 if end is None:
                     continue
-                done[partition] = end + 1
-                self._next[partition] = end + 1
-            await self._commit(message.consumer, done)
-        except Exception as error:  # an error we do not know: stop before a record is skipped
-            log.critical("stopping: a batch cannot be handled", exc_info=error, extra={"group": self.group})
-            self._stop_process(error)
+                ends[partition] = self._next[partition] = end + 1
+        except Exception as error:  # noqa: BLE001  (one we do not know: stop before a record is skipped)
+            self._fail(error)
             return
-        for partition, following in done.items():
-            self._measure(message.consumer, partition, following, len(grouped[partition]))
+        done = {partition: grouped[partition] for partition in ends}
+        if await self._read_again(message.consumer, done):
+            await asyncio.gather(*(one.sent for one in confirming), return_exceptions=True)
+            return
+        starts = {partition: found[0].offset for partition, found in done.items()}
+        handled = Handled(
+            starts=starts, ends=ends, counts={p: len(found) for p, found in done.items()}, confirming=confirming
+        )
+        self._wake.begin(message.consumer, handled)
+        if self._draining or not confirming:
+            await self._read_again(message.consumer, {})
 
-    async def _handle(self, consumer: Any, partition: TopicPartition, records: list[Record]) -> int | None:
+    async def _wait_for_records(self, consumer: Any, *, most: int) -> tuple[Record, ...]:
+        if self._wake.over:
+            await self._read_again(consumer, {})
+        return await wait_for_records(consumer, most=most)
+
+    async def _read_again(self, consumer: Any, beside: Mapping[TopicPartition, Sequence[Record]]) -> bool:
+        """Whether the poll before did not reach Kafka: it is read again then, and so is what came `beside`, after it."""
+        failed = await self._wake.settled()
+        if failed is None:
+            return False
+        for partition, start in ({p: found[0].offset for p, found in beside.items()} | dict(failed.starts)).items():
+            self._seek(consumer, partition, start)
+        if not self._draining:
+            await asyncio.sleep(self._retry.delay(self._failures))
+        self._failures += 1
+        return True
+
+    async def _finish(self, consumer: Any, handled: Handled) -> bool:
+        """Waits until Kafka has what came of a poll, and commits it. False: it is to be read again."""
+        try:
+            sent = await asyncio.gather(*(one.sent for one in handled.confirming), return_exceptions=True)
+            for error in sent:
+                if error is not None:
+                    raise error
+            for one in handled.confirming:
+                await self._bury(one.rejected)
+            await self._commit(consumer, handled.ends)
+        except RetryLater as error:
+            for topic in {partition.topic for partition in handled.ends}:
+                self._metrics.retries.labels(topic, self.group).inc()
+            log.warning("reading again: %s", error, extra={"group": self.group})
+            return False
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._fail(error)
+            return False
+        self._failures = 0
+        for partition, following in handled.ends.items():
+            self._measure(consumer, partition, following, handled.counts[partition])
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        log.critical("stopping: a batch cannot be handled", exc_info=error, extra={"group": self.group})
+        self._stop_process(error)
+
+    async def _handle(
+        self, consumer: Any, partition: TopicPartition, records: list[Record], confirming: list[Confirming]
+    ) -> int | None:
         """Handle one partition's records; the last offset that is done, or None when they are to be read again."""
         first = records[0].offset
         start = self._next.get(partition, first)
@@ -299,8 +304,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             try:
                 with self._metrics.batch_seconds.labels(partition.topic, self.group).time(), self._span(batch):
-                    rejected = await self._handler(batch)
-                await self._bury(rejected or ())
+                    found = await self._handler(batch)
+                if isinstance(found, Confirming):
+                    confirming.append(found)
+                else:
+                    await self._bury(found or ())
                 return batch.end
             except Rewind as back:
                 log.warning("rewinding: the store is behind", extra={"topic": batch.topic, "offset": back.offset})
@@ -350,11 +358,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 extra={"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]},
             )
 
-    async def _commit(self, consumer: Any, offsets: dict[TopicPartition, int]) -> None:
+    async def _commit(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
         if not offsets:
             return
         try:
-            await consumer.commit(offsets)
+            await consumer.commit(dict(offsets))
         except (CommitFailedError, IllegalStateError) as error:
             # The partitions moved while we worked. The new owner repeats the batch; the handler's fence makes it harmless.
             log.info("commit refused, the partitions moved: %s", error, extra={"group": self.group})
@@ -373,9 +381,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 __all__ = [
+    "AT_ONCE",
     "PATIENT",
     "Assigned",
     "Batch",
+    "Gulp",
     "Handler",
     "Hold",
     "Record",

@@ -114,7 +114,7 @@ def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
     A row that another version answered may lack a class, which then has 0, or have one more, which has no place here.
     """
     name, shape = output_of(manifest)
-    if Task(manifest.task) is Task.MULTICLASS:
+    if manifest.task == Task.MULTICLASS:
         found = [[output.get(one, 0.0) for one in manifest.classes] for output in outputs]
     else:
         found = [list(output.values()) for output in outputs]
@@ -124,10 +124,9 @@ def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
 
 def output_of(manifest: Manifest) -> tuple[str, list[int]]:
     """Name and shape of a model's answer; -1 stands for the rows."""
-    task = Task(manifest.task)
-    if task is Task.MULTICLASS:
+    if manifest.task == Task.MULTICLASS:
         return "probabilities", [-1, len(manifest.classes)]
-    return (VALUE if task is Task.REGRESSION else PROBABILITY), [-1]
+    return (VALUE if manifest.task == Task.REGRESSION else PROBABILITY), [-1]
 
 
 def datatype_of(column: InputColumn) -> str:

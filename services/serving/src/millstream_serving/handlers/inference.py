@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter
 from secrets import token_hex
 from typing import Any
 
@@ -25,6 +26,7 @@ from millstream_serving.handlers.online import Online
 
 BESIDE = {"prediction_id": "id", "version": "version", "variant": "variant"}
 """What may be asked for beside the model's own output, a text a row; and what the record calls it."""
+_OF_RECORD = {what: attrgetter(field) for what, field in BESIDE.items()}
 EXPLANATION = "explanation"
 """The tensor of JSON texts that parameter `explain` adds."""
 MOST_EXPLAINED = 8
@@ -112,17 +114,16 @@ class Inference:
         served = [one for one in answers if isinstance(one, PredictionServed)]
         if len(served) < len(answers):
             raise _why_not(name, answers)
-        beside = {what: [getattr(one, field) for one in served] for what, field in BESIDE.items()}
         return InferResponse(
             model=name,
             version=served[0].version,
             id=asked.id,
-            parameters={what: texts[0] for what, texts in beside.items() if len(set(texts)) == 1},
+            parameters=_alike(served),
             tensors=[
                 *(
                     output_tensor(champion.manifest, [one.output for one in served])
                     if one == output
-                    else of_texts(one, beside[one])
+                    else of_texts(one, _beside(served, one))
                     for one in asked.outputs or (output,)
                 ),
                 *([of_texts(EXPLANATION, await self._explained(served))] if explain else ()),
@@ -159,6 +160,18 @@ class Inference:
             raise bad(f"parameter 'entity' is {entity!r:.60}; send a text or a whole number, the value {where}")
         for event in events:
             event.setdefault(field, entity)
+
+
+def _beside(served: Sequence[PredictionServed], what: str) -> list[str]:
+    return list(map(_OF_RECORD[what], served))
+
+
+def _alike(served: Sequence[PredictionServed]) -> dict[str, str]:
+    """What holds for all rows."""
+    if len(served) == 1:
+        return {what: of(served[0]) for what, of in _OF_RECORD.items()}
+    beside = {what: _beside(served, what) for what in BESIDE}
+    return {what: texts[0] for what, texts in beside.items() if len(set(texts)) == 1}
 
 
 def _explain(asked: InferRequest, rows: int) -> bool:
