@@ -59,6 +59,13 @@ class ServingMetrics:
             ["loop", "outcome", "transport"],
             registry=registry,
         )
+        self.featureless = Counter(
+            "millstream_predictions_featureless",
+            "Questions asked of the model with every feature null, because the online store did not answer and the loop says "
+            "`predict.store_away: default`. Rises: see Valkey; what was answered meanwhile is a guess.",
+            ["loop", "transport"],
+            registry=registry,
+        )
         self.view_lag = Gauge(
             "millstream_view_lag_seconds",
             "How far a view lagged behind the last questions; 0 within the loop's bound, a quiet stream included. Above 0: "
