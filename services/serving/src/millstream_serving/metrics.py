@@ -106,6 +106,20 @@ class ServingMetrics:
             ["loop", "reason"],
             registry=registry,
         )
+        self.remote = Counter(
+            "millstream_remote_model_requests",
+            "Requests to a model that runs elsewhere: `answered`, `failed`, `late`, and `not_asked` while its circuit is open. "
+            "Anything but answered: see the endpoint; its questions go unanswered or another model answers.",
+            ["loop", "outcome"],
+            registry=registry,
+        )
+        self.remote_circuit = Gauge(
+            "millstream_remote_model_circuit",
+            "Whether a model that runs elsewhere is asked: 0 closed, it is; 1 half open, one question looks; 2 open, not. "
+            "As of the last question. Above 0: the endpoint is away.",
+            ["loop"],
+            registry=registry,
+        )
         self.explanations = Counter(
             "millstream_explanations",
             "Answers that were asked to explain themselves: `given`; `busy` or `late` where there was no time; `failed`. "

@@ -23,6 +23,7 @@ from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.scores import RAISED, Scores
 from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
+from millstream_serving.errors import RemoteAway
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.store_gate import StoreGate
@@ -94,7 +95,7 @@ class Predictor:
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer a question, in order; all of one transport.
 
-        Raises FeaturesUnavailable, FeaturesBehind: ask all of them again; and over HTTP StaleFeatures.
+        Raises FeaturesUnavailable, FeaturesBehind, RemoteAway: ask all of them again; and over HTTP StaleFeatures.
         """
         answers: dict[int, Answer] = {}
         by_loop: dict[str, list[int]] = {}
@@ -225,6 +226,10 @@ class Predictor:
                 store_away=store_away,
             )
         ]
+        waits = models[standing.trusted].remote
+        silent = any(isinstance(one, QuestionUnanswered) for one in answers)
+        if silent and questions[0].transport == "kafka" and waits is not None and waits.is_young:
+            raise RemoteAway(f"{loop.name}: the model runs elsewhere and does not answer")
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers
