@@ -204,6 +204,7 @@ async def test_the_hot_doors_answer_as_the_frames_routes_do(stage: Stage) -> Non
             streams=stage.project.streams,
             roster=stage.roster,
             online=stage.online,
+            explainer=stage.explainer,
             known=stage.keeper.known,
             clock=lambda: NOON,
         )
