@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from millstream.project import BadProject, load_project
 from millstream.project.versions import keep, versions_of
+from millstream_cli.against import streams_at
 from millstream_cli.check import check
 from millstream_cli.errors import CommandFailed
 
@@ -79,6 +82,37 @@ def test_a_git_ref_is_compared_with_what_is_not_committed_yet(
         check(EXAMPLE, against="nowhere")
     with pytest.raises(CommandFailed, match="'--output=x' is no folder"):
         check(EXAMPLE, against="--output=x")
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Before an ingest: nobody reads without the key."""
+
+    def do_GET(self) -> None:
+        known = self.headers["authorization"] == "Bearer ms_ada"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(b'{"streams": []}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_an_ingest_behind_a_gateway_is_shown_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        monkeypatch.setenv("MILLSTREAM_KEY", "ms_ada")
+        assert streams_at(url, EXAMPLE) == {}
+        for wrong in ("ms_bob", ""):
+            monkeypatch.setenv("MILLSTREAM_KEY", wrong)
+            with pytest.raises(CommandFailed, match=r"/v1/streams \(401\); give a key that may in MILLSTREAM_KEY"):
+                streams_at(url, EXAMPLE)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_stream_that_is_gone_is_told(flights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

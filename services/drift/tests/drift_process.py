@@ -19,9 +19,9 @@ from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Event, LabelsMatured, ModelRef, ModelState, Step, WindowJudged, decode_event
 from millstream.contracts.package import MANIFEST_FILE, REFERENCE_FILE, Reference
 from millstream.contracts.times import to_datetime
-from millstream.contracts.topics import MODELS, TOPICS, VERDICTS
+from millstream.contracts.topics import LABELS, MODELS, PREDICTIONS, TOPICS, VERDICTS, dead_letter_topic
 from millstream.runtime.packages import PackageStore
-from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
+from millstream.runtime.topic_admin import TopicSpec, ensure_topics, our_topics, stream_topics
 from millstream.testing.ports import free_port
 
 from .drift_kit import JUNE, manifest, reference
@@ -103,7 +103,12 @@ def announcement(loop: str, ref: ModelRef) -> ModelState:
 async def make_topics(bootstrap: str, name: str) -> None:
     from datetime import timedelta
 
-    specs = our_topics(TOPICS, partitions=3) + stream_topics(f"{name}-landed", 3, timedelta(days=7), ["drift"])
+    specs = our_topics(TOPICS, partitions=3)
+    specs += [
+        TopicSpec(name=dead_letter_topic(topic.name, "drift"), partitions=1, retention=timedelta(days=1))
+        for topic in (PREDICTIONS, LABELS)
+    ]
+    specs += stream_topics(f"{name}-landed", 3, timedelta(days=7), ["drift"])
     await ensure_topics(bootstrap, specs)
 
 

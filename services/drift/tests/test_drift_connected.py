@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer
 
+from millstream.contracts.dead_letters import DeadLetter, letter_of
 from millstream.contracts.envelope import Envelope
-from millstream.contracts.events import Event, Finding, PredictionServed, WindowJudged, WindowKind
+from millstream.contracts.events import Event, Finding, LabelTold, PredictionServed, WindowJudged, WindowKind
 from millstream.contracts.times import HOUR
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS, dead_letter_topic
 
 from .content_kit import saying, with_content
 from .drift_kit import JUNE, Desk, Topics, World
@@ -120,6 +123,69 @@ async def test_labels_of_a_transactional_producer_hold_no_verdict_back(
     async with drift(**settings):
         await verdicts.until(len(expected))
     assert [told(event) for event in verdicts.all] == [told(event) for event in expected]
+
+
+async def test_what_a_direct_producer_breaks_is_a_letter_and_the_verdicts_are_as_without_it(
+    kafka: Any, loop: str, settings: dict[str, Any]
+) -> None:
+    """Labels that break their schema, a label by an id that is none, and an answer that is none of the task."""
+    write_project(settings["project"], loop)
+    await make_topics(kafka.bootstrap, loop)
+    await announce(kafka.bootstrap, announcement(loop, save_package(settings["packages"], "1")))
+    world = World().hours(JUNE, 20)
+    expected = (await (await Desk(Topics().add(world.said)).start()).read_all()).speaker.said
+    good = records(world.said, loop)
+    landed = Envelope(id="junk", type="landed", source="/gates/jfk", known_at=JUNE + HOUR)
+    label = Envelope(id="junk", type=LabelTold.type_name, source="/gates/jfk")
+    answered = next(envelope for topic, _, _, envelope in good if topic == PREDICTIONS.name)
+    an_answer = next(value for topic, _, value, _ in good if topic == PREDICTIONS.name)
+    bad = [
+        (f"{loop}-landed", loop, b'{"flight_id": 7, "landed_at": "2013-06-01T10:00:00Z"}', landed),
+        (
+            f"{loop}-landed",
+            loop,
+            b'{"flight_id": "f", "landed_at": "2013-06-01T10:00:00Z", "arr_delay": "late"}',
+            landed,
+        ),
+        (LABELS.name, loop, b"{}", label),
+        (PREDICTIONS.name, loop, an_answer.replace(b"probability", b"score"), answered),
+    ]
+    await send(kafka.bootstrap, good[:100] + bad + good[100:])
+    verdicts = Verdicts(kafka.bootstrap, loop)
+    async with drift(**settings):
+        await verdicts.until(len(expected))
+        found = [
+            await letters(kafka.bootstrap, topic, loop, bad)
+            for topic in (f"{loop}-landed", LABELS.name, PREDICTIONS.name)
+        ]
+
+    assert [told(event) for event in verdicts.all] == [told(event) for event in expected]
+    [[number, late], [nothing], [no_answer]] = found
+    assert (number.reason, number.detail) == ("schema", '/flight_id: 7 is not of type "string"')
+    assert (late.reason, late.detail, late.producer) == (
+        "schema",
+        '/arr_delay: "late" is not of types "null", "number"',
+        "/gates/jfk",
+    )
+    assert (nothing.reason, no_answer.reason) == ("bad_event", "no_answer")
+    assert {one.group for topic in found for one in topic} == {"drift"}
+
+
+async def letters(bootstrap: str, topic: str, key: str, bad: list[Any]) -> list[DeadLetter]:
+    """Those of `topic` with this key, as many as were sent."""
+    consumer = AIOKafkaConsumer(
+        dead_letter_topic(topic, "drift"), bootstrap_servers=bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    found: list[DeadLetter] = []
+    try:
+        async with asyncio.timeout(60):
+            while len(found) < sum(one[0] == topic for one in bad):
+                letter = letter_of(await consumer.getone())
+                found += [letter] if letter is not None and letter.key == key.encode() else []
+    finally:
+        await consumer.stop()
+    return found
 
 
 async def test_new_remarks_and_a_turned_echo_are_detected_by_a_real_classifier(

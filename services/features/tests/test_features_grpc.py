@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,10 +26,12 @@ from feast.protos.feast.serving.ServingService_pb2 import (
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.type_map import python_values_to_proto_values
+from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from millstream.errors import BadSetup
+from millstream.runtime.health import Health
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 from millstream_features.adapters import grpc_door
@@ -167,8 +171,57 @@ async def test_it_says_who_it_is_and_that_it_serves(tower: Tower) -> None:
     info = await tower.stub.GetFeastServingInfo(GetFeastServingInfoRequest(), timeout=10)
     assert info.version == feast_version
     for name in ("", SERVICE):
-        health = await HealthStub(tower.channel).Check(HealthCheckRequest(service=name), timeout=10)
-        assert health.status == HealthCheckResponse.SERVING
+        await says(tower.channel, name, HealthCheckResponse.SERVING)
+
+
+async def says(channel: Any, service: str, status: Any) -> None:
+    watch = HealthStub(channel).Watch(HealthCheckRequest(service=service), timeout=10)
+    while (await watch.read()).status != status:
+        pass
+    watch.cancel()
+
+
+async def test_a_replica_that_is_not_ready_says_so_from_its_first_moment() -> None:
+    health = Health(0.0)
+    health.waiting_for("valkey", "away")
+    door = GrpcDoor(Held(), health)
+    port = await door.open("127.0.0.1", 0)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            found = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE), timeout=10)
+            assert found.status == HealthCheckResponse.NOT_SERVING
+            health.met("valkey")
+            await says(channel, SERVICE, HealthCheckResponse.SERVING)
+    finally:
+        await door.close()
+
+
+async def test_no_bytes_make_it_fail(tower: Tower) -> None:
+    """A good request with bytes exchanged, and cut; what is no message at all is told so by gRPC itself."""
+    good = asking("by_tail:count", "by_tail:max", entities=ROWS).SerializeToString()
+    send = tower.channel.unary_unary(f"/{SERVICE}/GetOnlineFeatures")
+    chance, told = random.Random(7), Counter[grpc.StatusCode]()
+    for _ in range(300):
+        raw = bytearray(good)
+        for _ in range(chance.randrange(6)):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        torn = bytes(raw[: chance.choice([len(raw), chance.randrange(len(raw))])])
+        code, said = grpc.StatusCode.OK, ""
+        try:
+            await send(torn, metadata=AS_OF, timeout=10)
+        except grpc.aio.AioRpcError as error:
+            code, said = error.code(), str(error.details())
+        told[code] += 1
+        assert code in (grpc.StatusCode.OK, NOT_FOUND, INVALID) or not parses(torn), (torn, code, said)
+    assert {grpc.StatusCode.OK, NOT_FOUND, INVALID} <= told.keys()
+
+
+def parses(raw: bytes) -> bool:
+    try:
+        GetOnlineFeaturesRequest.FromString(raw)
+    except DecodeError:
+        return False
+    return True
 
 
 class Held:
@@ -214,7 +267,7 @@ async def _listens(port: int) -> bool:
 async def test_what_goes_wrong_behind_it_is_told_by_its_status(
     error: Exception, code: grpc.StatusCode, said: str
 ) -> None:
-    door = GrpcDoor(Held(error))
+    door = GrpcDoor(Held(error), Health(0.0))
     port = await door.open("127.0.0.1", 0)
     try:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -227,7 +280,7 @@ async def test_what_goes_wrong_behind_it_is_told_by_its_status(
 
 async def test_a_call_under_way_ends_before_the_door_closes() -> None:
     held = Held()
-    door = GrpcDoor(held)
+    door = GrpcDoor(held, Health(0.0))
     port = await door.open("127.0.0.1", 0)
     call = asyncio.ensure_future(ask(port))
     await asyncio.to_thread(held.began.wait, 30)
@@ -246,7 +299,7 @@ async def test_a_call_under_way_ends_before_the_door_closes() -> None:
 async def test_more_calls_than_it_takes_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_door, "MOST_AT_ONCE", 2)
     held = Held()
-    door = GrpcDoor(held)
+    door = GrpcDoor(held, Health(0.0))
     port = await door.open("127.0.0.1", 0)
     calls = [asyncio.ensure_future(ask(port)) for _ in range(6)]
     try:
@@ -262,7 +315,7 @@ async def test_more_calls_than_it_takes_are_told_so(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_port_that_is_taken_is_refused_with_what_to_do() -> None:
-    first, second = GrpcDoor(Held()), GrpcDoor(Held())
+    first, second = GrpcDoor(Held(), Health(0.0)), GrpcDoor(Held(), Health(0.0))
     port = await first.open("127.0.0.1", 0)
     try:
         with pytest.raises(BadSetup, match=f"127.0.0.1:{port} for gRPC; set MILLSTREAM_GRPC_PORT"):

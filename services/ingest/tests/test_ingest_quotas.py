@@ -188,9 +188,9 @@ async def test_what_the_others_took_is_heard_and_what_is_owed_is_paid_off_first(
 
     assert store.heard == [Spent("anonymous", (10.0, 0.0), (10.0, 0.0), (4.0, 0.0))]
     with pytest.raises(Refusal, match="try again in 1 s"):
-        Permit(quota).charge(1, 1)
+        Permit(ANONYMOUS.name, quota).charge(1, 1)
     now = round(0.6 * SECOND)
-    Permit(quota).charge(1, 1)
+    Permit(ANONYMOUS.name, quota).charge(1, 1)
 
     store.away = True
     await quotas.settle()

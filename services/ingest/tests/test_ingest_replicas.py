@@ -15,6 +15,7 @@ from millstream_ingest.domain.replies import Reply
 from millstream_ingest.metrics import IngestMetrics
 
 from .conftest import Airport, departure
+from .test_ingest_keys import ADA, BOB, guarded, state
 from .test_ingest_retries import HeldLog
 
 pytestmark = pytest.mark.connected
@@ -41,6 +42,22 @@ async def test_a_retry_at_the_other_replica_is_answered_and_not_written(replicas
     assert other.log.entries == []
     mismatch = await other.send(departure(flight_id="b"), idempotency_key="gate-1")
     assert mismatch.json()["error"] == "idempotency_mismatch"
+
+
+async def test_another_producer_s_key_is_another_one_in_the_store_too(valkey: EmbeddedValkey) -> None:
+    keys = state(ADA, "*"), state(BOB, "*")
+    first, other = guarded(*keys, valkey=valkey.url), guarded(*keys, valkey=valkey.url)
+    async with first.http, other.http:
+        await first.send(departure(), idempotency_key="gate-5", x_api_key=ADA)
+        foreign = await other.send(departure(flight_id="b"), idempotency_key="gate-5", x_api_key=BOB)
+        own = await other.send(departure(), idempotency_key="gate-5", x_api_key=ADA)
+
+    assert (foreign.status_code, "idempotent-replayed" in foreign.headers) == (202, False)
+    assert own.headers["idempotent-replayed"] == "true"
+    assert len(other.log.entries) == 1
+    for one in (first, other):
+        for work in one.service._after:
+            await work()
 
 
 async def test_a_retry_that_overtakes_waits_for_the_first(

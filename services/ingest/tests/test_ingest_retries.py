@@ -15,6 +15,7 @@ from millstream_ingest.domain.seen import Seen
 from millstream_ingest.handlers.once import WAITING
 
 from .conftest import Airport, departure, lines
+from .test_ingest_keys import ADA, BOB, guarded, state
 
 READING = b'{"gauge": 7, "at": "2013-01-01T10:00:00Z"}'
 
@@ -135,6 +136,42 @@ async def test_a_stream_takes_no_key(airport: Airport) -> None:
 
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_idempotency_key")
     assert airport.log.entries == []
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["and of the same body", "and of another body"])
+async def test_a_key_is_its_producer_s_own(same: bool) -> None:
+    """Two producers that count their requests from one: neither sees, or spoils, what the other was answered."""
+    airport = guarded(state(ADA, "*"), state(BOB, "*"))
+    events = [departure(), departure() if same else departure(flight_id="b")]
+    async with airport.http:
+        answers = [
+            await airport.send(events[number], idempotency_key="1", x_api_key=key)
+            for number, key in enumerate((ADA, BOB))
+        ]
+        retries = [
+            await airport.send(events[number], idempotency_key="1", x_api_key=key)
+            for number, key in enumerate((ADA, BOB))
+        ]
+
+    assert [answer.status_code for answer in answers + retries] == [202] * 4
+    assert ["idempotent-replayed" in answer.headers for answer in answers + retries] == [False, False, True, True]
+    assert [answer.content for answer in retries] == [answer.content for answer in answers]
+    assert len(airport.log.entries) == 2
+
+
+async def test_an_event_is_its_producer_s_own_until_readers_see_its_id() -> None:
+    airport = guarded(state(ADA, "*"), state(BOB, "*"))
+    async with airport.http:
+        answers = [await airport.send(departure(), x_api_key=key) for key in (ADA, BOB, ADA)]
+        streamed = await airport.post(
+            "flights-departed/events", lines(departure()), content_type="application/x-ndjson", x_api_key=BOB
+        )
+
+    assert ["idempotent-replayed" in answer.headers for answer in answers] == [False, False, True]
+    assert streamed.status_code == 200
+    ids = [dict(entry.headers)["ce_id"] for entry in airport.log.entries]
+    assert len(ids) == 2, "BOB's stream of lines says again what BOB said"
+    assert len(set(ids)) == 1, "for readers it is one event"
 
 
 def test_fingerprints_are_forgotten_by_time_and_by_number() -> None:

@@ -327,7 +327,7 @@ def test_scopes_are_read_as_issuers_write_them(said: dict[str, Any], streams: se
 
 
 def test_a_subject_that_is_no_name_is_refused() -> None:
-    for sub in (7, "", None, "x" * 257):
+    for sub in (7, "", None, "x" * 257, "half \ud83d", "two\nlines"):
         with pytest.raises(Refusal, match="is no name"):
             producer_of({"sub": sub})
 

@@ -271,4 +271,6 @@ async def test_the_documentation_knows_every_refusal(http: httpx.AsyncClient) ->
     door = said["paths"]["/v1/loops/{loop}/predict"]["post"]
     common = {**STATUS, **KNOWN_AT_STATUS}.values()
     table = {str(status) for _, status, _ in ERRORS} | {str(status) for status in common}
-    assert set(door["responses"]) == {"200", "default"} | table
+    of_the_gate = {"504"}
+    assert set(door["responses"]) == {"200", "default"} | table | of_the_gate
+    assert {"explain", "X-Request-Timeout-Ms"} == {one["name"] for one in door["parameters"] if one["in"] != "path"}

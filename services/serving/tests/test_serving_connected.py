@@ -17,6 +17,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from millstream.contracts.dead_letters import DeadLetter, letter_of
 from millstream.contracts.envelope import Envelope, envelope_of
 from millstream.contracts.events import (
     Event,
@@ -91,9 +92,9 @@ class Town:
                         return found
         raise AssertionError("the topic ended")
 
-    async def dead_letter(self) -> dict[str, bytes]:
+    async def dead_letters(self, count: int) -> list[DeadLetter | None]:
         async with self._reading(dead_letter_topic(self.stream, "serving")) as records, asyncio.timeout(60):
-            return dict((await anext(records)).headers)
+            return [letter_of(await anext(records)) for _ in range(count)]
 
     async def committed(self) -> int | None:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id="serving", enable_auto_commit=False)
@@ -184,7 +185,9 @@ async def test_questions_become_answers_and_a_new_model_takes_over_without_a_res
         second = [a for a in found if a.question == "B6-2"]
         assert {a.id for a in second} == {asked_over_http.json()["prediction_id"]}, "one question, one id, both ways"
         assert {a.transport for a in second if isinstance(a, PredictionServed)} == {"kafka", "http"}
-        assert (await town.dead_letter())["millstream-dlq-reason"] == b"bad_json"
+        [letter] = await town.dead_letters(1)
+        assert letter is not None
+        assert (letter.reason, letter.topic, letter.group) == ("bad_json", town.stream, "serving")
 
         await town.promote(2, town.package("2", lambda row: 0.75))
         await until(http, f"/v1/loops/{town.loop}", lambda said: said["revision"] == 2)
@@ -193,6 +196,37 @@ async def test_questions_become_answers_and_a_new_model_takes_over_without_a_res
         assert isinstance(last, PredictionServed)
         assert (last.version, last.output) == ("2", {"probability": 0.75})
         assert last.asked_at.timestamp() * 1_000_000 == ELEVEN
+
+
+async def test_a_question_that_breaks_the_schema_is_a_letter_that_says_where_and_who_and_costs_no_other_its_answer(
+    town: Town,
+) -> None:
+    """Of producers who write the topic themselves, without ingest."""
+    whole, without_carrier = flight(2), flight(2)
+    del without_carrier["carrier"]
+    bad: list[tuple[dict[str, Any] | bytes, str, str]] = [
+        (whole | {"distance": [2475]}, "schema", "/distance: [2475] is not of type"),
+        (without_carrier, "schema", '/: "carrier" is a required property'),
+        (whole | {"flight_id": 7}, "schema", '/flight_id: 7 is not of type "string"'),
+        ([whole], "schema", ""),  # type: ignore[list-item]
+        (b'{"flight_id": "B6-2", "flight_id": "B6-3"}', "schema", "required property"),
+        (b'{"flight_id": "\xff"}', "invalid_utf8", ""),
+        (whole | {"announced_at": "soon"}, "schema", '/announced_at: "soon" is not a "date-time"'),
+        (whole | {"announced_at": "2013-06-01T12:00:00Z"}, "too_early", "more than 5 minutes ahead"),
+    ]
+    await town.promote(1, town.package("1"))
+    async with running(in_memory(town.settings, town.runtime)):
+        await town.ask(flight(1), *(event for event, _, _ in bad), flight(3))
+        answers = await town.answers(2)
+        letters = await town.dead_letters(len(bad))
+        await eventually(lambda: _is_read(town, len(bad) + 2))
+
+    assert [one.question for one in answers] == ["B6-1", "B6-3"]
+    assert all(isinstance(one, PredictionServed) for one in answers)
+    for offset, ((_, reason, words), letter) in enumerate(zip(bad, letters, strict=True), start=1):
+        assert letter is not None
+        assert (letter.topic, letter.group, letter.source_offset) == (town.stream, "serving", offset)
+        assert (letter.reason, words in letter.detail, letter.producer) == (reason, True, "airline/b6"), letter
 
 
 async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Town) -> None:
@@ -263,7 +297,7 @@ async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_no
         assert await dies.wait() == -9
     assert await town.committed() in (None, 0)
     async with running(in_memory(town.settings, town.runtime)):
-        await eventually(lambda: _is_two(town))
+        await eventually(lambda: _is_read(town, 2))
         await town.ask(flight(3))
         found = await town.answers(5)
     # Answers of different questions lie in different partitions: only those of one question have an order.
@@ -272,5 +306,5 @@ async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_no
     assert {answer.output["probability"] for answer in found if isinstance(answer, PredictionServed)} == {0.25}
 
 
-async def _is_two(town: Town) -> bool:
-    return await town.committed() == 2
+async def _is_read(town: Town, count: int) -> bool:
+    return await town.committed() == count

@@ -69,9 +69,8 @@ async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
         loops=stage.project.loops,
         streams=stage.project.streams,
         roster=stage.roster,
-        predictor=stage.predictor,
+        online=stage.online,
         explainer=stage.explainer,
-        publisher=stage.publisher,
         known=stage.keeper.known,
         clock=lambda: NOON,
     )

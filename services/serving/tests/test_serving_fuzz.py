@@ -16,13 +16,14 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from prometheus_client import generate_latest
 from schemathesis import checks
 
 from millstream.runtime.http import http_app
-from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.api.inference import HEADER
 
-from .conftest import NOON, Stage
+from .conftest import NOON, Stage, flight
 from .test_serving_inference import INFER, MEAN, asked_of, question
 
 THOROUGH = settings(
@@ -59,6 +60,7 @@ async def app(stage: Stage) -> FastAPI:
         ).router
     )
     app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False).router)
+    app.gate = Gate(stage.metrics, patience=30.0)
     stage.health.met("kafka")
     await stage.keeper.known.wait()
     await stage.obey(stage.package("3", lambda row: 0.25))
@@ -139,3 +141,25 @@ async def test_no_json_in_the_place_of_another_makes_it_fail(http: httpx.AsyncCl
     answer = await http.post(INFER, content=content)
     assert answer.status_code in (200, 400), answer.text
     assert answer.status_code == 200 or answer.json().keys() == {"error"}
+
+
+async def test_made_up_loops_versions_keys_and_headers_make_no_series(stage: Stage, http: httpx.AsyncClient) -> None:
+    async def asked(word: str) -> None:
+        event = flight(1, flight_id=word, carrier=word, origin=word)
+        named = question() | {"id": word, "parameters": {"entity": word}}
+        for path, body, headers in (
+            ("/v1/loops/flight-delay/predict", {"event": event}, {}),
+            (f"/v1/loops/{word}/predict", {"event": event}, {}),
+            ("/v1/loops/flight-delay/predict", {"event": event}, {"x-request-timeout-ms": word, "user-agent": word}),
+            (INFER, named, {"user-agent": word}),
+            (f"/v2/models/{word}/infer", named, {}),
+            (f"/v2/models/flight-delay/versions/{word}/infer", named, {}),
+            (f"/{word}", {}, {}),
+        ):
+            assert (await http.post(path, json=body, headers=headers)).status_code in (200, 400, 404), path
+
+    await asked("first")
+    before = len(generate_latest(stage.registry).splitlines())
+    for number in range(20):
+        await asked(f"word{'x' * number}")
+    assert len(generate_latest(stage.registry).splitlines()) == before

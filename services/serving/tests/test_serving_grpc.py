@@ -161,7 +161,7 @@ async def test_the_standard_health_says_whether_the_replica_is_ready(stage: Stag
 
 async def test_a_replica_that_is_not_ready_yet_says_so_from_its_first_moment(stage: Stage) -> None:
     stage.health.waiting_for("kafka", "not connected yet")
-    door = GrpcDoor(asked_of(stage), stage.health, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         found = await HealthStub(channel).Check(HealthCheckRequest(service=""), timeout=10)

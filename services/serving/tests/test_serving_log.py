@@ -21,7 +21,6 @@ from millstream.testing.process import ManagedProcess
 from millstream_serving.adapters import kafka_log
 from millstream_serving.adapters.kafka_log import OVERDUE, KafkaLog
 from millstream_serving.adapters.memory import MemoryPublisher
-from millstream_serving.metrics import ServingMetrics
 
 from .conftest import Stage, flight
 from .test_serving_connected import Town, eventually, town  # noqa: F401
@@ -53,12 +52,10 @@ def record(number: int, size: int = 10) -> Outgoing:
 
 
 def log_of(stage: Stage, broker: MemoryPublisher, *, most: int = 1000) -> KafkaLog:
-    stage.registry._names_to_collectors.clear()
-    stage.registry._collector_to_names.clear()
     return KafkaLog(
         broker,
         loops=stage.loops,
-        metrics=ServingMetrics(stage.registry),
+        metrics=stage.metrics,
         most_bytes=most,
         linger=0.0,
         clock=lambda: stage.seconds,

@@ -177,22 +177,26 @@ async def test_under_overload_those_who_are_answered_do_not_wait_long(stage: Sta
     await stage.keeper.known.wait()
     body = json.dumps(question(**{MEAN: tensor(MEAN, [12.5])})).encode()
     head = f"POST {INFER} HTTP/1.1\r\nhost: serving\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    answered: list[float] = []
-    told: list[float] = []
+    answered: list[int] = []
+    """For each, how many rows were scored while it waited: unlike seconds, that is the same on a busy machine."""
+    told = 0
     ending = time.monotonic() + 3.0
 
     async def client(port: int) -> None:
+        nonlocal told
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.monotonic() < ending:
-            began = time.monotonic()
+            before = slow["rows"]
             writer.write(head.encode() + body)
             first = await reader.readuntil(b"\r\n\r\n")
             length = int(
                 next(one for one in first.lower().split(b"\r\n") if one.startswith(b"content-length")).split()[1]
             )
             await reader.readexactly(length)
-            (answered if first.startswith(b"HTTP/1.1 200") else told).append(time.monotonic() - began)
-            if not first.startswith(b"HTTP/1.1 200"):
+            if first.startswith(b"HTTP/1.1 200"):
+                answered.append(slow["rows"] - before)
+            else:
+                told += 1
                 assert first.startswith(b"HTTP/1.1 503")
                 assert b"retry-after: 1" in first.lower()
                 await asyncio.sleep(0.05)
@@ -202,8 +206,8 @@ async def test_under_overload_those_who_are_answered_do_not_wait_long(stage: Sta
     async with listening(app) as port:
         await asyncio.gather(*(client(port) for _ in range(300)))
     assert len(answered) > 100
-    assert len(told) > 100
-    assert shed(stage, "overloaded") == len(told)
-    slowest = sorted(answered)[int(len(answered) * 0.99)]
-    # In a queue the last of 300 would wait for 300 runs of 2 ms and their requests: more than 0.6 s each.
-    assert slowest < 0.5, f"p99 {slowest:.3f} s of {len(answered)} answers, {len(told)} told to come again"
+    assert told > 100
+    assert shed(stage, "overloaded") == told
+    longest = sorted(answered)[int(len(answered) * 0.99)]
+    # Those let in before it, and those of the moment in which it came. In a queue it would be 300, each time.
+    assert longest <= 50, f"p99 {longest} rows before an answer, of {len(answered)} answers; {told} told to come again"

@@ -19,23 +19,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiokafka import AIOKafkaProducer
 from hypothesis import given
 
+from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import ModelRef
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, BadPackage
 from millstream.contracts.tasks import Task, is_answer
+from millstream.contracts.topics import MODELS
+from millstream.errors import BadSetup
 from millstream.runtime.packages import PackageStore
+from millstream.runtime.topic_admin import ensure_topics, our_topics
+from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.ports import free_port
 from millstream_serving.adapters import score_job
 from millstream_serving.adapters.onnx_model import OnnxRuntime
 from millstream_serving.adapters.parquet_table import ParquetAnswers, ParquetTable
 from millstream_serving.adapters.score_job import Asked, job
 from millstream_serving.domain.batch import answer_columns, honest
 from millstream_serving.domain.columns import columns_of
-from millstream_serving.errors import BadTable, ModelRefused, UnknownLoop
+from millstream_serving.errors import BadTable, ModelRefused, NoModel, UnknownLoop
 from millstream_serving.handlers.scoring import score as scored
 from millstream_serving.settings import ScoreSettings
 
-from .conftest import INPUTS, Stage, _manifest, write_project
+from .conftest import INPUTS, Stage, _manifest, state_of, write_project
 from .trees import boosted, softmax
 
 MEAN = "origin_delays__mean"
@@ -43,6 +50,7 @@ CARRIERS = ["B6", "UA", None, "ZZ", "DL"]
 
 
 def save(root: Path, version: str, graph: bytes, **said: Any) -> ModelRef:
+    """`said`: of its manifest."""
     manifest = msgspec.structs.replace(_manifest(version, {MODEL_FILE: hashlib.sha256(graph).hexdigest()}), **said)
     files = {MODEL_FILE: graph, MANIFEST_FILE: msgspec.json.encode(manifest)}
     uri, sha256 = PackageStore(str(root / "packages")).save(f"flight-delay/{version}-run-1", files)
@@ -76,7 +84,10 @@ def score(mill: Path, table: dict[str, Any] | pa.Table, **asked: Any) -> tuple[d
     said: dict[str, Any] = {
         "loop": "flight-delay", "input": source, "output": out, "look_up": False, "version": "7", "threads": 2,
     }  # fmt: skip
-    settings = ScoreSettings(project=mill / "project", packages=str(mill / "packages"), lake=str(mill / "lake"))
+    kafka = {"kafka": asked.pop("kafka")} if "kafka" in asked else {}
+    settings = ScoreSettings(
+        project=mill / "project", packages=str(mill / "packages"), lake=str(mill / "lake"), **kafka
+    )
     found = asyncio.run(job(Asked(**said | asked), settings))
     return found, pq.read_table(out)
 
@@ -287,3 +298,60 @@ def test_a_row_is_an_answer_exactly_where_it_is_live(values: list[float]) -> Non
     assert honest(Task.MULTICLASS, rows).tolist() == [
         is_answer(Task.MULTICLASS, dict(enumerate(row))) for row in rows.tolist()
     ]
+
+
+@pytest.mark.connected
+async def test_without_a_version_the_champion_that_kafka_names_answers(
+    kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    loop, other, fresh = (unique_name(name) for name in ("delay", "another", "young"))
+    for name in (loop, other, fresh):
+        write_project(tmp_path / name / "project", loop=name)
+    old, new = (save(tmp_path / loop, version, boosted(INPUTS, trees=20), loop=loop) for version in ("7", "8"))
+    states = [
+        state_of(1, old, loop=loop),
+        state_of(3, new, loop=loop, previous=old, watched=True),
+        state_of(2, old, loop=loop, challenger=new, share=0.5),  # of a trainer that was shut out
+        state_of(9, old, loop=other),
+        state_of(1, None, loop=fresh),
+    ]
+    await ensure_topics(kafka.bootstrap, our_topics([MODELS], partitions=1))
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await producer.send_and_wait(MODELS.name, b"no state", key=loop.encode())
+        for state in states:
+            headers = Envelope(id=state.id, type=state.type_name, source="trainer").headers()
+            await producer.send_and_wait(MODELS.name, state.encode(), key=state.loop.encode(), headers=headers)
+
+    def asked(name: str) -> tuple[dict[str, Any], pa.Table]:
+        return score(tmp_path / name, flights(10), loop=name, version=None, kafka=kafka.bootstrap)
+
+    found, out = await asyncio.to_thread(asked, loop)
+    assert found["version"] == "8"
+    assert set(out["version"].to_pylist()) == {"8"}
+    with pytest.raises(NoModel, match=f"{fresh} has no champion yet; name a version with --version"):
+        await asyncio.to_thread(asked, fresh)
+    assert not (tmp_path / fresh / "out.parquet").exists()
+
+
+@pytest.mark.connected
+def test_a_kafka_that_does_not_say_who_the_champion_is_is_named(mill: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_job, "PATIENCE", 0.5)
+    kafka = f"127.0.0.1:{free_port()}"
+    with pytest.raises(BadSetup, match=f"Kafka at {kafka} did not say .*; check MILLSTREAM_KAFKA, or name a version"):
+        score(mill, flights(10), version=None, kafka=kafka)
+
+
+def test_reading_holds_a_row_group_and_not_the_file(tmp_path: Path) -> None:
+    """32 groups of half a MiB: Arrow's own default keeps all that was read until the end."""
+    groups, rows = 32, 65_536
+    chance = np.random.default_rng(7)
+    schema = pa.schema([("distance", pa.float64())])
+    with pq.ParquetWriter(tmp_path / "in.parquet", schema, compression="none", use_dictionary=False) as file:
+        for _ in range(groups):
+            file.write_table(pa.table({"distance": chance.random(rows)}, schema=schema))
+    pool = pa.default_memory_pool()
+    table = ParquetTable(tmp_path / "in.parquet")
+    before, most = pool.bytes_allocated(), 0
+    for _ in table.pieces(4_096):
+        most = max(most, pool.bytes_allocated() - before)
+    assert most < 4 * rows * 8, f"{most:,} bytes of a file of {groups * rows * 8:,}"

@@ -208,7 +208,7 @@ async def test_the_hot_doors_answer_as_the_frames_routes_do(stage: Stage) -> Non
             known=stage.keeper.known,
             clock=lambda: NOON,
         )
-        protocol = InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False)
+        protocol = InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False)
         app.include_router(door.router)
         app.include_router(protocol.router)
         if hot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from millstream.client.requests import KEY_VARIABLE
 from millstream.project import BadProject, Stream
 from millstream.project.load import load_streams
 from millstream.project.reading import read_model
@@ -62,9 +64,12 @@ def _of_git(ref: str, project: Path) -> Mapping[str, Stream]:
 
 
 def _of_ingest(url: str, folder: Path) -> Mapping[str, Stream]:
+    """MILLSTREAM_KEY has its key: an ingest behind a gateway may ask for one to read, too."""
+    key = os.environ.get(KEY_VARIABLE)
+    headers = {"authorization": f"Bearer {key}"} if key else None
     found = {}
     try:
-        with httpx.Client(base_url=url, timeout=WITHIN) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=WITHIN) as http:
             for one in _asked(http, "/v1/streams")["streams"]:
                 found[one["stream"]] = _of_answer(http, one, folder)
     except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError, LookupError, TypeError) as error:
@@ -96,5 +101,9 @@ def _asked(http: httpx.Client, path: str) -> dict[str, Any]:
 
 def _text(http: httpx.Client, path: str) -> str:
     answer = http.get(path)
+    if answer.status_code in (401, 403):
+        raise CommandFailed(
+            f"{http.base_url} lets nobody read {path} ({answer.status_code}); give a key that may in {KEY_VARIABLE}"
+        )
     answer.raise_for_status()
     return answer.text

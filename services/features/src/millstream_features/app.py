@@ -14,6 +14,7 @@ from millstream.contracts.topics import PREDICTIONS
 from millstream.errors import BadSetup
 from millstream.project import Project, Stream, load_project
 from millstream.runtime.codecs import codecs_for
+from millstream.runtime.health import Health
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import topic_exists
 from millstream.runtime.topic_bounds import TopicBounds
@@ -69,7 +70,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
-            opened.append(await asyncio.to_thread(_open, settings, project, metrics))
+            opened.append(await asyncio.to_thread(_open, settings, project, metrics, service.health))
         found = opened[0]
         service.at_stop(found.times.close)
         names = {name: _names(stream, found.views.get(name, ())) for name, stream in project.streams.items()}
@@ -152,7 +153,7 @@ async def _watch_skew(
     service.at_stop(recompute.close)
 
 
-def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stores:
+def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health: Health) -> Stores:
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.lake_recompute import LakeRecompute
@@ -178,7 +179,7 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics) -> Stor
     if settings.grpc_port is not None:
         from millstream_features.adapters.grpc_door import GrpcDoor
 
-        grpc = GrpcDoor(reader)
+        grpc = GrpcDoor(reader, health)
     # Now that the definitions are read: a view of a field that no stream has would be null for ever.
     load_project(settings.project, reader.catalogue)
     store = reader.tile_store()

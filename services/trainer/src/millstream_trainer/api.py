@@ -281,14 +281,7 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: Give
                 raise Refusal("bad_body", str(error)) from error
         elif not await asyncio.to_thread(given.is_given, said.model):
             raise UnknownModel(f"no graph {said.model}; send it first: PUT /v1/loops/{loop}/given")
-        model = GivenModel(
-            sha256=said.model,
-            remote=said.remote,
-            learned_until=said.learned_until,
-            inputs=said.inputs,
-            output=said.output,
-            classes=said.classes,
-        )
+        model = GivenModel(sha256=said.model, **said.model_dump(exclude={"by", "reason", "model"}))
         event = RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=said.by, reason=said.reason, given=model)
         return await ask(event, id)
 

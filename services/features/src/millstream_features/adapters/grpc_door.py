@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from millstream.errors import MillstreamError, Refusal, RetryLater
 from millstream.runtime.grpc_server import GrpcServer
+from millstream.runtime.health import Health
 from millstream.runtime.http import LARGEST_BODY
 from millstream_features.adapters.feast_reader import FeastReader
 from millstream_features.api import OnlineFeaturesRequest
@@ -42,11 +43,13 @@ CODES = {"unknown_feature": grpc.StatusCode.NOT_FOUND}
 class GrpcDoor(GrpcServer):
     """Feast's service on a port of its own."""
 
-    def __init__(self, reader: FeastReader) -> None:
+    def __init__(self, reader: FeastReader, replica: Health) -> None:
+        """The standard health service says whether `replica` is ready."""
+
         def register(server: Any) -> None:
             ServingService_pb2_grpc.add_ServingServiceServicer_to_server(self, server)
 
-        super().__init__(SERVICE, register, largest=LARGEST_BODY, most_at_once=MOST_AT_ONCE)
+        super().__init__(SERVICE, register, largest=LARGEST_BODY, most_at_once=MOST_AT_ONCE, replica=replica)
         self._reader = reader
 
     async def GetFeastServingInfo(

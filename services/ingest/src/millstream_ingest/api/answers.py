@@ -12,6 +12,7 @@ from millstream.errors import DeliveryUnknown, Refusal
 from millstream.runtime import http
 from millstream_ingest.domain.result import Fault, Result
 from millstream_ingest.errors import BadEvent, LogAway
+from millstream_ingest.handlers import Admitted
 
 STATUS: Mapping[str, int] = {
     **http.STATUS,
@@ -106,8 +107,11 @@ def refusal_of(error: Exception) -> Refusal:
     raise error
 
 
-def one_accepted(id: str, *, replayed: bool) -> Answer:
-    return Answer(202, b'{"id":%b,"status":"accepted"}' % encode(id), (REPLAYED,) if replayed else ())
+def one_accepted(admitted: Admitted, *, replayed: bool) -> Answer:
+    more = b"" if admitted.learned is None else b',"learned":%b' % encode(admitted.learned)
+    return Answer(
+        202, b'{"id":%b,"status":"accepted"%b}' % (encode(admitted.id), more), (REPLAYED,) if replayed else ()
+    )
 
 
 def one_rejected(error: BadEvent) -> Answer:

@@ -123,7 +123,10 @@ class Doorway:
         return self._unknown(stream)
 
     async def label(self, loop: str, request: Request) -> Response:
-        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one."""
+        """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one.
+
+        A label by `prediction_id` is for drift alone, and its answer says so: `"learned": false`.
+        """
         known = self._loops
         return self._none(Refusal("unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(known)}", known=known))
 
@@ -181,8 +184,9 @@ class Doorway:
         try:
             with span(f"accept {door.name}", head.traceparent):
                 if head.key is not None:
-                    # By path: two loops may have one label stream.
-                    key = f"{scope['path']}/{head.key}"
+                    # By path: two loops may have one label stream. By producer: a key is a word of its own, and its answer
+                    # nobody else's. No path and no key has a space, so no other three read alike.
+                    key = f"{scope['path']} {head.key} {permit.producer}"
                     said = (raw, head.media_type.encode(), scope["query_string"], repr(head.origin).encode())
                     told = await self._once.answered(key, said, lambda: self._take(route, door, head, permit, raw))
                     if isinstance(told, Answer):
@@ -193,7 +197,7 @@ class Doorway:
             self._seconds[route].observe(perf_counter() - began)
 
     async def _take(self, route: str, door: Door, head: Asked, permit: Permit, raw: bytes) -> Answer:
-        arrival = self._arrival(head)
+        arrival = self._arrival(head, permit)
         kind = head.media_type
         open = structured if kind in (STRUCTURED, BATCHED) else None
         one = raw.lstrip()[:1] != b"[" if route == "labels" else route == "events" and kind != BATCHED
@@ -201,12 +205,12 @@ class Doorway:
             permit.charge(1, len(raw))
             try:
                 event, origin = (raw, head.origin) if open is None else open(raw)
-                id, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
+                admitted, replayed = await self._acceptor.one(door.admission, event, arrival, origin)
             except BadEvent as error:
                 self._metrics.rejected.labels(door.name, error.reason).inc()
                 return answers.one_rejected(error)
             door.accepted.inc()
-            return answers.one_accepted(id, replayed=replayed)
+            return answers.one_accepted(admitted, replayed=replayed)
         raws = cut_lines(raw) if kind == NDJSON else cut_array(raw)
         permit.charge(len(raws), len(raw))
         results = await self._acceptor.many(door.admission, raws, arrival, open)
@@ -228,7 +232,7 @@ class Doorway:
             send,
             permit=permit,
             load=load,
-            arrival=lambda: self._arrival(head),
+            arrival=lambda: self._arrival(head, permit),
             longest=self._settings.max_body_bytes,
             patience=patience,
             only_rejected=b"results=rejected" in scope["query_string"].split(b"&"),
@@ -245,8 +249,13 @@ class Doorway:
             for code, count in lines.rejected.items():
                 self._metrics.rejected.labels(door.name, code).inc(count)
 
-    def _arrival(self, head: Asked) -> Arrival:
-        return Arrival(now=self._clock(), known_at=head.known_at, traceparent=current_traceparent() or head.traceparent)
+    def _arrival(self, head: Asked, permit: Permit) -> Arrival:
+        return Arrival(
+            now=self._clock(),
+            known_at=head.known_at,
+            traceparent=current_traceparent() or head.traceparent,
+            producer=permit.producer,
+        )
 
     def _count(self, door: Door, results: list[Result]) -> None:
         accepted = 0

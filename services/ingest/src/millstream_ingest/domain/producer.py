@@ -38,8 +38,9 @@ def producer_of(claims: Mapping[str, Any]) -> Producer:
     Raises Refusal(`unauthorized`) where it names nobody.
     """
     subject = claims.get("sub")
-    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT:
-        raise Refusal("unauthorized", f"the token's sub is no name of 1 to {LONGEST_SUBJECT} characters")
+    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT or not subject.isprintable():
+        # Half a surrogate pair is no text that Valkey takes, and a line end would forge lines of a log.
+        raise Refusal("unauthorized", f"the token's sub is no name of 1 to {LONGEST_SUBJECT} printable characters")
     said = claims.get("streams")
     named = _words(said)
     scopes = _words(claims.get("scope"))

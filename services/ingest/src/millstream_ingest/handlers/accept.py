@@ -48,14 +48,14 @@ class Acceptor:
         self._writing: dict[int, asyncio.Future[None]] = {}
         """By fingerprint, what is on its way: a retry that overtakes its first try waits for it."""
 
-    async def one(self, door: Admits, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[str, bool]:
-        """Accept one event: its id, and whether an earlier request had it. Raises BadEvent, LogAway, DeliveryUnknown."""
+    async def one(self, door: Admits, raw: bytes, arrival: Arrival, origin: Origin | None) -> tuple[Admitted, bool]:
+        """Accept one event, and whether an earlier request had it. Raises BadEvent, LogAway, DeliveryUnknown."""
         admitted = door.admit(raw, arrival, origin)
         self._seen.forget(arrival.now)
         checked = Checked()
-        replayed = not self._claim(checked, admitted)
+        replayed = not self._claim(checked, admitted, arrival.producer)
         await self.write(checked)
-        return admitted.id, replayed
+        return admitted, replayed
 
     async def many(self, door: Admits, raws: Sequence[bytes], arrival: Arrival, open: Open | None) -> list[Result]:
         """Accept what is good, and say of each what became of it, in order. Raises LogAway, DeliveryUnknown."""
@@ -94,8 +94,8 @@ class Acceptor:
                 checked.rejected.append(error.reason)
                 checked.results.append(Result(index=index, status="rejected", error=Fault.of(error)))
             else:
-                checked.results.append(Result(index=index, status="accepted", id=admitted.id))
-                self._claim(checked, admitted)
+                checked.results.append(Result(index=index, status="accepted", id=admitted.id, learned=admitted.learned))
+                self._claim(checked, admitted, arrival.producer)
 
     async def write(self, checked: Checked) -> None:
         """Return when all good ones are in the log.
@@ -116,10 +116,10 @@ class Acceptor:
         for other in checked.after:
             await asyncio.shield(other)
 
-    def _claim(self, checked: Checked, admitted: Admitted) -> bool:
-        """Whether the event is new, and so `checked` has to write it."""
+    def _claim(self, checked: Checked, admitted: Admitted, producer: str) -> bool:
+        """Whether the event is new, and so `checked` has to write it. Nobody is told what another producer sent."""
         entry = admitted.entry
-        fingerprint = hash((entry.topic, admitted.identity, entry.value))
+        fingerprint = hash((producer, entry.topic, admitted.identity, entry.value))
         if fingerprint in self._seen:
             return False
         if (other := self._writing.get(fingerprint)) is not None:

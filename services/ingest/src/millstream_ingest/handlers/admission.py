@@ -37,6 +37,8 @@ class Arrival:
     known_at: int | None
     """What the request says in `ce-knownat`, where that is trusted."""
     traceparent: str | None
+    producer: str
+    """Whose it is, by name."""
 
 
 class Admitted(NamedTuple):
@@ -46,6 +48,8 @@ class Admitted(NamedTuple):
     identity: str
     """What tells it from every other event of its stream: the id, and whose it is where ids are the sources' own."""
     entry: Outgoing
+    learned: bool | None = None
+    """False: no model learns from it, and who sent it is told so."""
 
 
 class Admits(Protocol):

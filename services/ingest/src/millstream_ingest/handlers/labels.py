@@ -75,7 +75,7 @@ class Labeller:
         makes an event of the stream."""
         said = self._said(raw)
         if "prediction_id" in said:
-            return self._told.admit(self._about_prediction(said), arrival)
+            return self._told.admit(self._about_prediction(said), arrival)._replace(learned=False)
         return self._events.admit(self._about_key(said), arrival)
 
     def _about_prediction(self, said: dict[str, Any]) -> bytes:

@@ -20,9 +20,11 @@ LONGEST = 8192
 class Permit:
     """What one request may do."""
 
-    __slots__ = ("_quota",)
+    __slots__ = ("_quota", "producer")
 
-    def __init__(self, quota: Quota | None) -> None:
+    def __init__(self, producer: str, quota: Quota | None) -> None:
+        """`producer`: its name. What one remembers of a request is for retries of that one alone."""
+        self.producer = producer
         self._quota = quota
 
     def charge(self, events: int, size: int) -> None:
@@ -73,7 +75,7 @@ class Porter:
         quota = self._quotas.of(producer)
         if quota is not None and (wait := quota.wait(1, 1)) > 0:
             raise quota.refusal(wait)
-        return Permit(quota)
+        return Permit(producer.name, quota)
 
     async def sees_all(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """For what shows something of every stream. Raises Refusal(`unauthorized`, `forbidden`), LogAway."""

@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
 from millstream.errors import BadSetup
-from millstream_serving.domain.batch import EVENT_TIMESTAMP
 from millstream_serving.domain.columns import FeatureValues
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
-
-ROW = "_row"
-"""Travels through Feast with each row, since a store may return rows in any order."""
 
 
 class PastFeatures:
@@ -44,21 +40,13 @@ class PastFeatures:
         return await asyncio.to_thread(self._read, entities, as_of)
 
     def _read(self, entities: Mapping[str, Sequence[Scalar]], as_of: NDArray[np.int64]) -> FeatureValues:
-        import pandas as pd
-
         from millstream_tiles.errors import TilesError
+        from millstream_tiles.past_rows import past_features
 
-        times = pd.to_datetime(as_of, unit="us", utc=True)
-        asked = pd.DataFrame({**entities, EVENT_TIMESTAMP: times, ROW: np.arange(len(as_of))})
         try:
-            job = self._store.get_historical_features(entity_df=asked, features=self._service, full_feature_names=True)
-            found = job.to_df()
+            return past_features(self._store, self._service, self.names, entities, as_of)
         except TilesError as error:
             raise FeaturesUnavailable(f"features of the past cannot be computed: {error}") from error
-        order = np.argsort(found[ROW].to_numpy(), kind="stable")
-        if len(found) != len(asked) or not np.array_equal(found[ROW].to_numpy()[order], asked[ROW].to_numpy()):
-            raise FeaturesUnavailable(f"Feast returned {len(found)} rows for {len(asked)}; each must come back once")
-        return {name: _numbers(found, name)[order] for name in self.names}
 
 
 class FeastHistory:
@@ -98,16 +86,3 @@ class FeastHistory:
             return open_store(self._repo, registry=self._registry, offline={"lake": self._lake})
         except TilesError as error:
             raise BadSetup(str(error)) from error
-
-
-def _numbers(found: Any, name: str) -> NDArray[Any]:
-    """One column of features; "view__feature__2" is the second value of a list. Text counts as null, as online."""
-    if name in found:
-        column = found[name]
-    else:
-        feature, _, place = name.rpartition("__")
-        column = found[feature].str.get(int(place) - 1)
-    if column.dtype.kind in "fi":
-        values: NDArray[Any] = column.to_numpy()
-        return values
-    return np.array([float(v) if isinstance(v, (int, float)) else np.nan for v in column.tolist()], dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,14 @@ LONGEST = 60_000
 LOOK = 0.02
 """Seconds between two looks at who is late. A timer for each request would cost more than all else here: 4 µs of 6."""
 HEADER = b"x-request-timeout-ms"
+PARAMETER: dict[str, Any] = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST},
+    "description": "How long the answer may take once the body is there; the service has a deadline of its own",
+}
+"""For the documentation of every door behind the gate, as what it answers: 504."""
+LATE = "No answer within the deadline; the question may be on record all the same"
 
 
 class _Asked:

@@ -15,6 +15,7 @@ from millstream.contracts.json_text import read_json
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.probes import Probes
+from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
 from millstream_serving.domain.inference import InferRequest
 from millstream_serving.domain.tensor_json import Wanted, answer_of, metadata_of, request_of, simple_request_of
@@ -102,9 +103,10 @@ _INFER_DOCS: dict[str, Any] = {
         413: {"description": f"The body has more than {LARGEST_REQUEST} bytes", **_ERROR},
         415: {"description": "Another content type, or a compressed body", **_ERROR},
         **_LATER,
+        504: {"description": LATE, **_ERROR},
     },
     "openapi_extra": {
-        "parameters": [{"name": HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}}],
+        "parameters": [{"name": HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}}, PARAMETER],
         "requestBody": {
             "required": True,
             "content": {

@@ -20,6 +20,7 @@ from millstream.project.stream import Stream
 from millstream.runtime import http
 from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, answer
 from millstream.runtime.user_events import MAX_AHEAD
+from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
@@ -83,11 +84,15 @@ _ANSWERED = (
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
         **http.BODY_DOCS,
+        400: {"description": "The body is no JSON, or no UTF-8. Or bad_timeout: X-Request-Timeout-Ms is no deadline"},
         200: {"description": _ANSWERED, "content": {"application/json": {"example": _ANSWER}}},
         403: {"description": "`ce-knownat`, which this service does not trust"},
         404: {"description": "No such loop; the answer names those there are"},
         422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
-        503: {"description": "no_model, model_failed, stale_features, not_logged or unavailable: `message` says more"},
+        503: {
+            "description": "no_model, model_failed, stale_features, not_logged, overloaded or unavailable: `message` says more"
+        },
+        504: {"description": f"deadline: {LATE[0].lower()}{LATE[1:]}"},
     },
     "openapi_extra": {
         "parameters": [
@@ -96,7 +101,8 @@ PREDICT_DOCS: dict[str, Any] = {
                 "in": "query",
                 "schema": {"type": "boolean", "default": False},
                 "description": "Say what each column contributed to the answer",
-            }
+            },
+            PARAMETER,
         ],
         "requestBody": {
             "required": True,

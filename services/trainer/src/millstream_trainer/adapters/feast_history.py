@@ -19,6 +19,7 @@ from millstream_tiles.digest import digest
 from millstream_tiles.errors import TilesError
 from millstream_tiles.feast_views import columns_in, views_of
 from millstream_tiles.lake import Lake
+from millstream_tiles.past_rows import past_features
 from millstream_tiles.registry import open_store
 from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for, without_broken
 from millstream_trainer.adapters.workplace import Workplace
@@ -29,8 +30,6 @@ from millstream_trainer.errors import RunFailed
 
 MOST_CONTENT = 20_000
 """Questions whose texts and vectors are held until the history is chosen: a fortieth of them are enough for its reference."""
-ROW = "_row"
-"""Travels through Feast with each question, since a store may return rows in any order."""
 
 
 class FeastHistory:
@@ -62,7 +61,7 @@ class FeastHistory:
             origins = _origins(service, views)
             hashes = {name: digest(views[name]) for name in used.values() if name in views}
         columns = [
-            *(number_column(name, "feature", features[name]) for name in names),
+            *(number_column(name, "feature", features[name].astype(np.float64)) for name in names),
             *(_input(name, rows[name]) for name in loop.predict.inputs),
         ]
         origins = {**origins, **{name: Origin(stream=loop.predict.on, field=name) for name in loop.predict.inputs}}
@@ -90,16 +89,10 @@ class FeastHistory:
         self, store: Any, service: Any, rows: pl.DataFrame, keys: list[str], names: list[str]
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Each feature for each row, in the rows' order."""
-        entities = rows.select(*keys, event_timestamp=pl.col("_known_at"), **{ROW: pl.int_range(pl.len())}).to_pandas()
         try:
-            job = store.get_historical_features(entity_df=entities, features=service, full_feature_names=True)
-            found = job.to_df()
+            return past_features(store, service, names, dict(rows.select(keys).to_pandas().items()), _known_at(rows))
         except TilesError as error:
             raise RunFailed(f"features cannot be computed: {error}") from error
-        if len(found) != len(rows) or not np.array_equal(np.sort(found[ROW].to_numpy()), np.arange(len(rows))):
-            raise RunFailed(f"Feast returned {len(found)} rows for {len(rows)} questions; each must come back once")
-        order = np.argsort(found[ROW].to_numpy(), kind="stable")
-        return {name: _numbers(found, name)[order] for name in names}
 
     @contextmanager
     def _store(self) -> Iterator[Any]:
@@ -115,16 +108,6 @@ class FeastHistory:
                 )
             except TilesError as error:
                 raise RunFailed(str(error)) from error
-
-
-def _numbers(found: Any, name: str) -> np.ndarray[Any, Any]:
-    """One column of features; "view__feature__2" is the second value of a list."""
-    if name in found:
-        column = found[name]
-    else:
-        feature, _, place = name.rpartition("__")
-        column = found[feature].str.get(int(place) - 1)
-    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _origins(service: Any, views: dict[str, Any]) -> dict[str, Origin]:
@@ -168,10 +151,15 @@ def _table(rows: pl.DataFrame, columns: list[Column]) -> Table:
     ids[:] = rows["_question"].to_list()
     return Table(
         questions=ids,
-        known_at=rows["_known_at"].dt.epoch("us").to_numpy().astype(np.int64),
+        known_at=_known_at(rows),
         labels=_labels(rows["_label"]),
         columns=tuple(columns),
     ).sorted()
+
+
+def _known_at(rows: pl.DataFrame) -> np.ndarray[Any, Any]:
+    """Microseconds."""
+    return rows["_known_at"].dt.epoch("us").to_numpy().astype(np.int64)
 
 
 def _labels(values: pl.Series) -> np.ndarray[Any, Any]:
