@@ -244,6 +244,7 @@ async def test_the_champion_answers_for_a_challenger_that_is_away(
     far.mode = "500"
     (one,) = await answers(stage, flight(3))
     assert (one.version, one.fallback) == ("1", "raised")
+    assert (counted(stage, "late"), circuit(stage)) == (1, 2), "what is cut short is a failure too"
 
 
 async def test_one_that_does_not_answer_is_not_ready_until_it_does(stage: Stage, flight: Flight) -> None:

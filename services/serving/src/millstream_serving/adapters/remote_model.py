@@ -79,6 +79,11 @@ class HttpModel:
             self._circuit.failed(self._clock())
             self._count("late" if isinstance(error, TimeoutError | httpx.TimeoutException) else "failed")
             raise ModelAway(f"{self._remote.url}: {str(error) or type(error).__name__}") from error
+        except asyncio.CancelledError:
+            # Whoever asked had less time: of a model on trial the guard's deadline.
+            self._circuit.failed(self._clock())
+            self._count("late")
+            raise
         except ModelFailed:
             self._circuit.answered()
             self._count("failed")
