@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from millstream.contracts.events import Finding, WindowKind
+import msgspec
+import pytest
+
+from millstream.contracts.events import Finding, PredictionServed, WindowKind
 from millstream.contracts.times import HOUR, from_datetime
 
 from .drift_kit import JUNE, LOOP, Desk, Topics, World, baseline, day, landing, prediction, unanswered
@@ -45,6 +48,23 @@ async def test_a_storm_is_suspected_then_detected_and_cleared_when_it_is_over() 
     assert detected.effect > 0.2
     worst = max(detected.columns, key=lambda column: column.psi)
     assert worst.column == "origin__mean_1h"
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+async def test_nulls_that_nobody_read_are_no_broken_inputs(flagged: bool) -> None:
+    world = World().hours(JUNE, 5)
+    before = len(world.said)
+    world.nulls = 1.0
+    world.hours(JUNE + 5 * HOUR, 10)
+    away = [
+        (topic, msgspec.structs.replace(said, store_away=flagged) if isinstance(said, PredictionServed) else said, at)
+        for topic, said, at in world.said[before:]
+    ]
+    world.said[before:] = away
+    world.nulls = 0.1
+    desk = await told(world.hours(JUNE + 15 * HOUR, 11))
+    found = set(findings(desk, WindowKind.INPUTS))
+    assert (found == {Finding.HEALTHY}) is flagged
 
 
 async def test_one_odd_window_is_weather() -> None:

@@ -117,7 +117,7 @@ class Said:
         self.events += [msgspec.json.decode(record.value, type=SkewJudged) for record in records]
 
 
-def prediction(number: int, loop: str = LOOP, given: bool = False) -> FakeRecord:
+def prediction(number: int, loop: str = LOOP, given: bool = False, store_away: bool = False) -> FakeRecord:
     served = PredictionServed(
         id=str(number),
         loop=loop,
@@ -133,6 +133,7 @@ def prediction(number: int, loop: str = LOOP, given: bool = False) -> FakeRecord
         output={"probability": 0.5},
         timings_ms={},
         given=given,
+        store_away=store_away,
     )
     headers = Envelope(id=served.id, type=served.type_name, source="serving").headers()
     return FakeRecord(served.encode(), number, topic=PREDICTIONS.name, headers=headers)
@@ -175,8 +176,8 @@ def value(metric: Counter | Gauge, *labels: str) -> float:
     return found
 
 
-async def test_features_that_came_with_their_question_are_not_checked(check: CheckSkew, offline: Offline) -> None:
-    await check(batch(prediction(1), prediction(2, given=True)))
+async def test_features_that_nobody_read_are_not_checked(check: CheckSkew, offline: Offline) -> None:
+    await check(batch(prediction(1), prediction(2, given=True), prediction(3, store_away=True)))
     await check.check()
     assert offline.asked == ["1"]
 

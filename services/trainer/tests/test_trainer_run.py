@@ -58,6 +58,7 @@ def trained(
     spec: RunSpec = SPEC,
     tracking: Tracking | None = None,
     threads: int = 1,
+    hosts: str = "",
 ) -> RunResult:
     return train(
         spec,
@@ -66,6 +67,7 @@ def trained(
         tracking=tracking or Tracking(),
         packages=packages,
         threads=threads,
+        hosts=hosts,
         phases=Phases(),
     )
 

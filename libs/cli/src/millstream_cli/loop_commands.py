@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from millstream.project.duration import from_text
+from millstream_cli.errors import CommandFailed
 from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, run, screen
 
 DAYS_30 = "30d"
@@ -122,7 +123,6 @@ def retrain(
 
 def register(
     loop: LoopArgument,
-    onnx: Annotated[Path, typer.Option("--onnx", help="The model, as an ONNX graph.", exists=True, dir_okay=False)],
     manifest: Annotated[
         Path,
         typer.Option(
@@ -130,6 +130,12 @@ def register(
         ),
     ],
     reason: ReasonOption,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="The model, as an ONNX graph.", exists=True, dir_okay=False)
+    ] = None,
+    remote: Annotated[
+        str | None, typer.Option("--remote", help="Or where it runs: https://host/v2/models/NAME (Triton, KServe, …).")
+    ] = None,
     by: ByOption = None,
     trainer: TrainerOption = None,
     wait: WaitOption = True,
@@ -146,9 +152,14 @@ def register(
 
     with guarded():
         said = read_manifest(manifest)
-        office = asking.office_of(data / "up", trainer=trainer, wait=wait)
-        model = run(asking.give(office, loop, onnx.read_bytes()))
-    _ask(loop, "register", {"reason": reason, "model": model, **said}, by, trainer, wait, within, data, as_json)
+        if (onnx is None) == (remote is None):
+            raise CommandFailed("write --onnx FILE, or --remote URL: one of them")
+        if onnx is None:
+            model = {"remote": remote}
+        else:
+            office = asking.office_of(data / "up", trainer=trainer, wait=wait)
+            model = {"model": run(asking.give(office, loop, onnx.read_bytes()))}
+    _ask(loop, "register", {"reason": reason, **model, **said}, by, trainer, wait, within, data, as_json)
 
 
 def approve(

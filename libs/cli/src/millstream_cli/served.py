@@ -40,8 +40,8 @@ async def sample_served(
                 served = decode(record.value)
             except (ValueError, RecursionError):
                 continue  # somebody else's record in our topic: drift dead-letters it
-            if served.given:
-                continue  # its features came with the question, there is no read of ours to check
+            if served.given or served.store_away:
+                continue  # its features came with the question or the store was away: there is no read of ours to check
             if since is None or from_datetime(served.asked_at) >= since:
                 sample.offer(served.id, served)
         seen(len(records))

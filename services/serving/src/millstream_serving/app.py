@@ -13,6 +13,7 @@ from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.adapters.kafka_log import KafkaLog
+from millstream_serving.adapters.remote_model import RemoteModels
 from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
 from millstream_serving.handlers import Explainer, Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
@@ -46,8 +47,10 @@ def create_app(
     )
     replica = Replica(instance=settings.instance, roster=roster, publisher=service.publisher)
     packages = packages or PackageStore(settings.packages)
+    remotes = RemoteModels(settings, metrics)
     keeper = ModelKeeper(
         roster=roster,
+        remotes=remotes,
         loops=project.loops,
         streams=project.streams,
         packages=packages,
@@ -91,6 +94,7 @@ def create_app(
     service.keeps("putting answers on record", log.run)
     service.at_stop(log.drain)
     service.at_stop(store.close)
+    service.at_stop(remotes.close)
     service.at_stop(freshness.close)
     doorway = Doorway(
         loops=project.loops,

@@ -37,13 +37,21 @@ class ModelFailed(MillstreamError):
     """The graph raised, or its answer is none of its task. The question goes unanswered and is recorded as such."""
 
 
+class ModelAway(ModelFailed):
+    """A model that runs elsewhere does not answer, or is not asked because it did not."""
+
+
+class RemoteAway(RetryLater):
+    """The same where it is worth waiting: Kafka's questions in the first half minute, and a model that is being loaded."""
+
+
 class ModelRefused(MillstreamError):
     """This package cannot be served; the one before it stays."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-        """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `unexpected`."""
+        """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `remote`, `unexpected`."""
 
 
 class BadTable(MillstreamError):

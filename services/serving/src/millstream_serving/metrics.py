@@ -59,6 +59,13 @@ class ServingMetrics:
             ["loop", "outcome", "transport"],
             registry=registry,
         )
+        self.featureless = Counter(
+            "millstream_predictions_featureless",
+            "Questions asked of the model with every feature null, because the online store did not answer and the loop says "
+            "`predict.store_away: default`. Rises: see Valkey; what was answered meanwhile is a guess.",
+            ["loop", "transport"],
+            registry=registry,
+        )
         self.view_lag = Gauge(
             "millstream_view_lag_seconds",
             "How far a view lagged behind the last questions; 0 within the loop's bound, a quiet stream included. Above 0: "
@@ -97,6 +104,20 @@ class ServingMetrics:
             "millstream_models_refused",
             "Model states that could not be obeyed; the model before stays. Ever above zero: GET /v1/loops says why.",
             ["loop", "reason"],
+            registry=registry,
+        )
+        self.remote = Counter(
+            "millstream_remote_model_requests",
+            "Requests to a model that runs elsewhere: `answered`, `failed`, `late`, and `not_asked` while its circuit is open. "
+            "Anything but answered: see the endpoint; its questions go unanswered or another model answers.",
+            ["loop", "outcome"],
+            registry=registry,
+        )
+        self.remote_circuit = Gauge(
+            "millstream_remote_model_circuit",
+            "Whether a model that runs elsewhere is asked: 0 closed, it is; 1 half open, one question looks; 2 open, not. "
+            "As of the last question. Above 0: the endpoint is away.",
+            ["loop"],
             registry=registry,
         )
         self.explanations = Counter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,31 @@ class Model(Protocol):
 
         A row's answer depends on that row alone, not on its neighbours. Raises ModelFailed.
         """
+
+
+@runtime_checkable
+class RemoteModel(Protocol):
+    """A model that runs elsewhere. It is asked from the event loop, by many at once; each question has an end of its own."""
+
+    def run(self, columns: Columns) -> NDArray[np.float32]:
+        """As `Model.run`, for threads other than the event loop's. Blocks on I/O. Raises ModelFailed."""
+
+    async def ask(self, columns: Columns) -> NDArray[np.float32]:
+        """The same. Raises ModelAway where it does not answer, at once while it is known not to, else ModelFailed."""
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it does not answer, and not for long: a question that can wait should."""
+
+
+class RemoteRuntime(Protocol):
+    """Turns what a package says of a remote model into one that can be asked."""
+
+    async def open(self, raw: bytes, manifest: Manifest) -> RemoteModel:
+        """Asks nothing yet. Raises ModelRefused("remote") for a host that may not be asked."""
+
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
 
 
 class ModelRuntime(Protocol):

@@ -13,7 +13,28 @@ from millstream.runtime.crew import CrewSettings
 from millstream.runtime.schema_registry import RegistrySettings
 
 
-class Settings(CrewSettings, RegistrySettings):
+class RemoteSettings(BaseSettings):
+    """How models that run elsewhere are asked."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")
+
+    model_hosts: str = ""
+    """Hosts whose models may be asked, with a port or for all ports: `triton.models.svc:8000,10.0.0.5`. Empty: none, since a
+    package would else decide whom this process talks to."""
+    remote_timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
+    """Seconds for one answer of a remote model, waiting for its turn included: as the online store has, so that both fit into
+    `request_timeout`."""
+    remote_connect: Annotated[float, Field(gt=0, le=30)] = 0.5
+    """Seconds of it to connect: a host in the same cluster answers in a millisecond, one that is gone never."""
+    remote_at_once: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests under way to one remote model. Callers of one moment share a request, so few are needed; the rest wait."""
+    remote_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Failures in a row after which a remote model is not asked for a while: one or two are a restart behind its balancer."""
+    remote_rest: Annotated[float, Field(gt=0, le=600)] = 5.0
+    """Seconds of that while; then one question looks whether it is back."""
+
+
+class Settings(CrewSettings, RegistrySettings, RemoteSettings):
     valkey: str = "redis://127.0.0.1:6379/0"
     """Online store that features writes: Redis 7 or newer, or Valkey; a cluster as redis+cluster://host:6379,host:6379."""
     shards: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -50,7 +71,7 @@ class Settings(CrewSettings, RegistrySettings):
         return () if self.grpc_port is None else (self.grpc_port,)
 
 
-class ScoreSettings(BaseSettings):
+class ScoreSettings(RemoteSettings):
     """What `python -m millstream_serving score` needs to know of its mill; the rest are its options."""
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")

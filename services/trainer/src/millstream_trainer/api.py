@@ -23,6 +23,7 @@ from millstream.contracts.events import (
 )
 from millstream.errors import MillstreamError, Refusal, RetryLater
 from millstream.runtime.http import BODY_DOCS, JsonBody, media_type, read_body, refusal
+from millstream.runtime.remote import RemoteRefused, allowed
 from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.domain.view import view
@@ -71,8 +72,10 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class Register(Wish):
     """What a graph does not say of itself; see `GivenModel`."""
 
-    model: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    model: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
     """sha256 of the graph, as `PUT …/given` answered it."""
+    remote: Annotated[str, Field(max_length=1000)] = ""
+    """In its place: where the model runs, as `https://host/v2/models/NAME`."""
     learned_until: AwareDatetime
     inputs: Annotated[list[Name], Field(max_length=10_000)] = []
     output: Annotated[str, Field(max_length=200)] = ""
@@ -185,7 +188,7 @@ CODES = {
 }
 
 
-def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: GivenModels) -> None:
+def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: GivenModels, hosts: str = "") -> None:
     for error in STATUS:
         app.add_exception_handler(error, _refuse)
 
@@ -269,15 +272,16 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: Give
     async def register(loop: str, request: Request) -> dict[str, str]:
         state_of(loop)
         said, id = await REGISTER.read(request), uuid.uuid4().hex
-        if not await asyncio.to_thread(given.is_given, said.model):
+        if bool(said.model) == bool(said.remote):
+            raise Refusal("bad_body", "write model, the sha256 of a graph, or remote, where a model runs: one of them")
+        if said.remote:
+            try:
+                allowed(said.remote, hosts)
+            except RemoteRefused as error:
+                raise Refusal("bad_body", str(error)) from error
+        elif not await asyncio.to_thread(given.is_given, said.model):
             raise UnknownModel(f"no graph {said.model}; send it first: PUT /v1/loops/{loop}/given")
-        model = GivenModel(
-            sha256=said.model,
-            learned_until=said.learned_until,
-            inputs=said.inputs,
-            output=said.output,
-            classes=said.classes,
-        )
+        model = GivenModel(sha256=said.model, **said.model_dump(exclude={"by", "reason", "model"}))
         event = RetrainRequested(id=id, loop=loop, cause=Cause.MANUAL, by=said.by, reason=said.reason, given=model)
         return await ask(event, id)
 

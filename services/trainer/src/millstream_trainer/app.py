@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     # Before the journal is read: from then on nobody else adds to it.
     service.before_hearing("sole writer", writer.start)
     hear(service, trainer)
-    add_routes(service.app, trainer, announcer, packages)
+    add_routes(service.app, trainer, announcer, packages, settings.model_hosts)
     service.at_stop(executor.close)
     service.at_stop(writer.stop)
     return service
@@ -112,5 +112,6 @@ def _workplace(settings: Settings) -> Workplace:
         threads=settings.train_threads,
         lake_patience=settings.lake_patience,
         mlflow_patience=settings.mlflow_patience,
+        model_hosts=settings.model_hosts,
         log_level=settings.log_level,
     )

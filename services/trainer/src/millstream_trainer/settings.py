@@ -31,5 +31,8 @@ class Settings(ServiceSettings):
     mlflow_patience: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that a run may take to be written down after its answer: a tracking server that restarts is back by then.
     Nobody waits for it; afterwards the record stays incomplete."""
+    model_hosts: str = ""
+    """Hosts whose models may be registered, with a port or for all ports: `triton.models.svc:8000,10.0.0.5`. Empty: none.
+    serving needs the same."""
     warm: bool = True
     """Start the fork server at once: it imports Feast, MLflow and LightGBM once, 5 to 10 s that no run then pays."""

@@ -17,6 +17,8 @@ MODEL_FILE = "model.onnx"
 REFERENCE_FILE = "reference.json"
 MANIFEST_FILE = "manifest.json"
 NATIVE_FILE = "native.json"
+REMOTE_FILE = "remote.json"
+"""In place of the graph where the model runs elsewhere."""
 
 
 class InputColumn(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,30 @@ class InputColumn(msgspec.Struct, frozen=True, kw_only=True):
     """`input` (a field of the asking event) or `feature` (`view__feature` from Feast)."""
     type: str
     """`number` or `category`."""
+
+
+class RemoteInput(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor that a remote model is asked with."""
+
+    name: str
+    datatype: str
+    """`FP32`, `FP64` or `BYTES`, as the Open Inference Protocol has it."""
+    columns: list[str]
+    """Columns of the manifest that lie in it side by side."""
+    flat: bool = False
+    """Shape (n,), of one column; else (n, columns)."""
+
+
+class Remote(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that runs elsewhere, behind an endpoint of the Open Inference Protocol v2 that knows its binary tensors."""
+
+    url: str
+    """As `https://host/v2/models/NAME`, or with `/versions/VERSION` behind it."""
+    inputs: list[RemoteInput]
+    output: str
+    """The tensor that answers."""
+    second: bool = False
+    """It has the chances of both classes, and the second column is that of true."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

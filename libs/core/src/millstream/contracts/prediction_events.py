@@ -56,6 +56,9 @@ class PredictionServed(Event, frozen=True, kw_only=True, omit_defaults=True):
     given: bool = False
     """The features came with the question: nothing was read, no window was counted, and skew has nothing to compare. Left out
     when they were read."""
+    store_away: bool = False
+    """The online store did not answer, and the loop says to answer without it: the features are null because nobody read them.
+    Left out when they were read."""
     other: OtherAnswer | None = None
     """What the other model on trial said to the same question, from the same features. Left out where there is none."""
     fallback: str = ""

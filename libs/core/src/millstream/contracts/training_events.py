@@ -34,7 +34,9 @@ class GivenModel(msgspec.Struct, frozen=True, kw_only=True):
     """An ONNX graph that was made elsewhere: what a person says of it, because the graph does not."""
 
     sha256: str
-    """Of the graph, which lies in the packages as `given/<sha256>.onnx`."""
+    """Of the graph, which lies in the packages as `given/<sha256>.onnx`; empty where the model is remote."""
+    remote: str = ""
+    """Where the model runs, as `https://host/v2/models/NAME`; empty: it is the graph."""
     learned_until: datetime
     """When the newest row that it has learned was asked: nothing up to then may judge it."""
     inputs: list[str] = []

@@ -49,6 +49,12 @@ class Predict(BaseModel):
     (503 `not_logged`), or `answer` as long as there is room to remember it, and beyond that count what is on no record.
     Questions over Kafka wait."""
 
+    store_away: Literal["refuse", "default"] = "refuse"
+    """What happens when the online store does not answer: `refuse` to answer (503 `unavailable`; questions over Kafka wait), or
+    `default`, which asks the model with every feature null and flags the answer `store_away`. A question then waits for the
+    store half a second at most, and while it is known to be away not at all; over Kafka it first waits 30 seconds of an outage.
+    Drift judges nothing by flagged answers."""
+
     def id_of(self, event: Mapping[str, Any]) -> str:
         """Id of the question. Raises RejectEvent(`missing_field`). Only on loops of a loaded project: it sets the default."""
         if self.id is None:

@@ -12,7 +12,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from millstream.contracts.events import ModelRef
-from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, BadPackage, Manifest, check_file, read_manifest
+from millstream.contracts.package import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    REMOTE_FILE,
+    BadPackage,
+    Manifest,
+    check_file,
+    read_manifest,
+)
 from millstream.errors import RetryLater
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -130,6 +138,8 @@ class PackageStore:
 
     def file(self, ref: ModelRef, manifest: Manifest, name: str) -> bytes:
         """One file of a package, hash checked. Raises BadPackage, RetryLater."""
+        if name == MODEL_FILE and REMOTE_FILE in manifest.files:
+            raise BadPackage(f"version {ref.version} is asked where it runs: its package has no graph")
         return check_file(manifest, name, self._read(ref, name))
 
     def _read(self, ref: ModelRef, name: str) -> bytes:

@@ -89,6 +89,9 @@ class KafkaEvents:
         if other is not None and not other.failure and not is_answer(task, other.output):
             said = str(other.output)[:200]
             raise RejectEvent(NO_ANSWER, f"other.output is {said}, which is no answer of task {task}")
+        if event.store_away:
+            # Nulls that nobody read are no broken inputs, and a guess without them is no verdict on the model.
+            return [(event.loop, Question(asked_at, event.id, event.key, None, event.output, ()))]
         baseline = None if self._is_lost(event, asked_at) else self._models.baseline(event.loop, event.version)
         if baseline is None:
             self._metrics.unjudged.labels(event.loop).inc()

@@ -25,6 +25,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, float | int | None]
     output: dict[str, float]
     timings_ms: Timings
+    store_away: bool = False
     other: OtherAnswer | None = None
     fallback: str = ""
     producer: str = ""

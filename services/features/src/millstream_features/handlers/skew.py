@@ -29,6 +29,7 @@ class _Asked(msgspec.Struct):
     id: str
     loop: str
     given: bool = False
+    store_away: bool = False
 
 
 class CheckSkew:
@@ -68,8 +69,8 @@ class CheckSkew:
             except (ValueError, RecursionError):
                 continue
             sample = self._samples.get(asked.loop)
-            # Features that came with their question are no read of ours.
-            if sample is not None and not asked.given:
+            # Features that came with their question are no read of ours, nor are nulls for a store that was away.
+            if sample is not None and not (asked.given or asked.store_away):
                 sample.offer(asked.id, record.value or b"")
         return []
 

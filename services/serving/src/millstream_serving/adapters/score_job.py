@@ -32,6 +32,7 @@ from millstream_serving.adapters.feast_history import FeastHistory
 from millstream_serving.adapters.given_features import GivenFeatures
 from millstream_serving.adapters.onnx_model import OnnxRuntime
 from millstream_serving.adapters.parquet_table import ParquetAnswers, ParquetTable
+from millstream_serving.adapters.remote_model import RemoteModels
 from millstream_serving.domain.batch import answer_columns, check, kept
 from millstream_serving.domain.roster import Roster
 from millstream_serving.errors import BadTable, NoModel, UnknownLoop
@@ -81,7 +82,7 @@ async def job(asked: Asked, settings: ScoreSettings) -> dict[str, Any]:
             else GivenFeatures(await asyncio.to_thread(packages.manifest, ref))
         )
         # The very checks that a model passes before it answers live: hashes, graph, pinned views, warm-up.
-        loaded = await _keeper(project, packages, store).load(asked.loop, ref)
+        loaded = await _keeper(project, packages, store, settings).load(asked.loop, ref)
         loop = project.loops[asked.loop]
         by = [loop.predict.id, loop.label.by, loop.rollout.by, project.streams[loop.predict.on].key]
         keys = [*loaded.features.join_keys, *(name for name in by if name)]
@@ -218,7 +219,8 @@ async def _state(kafka: str, loop: str) -> ModelState | None:
     return newest
 
 
-def _keeper(project: Project, packages: PackageStore, store: FeatureStore) -> ModelKeeper:
+def _keeper(project: Project, packages: PackageStore, store: FeatureStore, settings: ScoreSettings) -> ModelKeeper:
+    metrics = ServingMetrics(CollectorRegistry())
     return ModelKeeper(
         roster=Roster(project.loops),
         loops=project.loops,
@@ -228,7 +230,8 @@ def _keeper(project: Project, packages: PackageStore, store: FeatureStore) -> Mo
         runtime=OnnxRuntime(1),
         store=store,
         health=Health(0.0),
-        metrics=ServingMetrics(CollectorRegistry()),
+        metrics=metrics,
+        remotes=RemoteModels(settings, metrics),
         changed=lambda loop: None,
     )
 

@@ -75,6 +75,7 @@ _ANSWER = {
     "features": {"origin_departures__mean_delay_3h": 12.25, "aircraft_landings__mean_delay_24h": None},
     "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
     "stale_views": {},
+    "store_away": False,
 }
 _ANSWERED = (
     "The answer, in the prediction log already: `probability` of true, `probabilities` by class, or `value`, by the task "
@@ -293,6 +294,7 @@ def _said(served: PredictionServed) -> dict[str, Any]:
         "features": served.features,
         "timings_ms": served.timings_ms,
         "stale_views": served.stale_views,
+        "store_away": served.store_away,
     }
 
 

@@ -32,6 +32,7 @@ def served(
     stale_views: dict[str, float],
     content: dict[str, Content],
     given: bool,
+    store_away: bool,
 ) -> PredictionServed:
     """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
     return PredictionServed(
@@ -50,6 +51,7 @@ def served(
         timings_ms=timings_ms,
         stale_views=stale_views,
         given=given,
+        store_away=store_away,
         other=answer.other,
         fallback=answer.fallback,
         producer=question.producer,
@@ -67,9 +69,11 @@ def recorded(
     timings_ms: Mapping[str, float],
     content: Sequence[str] = (),
     given: bool,
+    store_away: bool = False,
 ) -> list[PredictionServed | QuestionUnanswered]:
     """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's;
-    `content` names the texts and embeddings that go on record; `given`: the features came with the questions."""
+    `content` names the texts and embeddings that go on record; `given`: the features came with the questions;
+    `store_away`: nobody could read them."""
     timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
     events = [question.event for question in questions]
@@ -90,6 +94,7 @@ def recorded(
                 stale_views=lags,
                 content=contents(question.event, content) if content else {},
                 given=given,
+                store_away=store_away,
             )
         )
     return found

@@ -77,6 +77,11 @@ def empty_columns(inputs: Sequence[InputColumn]) -> Columns:
     return columns
 
 
+def unread(names: Sequence[str], rows: int) -> FeatureValues:
+    """Features that nobody could read: all null."""
+    return {name: np.full(rows, np.nan) for name in names}
+
+
 def entities_of(join_keys: Sequence[str], events: Events) -> dict[str, list[Scalar]]:
     """Join key → one value a row; null where the event has none."""
     return {key: _scalars(key, events) for key in join_keys}

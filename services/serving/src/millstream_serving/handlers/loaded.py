@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from millstream.contracts.events import ModelRef
 from millstream.contracts.package import Manifest
 from millstream.contracts.tasks import Task
 from millstream_serving.domain.columns import Columns
 from millstream_serving.domain.scores import LATE, NOT_FINITE, RAISED, Output, Scores, outputs_of, shape_of
-from millstream_serving.errors import ModelFailed
+from millstream_serving.errors import ModelAway, ModelFailed
 from millstream_serving.handlers.guard import Guard
-from millstream_serving.ports import Features, Model
+from millstream_serving.ports import Features, Model, RemoteModel
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ class Loaded:
     ref: ModelRef
     manifest: Manifest
     task: Task
-    model: Model
+    model: Model | RemoteModel
     features: Features
     guard: Guard = field(default_factory=Guard)
 
@@ -44,13 +48,25 @@ class Loaded:
         """Fields of the question that it takes."""
         return [column.name for column in self.manifest.inputs if column.source == "input"]
 
+    @cached_property
+    def remote(self) -> RemoteModel | None:
+        """The model, where it runs elsewhere."""
+        return self.model if isinstance(self.model, RemoteModel) else None
+
     async def score(self, columns: Columns, rows: int) -> Scores:
         """For the model that is trusted: waited for as long as it takes."""
+        if self.remote is not None:
+            return await self._asked(self.remote, columns, rows)
         return await asyncio.to_thread(self.run, columns, rows) if rows > INLINE_ROWS else self.run(columns, rows)
 
     async def score_within(self, deadline: float, columns: Columns, rows: int) -> Scores:
         """For the model that is not: no longer than `deadline` seconds, whatever it does. Raises nothing."""
         try:
+            if self.remote is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(deadline):
+                        return await self._asked(self.remote, columns, rows)
+                return Scores.none(rows, LATE)
             found = await self.guard.call(lambda: self.run(columns, rows), deadline)
         except Exception as error:  # whatever a package can make a library do, the other model answers
             said = {"loop": self.manifest.loop, "version": self.ref.version}
@@ -78,8 +94,30 @@ class Loaded:
                 failures[row] = failures[row] or NOT_FINITE
         return Scores(outputs=outputs, failures=failures, ms=(time.perf_counter() - began) * 1000.0 / max(rows, 1))
 
+    async def _asked(self, remote: RemoteModel, columns: Columns, rows: int) -> Scores:
+        """As `run`, but that nobody is asked row by row who does not answer."""
+        began = time.perf_counter()
+        outputs: list[Output | None] = [None] * rows
+        failures = [""] * rows
+        try:
+            outputs = self._outputs(await remote.ask(columns), rows)
+        except ModelAway:
+            failures = [RAISED] * rows
+        except ModelFailed:
+            failures = [RAISED] * rows
+            if rows > 1:
+                alone = [{name: values[row : row + 1] for name, values in columns.items()} for row in range(rows)]
+                found = await asyncio.gather(*(self._asked(remote, one, 1) for one in alone))
+                outputs, failures = [one.outputs[0] for one in found], [one.failures[0] for one in found]
+        for row, output in enumerate(outputs):
+            if output is None:
+                failures[row] = failures[row] or NOT_FINITE
+        return Scores(outputs=outputs, failures=failures, ms=(time.perf_counter() - began) * 1000.0 / max(rows, 1))
+
     def _run(self, columns: Columns, rows: int) -> list[Output | None]:
-        found = self.model.run(columns)
+        return self._outputs(self.model.run(columns), rows)
+
+    def _outputs(self, found: NDArray[np.float32], rows: int) -> list[Output | None]:
         wanted = shape_of(self.task, self.manifest.classes, rows)
         if found.shape != wanted:
             raise ModelFailed(f"{rows} rows in: shape {found.shape} out, not {wanted}")

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from millstream.contracts.events import ModelRef, ModelState
-from millstream.contracts.package import MODEL_FILE, BadPackage, Manifest
+from millstream.contracts.package import MODEL_FILE, REMOTE_FILE, BadPackage, Manifest
 from millstream.contracts.tasks import Task
 from millstream.errors import RetryLater
 from millstream.project.loop import Loop
@@ -21,10 +22,10 @@ from millstream_serving.domain.columns import empty_columns
 from millstream_serving.domain.roster import Roster, other_of
 from millstream_serving.domain.scores import outputs_of, shape_of
 from millstream_serving.domain.turn import CHALLENGER
-from millstream_serving.errors import ModelFailed, ModelRefused
+from millstream_serving.errors import ModelAway, ModelFailed, ModelRefused, RemoteAway
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.metrics import ServingMetrics
-from millstream_serving.ports import Features, FeatureStore, ModelRuntime, Packages
+from millstream_serving.ports import Features, FeatureStore, Model, ModelRuntime, Packages, RemoteModel, RemoteRuntime
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class ModelKeeper:
         streams: Mapping[str, Stream],
         packages: Packages,
         runtime: ModelRuntime,
+        remotes: RemoteRuntime | None = None,
         store: FeatureStore,
         health: Health,
         metrics: ServingMetrics,
@@ -54,6 +56,7 @@ class ModelKeeper:
         self._streams = streams
         self._packages = packages
         self._runtime = runtime
+        self._remotes = remotes
         self._store = store
         self._health = health
         self._metrics = metrics
@@ -194,7 +197,8 @@ class ModelKeeper:
     async def _load(self, loop: str, ref: ModelRef) -> Loaded:
         try:
             manifest = await asyncio.to_thread(self._packages.manifest, ref)
-            raw = await asyncio.to_thread(self._packages.file, ref, manifest, MODEL_FILE)
+            file = REMOTE_FILE if REMOTE_FILE in manifest.files and self._remotes is not None else MODEL_FILE
+            raw = await asyncio.to_thread(self._packages.file, ref, manifest, file)
         except BadPackage as error:
             raise ModelRefused("package", str(error)) from error
         if (manifest.loop, manifest.version) != (loop, ref.version):
@@ -202,7 +206,12 @@ class ModelKeeper:
         task = _task_of(manifest)
         features = await self._store.open(manifest.feature_service)
         self._check_inputs(manifest, features)
-        model = await asyncio.to_thread(self._runtime.load, raw, manifest.inputs, manifest.output)
+        model: Model | RemoteModel
+        if file == REMOTE_FILE:
+            assert self._remotes is not None
+            model = await self._remotes.open(raw, manifest)
+        else:
+            model = await asyncio.to_thread(self._runtime.load, raw, manifest.inputs, manifest.output)
         loaded = Loaded(ref=ref, manifest=manifest, task=task, model=model, features=features)
         await self._warm_up(loaded)
         return loaded
@@ -229,7 +238,14 @@ class ModelKeeper:
         task, manifest = loaded.task, loaded.manifest
         rows = empty_columns(manifest.inputs)
         try:
-            found = await loaded.guard.call(lambda: loaded.model.run(rows), WARM_UP)
+            found: NDArray[np.float32] | None
+            if loaded.remote is not None:
+                found = await loaded.remote.ask(rows)
+            else:
+                found = await loaded.guard.call(lambda: loaded.model.run(rows), WARM_UP)
+        except ModelAway as error:
+            # Not refused: it answered when it was judged, and will again. Until then whoever answered goes on.
+            raise RemoteAway(f"version {loaded.ref.version} of {manifest.loop} is asked elsewhere: {error}") from error
         except ModelFailed as error:
             raise ModelRefused("warm_up", f"the graph failed on two rows of nulls and zeros: {error}") from error
         if found is None:

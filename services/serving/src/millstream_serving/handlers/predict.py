@@ -18,13 +18,15 @@ from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream_serving.domain import turn
 from millstream_serving.domain.answer import Reading, recorded, unanswered
-from millstream_serving.domain.columns import Columns, FeatureValues, Misfit, columns_of, entities_of
+from millstream_serving.domain.columns import Columns, FeatureValues, Misfit, columns_of, entities_of, unread
 from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.scores import RAISED, Scores
 from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
+from millstream_serving.errors import RemoteAway
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.store_gate import StoreGate
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import Features, Freshness
 
@@ -86,13 +88,14 @@ class Predictor:
         self._loops = loops
         self._streams = streams
         self._gate = FreshnessGate(loops=loops, freshness=freshness, metrics=metrics, stopwatch=stopwatch)
+        self._store = StoreGate(loops=loops, metrics=metrics, stopwatch=stopwatch)
         self._metrics = metrics
         self._stopwatch = stopwatch
 
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer a question, in order; all of one transport.
 
-        Raises FeaturesUnavailable, FeaturesBehind: ask all of them again; and over HTTP StaleFeatures.
+        Raises FeaturesUnavailable, FeaturesBehind, RemoteAway: ask all of them again; and over HTTP StaleFeatures.
         """
         answers: dict[int, Answer] = {}
         by_loop: dict[str, list[int]] = {}
@@ -118,7 +121,11 @@ class Predictor:
     async def current(self, questions: Sequence[Question]) -> bool:
         """Whether no feature lags behind any of `questions`, all of one loop: then they are alike to `predict`."""
         standing = self._roster.standing(questions[0].loop)
-        return standing.champion is None or await self._gate.current(_services(standing), questions)
+        if standing.champion is None:
+            return True
+        services = _services(standing)
+        found = await self._store.ask(questions[0], 0, lambda: self._gate.current(services, questions))
+        return found is None or found
 
     async def infer(
         self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
@@ -149,22 +156,38 @@ class Predictor:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
         services = _services(standing)
-        stale, refusing = await self._gate.staleness(services, questions)
-        as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
+        stale: Sequence[dict[str, float]] = [{} for _ in questions]
+        refusing, away = False, False
+        values: list[FeatureValues] = []
+        if services:
+            looked_up = await self._store.ask(questions[0], len(questions), lambda: self._look_up(services, questions))
+            away = looked_up is None
+            if looked_up is None:
+                values = [unread(features.names, len(questions)) for features in services]
+            else:
+                stale, refusing, values = looked_up
         found: dict[int, Reading] = {}
-        for features in services:
-            entities = entities_of(features.join_keys, events)
-            found[id(features)] = Reading(entities, await features.read(entities, as_of), len(questions))
+        for features, one in zip(services, values, strict=True):
+            found[id(features)] = Reading(entities_of(features.join_keys, events), one, len(questions))
         for model in models.values():
             if id(model.features) not in found:  # its question brings all that it reads
                 found[id(model.features)] = Reading(entities_of(model.features.join_keys, events), {}, len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
-        answers = await self._answered(standing, questions, readings, stale, began)
+        answers = await self._answered(standing, questions, readings, stale, began, store_away=away)
         for row, question in enumerate(questions):
             # What the model cannot take is no question at all, fresh or not.
             if refusing and stale[row] and not isinstance(answers[row], RejectEvent):
                 answers[row] = unanswered(question, "stale_features")
         return answers
+
+    async def _look_up(
+        self, services: Sequence[Features], questions: Sequence[Question]
+    ) -> tuple[Sequence[dict[str, float]], bool, list[FeatureValues]]:
+        """How stale the features are, whether that is refused, and what `services` have. Raises FeaturesUnavailable."""
+        stale, refusing = await self._gate.staleness(services, questions)
+        events = [question.event for question in questions]
+        as_of = np.array([question.asked_at for question in questions], dtype=np.int64)
+        return stale, refusing, [await one.read(entities_of(one.join_keys, events), as_of) for one in services]
 
     async def _answered(
         self,
@@ -176,6 +199,7 @@ class Predictor:
         *,
         given: bool = False,
         pinned: bool = False,
+        store_away: bool = False,
     ) -> list[Answer]:
         models, read = standing.models, self._stopwatch()
         sides, misfits = await self._score(standing, readings, questions)
@@ -199,8 +223,13 @@ class Predictor:
                 timings_ms={"features": (read - began) * share, "total": (ran - began) * share},
                 content=loop.drift.content,
                 given=given,
+                store_away=store_away,
             )
         ]
+        waits = models[standing.trusted].remote
+        silent = any(isinstance(one, QuestionUnanswered) for one in answers)
+        if silent and questions[0].transport == "kafka" and waits is not None and waits.is_young:
+            raise RemoteAway(f"{loop.name}: the model runs elsewhere and does not answer")
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.events import GivenModel
-from millstream.contracts.package import BadPackage
+from millstream.contracts.package import BadPackage, Remote, RemoteInput
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import from_datetime, to_rfc3339
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.learning import Learned
 from millstream_trainer.adapters.onnx_graph import IR_VERSION, OUTPUTS
+from millstream_trainer.adapters.remote_session import DATATYPES, RemoteSession
 from millstream_trainer.domain.encoding import Encoding
 from millstream_trainer.domain.gate import FEWEST_ROWS
 from millstream_trainer.domain.table import Column, Table
@@ -37,17 +39,12 @@ class Outside:
 
     rounds = None
 
-    def __init__(self, raw: bytes, said: GivenModel, task: Task, table: Table) -> None:
-        """`table` has all columns of the loop, and rows to ask with. Raises RunFailed: the message is for who wrote `said`."""
-        import onnxruntime
+    def __init__(self, raw: bytes, said: GivenModel, task: Task, table: Table, session: Any = None) -> None:
+        """`table` has all columns of the loop, and rows to ask with; `session`: who is asked, if not the graph `raw`.
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no base class
-            raise RunFailed(f"onnxruntime cannot read the graph: {error}") from error
+        Raises RunFailed: the message is for who wrote `said`.
+        """
+        self._session = session or _session(raw)
         self._raw, self._task = raw, task
         self._nodes = {node.name: node for node in self._session.get_inputs()}
         self._matrix = bool(said.inputs)
@@ -171,7 +168,9 @@ class Outside:
                 feeds[name] = table.column(name).values.astype(dtype).reshape((-1, 1) if len(node.shape) == 2 else -1)
         try:
             found: NDArray[Any] = self._session.run([self._output], feeds)[0]
-        except Exception as error:  # as above
+        except RunFailed:
+            raise
+        except Exception as error:  # onnxruntime's errors share no base class
             raise RunFailed(f"the graph cannot be asked with this loop's rows: {error}") from error
         return found
 
@@ -206,13 +205,45 @@ class Outside:
             )
 
 
-def read(said: GivenModel, task: Task, packages: PackageStore, learn: Table, holdout: Table) -> tuple[Outside, Learned]:
-    """The graph that was given, weighed by the holdout. Raises RunFailed."""
-    try:
-        raw = packages.given(said.sha256)
-    except BadPackage as error:
-        raise RunFailed(f"{error}; send it again: millstream register") from error
-    found = Outside(raw, said, task, learn)
+class Elsewhere(Outside):
+    """The same of a model that runs elsewhere: what is packed is how to ask it."""
+
+    def __init__(self, said: GivenModel, task: Task, table: Table, hosts: str) -> None:
+        super().__init__(b"", said, task, table, RemoteSession(said.remote, hosts))
+        self._url = said.remote.rstrip("/")
+
+    def graph(self) -> bytes:
+        return msgspec.json.encode(
+            Remote(
+                url=self._url,
+                inputs=[
+                    RemoteInput(
+                        name=name,
+                        datatype=DATATYPES[node.type],
+                        columns=self.names if self._matrix else [name],
+                        flat=len(node.shape) == 1,
+                    )
+                    for name, node in self._nodes.items()
+                ],
+                output=self._output,
+                second=self._second,
+            )
+        )
+
+
+def read(
+    said: GivenModel, task: Task, packages: PackageStore, learn: Table, holdout: Table, hosts: str = ""
+) -> tuple[Outside, Learned]:
+    """The model that was given, weighed by the holdout; `hosts`: of those that run elsewhere. Raises RunFailed."""
+    found: Outside
+    if said.remote:
+        found = Elsewhere(said, task, learn, hosts)
+    else:
+        try:
+            raw = packages.given(said.sha256)
+        except BadPackage as error:
+            raise RunFailed(f"{error}; send it again: millstream register") from error
+        found = Outside(raw, said, task, learn)
     learned = Learned(task=task, classes=tuple(said.classes), fitted=found, corrections=())
     found.weigh(learned, holdout)
     return found, learned
@@ -238,7 +269,20 @@ def narrowed(table: Table, names: Sequence[str]) -> Table:
 def note(said: GivenModel) -> str:
     """What a reader of the run has to know of it."""
     until = to_rfc3339(from_datetime(said.learned_until))
-    return f"not fitted here: graph {said.sha256[:12]}… was given, said to have learned until {until}"
+    what = f"{said.remote} is asked" if said.remote else f"graph {said.sha256[:12]}… was given"
+    return f"not fitted here: {what}, said to have learned until {until}"
+
+
+def _session(raw: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise RunFailed(f"onnxruntime cannot read the graph: {error}") from error
 
 
 def _columns(nodes: dict[str, Any], inputs: Sequence[str], table: Table) -> list[Column]:

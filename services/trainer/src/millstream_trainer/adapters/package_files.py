@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import numpy as np
 
-from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, Lineage, Manifest
+from millstream.contracts.package import REFERENCE_FILE, Lineage, Manifest
 from millstream.contracts.tasks import Task, metric_of
 from millstream.project import Loop
 from millstream_trainer.adapters import onnx_graph
@@ -71,6 +71,7 @@ def package_files(
     holdout: Table,
     learned: Learned,
     graph: bytes,
+    file: str,
     evidence: Evidence,
     metrics: dict[str, float],
     notes: list[str],
@@ -117,7 +118,7 @@ def package_files(
         origins={name: data.origins[name] for name in (c.name for c in train.columns) if name in data.origins},
         notes=notes,
     )
-    files = files_of(manifest, {MODEL_FILE: graph, REFERENCE_FILE: msgspec.json.encode(reference), **native})
+    files = files_of(manifest, {file: graph, REFERENCE_FILE: msgspec.json.encode(reference), **native})
     return manifest, files
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from millstream.contracts.events import GivenModel, ModelRef
-from millstream.contracts.package import MODEL_FILE, BadPackage
+from millstream.contracts.package import MODEL_FILE, REMOTE_FILE, BadPackage, InputColumn
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import from_datetime
 from millstream.errors import RetryLater
@@ -24,6 +24,7 @@ from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
 from millstream_trainer.adapters.package_files import metrics_of, package_files
 from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.remote_session import RemoteAsked
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
@@ -62,6 +63,7 @@ def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str
         threads=place.threads,
         phases=phases,
         project=Path(place.project),
+        hosts=place.model_hosts,
     )
 
 
@@ -75,6 +77,7 @@ def train(
     threads: int,
     phases: Phases,
     project: Path | None = None,
+    hosts: str = "",
 ) -> RunResult:
     """History → choice → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
@@ -84,10 +87,10 @@ def train(
     if spec.given is None:
         made = _fitted(spec, loop, data, learn, packages, threads, phases, project)
     else:
-        made, holdout = _given(spec.given, loop, learn, holdout, packages, phases)
+        made, holdout = _given(spec.given, loop, learn, holdout, packages, phases, hosts)
     learned, graph, fitted_on = made.learned, made.graph, made.table
     with phases.phase("score"):
-        evidence = _evidence(spec, loop, packages, learned, graph, fitted_on, holdout)
+        evidence = _evidence(spec, loop, packages, learned, made, holdout, hosts)
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, made.metrics)
@@ -108,6 +111,7 @@ def train(
             holdout=holdout,
             learned=learned,
             graph=graph,
+            file=made.file,
             evidence=evidence,
             metrics=metrics,
             notes=notes,
@@ -153,6 +157,8 @@ class Made:
     """What it was fitted on; of one that was given the rows before the holdout."""
     metrics: Mapping[str, float]
     notes: Sequence[str]
+    file: str = MODEL_FILE
+    """What `graph` is called in the package."""
     start: Start | None = None
     again: Callable[[], tuple[Learned, bytes, Table]] | None = None
     """The same fitted on the holdout too; None: nobody can."""
@@ -197,16 +203,17 @@ def _fitted(
 
 
 def _given(
-    said: GivenModel, loop: Loop, learn: Table, holdout: Table, packages: PackageStore, phases: Phases
+    said: GivenModel, loop: Loop, learn: Table, holdout: Table, packages: PackageStore, phases: Phases, hosts: str
 ) -> tuple[Made, Table]:
     """The model that was given, and the holdout's rows that it may be judged by."""
     holdout = given_model.unseen(said, holdout)
     with phases.phase("fit"):
-        found, learned = given_model.read(said, loop.model.task, packages, learn, holdout)
+        found, learned = given_model.read(said, loop.model.task, packages, learn, holdout, hosts)
     with phases.phase("export"):
         graph = found.graph()
     table = given_model.narrowed(learn, found.names)
-    return Made(learned=learned, graph=graph, table=table, metrics={}, notes=[given_model.note(said)]), holdout
+    made = Made(learned=learned, graph=graph, table=table, metrics={}, notes=[given_model.note(said)])
+    return replace(made, file=REMOTE_FILE if said.remote else MODEL_FILE), holdout
 
 
 def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, bytes]:
@@ -267,11 +274,12 @@ def _learned(learner: Learner, table: Table, choice: Choice) -> Learned:
 
 
 def _evidence(
-    spec: RunSpec, loop: Loop, packages: PackageStore, learned: Learned, graph: bytes, learn: Table, holdout: Table
+    spec: RunSpec, loop: Loop, packages: PackageStore, learned: Learned, made: Made, holdout: Table, hosts: str
 ) -> Evidence:
-    task = loop.model.task
-    asked = onnx_graph.Asked(graph, [column.declared() for column in learn.columns], onnx_graph.OUTPUTS[task])
-    champion, champion_error = _champion(spec, task, packages, holdout)
+    task, graph, learn = loop.model.task, made.graph, made.table
+    inputs = [column.declared() for column in learn.columns]
+    asked = _asked(made.file, graph, inputs, onnx_graph.OUTPUTS[task], hosts)
+    champion, champion_error = _champion(spec, task, packages, holdout, hosts)
     return Evidence(
         labels=holdout.labels,
         challenger=Answers(task=task, values=asked.score(holdout), classes=learned.classes),
@@ -296,7 +304,9 @@ def _drifted(spec: RunSpec, holdout: Table) -> np.ndarray[tuple[int, ...], np.dt
     return None if rows.all() else rows
 
 
-def _champion(spec: RunSpec, task: Task, packages: PackageStore, holdout: Table) -> tuple[Answers | None, str | None]:
+def _champion(
+    spec: RunSpec, task: Task, packages: PackageStore, holdout: Table, hosts: str
+) -> tuple[Answers | None, str | None]:
     """The champion's answers on the holdout, or why there are none (the gate then stays closed)."""
     if spec.champion is None:
         return None, None
@@ -304,11 +314,19 @@ def _champion(spec: RunSpec, task: Task, packages: PackageStore, holdout: Table)
         manifest = packages.manifest(spec.champion)
         if manifest.task != task:
             return None, f"it answers task {manifest.task}, the loop is {task} now; give the loop another name"
-        graph = packages.file(spec.champion, manifest, MODEL_FILE)
-        values = onnx_graph.Asked(graph, manifest.inputs, manifest.output).score(holdout)
+        file = REMOTE_FILE if REMOTE_FILE in manifest.files else MODEL_FILE
+        graph = packages.file(spec.champion, manifest, file)
+        values = _asked(file, graph, manifest.inputs, manifest.output, hosts).score(holdout)
         return Answers(task=task, values=values, classes=tuple(manifest.classes)), None
-    except (BadPackage, RetryLater, KeyError) as error:
+    except (BadPackage, RetryLater, RunFailed, KeyError) as error:
         return None, f"{type(error).__name__}: {error}"
+
+
+def _asked(
+    file: str, raw: bytes, inputs: Sequence[InputColumn], output: str, hosts: str
+) -> onnx_graph.Asked | RemoteAsked:
+    """Raises RunFailed for a remote model that does not answer."""
+    return RemoteAsked(raw, inputs, output, hosts) if file == REMOTE_FILE else onnx_graph.Asked(raw, inputs, output)
 
 
 def _same(learned: Learned, graph: bytes, table: Table) -> bytes:
@@ -345,7 +363,7 @@ def _params(loop: Loop) -> dict[str, str]:
 def _params_given(said: GivenModel, loop: Loop) -> dict[str, str]:
     """The same of a model that was given."""
     return {
-        "given": said.sha256,
+        "given": said.remote or said.sha256,
         "learned_until": str(said.learned_until),
         "task": str(loop.model.task),
         "features": loop.predict.features,

@@ -16,4 +16,5 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     lake_patience: float
     mlflow_patience: float
+    model_hosts: str = ""
     log_level: str = "INFO"
