@@ -58,8 +58,11 @@ async def test_letters_are_counted_by_reason_and_those_of_others_are_not(kafka: 
         await ready(client)
         said = (await client.get("/v1/dead-letters")).json()
 
-    assert (said["complete"], said["waiting"]) == (True, 2)
-    [topic] = said["topics"]
+    # Others who test on this Kafka have letters in topics that every mill has.
+    [topic] = [one for one in said["topics"] if one["topic"] == stream.name]
+    assert other.name not in {one["topic"] for one in said["topics"]}
+    waiting = [one["letters"] - one["replayed"] for some in said["topics"] for one in some["letters"]]
+    assert (said["complete"], said["waiting"]) == (True, sum(waiting))
     assert (topic["topic"], topic["group"], topic["retained"]) == (stream.name, "radar", 4)
     counts = {one["reason"]: (one["letters"], one["replayed"], one["example"]) for one in topic["letters"]}
     assert counts == {"schema": (2, 1, "it is schema"), "bad_json": (1, 0, "it is bad_json")}
@@ -78,8 +81,9 @@ async def test_only_the_newest_are_looked_at_and_the_answer_says_so(
         await ready(client)
         said = (await client.get("/v1/dead-letters")).json()
 
-    assert (said["complete"], said["waiting"], said["topics"][0]["looked_at"]) == (False, 2, 2)
-    assert {one["reason"] for one in said["topics"][0]["letters"]} == {"bad_json", "too_early"}
+    [topic] = [one for one in said["topics"] if one["topic"] == stream.name]
+    assert (said["complete"], topic["looked_at"]) == (False, 2)
+    assert {one["reason"] for one in topic["letters"]} == {"bad_json", "too_early"}
 
 
 @pytest.mark.connected

@@ -62,7 +62,8 @@ def create(
         bytes=None if bytes is None else _rate(bytes),
     )
     with guarded():
-        _known(wish.streams, project, data)
+        if project is not None or kafka is None:
+            _known(wish.streams, project, data)
         minted = run(work(kafka_of(kafka, data), wish, _me(by)))
     if as_json:
         print(json.dumps({"key": minted.text} | _row(minted.state), indent=2))

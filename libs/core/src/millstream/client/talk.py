@@ -21,7 +21,7 @@ THROTTLED = 429
 LATER = (408, THROTTLED, 502, 503, 504)
 """What is tried again. 408: the body was too slow to be read. 502 and 504 are of a proxy, which does not know what became of
 the request."""
-NOT_TAKEN = ("busy", "unavailable", "no_model", "model_failed", "stale_features")
+NOT_TAKEN = ("busy", "unavailable", "no_model", "model_failed", "stale_features", "overloaded", "not_logged")
 """The mill's own codes of a 503 that say that nothing was taken, ingest's and serving's."""
 FIRST, CEILING = 0.1, 10.0
 """Seconds before the second try, and at most before any, where the mill does not say; the wait doubles."""

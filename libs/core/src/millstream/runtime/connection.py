@@ -39,7 +39,6 @@ class Connection(HttpToolsProtocol):
                 clock.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._idle_since = None
         super().data_received(data)
         if self._heading and self._head is None:
             self._expect_head()
@@ -52,6 +51,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._heading = True
+        self._idle_since = None  # not with any byte: empty lines, or the rest of a refused body, are no request
 
     def on_headers_complete(self) -> None:
         self._heading = False
@@ -69,7 +69,7 @@ class Connection(HttpToolsProtocol):
             return
         self.server_state.total_requests += 1
         self.flow.resume_reading()
-        self._idle_since = self.loop.time()
+        self._idle_since = None if self._heading else self.loop.time()  # a head that has begun has a clock of its own
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._look_at_idle)
 

@@ -74,6 +74,8 @@ class Service:
         self._broker: KafkaBroker | None = None
         self.on_fatal: Callable[[], None] = lambda: None
         """Set by `serve`: ends the process."""
+        self.owns_process = False
+        """Set by `serve`: the garbage collector of the process is ours to set."""
         self.app = http_app(title=title, version=version, lifespan=self._lifespan)
         self._add_probes()
 
@@ -144,9 +146,10 @@ class Service:
             await self._until_there("kafka", self._connect_broker)
         # A million objects of Feast and its kin live as long as the process: a full collection that walks them stops
         # everything for 0.2 s, and finds nothing.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*RUNNING)
+        if self.owns_process:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*RUNNING)
         log.info("started", extra={"hears": sorted({t for s in self._subscriptions for t in s.topics})})
 
     async def _until_there(self, what: str, work: Work) -> None:
@@ -199,8 +202,8 @@ class Service:
 
     async def _stop(self) -> None:
         """In this order: no new records, finish the batch in hand, last work, leave Kafka."""
-        for subscription in self._subscriptions:
-            await subscription.drain(self.settings.drain_timeout)
+        within = self.settings.drain_timeout
+        await asyncio.gather(*(subscription.drain(within) for subscription in self._subscriptions))
         if self._broker is not None:
             await self._broker.stop()
         for task in self._tasks:
@@ -277,6 +280,7 @@ def _serve_on(
     except MillstreamError as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 2
+    service.owns_process = True
     configure_logs(service.name, settings.log_level, seat.number if seat is not None else None)
     configure_tracing(service.name, settings.instance, settings.otlp_endpoint)
     config = uvicorn.Config(

@@ -191,6 +191,10 @@ def _truth(task: Task, value: Truth | None) -> Truth | None:
         return bool(value)
     if task is Task.MULTICLASS:
         return str(value)
-    if isinstance(value, str) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        number = math.inf
+    if not math.isfinite(number):
         raise RejectEvent(INVALID_LABEL, f"the label is {str(value)[:200]!r}, task regression needs a finite number")
-    return float(value)
+    return number

@@ -159,7 +159,9 @@ class Join:
         for one in matured:
             self._mature(one)
         if not matured:
-            if label.key in self._told or any(one.state == MATURED for one in asked):
+            # Of a key's questions one may have been told by its prediction id; what is left hears of the key's label.
+            left = any(one.state == EXPIRED and one.time <= label.time for one in asked)
+            if label.key in self._told or (any(one.state == MATURED for one in asked) and not left):
                 self.counts.duplicated += 1
                 return []
             if asked:

@@ -91,7 +91,7 @@ class Jwks:
         """Whether the keys are as fresh as may be."""
         async with self._reading:
             if time.monotonic() - self._tried < AGAIN:
-                return True
+                return self._read_at >= self._tried  # a reading that failed is not as fresh as may be
             self._tried = time.monotonic()
             try:
                 async with asyncio.timeout(WITHIN):

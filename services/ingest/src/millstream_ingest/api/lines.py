@@ -130,8 +130,11 @@ class LineStream:
             await asyncio.sleep(ROOM_EVERY)
 
     async def _take(self, lines: list[bytes]) -> None:
-        for first in range(0, len(lines), BREATH):
+        first = 0
+        while first < len(lines):
             raws = lines[first : first + BREATH]
+            raws = raws[: self._permit.most(len(raws), sum(map(len, raws)))]
+            first += len(raws)
             size = sum(map(len, raws))
             await self._permit.paced(len(raws), size, self._patience)
             checked = Checked()

@@ -29,6 +29,8 @@ _TEXTS: Mapping[str, str] = {
 }
 DEEPEST = 30
 """Levels, as of a stream's schema."""
+DEEPEST_OPTIONAL = 6
+"""Levels down to which an example has what it need not have."""
 
 
 def example_of(schema: Mapping[str, Any]) -> Any:
@@ -75,7 +77,13 @@ def _object(root: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> d
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
-    return {name: _value(root, said, name, depth + 1) for name, said in properties.items() if said is not False}
+    # A definition that names itself three times would make millions of values at the deepest level.
+    names = properties if depth <= DEEPEST_OPTIONAL else schema.get("required", ())
+    return {
+        name: _value(root, said, name, depth + 1)
+        for name, said in properties.items()
+        if said is not False and name in names
+    }
 
 
 def _number(schema: Mapping[str, Any], kind: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -148,7 +149,7 @@ def _misfit(task: Task, value: Any) -> str | None:
     """What the task wants, where `value` is none of it."""
     if task is Task.BINARY and not (isinstance(value, bool) or (value in (0, 1) and not isinstance(value, str))):
         return "true or false"
-    if task is Task.REGRESSION and (isinstance(value, bool | str) or abs(value) == float("inf")):
+    if task is Task.REGRESSION and (isinstance(value, bool | str) or abs(value) > sys.float_info.max):
         return "a number"
     return None
 

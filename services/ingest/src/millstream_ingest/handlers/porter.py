@@ -35,6 +35,10 @@ class Permit:
             raise self._quota.refusal(wait)
         self._quota.take(events, size)
 
+    def most(self, events: int, size: int) -> int:
+        """How many of `events`, of `size` bytes together, may go at once: what its buckets hold, one at least."""
+        return events if self._quota is None else self._quota.most(events, size)
+
     async def paced(self, events: int, size: int, patience: float) -> None:
         """The same for a stream, which is slowed down to its rate. Raises Refusal(`quota`) beyond `patience` (s)."""
         if self._quota is None:

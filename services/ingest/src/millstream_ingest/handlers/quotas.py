@@ -44,6 +44,14 @@ class Quota:
         first = 0.0 if self.events is None else self.events.wait(events, now)
         return first if self.bytes is None else max(first, self.bytes.wait(bytes, now))
 
+    def most(self, events: int, bytes: int) -> int:
+        """How many of so many events, of so many bytes together, full buckets hold; 1 at least."""
+        share = 1.0
+        for bucket, cost in ((self.events, events), (self.bytes, bytes)):
+            if bucket is not None and cost > 0:
+                share = min(share, bucket.capacity / cost)
+        return max(1, int(events * share))
+
     def take(self, events: float, bytes: float) -> None:
         now = self._clock()
         for bucket, cost in ((self.events, events), (self.bytes, bytes)):

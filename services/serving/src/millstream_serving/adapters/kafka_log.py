@@ -60,7 +60,7 @@ class KafkaLog:
         if not records:
             return
         size = sum([len(record.value) for record in records])
-        full = self._bytes + size > self._most_bytes
+        full = self._bytes > 0 and self._bytes + size > self._most_bytes  # one request alone goes, however large
         late = bool(self._flying) and self._clock() - self._left > OVERDUE
         refuses = self._loops[loop].predict.unlogged == "refuse"
         if refuses and (full or late):

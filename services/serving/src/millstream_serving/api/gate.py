@@ -74,6 +74,7 @@ class Gate:
         async def sent(message: Message) -> None:
             if asked is not None:
                 asked.answering = True
+                self._inside.discard(asked)  # who reads slowly keeps nobody else out
             await send(message)
 
         try:

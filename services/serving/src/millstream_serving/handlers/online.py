@@ -141,7 +141,9 @@ def _runs(positions: Sequence[int], asked: Sequence[Given]) -> list[list[int]]:
 
 def _kind(features: FeatureValues | Table) -> object:
     """Equal for features that can be joined."""
-    return (features.names, features.values.dtype) if isinstance(features, Table) else tuple(features)
+    if isinstance(features, Table):
+        return features.names, features.values.dtype
+    return tuple((name, values.dtype) for name, values in features.items())  # 2^53 + 1 is itself in company too
 
 
 def _joined(some: Sequence[FeatureValues | Table]) -> FeatureValues:

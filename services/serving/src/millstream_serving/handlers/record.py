@@ -10,12 +10,9 @@ from millstream.contracts.envelope import Stamp
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.times import now, to_rfc3339
 from millstream.contracts.topics import PREDICTIONS
-from millstream.runtime.publisher import MAX_REQUEST_BYTES, Outgoing
+from millstream.runtime.publisher import MAX_RECORD_BYTES, Outgoing
 from millstream.runtime.tracing import current_traceparent
 from millstream_serving.domain.question import Question
-
-LARGEST_ANSWER = MAX_REQUEST_BYTES - 8192
-"""A question of almost Kafka's limit would make an answer beyond it. What the publisher refuses must not stop the stream."""
 
 Recorded = PredictionServed | QuestionUnanswered
 
@@ -43,4 +40,6 @@ class Recorder:
 
 
 def fits(record: Outgoing) -> bool:
-    return len(record.value) + len(record.key or b"") <= LARGEST_ANSWER
+    """Whether Kafka takes it, headers and all: a long id is in the key, the value and two headers. What a broker refuses
+    holds up whatever goes with it."""
+    return record.size <= MAX_RECORD_BYTES

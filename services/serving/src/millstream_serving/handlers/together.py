@@ -67,6 +67,10 @@ class Together(Generic[Q, A]):
             return  # the run before took them along
         try:
             found: Sequence[A | Exception] = await self._work([question for question, _ in some])
+        except asyncio.CancelledError:
+            for _, answer in some:
+                answer.cancel()
+            raise
         except Exception as error:  # noqa: BLE001  (handed to each caller)
             found = [error] * len(some)
         for (_, answer), one in zip(some, found, strict=True):
