@@ -275,6 +275,19 @@ async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
     assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
 
 
+async def test_a_batch_that_is_not_answered_is_one_failure(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    far, url = endpoint
+    await stage.obey(package(stage, url))
+    far.mode = "500"
+    for state in (0, 2):
+        with pytest.raises(RemoteAway):
+            await doorway(stage)(batch(*(flight(number) for number in range(200))))
+        assert circuit(stage) == state
+    assert counted(stage, "failed") == 8
+
+
 async def test_who_never_had_a_turn_says_nothing_of_the_endpoint(
     stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
 ) -> None:
@@ -323,6 +336,32 @@ async def test_one_that_does_not_answer_is_not_ready_until_it_does(stage: Stage,
             await stage.keeper.idle.wait()
         (one,) = await answers(stage, flight(1))
     assert one.output == {"probability": 0.25}
+
+
+async def test_a_challenger_that_is_away_keeps_no_replica_from_starting(stage: Stage, flight: Flight) -> None:
+    port, far = free_port(), Endpoint()
+    challenger = package(stage, f"http://127.0.0.1:{port}/v2/models/{LOOP}", "2")
+    stage.keeper.known.clear()
+    stage.keeper.hear(state_of(1, stage.package("1", lambda row: 0.5), challenger=challenger, share=1.0))
+    async with asyncio.timeout(5):
+        await stage.keeper.known.wait()
+    (one,) = await answers(stage, flight(1))
+    assert (one.version, stage.roster.standing(LOOP).revision) == ("1", 0), "it does not obey the state yet"
+    app = Starlette(routes=[Route(f"/v2/models/{LOOP}/infer", far.infer, methods=["POST"])])
+    async with listening(app, port):
+        await stage.heard(1)
+        (one,) = await answers(stage, flight(2))
+    assert (one.version, stage.roster.standing(LOOP).revision) == ("2", 1)
+
+
+async def test_a_predecessor_that_is_away_is_done_without(stage: Stage, flight: Flight) -> None:
+    previous = package(stage, f"http://127.0.0.1:{free_port()}/v2/models/{LOOP}", "1")
+    await stage.obey(stage.package("2", lambda row: 0.5), previous=previous, watched=True)
+    standing = stage.roster.standing(LOOP)
+    assert standing.other is None
+    assert standing.missing.startswith("previous 1: version 1 of flight-delay is asked elsewhere")
+    (one,) = await answers(stage, flight(1))
+    assert one.version == "2"
 
 
 async def test_a_package_does_not_decide_whom_this_process_talks_to(stage: Stage) -> None:

@@ -77,21 +77,22 @@ class HttpModel:
             {name: values[at : at + ROWS_OF_A_REQUEST] for name, values in columns.items()}
             for at in range(0, max(rows, 1), ROWS_OF_A_REQUEST)
         ]
+        failed: list[str] = []
         if len(parts) == 1:
-            return await self._in_turn(columns)
+            return await self._in_turn(columns, failed)
         # All are waited for: who is cut short would count as late.
-        answers = await asyncio.gather(*map(self._in_turn, parts), return_exceptions=True)
+        answers = await asyncio.gather(*(self._in_turn(part, failed) for part in parts), return_exceptions=True)
         found: list[NDArray[np.float32]] = []
         for part, answer in zip(parts, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-            if answer.shape[:1] != (_rows(part),) or answer.shape[1:] != answers[0].shape[1:]:
+            if answer.shape[:1] != (_rows(part),) or (found and answer.shape[1:] != found[0].shape[1:]):
                 raise ModelFailed(f"{_rows(part)} rows in: shape {answer.shape} out")
             found.append(answer)
         return np.concatenate(found)
 
-    async def _in_turn(self, columns: Columns) -> NDArray[np.float32]:
-        """One request. Raises ModelAway, ModelFailed."""
+    async def _in_turn(self, columns: Columns, failed: list[str]) -> NDArray[np.float32]:
+        """One request; `failed`: of the batch that it is of. Raises ModelAway, ModelFailed."""
         begun = False
         try:
             async with asyncio.timeout(self._within), self._free:
@@ -99,12 +100,12 @@ class HttpModel:
                 found = await self._post(columns)
         except (httpx.HTTPError, TimeoutError, ModelAway) as error:
             late = isinstance(error, TimeoutError | httpx.TimeoutException)
-            self._cut_short(begun, "late" if late else "failed")
+            self._cut_short(begun, "late" if late else "failed", failed)
             said = str(error) or type(error).__name__
             raise ModelAway(f"{self._remote.url}: {said if begun else 'too many are asked at once'}") from error
         except asyncio.CancelledError:
             # Whoever asked had less time: of a model on trial the guard's deadline.
-            self._cut_short(begun, "late")
+            self._cut_short(begun, "late", failed)
             raise
         except ModelFailed:
             self._circuit.answered()
@@ -114,10 +115,12 @@ class HttpModel:
         self._count("answered")
         return found
 
-    def _cut_short(self, begun: bool, outcome: str) -> None:
-        """That it was never this one's turn says nothing of the endpoint."""
+    def _cut_short(self, begun: bool, outcome: str, failed: list[str]) -> None:
+        """A batch is one failure in a row; and that it was never its turn says nothing of the endpoint."""
         if begun:
-            self._circuit.failed(self._clock())
+            if not failed:
+                self._circuit.failed(self._clock())
+            failed.append(outcome)
         self._count(outcome if begun else "not_asked")
 
     def _count(self, outcome: str) -> None:
