@@ -9,10 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -26,7 +24,7 @@ from hypothesis import given
 
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import ModelRef
-from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, REMOTE_FILE, BadPackage, Remote
+from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, BadPackage
 from millstream.contracts.tasks import Task, is_answer
 from millstream.contracts.topics import MODELS
 from millstream.errors import BadSetup
@@ -118,51 +116,6 @@ def test_every_row_is_answered_as_it_would_be_live_bit_by_bit(mill: Path, monkey
     assert set(out["version"].to_pylist()) == {"7"}
     assert out["null_features"].to_pylist() == [int(value is None) for value in table[MEAN]]
     assert (said["rows"], said["unanswered"], said["with_nulls"]) == (2_500, 0, 358)
-
-
-def test_a_model_that_runs_elsewhere_is_refused_before_anything_is_written(
-    mill: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    raw = msgspec.json.encode(Remote(url="http://triton:8000/v2/models/x", inputs=[], output="probability"))
-    manifest = _manifest("8", {REMOTE_FILE: hashlib.sha256(raw).hexdigest()})
-    files = {REMOTE_FILE: raw, MANIFEST_FILE: msgspec.json.encode(manifest)}
-    PackageStore(str(mill / "packages")).save("flight-delay/8-run-1", files)
-    pq.write_table(pa.table(flights(5)), mill / "in.parquet")
-    monkeypatch.setenv("MILLSTREAM_PROJECT", str(mill / "project"))
-    monkeypatch.setenv("MILLSTREAM_PACKAGES", str(mill / "packages"))
-    asked = ["flight-delay", "--input", str(mill / "in.parquet"), "--output", str(mill / "out.parquet")]
-    assert score_job.main([*asked, "--features", "given", "--version", "8"]) == 2
-    said = capsys.readouterr().err
-    assert "version 8 of flight-delay is asked at http://triton:8000/v2/models/x: score it there" in said
-    assert not (mill / "out.parquet").exists()
-
-
-async def test_what_runs_may_wait_for_the_event_loop_when_it_is_stopped(mill: Path) -> None:
-    """A run that needs the loop to end, and a table whose second piece is bad: it ends all the same."""
-    home, begun = asyncio.get_running_loop(), threading.Event()
-
-    async def answer() -> np.ndarray[Any, Any]:
-        await asyncio.sleep(0.2)
-        return np.full(300, 0.5, np.float32)
-
-    def run(columns: Any) -> Any:
-        begun.set()
-        return asyncio.run_coroutine_threadsafe(answer(), home).result(10)
-
-    pq.write_table(pa.table(flights(300)), mill / "in.parquet")
-    table = ParquetTable(mill / "in.parquet")
-
-    def pieces() -> Any:
-        yield from table.pieces(300)
-        begun.wait(5)
-        raise BadTable("broken")
-
-    manifest = _manifest("7", {})
-    loaded: Any = SimpleNamespace(manifest=manifest, task=Task.BINARY, model=SimpleNamespace(run=run))
-    out: Any = SimpleNamespace(write=lambda *said: None)
-    async with asyncio.timeout(5):
-        with pytest.raises(BadTable, match="broken"):
-            await scored(loaded, pieces(), out, look_up=False, threads=2, told=lambda rows: None)
 
 
 @pytest.mark.parametrize(
