@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,10 @@ from millstream.contracts.times import to_datetime
 from millstream.runtime.http import http_app
 from millstream.runtime.remote import RemoteRefused, allowed
 from millstream.testing.ports import free_port
-from millstream_serving.adapters import remote_model
-from millstream_serving.adapters.remote_model import RemoteModels
+from millstream_serving.adapters.remote_model import HttpModel, RemoteModels
 from millstream_serving.api import InferenceDoorway
 from millstream_serving.errors import RemoteAway
-from millstream_serving.handlers import ask
+from millstream_serving.handlers import ask, predict
 from millstream_serving.settings import RemoteSettings
 
 from .conftest import NOON, Stage, _manifest, state_of
@@ -53,6 +52,8 @@ class Endpoint:
         body = await request.body()
         head = msgspec.json.decode(body[: int(request.headers["inference-header-content-length"])])
         rows = head["inputs"][0]["shape"][0]
+        if self.mode == "slow":
+            await asyncio.sleep(0.002 * rows)
         shape = {"one row": [1], "flat": [rows], "square": [rows, rows]}.get(self.mode, [rows, 1])
         size = 1
         for one in shape:
@@ -216,18 +217,94 @@ async def test_an_answer_of_another_shape_is_no_answer_and_opens_nothing(
 
 
 async def test_over_kafka_questions_wait_for_half_a_minute(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    far, url = endpoint
+    await stage.obey(package(stage, url))
+    for seconds in (0.0, 20.0):
+        stage.seconds, far.mode = seconds, "500"
+        with pytest.raises(RemoteAway):
+            await doorway(stage)(batch(flight(1), flight(2)))
+        far.mode = "well"
+        (other,) = await answers(stage, flight(9))
+        assert isinstance(other, PredictionServed), "it answers others meanwhile"
+    stage.publisher.sent.clear()
+    far.mode, stage.seconds = "500", 30.0
+    assert await doorway(stage)(batch(flight(1), flight(2))) == []
+    assert [type(one) for one in published(stage)] == [QuestionUnanswered] * 2
+    with pytest.raises(RemoteAway):
+        await doorway(stage)(batch(flight(1), flight(2)))
+
+
+async def test_what_is_wrong_with_an_answer_is_not_waited_for(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    far, url = endpoint
+    await stage.obey(package(stage, url))
+    far.mode = "no probability"
+    assert await doorway(stage)(batch(flight(1))) == []
+    (one,) = published(stage)
+    assert isinstance(one, QuestionUnanswered)
+
+
+async def test_no_more_batches_wait_than_are_remembered(
     stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far, url = endpoint
     await stage.obey(package(stage, url))
     far.mode = "500"
-    with pytest.raises(RemoteAway):
-        await doorway(stage)(batch(flight(1)))
-    assert published(stage) == []
-    monkeypatch.setattr(remote_model, "PATIENCE", 0.0)
-    assert await doorway(stage)(batch(flight(1))) == []
-    (one,) = published(stage)
-    assert isinstance(one, QuestionUnanswered)
+    monkeypatch.setattr(predict, "MOST_SILENT", 2)
+    for number in range(5):
+        with pytest.raises(RemoteAway):
+            await doorway(stage)(batch(flight(number)))
+    assert [first for _, first in stage.predictor._silent] == ["B6-3", "B6-4"]
+
+
+async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    far, url = endpoint
+    await stage.obey(package(stage, url))
+    far.mode, far.asked = "slow", 0
+    assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
+    found = published(stage)
+    assert [one.question for one in found] == [f"B6-{number}" for number in range(200)]
+    assert {type(one) for one in found} == {PredictionServed}
+    assert far.asked == 4
+    far.mode = "well"
+    assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
+
+
+async def test_a_batch_that_is_not_answered_is_one_failure(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    far, url = endpoint
+    await stage.obey(package(stage, url))
+    far.mode = "500"
+    for state in (0, 2):
+        with pytest.raises(RemoteAway):
+            await doorway(stage)(batch(*(flight(number) for number in range(200))))
+        assert circuit(stage) == state
+    assert counted(stage, "failed") == 8
+
+
+async def test_who_never_had_a_turn_says_nothing_of_the_endpoint(
+    stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
+) -> None:
+    _far, url = endpoint
+    await stage.obey(package(stage, url))
+    model = stage.roster.standing(LOOP).champion
+    assert model is not None
+    assert isinstance(model.remote, HttpModel)
+    async with AsyncExitStack() as taken:
+        for _ in range(QUICK.remote_at_once):
+            await taken.enter_async_context(model.remote._free)
+        for number in range(QUICK.remote_failures):
+            (one,) = await answers(stage, flight(number))
+            assert isinstance(one, QuestionUnanswered)
+    assert (circuit(stage), counted(stage, "late"), counted(stage, "not_asked")) == (0, 0, 2)
+    (one,) = await answers(stage, flight(9))
+    assert isinstance(one, PredictionServed)
 
 
 async def test_the_champion_answers_for_a_challenger_that_is_away(
@@ -259,6 +336,32 @@ async def test_one_that_does_not_answer_is_not_ready_until_it_does(stage: Stage,
             await stage.keeper.idle.wait()
         (one,) = await answers(stage, flight(1))
     assert one.output == {"probability": 0.25}
+
+
+async def test_a_challenger_that_is_away_keeps_no_replica_from_starting(stage: Stage, flight: Flight) -> None:
+    port, far = free_port(), Endpoint()
+    challenger = package(stage, f"http://127.0.0.1:{port}/v2/models/{LOOP}", "2")
+    stage.keeper.known.clear()
+    stage.keeper.hear(state_of(1, stage.package("1", lambda row: 0.5), challenger=challenger, share=1.0))
+    async with asyncio.timeout(5):
+        await stage.keeper.known.wait()
+    (one,) = await answers(stage, flight(1))
+    assert (one.version, stage.roster.standing(LOOP).revision) == ("1", 0), "it does not obey the state yet"
+    app = Starlette(routes=[Route(f"/v2/models/{LOOP}/infer", far.infer, methods=["POST"])])
+    async with listening(app, port):
+        await stage.heard(1)
+        (one,) = await answers(stage, flight(2))
+    assert (one.version, stage.roster.standing(LOOP).revision) == ("2", 1)
+
+
+async def test_a_predecessor_that_is_away_is_done_without(stage: Stage, flight: Flight) -> None:
+    previous = package(stage, f"http://127.0.0.1:{free_port()}/v2/models/{LOOP}", "1")
+    await stage.obey(stage.package("2", lambda row: 0.5), previous=previous, watched=True)
+    standing = stage.roster.standing(LOOP)
+    assert standing.other is None
+    assert standing.missing.startswith("previous 1: version 1 of flight-delay is asked elsewhere")
+    (one,) = await answers(stage, flight(1))
+    assert one.version == "2"
 
 
 async def test_a_package_does_not_decide_whom_this_process_talks_to(stage: Stage) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from millstream.contracts.events import Finding, WindowKind
+from millstream.contracts.events import Finding, GivenModel, WindowKind
 from millstream.contracts.times import from_datetime
 from millstream_trainer.domain.broken import MOST_SPELLS, Spell, left_out, told
 
@@ -88,6 +89,23 @@ async def test_the_run_after_a_spell_is_told_of_it_and_so_is_its_repeat(tides: A
         await until(lambda: len(office.executor.specs) >= 2)
     first, second = office.executor.specs[:2]
     assert (first.broken, second.broken) == ((), ((tides.day(19), tides.day(20)),))
+
+
+@pytest.mark.parametrize("brings", [True, False])
+async def test_who_brings_a_model_has_not_looked_at_the_data(tides: Any, until: Until, brings: bool) -> None:
+    office = Office(tides.rules, loses)
+    async with office.at_work():
+        await office.trainer.hear(tides.matured(10))
+        await until(office.ended())
+        await office.trainer.hear(tides.judged(20, BROKEN))
+        given = GivenModel(sha256="0" * 64, learned_until=tides.day(5)) if brings else None
+        await office.trainer.hear(msgspec.structs.replace(tides.wish("w", 20.5), given=given))
+        await until(lambda: len(office.executor.specs) >= 2)
+        await until(office.ended(2))
+        await office.trainer.hear(tides.judged(21, HEALTHY))
+        await office.trainer.hear(tides.matured(60))
+        await until(lambda: len(office.executor.specs) >= 3)
+    assert bool(office.executor.specs[-1].broken) is brings
 
 
 async def test_the_run_after_broken_labels_is_told_which_labels_not_to_learn(tides: Any, until: Until) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +21,7 @@ from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, REMOTE_FILE
 from millstream.project import Loop
 from millstream.runtime.http import http_app
 from millstream.runtime.packages import PackageStore
+from millstream_trainer.adapters import remote_session
 from millstream_trainer.adapters.remote_session import RemoteAsked
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.gate import LARGEST_DIFFERENCE
@@ -43,7 +46,9 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(self, graph: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.session = onnxruntime.InferenceSession(graph)
-        self.broken = False
+        self.broken = self.drips = False
+        self.most: int | None = None
+        """Rows of an answer."""
 
     @property
     def url(self) -> str:
@@ -75,12 +80,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.broken:
             self.send_error(500, "out of memory")
             return
+        if self.server.drips:
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(1000):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+                    time.sleep(0.02)
+            return
         for one in head["inputs"]:
             size = one["parameters"]["binary_data_size"]
             part, at = raw[at : at + size], at + size
             feeds[one["name"]] = _tensor(one["datatype"], part).reshape(one["shape"])
         name = head["outputs"][0]["name"]
-        found = self.server.session.run([name], feeds)[0].astype("<f4")
+        found = self.server.session.run([name], feeds)[0].astype("<f4")[: self.server.most]
         output = {"name": name, "datatype": "FP32", "shape": found.shape}
         self._say({"outputs": [output | {"parameters": {"binary_data_size": found.nbytes}}]}, found.tobytes())
 
@@ -156,6 +171,9 @@ def test_it_goes_through_the_gate_as_a_graph_does(
     assert "champion" in str(trained(tides_loop, data, packages, again, hosts="127.0.0.1").metrics), (
         "it is compared with"
     )
+    endpoint.broken = True
+    with pytest.raises(RunFailed, match=r"the champion, version .*, cannot be compared with: .* answers 500"):
+        trained(tides_loop, data, packages, again, hosts="127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +201,34 @@ def test_one_that_is_away_or_broken_is_not_judged(
         )
     endpoint.broken = True
     with pytest.raises(RunFailed, match="answers 500"):
+        trained(tides_loop, ships.dataset(), packages, spec_of(endpoint.url, **said), hosts="127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "why"),
+    [
+        ({"most": 3}, {}, "rows in: shape .3, 2. out"),
+        ({"drips": True}, {"WITHIN": 0.2}, "does not answer: .* bytes within"),
+        ({}, {"LARGEST_ANSWER": 500}, "its answer has more than 500 bytes"),
+    ],
+    ids=["too few rows", "in drops", "without end"],
+)
+def test_an_answer_has_an_end_and_a_shape(
+    tides_loop: Loop,
+    ships: Any,
+    packages: PackageStore,
+    endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    limit: dict[str, Any],
+    why: str,
+) -> None:
+    said = {"inputs": [FOG, LENGTH], "output": "probabilities"}
+    for name, value in change.items():
+        setattr(endpoint, name, value)
+    for name, value in limit.items():
+        monkeypatch.setattr(remote_session, name, value)
+    with pytest.raises(RunFailed, match=why):
         trained(tides_loop, ships.dataset(), packages, spec_of(endpoint.url, **said), hosts="127.0.0.1")
 
 

@@ -35,10 +35,6 @@ class RemoteModel(Protocol):
     async def ask(self, columns: Columns) -> NDArray[np.float32]:
         """The same. Raises ModelAway where it does not answer, at once while it is known not to, else ModelFailed."""
 
-    @property
-    def is_young(self) -> bool:
-        """Whether it does not answer, and not for long: a question that can wait should."""
-
 
 class RemoteRuntime(Protocol):
     """Turns what a package says of a remote model into one that can be asked."""

@@ -71,7 +71,7 @@ class Settings(CrewSettings, RegistrySettings, RemoteSettings):
         return () if self.grpc_port is None else (self.grpc_port,)
 
 
-class ScoreSettings(RemoteSettings):
+class ScoreSettings(BaseSettings):
     """What `python -m millstream_serving score` needs to know of its mill; the rest are its options."""
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")

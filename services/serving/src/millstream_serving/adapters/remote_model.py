@@ -37,8 +37,8 @@ ROWS = (400, 422)
 HAIR = 1e-3
 """As the trainer has it: how far beyond 0 and 1 a sum of float32 may end."""
 STATES: tuple[State, ...] = ("closed", "half_open", "open")
-PATIENCE = 30.0
-"""Seconds of an outage for which questions over Kafka wait, as for features that are behind."""
+ROWS_OF_A_REQUEST = 64
+"""What is asked at once has one time limit: a Kafka batch of 500 rows is not as soon answered as a question."""
 
 
 class HttpModel:
@@ -72,17 +72,40 @@ class HttpModel:
         if not self._circuit.may(self._clock()):
             self._count("not_asked")
             raise ModelAway(f"{self._remote.url} does not answer; it is asked again in a moment")
+        rows = _rows(columns)
+        parts = [
+            {name: values[at : at + ROWS_OF_A_REQUEST] for name, values in columns.items()}
+            for at in range(0, max(rows, 1), ROWS_OF_A_REQUEST)
+        ]
+        failed: list[str] = []
+        if len(parts) == 1:
+            return await self._in_turn(columns, failed)
+        # All are waited for: who is cut short would count as late.
+        answers = await asyncio.gather(*(self._in_turn(part, failed) for part in parts), return_exceptions=True)
+        found: list[NDArray[np.float32]] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer.shape[:1] != (_rows(part),) or (found and answer.shape[1:] != found[0].shape[1:]):
+                raise ModelFailed(f"{_rows(part)} rows in: shape {answer.shape} out")
+            found.append(answer)
+        return np.concatenate(found)
+
+    async def _in_turn(self, columns: Columns, failed: list[str]) -> NDArray[np.float32]:
+        """One request; `failed`: of the batch that it is of. Raises ModelAway, ModelFailed."""
+        begun = False
         try:
             async with asyncio.timeout(self._within), self._free:
+                begun = True
                 found = await self._post(columns)
         except (httpx.HTTPError, TimeoutError, ModelAway) as error:
-            self._circuit.failed(self._clock())
-            self._count("late" if isinstance(error, TimeoutError | httpx.TimeoutException) else "failed")
-            raise ModelAway(f"{self._remote.url}: {str(error) or type(error).__name__}") from error
+            late = isinstance(error, TimeoutError | httpx.TimeoutException)
+            self._cut_short(begun, "late" if late else "failed", failed)
+            said = str(error) or type(error).__name__
+            raise ModelAway(f"{self._remote.url}: {said if begun else 'too many are asked at once'}") from error
         except asyncio.CancelledError:
             # Whoever asked had less time: of a model on trial the guard's deadline.
-            self._circuit.failed(self._clock())
-            self._count("late")
+            self._cut_short(begun, "late", failed)
             raise
         except ModelFailed:
             self._circuit.answered()
@@ -92,17 +115,20 @@ class HttpModel:
         self._count("answered")
         return found
 
-    @property
-    def is_young(self) -> bool:
-        since = self._circuit.since
-        return since is not None and self._clock() - since < PATIENCE
+    def _cut_short(self, begun: bool, outcome: str, failed: list[str]) -> None:
+        """A batch is one failure in a row; and that it was never its turn says nothing of the endpoint."""
+        if begun:
+            if not failed:
+                self._circuit.failed(self._clock())
+            failed.append(outcome)
+        self._count(outcome if begun else "not_asked")
 
     def _count(self, outcome: str) -> None:
         self._metrics.remote.labels(self._loop, outcome).inc()
         self._metrics.remote_circuit.labels(self._loop).set(STATES.index(self._circuit.state(self._clock())))
 
     async def _post(self, columns: Columns) -> NDArray[np.float32]:
-        rows = len(next(iter(columns.values()))) if columns else 0
+        rows = _rows(columns)
         body, headers = request_of([_part(one, columns, rows) for one in self._remote.inputs], self._remote.output)
         async with self._client.stream("POST", f"{self._remote.url}/infer", content=body, headers=headers) as response:
             found = bytearray()
@@ -170,6 +196,10 @@ class RemoteModels:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values()))) if columns else 0
 
 
 def _part(one: RemoteInput, columns: Columns, rows: int) -> Part:

@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from millstream.contracts.events import ModelRef, ModelState
-from millstream.contracts.package import BadPackage
+from millstream.contracts.package import REMOTE_FILE, BadPackage, Remote
 from millstream.contracts.topics import MODELS
 from millstream.errors import BadSetup, MillstreamError
 from millstream.project import BadProject, Project, load_project
@@ -32,7 +33,6 @@ from millstream_serving.adapters.feast_history import FeastHistory
 from millstream_serving.adapters.given_features import GivenFeatures
 from millstream_serving.adapters.onnx_model import OnnxRuntime
 from millstream_serving.adapters.parquet_table import ParquetAnswers, ParquetTable
-from millstream_serving.adapters.remote_model import RemoteModels
 from millstream_serving.domain.batch import answer_columns, check, kept
 from millstream_serving.domain.roster import Roster
 from millstream_serving.errors import BadTable, NoModel, UnknownLoop
@@ -75,6 +75,7 @@ async def job(asked: Asked, settings: ScoreSettings) -> dict[str, Any]:
         raise BadTable(f"{asked.output}: no folder {asked.output.parent}; make it first")
     packages = PackageStore(settings.packages)
     ref = await _model(asked, settings.kafka, packages)
+    await asyncio.to_thread(_runs_here, asked.loop, ref, packages)
     with tempfile.TemporaryDirectory(prefix="millstream-score-") as home:
         store: FeatureStore = (
             FeastHistory(repo=project.features_path, registry=Path(home) / "registry.db", lake=settings.lake)
@@ -82,7 +83,7 @@ async def job(asked: Asked, settings: ScoreSettings) -> dict[str, Any]:
             else GivenFeatures(await asyncio.to_thread(packages.manifest, ref))
         )
         # The very checks that a model passes before it answers live: hashes, graph, pinned views, warm-up.
-        loaded = await _keeper(project, packages, store, settings).load(asked.loop, ref)
+        loaded = await _keeper(project, packages, store).load(asked.loop, ref)
         loop = project.loops[asked.loop]
         by = [loop.predict.id, loop.label.by, loop.rollout.by, project.streams[loop.predict.on].key]
         keys = [*loaded.features.join_keys, *(name for name in by if name)]
@@ -194,6 +195,20 @@ async def _model(asked: Asked, kafka: str, packages: PackageStore) -> ModelRef:
     return state.champion
 
 
+def _runs_here(loop: str, ref: ModelRef, packages: PackageStore) -> None:
+    """Raises BadSetup for a model that is asked elsewhere: no table is worth what it would do to an endpoint that is live."""
+    manifest = packages.manifest(ref)
+    if REMOTE_FILE not in manifest.files:
+        return
+    try:
+        url = msgspec.json.decode(packages.file(ref, manifest, REMOTE_FILE), type=Remote).url
+    except msgspec.MsgspecError as error:
+        raise BadPackage(f"{REMOTE_FILE} of version {ref.version}: {error}") from error
+    raise BadSetup(
+        f"version {ref.version} of {loop} is asked at {url}: score it there; millstream score answers with models of packages"
+    )
+
+
 async def _state(kafka: str, loop: str) -> ModelState | None:
     """The newest word of trainer. Raises BadSetup where Kafka does not say it."""
     newest: ModelState | None = None
@@ -219,8 +234,7 @@ async def _state(kafka: str, loop: str) -> ModelState | None:
     return newest
 
 
-def _keeper(project: Project, packages: PackageStore, store: FeatureStore, settings: ScoreSettings) -> ModelKeeper:
-    metrics = ServingMetrics(CollectorRegistry())
+def _keeper(project: Project, packages: PackageStore, store: FeatureStore) -> ModelKeeper:
     return ModelKeeper(
         roster=Roster(project.loops),
         loops=project.loops,
@@ -230,8 +244,7 @@ def _keeper(project: Project, packages: PackageStore, store: FeatureStore, setti
         runtime=OnnxRuntime(1),
         store=store,
         health=Health(0.0),
-        metrics=metrics,
-        remotes=RemoteModels(settings, metrics),
+        metrics=ServingMetrics(CollectorRegistry()),
         changed=lambda loop: None,
     )
 

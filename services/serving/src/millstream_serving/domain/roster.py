@@ -120,6 +120,10 @@ class Roster(Generic[C]):
         """From here on `champion` answers, with `other` beside it. Whoever asked before keeps those he got."""
         self._standings[state.loop] = Standing(state=state, champion=champion, other=other, missing=missing)
 
+    def stand_in(self, loop: str, champion: C) -> None:
+        """`champion` answers, of a state that is not obeyed yet: nobody did before."""
+        self._standings[loop] = Standing(champion=champion)
+
     def refuse(self, state: ModelState, version: str, reason: str, stand_in: C | None = None) -> None:
         """Both models stay; that `version` of it cannot be loaded is shown until a newer state can be obeyed.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Scores:
     """Why not; empty where it has."""
     ms: float = 0.0
     """Its model time a question; 0 where it was not waited for."""
+    away: bool = False
+    """Whether it runs elsewhere and did not answer: a question that can wait should."""
 
     @classmethod
     def none(cls, rows: int, failure: str) -> Scores:
@@ -39,7 +41,7 @@ class Scores:
         outputs, failures = list(self.outputs), list(self.failures)
         for row in rows:
             outputs[row], failures[row] = None, failures[row] or failure
-        return Scores(outputs=outputs, failures=failures, ms=self.ms)
+        return replace(self, outputs=outputs, failures=failures)
 
 
 def shape_of(task: Task, classes: Sequence[str], rows: int) -> tuple[int, ...]:

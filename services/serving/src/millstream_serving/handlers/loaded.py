@@ -99,20 +99,23 @@ class Loaded:
         began = time.perf_counter()
         outputs: list[Output | None] = [None] * rows
         failures = [""] * rows
+        away = False
         try:
             outputs = self._outputs(await remote.ask(columns), rows)
         except ModelAway:
-            failures = [RAISED] * rows
+            failures, away = [RAISED] * rows, True
         except ModelFailed:
             failures = [RAISED] * rows
             if rows > 1:
                 alone = [{name: values[row : row + 1] for name, values in columns.items()} for row in range(rows)]
                 found = await asyncio.gather(*(self._asked(remote, one, 1) for one in alone))
                 outputs, failures = [one.outputs[0] for one in found], [one.failures[0] for one in found]
+                away = any(one.away for one in found)
         for row, output in enumerate(outputs):
             if output is None:
                 failures[row] = failures[row] or NOT_FINITE
-        return Scores(outputs=outputs, failures=failures, ms=(time.perf_counter() - began) * 1000.0 / max(rows, 1))
+        ms = (time.perf_counter() - began) * 1000.0 / max(rows, 1)
+        return Scores(outputs=outputs, failures=failures, ms=ms, away=away)
 
     def _run(self, columns: Columns, rows: int) -> list[Output | None]:
         return self._outputs(self.model.run(columns), rows)

@@ -102,7 +102,11 @@ class ModelKeeper:
                 await self._news.wait()
                 continue
             if not self.known.is_set():
-                self._health.waiting_for("models", str(away))
+                if all(self._roster.standing(loop).champion is not None for loop in self._waiting):
+                    self._health.met("models")
+                    self.known.set()
+                else:
+                    self._health.waiting_for("models", str(away))
             log.warning("a model cannot be read yet: %s", away)
             await asyncio.sleep(min(5.0, 0.2 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
             attempt += 1
@@ -132,6 +136,12 @@ class ModelKeeper:
             other, missing = await self._other(state, champion, held)
         except ModelRefused as error:
             self._refuse(state, error, stand_in=champion)
+        except RemoteAway:
+            if champion is not None and before.champion is None:
+                # A challenger that is away keeps no replica from answering as it starts.
+                self._roster.stand_in(state.loop, champion)
+                self._changed(state.loop)
+            raise
         else:
             self._roster.obey(state, champion, other, missing)
             self._health.met(f"model of {state.loop}")
@@ -159,8 +169,8 @@ class ModelKeeper:
     ) -> tuple[Loaded | None, str]:
         """Who is scored beside the champion, ready to; and why nobody is although somebody should be.
 
-        Raises ModelRefused for a challenger. A predecessor that cannot be loaded is done without: to refuse the state would
-        bring it back as the champion.
+        Raises ModelRefused and RemoteAway for a challenger. A predecessor that cannot be loaded, or does not answer, is done
+        without: to refuse the state would bring it back as the champion.
         """
         found = other_of(state)
         if found is None or champion is None:
@@ -174,9 +184,11 @@ class ModelKeeper:
                     f"its task is {other.task}, the champion's is {champion.task}: their answers cannot be compared; "
                     "what asks something else is another loop",
                 )
-        except ModelRefused as error:
+        except (ModelRefused, RemoteAway) as error:
             said = f"{role} {ref.version}: {error}"
             if role == CHALLENGER:
+                if isinstance(error, RemoteAway):
+                    raise
                 raise ModelRefused(error.reason, said) from error
             log.error("nobody to fall back to: %s", said, extra={"loop": state.loop, "revision": state.revision})
             return None, said

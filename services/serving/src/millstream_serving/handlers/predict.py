@@ -33,6 +33,11 @@ from millstream_serving.ports import Features, Freshness
 MOST_ROWS = 500
 """Questions of one read and run. Bounds how long the online store's one thread and a model run are held (about 15 ms each)."""
 
+PATIENCE = 30.0
+"""Seconds that a batch over Kafka waits for a model that runs elsewhere, as for features that are behind."""
+MOST_SILENT = 1_000
+"""Batches that wait at a time: one a partition and loop. The oldest of more waits anew."""
+
 Answer = PredictionServed | QuestionUnanswered | RejectEvent
 """A RejectEvent where the asking event cannot be a question to this model."""
 
@@ -91,6 +96,8 @@ class Predictor:
         self._store = StoreGate(loops=loops, metrics=metrics, stopwatch=stopwatch)
         self._metrics = metrics
         self._stopwatch = stopwatch
+        self._silent: dict[tuple[str, str], float] = {}
+        """Since when a batch waits, by loop and its first question: others that are answered meanwhile do not prolong it."""
 
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer a question, in order; all of one transport.
@@ -105,6 +112,7 @@ class Predictor:
             # Taken once: a swap in the middle of a batch changes nothing for the questions that are under way.
             standing = self._roster.standing(loop)
             silence = "model_failed" if standing.refusal else "no_model"
+            first = questions[positions[0]].id
             for start in range(0, len(positions), MOST_ROWS):
                 some = positions[start : start + MOST_ROWS]
                 asked = [questions[position] for position in some]
@@ -112,8 +120,10 @@ class Predictor:
                 if standing.champion is None:
                     found = [unanswered(question, silence) for question in asked]
                 else:
-                    found = await self._ask(standing, asked)
+                    found = await self._ask(standing, asked, first)
                 answers.update(zip(some, found, strict=True))
+        for loop, positions in by_loop.items():
+            self._silent.pop((loop, questions[positions[0]].id), None)
         done = [answers[position] for position in range(len(questions))]
         self._count(questions, done)
         return done
@@ -152,7 +162,7 @@ class Predictor:
         self._count(questions, done)
         return done
 
-    async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question]) -> Sequence[Answer]:
+    async def _ask(self, standing: Standing[Loaded], questions: Sequence[Question], first: str) -> Sequence[Answer]:
         began = self._stopwatch()
         models, events = standing.models, [question.event for question in questions]
         services = _services(standing)
@@ -173,7 +183,7 @@ class Predictor:
             if id(model.features) not in found:  # its question brings all that it reads
                 found[id(model.features)] = Reading(entities_of(model.features.join_keys, events), {}, len(questions))
         readings = {role: found[id(model.features)] for role, model in models.items()}
-        answers = await self._answered(standing, questions, readings, stale, began, store_away=away)
+        answers = await self._answered(standing, questions, readings, stale, began, store_away=away, first=first)
         for row, question in enumerate(questions):
             # What the model cannot take is no question at all, fresh or not.
             if refusing and stale[row] and not isinstance(answers[row], RejectEvent):
@@ -200,6 +210,7 @@ class Predictor:
         given: bool = False,
         pinned: bool = False,
         store_away: bool = False,
+        first: str = "",
     ) -> list[Answer]:
         models, read = standing.models, self._stopwatch()
         sides, misfits = await self._score(standing, readings, questions)
@@ -226,13 +237,20 @@ class Predictor:
                 store_away=store_away,
             )
         ]
-        waits = models[standing.trusted].remote
         silent = any(isinstance(one, QuestionUnanswered) for one in answers)
-        if silent and questions[0].transport == "kafka" and waits is not None and waits.is_young:
+        away = silent and sides[standing.trusted].scores.away
+        if away and questions[0].transport == "kafka" and self._waits(loop.name, first):
             raise RemoteAway(f"{loop.name}: the model runs elsewhere and does not answer")
         for misfit in misfits:
             answers[misfit.row] = RejectEvent("bad_input", f"/{misfit.field}: {misfit.detail}")
         return answers
+
+    def _waits(self, loop: str, first: str) -> bool:
+        """Whether the batch that begins with `first` has waited for less than `PATIENCE`."""
+        if (loop, first) not in self._silent and len(self._silent) >= MOST_SILENT:
+            del self._silent[next(iter(self._silent))]
+        now = self._stopwatch()
+        return now - self._silent.setdefault((loop, first), now) < PATIENCE
 
     async def _score(
         self, standing: Standing[Loaded], readings: Mapping[str, Reading], questions: Sequence[Question]

@@ -75,7 +75,8 @@ async def score(
         finally:
             for task in under_way:
                 task.cancel()
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Not on the event loop: what runs in the pool may wait for it.
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
     return Scored(rows=rows, unanswered=unanswered, with_nulls=with_nulls)
 
 

@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.contracts.package import InputColumn, Remote, RemoteInput
-from millstream.runtime.remote import LENGTH, BadAnswer, Part, RemoteRefused, allowed, answer_of, request_of, text_bytes
+from millstream.runtime.remote import (
+    LARGEST_ANSWER,
+    LENGTH,
+    BadAnswer,
+    Part,
+    RemoteRefused,
+    allowed,
+    answer_of,
+    request_of,
+    text_bytes,
+)
 from millstream_trainer.domain.table import NUMBER, Table
 from millstream_trainer.errors import RunFailed
 
@@ -20,7 +30,7 @@ TYPES = {"FP32": "tensor(float)", "FP64": "tensor(double)", "BYTES": "tensor(str
 DATATYPES = {kind: name for name, kind in TYPES.items()}
 NUMBERS: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 WITHIN = 30.0
-"""Seconds for one request: thousands of rows, and nobody waits for them."""
+"""Seconds for one request: thousands of rows, and nobody waits for them. One whose answer comes in drops ends by then too."""
 ROWS = 1_000
 """Of one request; what endpoints take without being told to take more."""
 HAIR = 1e-3
@@ -47,6 +57,12 @@ class _Metadata(msgspec.Struct):
     outputs: list[_Spec]
 
 
+class _Answer(NamedTuple):
+    body: bytes
+    length: str | None
+    """Of its JSON, as `LENGTH` says."""
+
+
 class RemoteSession:
     """Asks `url` (`https://host/v2/models/NAME`). Raises RunFailed: its message is for who registered it."""
 
@@ -59,7 +75,7 @@ class RemoteSession:
         self._client = httpx.Client(timeout=WITHIN, follow_redirects=False, trust_env=False)
         response = self._send("GET", self._url)
         try:
-            self._metadata = msgspec.json.decode(response.content, type=_Metadata)
+            self._metadata = msgspec.json.decode(response.body, type=_Metadata)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFailed(f"{self._url} has no metadata of the Open Inference Protocol: {error}") from error
 
@@ -76,7 +92,10 @@ class RemoteSession:
             self._some(outputs[0], {name: values[at : at + ROWS] for name, values in feeds.items()})
             for at in range(0, rows, ROWS)
         ]
-        return [np.concatenate(found)]
+        try:
+            return [np.concatenate(found)]
+        except ValueError as error:
+            raise RunFailed(f"{self._url}: output {outputs[0]!r}: {error}") from error
 
     def _some(self, output: str, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         types = {one.name: one.datatype for one in self._metadata.inputs}
@@ -84,21 +103,33 @@ class RemoteSession:
         body, headers = request_of(parts, output)
         response = self._send("POST", f"{self._url}/infer", content=body, headers=headers)
         try:
-            told = answer_of(response.content, response.headers.get(LENGTH), output)
+            told = answer_of(response.body, response.length, output)
             dtype = NUMBERS[told.datatype]
             values: NDArray[Any] = np.array(told.data, dtype) if told.raw is None else np.frombuffer(told.raw, dtype)
-            return values.reshape(told.shape)
-        except (BadAnswer, ValueError, KeyError) as error:
+            values = values.reshape(told.shape)
+        except (BadAnswer, ValueError, KeyError, OverflowError) as error:
             raise RunFailed(f"{self._url}: output {output!r}: {error}") from error
+        rows = len(next(iter(feeds.values())))
+        if values.ndim not in (1, 2) or len(values) != rows:
+            raise RunFailed(f"{self._url}: output {output!r}: {rows} rows in: shape {values.shape} out")
+        return values
 
-    def _send(self, method: str, url: str, **what: Any) -> httpx.Response:
+    def _send(self, method: str, url: str, **what: Any) -> _Answer:
+        until, body = time.monotonic() + WITHIN, bytearray()
         try:
-            response = self._client.request(method, url, **what)
+            with self._client.stream(method, url, **what) as response:
+                for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > LARGEST_ANSWER:
+                        raise RunFailed(f"{url}: its answer has more than {LARGEST_ANSWER} bytes")
+                    if time.monotonic() > until:
+                        raise RunFailed(f"{url} does not answer: {len(body)} bytes within {WITHIN:.0f} s")
         except httpx.HTTPError as error:
             raise RunFailed(f"{url} does not answer: {str(error) or type(error).__name__}") from error
         if response.status_code != 200:
-            raise RunFailed(f"{url} answers {response.status_code}: {response.text[:300]}")
-        return response
+            said = bytes(body[:300]).decode("utf-8", "replace")
+            raise RunFailed(f"{url} answers {response.status_code}: {said}")
+        return _Answer(bytes(body), response.headers.get(LENGTH))
 
 
 class RemoteAsked:
@@ -115,8 +146,12 @@ class RemoteAsked:
             [self._remote.output], {one.name: self._feed(one, table) for one in self._remote.inputs}
         )[0]
         if self._remote.second:
+            if found.shape != (len(table), 2):
+                raise RunFailed(f"{self._remote.url}: shape {found.shape} out, not {(len(table), 2)}")
             found = found[:, 1]
         elif self._output != "probabilities":
+            if found.size != len(table):
+                raise RunFailed(f"{self._remote.url}: {len(table)} rows in: shape {found.shape} out")
             found = found.reshape(-1)
         found = found.astype(np.float32)
         return found if self._output == "value" else np.clip(found, 0.0, 1.0)

@@ -307,9 +307,13 @@ def _drifted(spec: RunSpec, holdout: Table) -> np.ndarray[tuple[int, ...], np.dt
 def _champion(
     spec: RunSpec, task: Task, packages: PackageStore, holdout: Table, hosts: str
 ) -> tuple[Answers | None, str | None]:
-    """The champion's answers on the holdout, or why there are none (the gate then stays closed)."""
+    """The champion's answers on the holdout, or why there are none (the gate then stays closed).
+
+    Raises RunFailed for one that runs elsewhere and does not answer: that is no fault of the challenger's.
+    """
     if spec.champion is None:
         return None, None
+    file = MODEL_FILE
     try:
         manifest = packages.manifest(spec.champion)
         if manifest.task != task:
@@ -319,6 +323,10 @@ def _champion(
         values = _asked(file, graph, manifest.inputs, manifest.output, hosts).score(holdout)
         return Answers(task=task, values=values, classes=tuple(manifest.classes)), None
     except (BadPackage, RetryLater, RunFailed, KeyError) as error:
+        if file == REMOTE_FILE and isinstance(error, RunFailed):
+            raise RunFailed(
+                f"the champion, version {spec.champion.version}, cannot be compared with: {error}"
+            ) from error
         return None, f"{type(error).__name__}: {error}"
 
 

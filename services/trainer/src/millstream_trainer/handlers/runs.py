@@ -152,7 +152,8 @@ class Runs:
     async def _spec(self, loop: str, run: Run, attempt: int) -> RunSpec:
         positions = await self._journal.patiently(lambda: self._ends.ends(self._streams))
         state = self._journal.states[loop]
-        looked = [known.at for known in state.runs if known.cause is Cause.MANUAL]
+        # A person who brings a model has not looked at the data.
+        looked = [known.at for known in state.runs if known.cause is Cause.MANUAL and known.given is None]
 
         def spells(kind: WindowKind) -> tuple[tuple[datetime, datetime], ...]:
             found = left_out(state.spells.get(kind, ()), looked, run.at)
