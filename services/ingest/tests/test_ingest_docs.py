@@ -152,6 +152,7 @@ async def test_check_reads_a_running_ingest(flights: Path, tmp_path: Path) -> No
         service = create_app(IngestSettings(schema_registry=registry.url), streams=streams, loops={}, log=MemoryLog())
         async with served(service.app) as (host, port):
             found = await asyncio.to_thread(streams_at, f"http://{host}:{port}", flights)
+        await service._stop()  # the server did not start it, but its doors have asked the registry
     assert {name: one.event_schema for name, one in found.items()} == {n: s.event_schema for n, s in streams.items()}
     assert found[avro.name].wire is not None
 

@@ -63,6 +63,7 @@ async def ingest(
     transport = httpx.ASGITransport(service.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingest") as http:
         yield service, http
+    await service._stop()  # nothing started it, but its doors have asked the registry
 
 
 async def test_an_event_is_written_in_the_streams_format(registry: RegistryServer, tmp_path: Path) -> None:
