@@ -30,7 +30,7 @@ down: $(READY) ## stop what `make up` started
 	@$(BIN)/millstream down
 
 test: $(READY) check ## everything CI runs: lint, types, unit, contracts, connected, end to end (two at a time: they mostly wait)
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 unit: $(READY) ## the fast tests: no server is started
 	@$(BIN)/pytest -m "not connected and not e2e and not prove"
