@@ -137,6 +137,36 @@ async def test_an_error_nobody_expected_stops_the_process_and_commits_nothing(ka
     assert await committed(kafka.bootstrap, GROUP, topic) == 0
 
 
+async def test_partitions_that_move_while_a_batch_is_on_its_way_stop_nobody(kafka: Any) -> None:
+    """Its commit is refused and how far its old owner lags is nobody's business: who still has partitions goes on."""
+    topic, north, south = await new_topic(kafka.bootstrap, GROUP, partitions=2), Radio(), Radio()
+    made, other = service(kafka.bootstrap), service(kafka.bootstrap, instance="south")
+    made.hears([topic], group=GROUP, handler=north, retry=HASTY)
+    other.hears([topic], group=GROUP, handler=south, retry=HASTY)
+    async with running(made):
+        for partition in (0, 1):
+            await produce(kafka.bootstrap, topic, flight(partition), partition=partition)
+        await until(lambda: sum(map(len, north.offsets)) == 2)
+        async with running(other):
+            await until(lambda: len(made._subscriptions[0]._subscriber.consumer.assignment()) == 1)
+            before = len(north.batches)
+            for number in range(before):
+                north.confirm(number)
+            for number in range(100):
+                for partition in (0, 1):
+                    await produce(kafka.bootstrap, topic, flight(number), partition=partition)
+                if len(north.batches) > before and south.batches:
+                    break
+                await asyncio.sleep(0.1)
+            assert len(north.batches) > before, "it goes on with what is still its own"
+            assert south.batches, "and the other with what came to it"
+            assert made.health.fatal is None
+            for radio in (north, south):
+                for _, sent in radio.batches:
+                    if not sent.done():
+                        sent.set_result(None)
+
+
 async def test_a_kill_between_two_batches_on_their_way_loses_neither(kafka: Any, tmp_path: Path) -> None:
     """kill -9 while the first is not confirmed and the second is handled: who comes next is given both again."""
     topic, handled = await new_topic(kafka.bootstrap, GROUP), tmp_path / "handled"

@@ -249,9 +249,15 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._read_again(message.consumer, {})
 
     async def _wait_for_records(self, consumer: Any, *, most: int) -> tuple[Record, ...]:
-        if self._wake.over:
-            await self._read_again(consumer, {})
-        return await wait_for_records(consumer, most=most)
+        try:
+            if self._wake.over:
+                await self._read_again(consumer, {})
+            return await wait_for_records(consumer, most=most)
+        except (KafkaError, ConsumerStoppedError):
+            raise
+        except Exception as error:  # noqa: BLE001  (the library would start this again for ever, and nothing were read)
+            self._fail(error)
+            return ()
 
     async def _read_again(self, consumer: Any, beside: Mapping[TopicPartition, Sequence[Record]]) -> bool:
         """Whether the poll before did not reach Kafka: it is read again then, and so is what came `beside`, after it."""
@@ -275,6 +281,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             for one in handled.confirming:
                 await self._bury(one.rejected)
             await self._commit(consumer, handled.ends)
+            for partition, following in handled.ends.items():
+                self._measure(consumer, partition, following, handled.counts[partition])
         except RetryLater as error:
             for topic in {partition.topic for partition in handled.ends}:
                 self._metrics.retries.labels(topic, self.group).inc()
@@ -284,8 +292,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fail(error)
             return False
         self._failures = 0
-        for partition, following in handled.ends.items():
-            self._measure(consumer, partition, following, handled.counts[partition])
         return True
 
     def _fail(self, error: Exception) -> None:
@@ -371,10 +377,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _measure(self, consumer: Any, partition: TopicPartition, following: int, handled: int) -> None:
         self._metrics.consumed.labels(partition.topic, self.group).inc(handled)
-        try:
-            end = consumer.highwater(partition)
-        except IllegalStateError:
+        if partition not in consumer.assignment():  # it moved meanwhile
             return
+        end = consumer.highwater(partition)
         lag = max(0, end - following) if end is not None else 0
         self._progress.saw(partition.topic, partition.partition, lag)
         self._metrics.lag.labels(partition.topic, str(partition.partition), self.group).set(lag)
