@@ -72,6 +72,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         if not opened:
             opened.append(await asyncio.to_thread(_open, settings, project, metrics, service.health))
         found = opened[0]
+        service.at_stop(found.tiles.close)
         service.at_stop(found.times.close)
         names = {name: _names(stream, found.views.get(name, ())) for name, stream in project.streams.items()}
         tiles = ApplyToTiles(

@@ -66,6 +66,9 @@ class Tiles(Protocol):
         Raises StoreUnavailable.
         """
 
+    async def close(self) -> None:
+        """Let go of connections. Safe to call twice."""
+
 
 class History(Protocol):
     """Where every event is kept for good. Appends come from one flusher at a time."""

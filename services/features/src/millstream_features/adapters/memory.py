@@ -33,6 +33,9 @@ class MemoryTiles:
         self.fences[partition] = batch.end
         return Applied(repeated=False, behind_at=None)
 
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
 
 class MemoryHistory:
     """Keeps rows by stream; `away` makes it unavailable, `refuses` says of streams why they do not fit."""
