@@ -75,7 +75,7 @@ def test_what_cannot_be_told_is_said() -> None:
         with pytest.raises(TilesError, match="a list is no event; write tell"):
             laptop.tell("orders", [{"customer": "ada"}])  # type: ignore[arg-type]
         laptop.tell("orders")
-    with pytest.raises(BadRepo, match="^Laptop: spend: aggregation 'spent': no function 'median'"):
+    with pytest.raises(BadRepo, match=r"^Laptop: spend: aggregation 'spent': no function 'median'"):
         Laptop([customer, spend("median")]).__enter__()
 
 
