@@ -119,6 +119,8 @@ def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
         ({"customer": ""}, "orders: customer: is empty; write what it is, or null"),
         ({"customer": "a" * 2_000}, "orders: customer: has 2,000 bytes; a key or id has at most 1,024"),
         ({"order_id": ""}, "orders: order_id: is empty"),
+        ({"customer": ["ada"]}, r"orders: customer=\['ada'\] is a list; a key or id is text, a number or a boolean"),
+        ({"order_id": {"a": 1}}, "orders: order_id=.* is a dict; a key or id"),
         ({"order_id": 2**53 + 2}, "orders: order_id: is a number beyond 9,007,199,254,740,992"),
     ],
 )

@@ -286,5 +286,11 @@ def _check_names(stream: str, events: Sequence[Mapping[str, Any]], views: Sequen
     types = {field: frozenset({_type_of(event[field])}) for event in events for field in fields if field in event}
     names = EventNames(fields={field: types[field] for field in sorted(types)})
     for event in events:
+        for field in fields & event.keys():
+            if isinstance(event[field], list | tuple | dict | set | bytes):
+                kind = type(event[field]).__name__
+                raise TilesError(
+                    f"{stream}: {field}={event[field]!r} is a {kind}; a key or id is text, a number or a boolean"
+                )
         if fault := names.fault(event):
             raise TilesError(f"{stream}: {fault.removeprefix('/')}")
