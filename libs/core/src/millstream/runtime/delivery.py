@@ -34,6 +34,10 @@ from millstream.runtime.tracing import span
 log = logging.getLogger(__name__)
 
 
+LAST_WORD = 2.0
+"""Seconds that a rebalance waits for Kafka to confirm what came of the batch before: the group stands still meanwhile."""
+
+
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     """One consumer of one group. FastStream polls; what happens with a poll is decided here."""
 
@@ -107,6 +111,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber.get_msg = partial(self._wait_for_records, most=settings.fetch_max_records)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
+        await self._wake.wait(LAST_WORD)
         self._forget(revoked)
         self._progress.revoked()
         self._sought = {}
