@@ -136,7 +136,7 @@ class Predictor:
         standing = await self._residents.standing(questions[0].loop)
         if standing.champion is None or standing.unloaded:
             return True
-        services = _services(standing)
+        services = self._store.watched(questions[0].loop, _services(standing))
         found = await self._store.ask(questions[0], 0, lambda: self._gate.current(services, questions))
         return found is None or found
 
@@ -173,7 +173,8 @@ class Predictor:
         refusing, away = False, False
         values: list[FeatureValues] = []
         if services:
-            looked_up = await self._store.ask(questions[0], len(questions), lambda: self._look_up(services, questions))
+            watched = self._store.watched(questions[0].loop, services)
+            looked_up = await self._store.ask(questions[0], len(questions), lambda: self._look_up(watched, questions))
             away = looked_up is None
             if looked_up is None:
                 values = [unread(features.names, len(questions)) for features in services]
