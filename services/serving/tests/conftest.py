@@ -155,7 +155,7 @@ class Stage:
         self.roster: Roster[Loaded] = Roster(self.project.loops)
         metrics = self.metrics = ServingMetrics(self.registry)
         self.residents = Residents(
-            self.roster, metrics, budget=self.budget, patience=0.5, stopwatch=lambda: self.seconds
+            self.roster, metrics, budget=self.budget, patience=10.0, stopwatch=lambda: self.seconds
         )
         self.predictor = Predictor(
             roster=self.roster,

@@ -201,7 +201,7 @@ async def test_storage_that_is_away_makes_questions_wait_and_hurts_nobody_else(s
         assert (await http.post("/v1/loops/arrivals/predict", json={"event": flight()})).status_code == 200
 
 
-async def test_a_loading_that_takes_long_is_told_and_goes_on(stage: Stage) -> None:
+async def test_a_loading_that_takes_long_is_told_and_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = asyncio.Event()
     opened = stage.store.open
 
@@ -210,9 +210,11 @@ async def test_a_loading_that_takes_long_is_told_and_goes_on(stage: Stage) -> No
         return await opened(service)
 
     stage.store.open = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(stage.residents, "_patience", 0.05)
     with pytest.raises(ModelUnloaded, match="is being loaded again"):
         await answered(stage, "arrivals")
     go_on.set()
+    monkeypatch.setattr(stage.residents, "_patience", 10.0)
     assert await answered(stage, "arrivals") == pytest.approx(0.1)
 
 

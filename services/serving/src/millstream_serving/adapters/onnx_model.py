@@ -87,6 +87,7 @@ class OnnxRuntime:
         # Waiting threads would burn the cores that the other services need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; warnings about graphs are the trainer's business
+        _give_back()
         before = _allocated()
         try:
             session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
@@ -133,6 +134,14 @@ def _mallinfo() -> Callable[[], Any] | None:
 
 
 _ask_malloc = _mallinfo()
+_trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def _give_back() -> None:
+    """What sessions that were let go have left: malloc keeps it, each thread's for itself, and with models that come and go a
+    process would hold twice what they take. Some milliseconds, on the thread of the loading."""
+    if _trim is not None:
+        _trim(0)
 
 
 def _allocated() -> int | None:
