@@ -228,7 +228,7 @@ async def until(admin: AIOKafkaAdminClient, stream: str, count: int, crew: Crew)
 @pytest.mark.parametrize(
     ("events", "kills", "entities"),
     [
-        pytest.param(60_000, 1, 40, id="short", marks=pytest.mark.timeout(600)),
+        pytest.param(60_000, 1, 40, id="short", marks=pytest.mark.timeout(240)),
         pytest.param(5_000_000, 3, AIRCRAFT, id="five-million", marks=[pytest.mark.prove, pytest.mark.timeout(3_600)]),
     ],
 )
