@@ -57,7 +57,7 @@ class Cluster:
     def begins(self) -> str:
         """The Job controller and the kubelet: the pod of the one Job runs. Its name."""
         name = self.job().metadata.name
-        self._status(name, startTime=_now(), active=1, ready=1)
+        self._status(name, active=1, ready=1)
         pod = self._pod(name)
         self._pod_status(pod, {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]})
         return pod
@@ -65,14 +65,14 @@ class Cluster:
     def pends(self, message: str) -> None:
         """The scheduler finds no node for the pod of the one Job."""
         name = self.job().metadata.name
-        self._status(name, startTime=_now(), active=1, ready=0)
+        self._status(name, active=1, ready=0)
         refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         self._pod_status(self._pod(name), {"phase": "Pending", "conditions": [refused]})
 
     def cannot_pull(self, message: str) -> None:
         """The kubelet cannot pull the image of the one Job's pod."""
         name = self.job().metadata.name
-        self._status(name, startTime=_now(), active=1, ready=0)
+        self._status(name, active=1, ready=0)
         waiting = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
         self._pod_status(self._pod(name), {"phase": "Pending", "containerStatuses": [_container(waiting)]})
 
@@ -80,7 +80,7 @@ class Cluster:
         """The pod ended with 0, and the Job is complete."""
         done = [_condition("SuccessCriteriaMet", "CompletionsReached"), _condition("Complete", "CompletionsReached")]
         name = self.job().metadata.name
-        self._status(name, startTime=_now(), completionTime=_now(), active=0, ready=0, succeeded=1, conditions=done)
+        self._status(name, completionTime=_now(), active=0, ready=0, succeeded=1, conditions=done)
 
     def fails(self, reason: str, message: str, code: int | None = None, said: str = "Error") -> None:
         """The Job controller gives up. `code`: how the container ended."""
@@ -89,7 +89,7 @@ class Cluster:
             ended = {"terminated": {"exitCode": code, "reason": said}}
             self._pod_status(pod.metadata.name, {"phase": "Failed", "containerStatuses": [_container(ended)]})
         over = [_condition("FailureTarget", reason, message), _condition("Failed", reason, message)]
-        self._status(name, startTime=_now(), active=0, ready=0, failed=1, conditions=over)
+        self._status(name, active=0, ready=0, failed=1, conditions=over)
 
     async def runs_for_real(self) -> None:
         """The kubelet runs the one Job's container here, and the Job ends as its podFailurePolicy says."""
@@ -119,6 +119,8 @@ class Cluster:
         return metadata["name"]  # type: ignore[return-value]
 
     def _status(self, name: str, **status: Any) -> None:
+        if self._batch.read_namespaced_job(name, self.namespace).status.start_time is None:
+            status["startTime"] = _now()  # once: the API server lets nobody change it
         self._batch.patch_namespaced_job_status(name, self.namespace, {"status": status})
 
     def _pod_status(self, name: str, status: Mapping[str, Any]) -> None:

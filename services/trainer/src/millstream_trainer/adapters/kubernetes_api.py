@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import urllib3
@@ -17,7 +18,9 @@ from millstream.errors import BadSetup, RetryLater
 from millstream_trainer.domain.job import Job, Pod
 from millstream_trainer.errors import RunFailed
 
-T = TypeVar("T")
+GROUPS = {"jobs": "/apis/batch/v1", "pods": "/api/v1"}
+METHODS = {"create": "POST", "delete": "DELETE"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 CONNECT, READ = 5.0, 15.0
 """Seconds until an API server that does not answer counts as away."""
@@ -57,8 +60,6 @@ class KubernetesApi:
                 "automountServiceAccountToken: true, elsewhere MILLSTREAM_KUBECONFIG names a file"
             ) from error
         self._client = client.ApiClient(configuration)
-        self._jobs = client.BatchV1Api(self._client)
-        self._pods = client.CoreV1Api(self._client)
         self._watches: set[urllib3.BaseHTTPResponse] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -66,8 +67,7 @@ class KubernetesApi:
     def create(self, body: Mapping[str, Any]) -> bool:
         """False: a Job of this name is there already, which is as good."""
         try:
-            with self._means("create", "jobs"):
-                self._ask(self._jobs.create_namespaced_job, body=body)
+            self._ask("create", "jobs", body=body)
         except _There:
             return False
         return True
@@ -75,30 +75,25 @@ class KubernetesApi:
     def job(self, name: str) -> Job | None:
         """None: there is none."""
         try:
-            with self._means("get", "jobs"):
-                return msgspec.json.decode(self._ask(self._jobs.read_namespaced_job, name=name), type=Job)
+            return msgspec.json.decode(self._ask("get", "jobs", name), type=Job)
         except _Missing:
             return None
 
     def pods(self, name: str) -> list[Pod]:
         """Of the Job, oldest first."""
-        with self._means("list", "pods"):
-            raw = self._ask(self._pods.list_namespaced_pod, label_selector=f"batch.kubernetes.io/job-name={name}")
+        raw = self._ask("list", "pods", query={"labelSelector": f"batch.kubernetes.io/job-name={name}"})
         found = msgspec.json.decode(raw, type=Pods).items
         return sorted(found, key=lambda pod: (str(pod.metadata.creationTimestamp), pod.metadata.name))
 
     def wait(self, job: Job, seconds: int) -> None:
         """Until the Job changes or goes, for `seconds` at most."""
-        with self._means("watch", "jobs"):
-            response = self._jobs.list_namespaced_job(
-                self.namespace,
-                watch=True,
-                field_selector=f"metadata.name={job.metadata.name}",
-                resource_version=job.metadata.resourceVersion,
-                timeout_seconds=seconds,
-                _preload_content=False,
-                _request_timeout=(CONNECT, seconds + READ),
-            )
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={job.metadata.name}",
+            "resourceVersion": job.metadata.resourceVersion,
+            "timeoutSeconds": str(seconds),
+        }
+        with self._open("watch", "jobs", query=query, patience=seconds + READ) as response:
             with self._lock:
                 self._watches.add(response)
                 closed = self._closed
@@ -113,11 +108,8 @@ class KubernetesApi:
 
     def delete(self, name: str) -> None:
         """With its pods. One that is gone is no error."""
-        try:
-            with self._means("delete", "jobs"):
-                self._ask(self._jobs.delete_namespaced_job, name=name, propagation_policy="Background")
-        except _Missing:
-            pass
+        with suppress(_Missing):
+            self._ask("delete", "jobs", name, query={"propagationPolicy": "Background"})
 
     def close(self) -> None:
         """Ends the waits that are under way; afterwards nothing may be asked."""
@@ -130,40 +122,62 @@ class KubernetesApi:
         """Hang up."""
         hang_up(self._client)
 
-    def _ask(self, call: Callable[..., Any], **arguments: Any) -> bytes:
-        response = call(namespace=self.namespace, _preload_content=False, _request_timeout=(CONNECT, READ), **arguments)
-        try:
-            raw: bytes = response.data
-            return raw
-        finally:
-            response.release_conn()
+    def _ask(
+        self, verb: str, resource: str, name: str = "", *, query: Mapping[str, str] = NOTHING, body: Any = None
+    ) -> bytes:
+        with self._open(verb, resource, name, query=query, body=body) as response:
+            return response.data
 
     @contextmanager
-    def _means(self, verb: str, resource: str) -> Iterator[None]:
+    def _open(
+        self,
+        verb: str,
+        resource: str,
+        name: str = "",
+        *,
+        query: Mapping[str, str] = NOTHING,
+        body: Any = None,
+        patience: float = READ,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The answer, whose body is not read yet."""
+        # Not by the client's models: they refuse what the API takes (a number as a quantity), and what is newer than they.
+        path = f"{GROUPS[resource]}/namespaces/{self.namespace}/{resource}"
+        request = self._client.param_serialize(
+            method=METHODS.get(verb, "GET"),
+            resource_path=f"{path}/{name}" if name else path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
         try:
-            yield
-        except ApiException as error:
-            raise self._meaning(error, verb, resource) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response = self._client.call_api(*request, _request_timeout=(CONNECT, patience)).response
+            try:
+                if not 200 <= response.status < 300:
+                    raise self._meaning(response.status, response.data, verb, resource)
+                yield response
+            finally:
+                response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError, ApiException) as error:
             raise RetryLater(f"the API server of Kubernetes is away: {error}") from error
 
-    def _meaning(self, error: ApiException, verb: str, resource: str) -> Exception:
+    def _meaning(self, status: int, body: bytes, verb: str, resource: str) -> Exception:
         try:
-            said = msgspec.json.decode(error.body or b"{}", type=Status)
+            said = msgspec.json.decode(body, type=Status)
         except msgspec.DecodeError:  # of a proxy in between
-            said = Status(message=str(error.reason))
+            said = Status(message=f"HTTP status {status}")
         if said.reason == "AlreadyExists":
             return _There()
-        if error.status == 404 and verb != "create":
+        if status == 404 and verb != "create":
             return _Missing()
-        what = f"Kubernetes refused to {verb} {resource} in namespace {self.namespace}: {said.message or error.reason}"
-        if error.status == 403 and " cannot " in said.message:
+        what = f"Kubernetes refused to {verb} {resource} in namespace {self.namespace}: {said.message}"
+        if status == 403 and " cannot " in said.message:
             group = "batch" if resource == "jobs" else ""
             rule = f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]'
             return RunFailed(f"{what}; the Role of the trainer's ServiceAccount misses {{{rule}}}")
-        if error.status == 404:
+        if status == 404:
             return RunFailed(f"{what}; make the namespace, or name another one in the template of the Job")
-        return RunFailed(what) if error.status in SAYS_SO else RetryLater(what)
+        return RunFailed(what) if status in SAYS_SO else RetryLater(what)
 
 
 def hang_up(api: client.ApiClient) -> None:
