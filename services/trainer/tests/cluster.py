@@ -69,6 +69,11 @@ class Cluster:
         refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         self._pod_status(self._pod(name), {"phase": "Pending", "conditions": [refused]})
 
+    def loses_its_pod(self) -> None:
+        """The Job controller takes the pod of the one Job away, as it does at the deadline."""
+        for pod in self._core.list_namespaced_pod(self.namespace).items:
+            self._core.delete_namespaced_pod(pod.metadata.name, self.namespace, grace_period_seconds=0)
+
     def cannot_pull(self, message: str) -> None:
         """The kubelet cannot pull the image of the one Job's pod."""
         name = self.job().metadata.name
@@ -158,7 +163,10 @@ def new_cluster(folder: Path) -> Iterator[Cluster]:
     server = KubeServer("training")
     kubeconfig = folder / "kubeconfig"
     named = {"name": "it", "context": {"cluster": "it", "user": "it"}}
-    clusters, users = [{"name": "it", "cluster": {"server": server.url}}], [{"name": "it", "user": {"token": "x"}}]
+    clusters, users = (
+        [{"name": "it", "cluster": {"server": server.url}}],
+        [{"name": "it", "user": {"token": "the-token"}}],
+    )
     said = {"apiVersion": "v1", "kind": "Config", "current-context": "it", "contexts": [named]}
     kubeconfig.write_text(json.dumps(said | {"clusters": clusters, "users": users}))
     cluster = Cluster(kubeconfig, "training", server)

@@ -106,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
             verb = "watch" if query.get("watch") in ("true", "True", "1") else "list"
         self.kube.requests.append((verb, resource))
         group = f"{resource}.{GROUPS[resource]}".rstrip(".")
+        if str(self.headers.get("Authorization")).lower() != "bearer the-token":
+            return self._refuse(401, "Unauthorized", "Unauthorized")
         if self.kube.away:
             return self._refuse(503, "ServiceUnavailable", "etcdserver: leader changed")
         if (verb, resource) in self.kube.refused:
@@ -135,16 +137,18 @@ class Handler(BaseHTTPRequestHandler):
                 return self._json(200, self.kube.put("MODIFIED", resource, _merged(found, body)))
             if verb == "delete":
                 self.kube.put("DELETED", resource, found)
-                self._collect(resource, name)
+                if resource == "pods":
+                    return self._json(200, found)  # of what may take its time, the object
+                self._collect(name)
                 details = {"name": name, "group": GROUPS[resource], "kind": resource, "uid": found["metadata"]["uid"]}
                 said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
                 return self._json(200, said)
         return self._json(200, found)
 
-    def _collect(self, resource: str, name: str) -> None:
+    def _collect(self, name: str) -> None:
         """The garbage collector's part: pods of a Job that is gone."""
         for pod in [one for (kind, _), one in self.kube.objects.items() if kind == "pods"]:
-            if resource == "jobs" and pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name:
+            if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name:
                 self.kube.put("DELETED", "pods", pod)
 
     def _list(self, resource: str, query: dict[str, str]) -> None:

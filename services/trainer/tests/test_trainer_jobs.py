@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from millstream.contracts.events import Cause, Outcome, TrainingFinished, TrainingStarted
 from millstream_trainer.adapters.job_template import JobTemplate
-from millstream_trainer.adapters.kubernetes_api import KubernetesApi
+from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
 from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
 from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.training_process import Said
@@ -38,6 +39,7 @@ SPEC = RunSpec(
     positions={"ships-arrived": {0: 41}},
     champion=None,
 )
+GPU = "no node takes its pod: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 DONE = Said(result=passes(SPEC))
 
 
@@ -145,6 +147,29 @@ async def test_a_dispatcher_that_ended_after_it_made_the_job_leaves_it_to_its_su
     assert cluster.job().metadata.uid == made.uid
 
 
+async def test_a_trainer_killed_between_the_job_and_its_word_is_followed_by_one_that_says_how_it_ended(
+    dispatchers: Dispatchers, cluster: Cluster, notes: RunNotes, tides: Any, until: Until
+) -> None:
+    async with dispatchers.one() as executor:
+        office = Office(tides.rules, runs_in=executor)
+        async with office.at_work():
+            await office.trainer.hear(tides.matured(10))
+            await until(lambda: len(cluster.jobs()) == 1)
+    made = cluster.job().metadata
+    run = made.labels["millstream/run"]
+    model = msgspec.structs.replace(passes(SPEC).model, run=run, uri=f"memory:{run}")
+    notes.say(made.name, Said(result=msgspec.structs.replace(passes(SPEC), model=model)))
+    cluster.completes()
+    async with dispatchers.one() as executor:
+        successor = office.restarted(runs_in=executor)
+        await successor.trainer.resume()
+        async with successor.at_work():
+            await until(successor.ended())
+    (finished,) = successor.announcer.of(TrainingFinished)
+    assert (finished.run, finished.attempt, finished.outcome) == (run, 1, Outcome.PROMOTED)
+    assert cluster.job().metadata.uid == made.uid
+
+
 async def test_a_run_that_had_its_last_word_is_not_begun_again_when_its_job_is_gone(
     dispatchers: Dispatchers, cluster: Cluster, notes: RunNotes
 ) -> None:
@@ -197,7 +222,7 @@ async def test_a_job_that_a_person_deletes_is_a_failed_run(
         cluster.begins()
         notes.say(cluster.job().metadata.name, Said(phase="fit"))
         cluster.deleted()
-        with pytest.raises(RunFailed, match="was deleted while its run was under way"):
+        with pytest.raises(RunFailed, match=r"was deleted while its run was under way$"):
             await running
 
 
@@ -218,6 +243,19 @@ async def test_a_job_that_never_begins_is_deleted_and_says_what_it_waited_for(
         assert cluster.jobs() == []
 
 
+async def test_what_a_job_waited_for_is_not_forgotten_when_its_deadline_takes_its_pod(
+    dispatchers: Dispatchers, cluster: Cluster, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with dispatchers.one() as executor:
+        running = await dispatchers.begun(executor, until)
+        cluster.pends("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
+        await until(lambda: GPU in caplog.text)
+        cluster.loses_its_pod()
+        cluster.fails("DeadlineExceeded", "Job was active longer than specified deadline")
+        with pytest.raises(RunFailed, match=f"passed its deadline before it began: {GPU}"):
+            await running
+
+
 async def test_a_job_that_completes_without_a_word_asks_for_one_folder(
     dispatchers: Dispatchers, cluster: Cluster, until: Until
 ) -> None:
@@ -226,7 +264,7 @@ async def test_a_job_that_completes_without_a_word_asks_for_one_folder(
         cluster.begins()
         cluster.completes()
         with pytest.raises(
-            RunFailed, match=r"left no word in .*packages/\.runs; its pods have to mount the same folder"
+            RunFailed, match=r"left no word in .*packages/\.runs: trainer and Jobs have to mount one folder"
         ):
             await running
 
@@ -271,6 +309,30 @@ async def test_who_may_not_is_told_the_rule_that_is_missing(
             await executor.run(SPEC)
     assert rule in str(refused.value)
     assert "in namespace training" in str(refused.value)
+
+
+def test_in_a_cluster_the_pods_own_token_is_shown(ours: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import certifi
+    from kubernetes.config import incluster_config
+
+    host, port = ours.url.removeprefix("http://").split(":")
+    (tmp_path / "token").write_text("the-token")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", certifi.where())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    loads = incluster_config.InClusterConfigLoader._set_config
+
+    def without_tls(loader: Any, configuration: Any) -> None:
+        loads(loader, configuration)
+        configuration.host = ours.url
+
+    monkeypatch.setattr(incluster_config.InClusterConfigLoader, "_set_config", without_tls)
+    api = KubernetesApi("training", None)
+    try:
+        assert api.job("nothing") is None
+    finally:
+        hang_up(api._client)
 
 
 async def test_a_namespace_that_is_not_there_is_named(dispatchers: Dispatchers, cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi
 from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.training_process import Said
-from millstream_trainer.domain.job import waits_for, why_failed
+from millstream_trainer.domain.job import NO_POD, waits_for, why_failed
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.settings import Settings
@@ -104,7 +104,7 @@ class KubernetesJobs:
 
     async def close(self) -> None:
         self._api.close()
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         self._api.disconnect()
 
     async def _begin(self, name: str, spec: RunSpec) -> Said:
@@ -115,7 +115,7 @@ class KubernetesJobs:
         log.info("job created" if made else "job is there already", extra={"loop": spec.loop, "job": name})
         loop = asyncio.get_running_loop()
         begins = loop.time() + self._patience
-        waited: str | None = None
+        waited: str | None = NO_POD
         while True:
             job = await self._patiently(lambda: self._api.job(name), spec)
             note = await self._note(name, spec)
@@ -124,14 +124,21 @@ class KubernetesJobs:
             if job is None:
                 return await self._last_word(name, spec, "was deleted while its run was under way")
             if job.complete:
-                return await self._last_word(name, spec, "is complete")
+                one = (
+                    f"is complete, and left no word in {self._notes.folder}: trainer and Jobs have to mount one folder"
+                )
+                return await self._last_word(name, spec, one)
             if job.failure is not None:
                 pods = await self._patiently(lambda: self._api.pods(name), spec)
                 return Said(failed=f"job {name} failed: {why_failed(job.failure, pods, waited)}")
-            waited = None  # who said a phase has begun
-            if note is None:
+            if note is not None:
+                waited = None  # who says a phase has begun
+            elif waited is not None:
                 pods = await self._patiently(lambda: self._api.pods(name), spec)
-                waited = waits_for(pods)
+                before = waited
+                waited = waits_for(pods) if pods else waited  # at its deadline a Job loses its pod before it says so
+                if waited is not None and waited != before:
+                    log.warning("job waits: %s", waited, extra={"loop": spec.loop, "job": name})
             if waited is not None and loop.time() > begins:
                 await self._patiently(lambda: self._api.delete(name), spec)
                 reason = f"job {name} did not begin within {self._patience:.0f} s and was deleted: {waited}"
@@ -154,8 +161,7 @@ class KubernetesJobs:
             if note is not None and note.last:
                 return note
             await asyncio.sleep(1)
-        folder = self._notes.folder
-        return Said(failed=f"job {name} {what}, and left no word in {folder}; its pods have to mount the same folder")
+        return Said(failed=f"job {name} {what}")
 
     async def _patiently(self, work: Callable[[], T], spec: RunSpec) -> T:
         """A run must not be lost, nor begun twice, because something is away: try until it answers."""

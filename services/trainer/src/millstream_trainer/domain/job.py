@@ -12,6 +12,8 @@ STUCK = frozenset(
 )
 """A container that waits for one of these has not begun, and says why. The kubelet tries again by itself."""
 
+NO_POD = "it has no pod; `kubectl describe job` says who refuses it: a quota, a policy, a missing account"
+
 
 class Metadata(msgspec.Struct, frozen=True):
     name: str
@@ -101,7 +103,7 @@ def waits_for(pods: Sequence[Pod]) -> str | None:
             waiting = container.state.waiting
             if waiting is not None and waiting.reason in STUCK:
                 return f"its container cannot start: {waiting.reason}: {waiting.message}"
-    return "its pod has not begun" if pods else "it has no pod; a quota or a policy of the namespace may refuse it"
+    return "its pod has not begun" if pods else NO_POD
 
 
 def why_failed(failure: Condition, pods: Sequence[Pod], waited: str | None) -> str:
