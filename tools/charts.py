@@ -33,6 +33,7 @@ OWN = frozenset(
         *("kafka", "valkey", "lake", "packages", "mlflow", "project", "data", "host", "port", "instance", "grpc_port"),
         *("auth", "part", "doors", "place", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
         *("schema_registry_cert", "schema_registry_key"),
+        *("executor", "job_template", "kubeconfig"),
     )
 )
 """Settings that a chart writes itself, from knobs of their own or as its image has them, and one that is not for people."""

@@ -65,6 +65,14 @@ def pods(found: Sequence[Document]) -> Iterator[Mapping[str, Any]]:
             yield document["spec"]
         elif document["kind"] in ("Deployment", "Job"):
             yield document["spec"]["template"]["spec"]
+        elif "job.yaml" in document.get("data", {}):
+            yield job_of(document)["spec"]["template"]["spec"]
+
+
+def job_of(config: Document) -> dict[str, Any]:
+    """The template of training Jobs that a ConfigMap holds."""
+    found: dict[str, Any] = YAML(typ="safe").load(config["data"]["job.yaml"])
+    return found
 
 
 def golden(chart: str, values: str) -> Path:

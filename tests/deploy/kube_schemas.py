@@ -29,7 +29,8 @@ KINDS = frozenset(
             "NetworkPolicy",
             "PersistentVolumeClaim",
         ),
-        *("Pod", "PodDisruptionBudget", "Service", "ServiceAccount"),
+        *("Pod", "PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Service", "ServiceAccount"),
+        *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
     )
 )
 KEDA = ("github.com/kedacore/keda/v2", "v2.20.2")

@@ -53,6 +53,13 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             "ingest: hpa.minReplicas=9 is above hpa.maxReplicas=4: lower the one or raise the other",
         ),
         (
+            "trainer",
+            EVERYTHING,
+            ["training.namespace=mill"],
+            "trainer: training.quota would bound everything in mill: name a namespace for the Jobs alone as "
+            "training.namespace, or leave training.quota empty",
+        ),
+        (
             "features",
             "keda-values.yaml",
             ["keda.topics=[]"],

@@ -36,6 +36,7 @@ from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.metrics import TrainerMetrics
+from millstream_trainer.ports import Executor
 
 PROMOTED, REJECTED, FAILED = Outcome.PROMOTED, Outcome.REJECTED, Outcome.FAILED
 NOON = 1_800_000_000_000_000
@@ -185,7 +186,10 @@ def loses(spec: RunSpec) -> RunResult:
 class Office:
     """A trainer on memory ports; `restarted` is its successor, which knows only what was said."""
 
-    def __init__(self, rules: Any, outcome: Callable[[RunSpec], RunResult | str] = passes) -> None:
+    def __init__(
+        self, rules: Any, outcome: Callable[[RunSpec], RunResult | str] = passes, runs_in: Executor | None = None
+    ) -> None:
+        """`runs_in`: where runs happen instead of in memory."""
         self.rules = rules
         self.announcer = MemoryAnnouncer()
         self.executor = MemoryExecutor(outcome)
@@ -198,7 +202,7 @@ class Office:
             streams=["ships", "arrivals"],
             announcer=self.announcer,
             ends=MemoryEnds({"ships": {0: 41}, "arrivals": {0: -1}}),
-            executor=self.executor,
+            executor=runs_in or self.executor,
             packages=self.packages,
             metrics=TrainerMetrics(self.registry),
             pause=lambda attempt: 0.0,
@@ -206,9 +210,12 @@ class Office:
         )
 
     def restarted(
-        self, outcome: Callable[[RunSpec], RunResult | str] = passes, said: Iterable[Event] | None = None
+        self,
+        outcome: Callable[[RunSpec], RunResult | str] = passes,
+        said: Iterable[Event] | None = None,
+        runs_in: Executor | None = None,
     ) -> Office:
-        successor = Office(self.rules, outcome)
+        successor = Office(self.rules, outcome, runs_in)
         for event in self.announcer.said if said is None else said:
             successor.trainer.remember(event)
             successor.trainer.remember(event)  # a journal may hold an event twice

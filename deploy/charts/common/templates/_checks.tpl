@@ -45,6 +45,9 @@
 {{- $why := ternary "the lake is there, or lake.url=s3://BUCKET/PREFIX" "model packages are handed over there" (eq $chart "features") -}}
 {{- fail (printf "%s: shared.claim is empty: name a PersistentVolumeClaim that several nodes can mount (ReadWriteMany); %s" $chart $why) -}}
 {{- end -}}
+{{- if and .facts.jobs $v.training.quota (eq (include "millstream.training.namespace" .) .root.Release.Namespace) -}}
+{{- fail (printf "%s: training.quota would bound everything in %s: name a namespace for the Jobs alone as training.namespace, or leave training.quota empty" $chart .root.Release.Namespace) -}}
+{{- end -}}
 {{- $drain := $v.settings.drain_timeout | default 20 -}}
 {{- $needs := add 15 (mul 2 (int $drain)) -}}
 {{- if lt (int $v.terminationGracePeriodSeconds) (int $needs) -}}

@@ -37,6 +37,9 @@ spec:
         {{- else if $v.project.revision }}
         millstream/project: {{ $v.project.revision | quote }}
         {{- end }}
+        {{- if .facts.jobs }}
+        millstream/training: {{ include "millstream.training.job" . | sha256sum | trunc 16 | quote }}
+        {{- end }}
         {{- if $v.istio.enabled }}
         traffic.sidecar.istio.io/excludeOutboundPorts: {{ include "millstream.ports" . | fromJsonArray | join "," | quote }}
         {{- end }}
@@ -45,7 +48,7 @@ spec:
         {{- end }}
     spec:
       serviceAccountName: {{ $v.serviceAccount.name | default .name }}
-      automountServiceAccountToken: false
+      automountServiceAccountToken: {{ .facts.jobs | default false }}
       # A Service called millstream would be MILLSTREAM_PORT to us.
       enableServiceLinks: false
       terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
@@ -129,6 +132,9 @@ spec:
             {{- if include "millstream.shared" . }}
             - { name: shared, mountPath: /shared{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} }
             {{- end }}
+            {{- if .facts.jobs }}
+            - { name: training, mountPath: /training, readOnly: true }
+            {{- end }}
             {{- range list "ca" "client" }}
             {{- if dig "schemaRegistry" (printf "%sSecretName" .) "" $v }}
             - { name: registry-{{ . }}, mountPath: /registry/{{ . }}, readOnly: true }
@@ -140,6 +146,9 @@ spec:
         {{- include "millstream.project.volume" . | nindent 8 }}
         {{- if include "millstream.shared" . }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $v.shared.claim }}{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} } }
+        {{- end }}
+        {{- if .facts.jobs }}
+        - { name: training, configMap: { name: {{ .name }}-training } }
         {{- end }}
         {{- range $which := list "ca" "client" }}
         {{- with dig "schemaRegistry" (printf "%sSecretName" $which) "" $v }}

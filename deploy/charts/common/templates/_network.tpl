@@ -22,6 +22,17 @@ spec:
     {{- end }}
 {{- end -}}
 
+{{- define "millstream.dns" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchExpressions:
+          - { key: k8s-app, operator: In, values: [kube-dns, coredns] }
+  ports:
+    - { port: 53, protocol: UDP }
+    - { port: 53, protocol: TCP }
+{{- end -}}
+
 {{- define "millstream.networkpolicy" -}}
 {{- $n := .v.networkPolicy -}}
 {{- if $n.enabled }}
@@ -46,18 +57,17 @@ spec:
         - { port: grpc, protocol: TCP }
         {{- end }}
   egress:
-    - to:
-        - namespaceSelector: {}
-          podSelector:
-            matchExpressions:
-              - { key: k8s-app, operator: In, values: [kube-dns, coredns] }
-      ports:
-        - { port: 53, protocol: UDP }
-        - { port: 53, protocol: TCP }
+    {{- include "millstream.dns" . | nindent 4 }}
     - ports:
         {{- range include "millstream.ports" . | fromJsonArray }}
         - { port: {{ int . }}, protocol: TCP }
         {{- end }}
+    {{- if .facts.jobs }}
+    # The API server, which no selector finds.
+    - ports:
+        - { port: 443, protocol: TCP }
+        - { port: 6443, protocol: TCP }
+    {{- end }}
     # The pod of helm test.
     - to:
         - podSelector:

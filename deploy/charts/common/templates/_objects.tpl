@@ -15,7 +15,7 @@
 {{- end -}}
 {{- include "millstream.checks" $c -}}
 {{- include "millstream.cluster.checks" $c -}}
-{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "externalsecret" "test" -}}
+{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "externalsecret" "training" "test" -}}
 {{- range $all }}
 {{- with include (printf "millstream.%s" .) $c | trim }}
 ---
@@ -87,9 +87,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .workload.component }}
 {{- end -}}
 
+{{/* `in`: where not in the release's namespace. */}}
 {{- define "millstream.metadata" -}}
 name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .in | default .root.Release.Namespace }}
 labels:
   {{- include "millstream.labels" . | nindent 2 }}
 {{- end -}}

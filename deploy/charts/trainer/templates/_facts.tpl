@@ -1,10 +1,16 @@
-{{/* What the common templates have to know about trainer. A second dispatcher would fence the first. Its training runs are its own
-processes: the old pod goes, with its run, before the new one comes, and the run begins again. */}}
+{{/* What the common templates have to know about trainer. A second dispatcher would fence the first. Where training runs are its own
+processes, the old pod goes, with its run, before the new one comes, and the run begins again; Jobs go on meanwhile. */}}
 {{- define "trainer.facts" -}}
 many: false
 lake: true
 shared: write
 mlflow: true
+{{- if eq .Values.training.executor "kubernetes" }}
+jobs: true
+environment:
+  MILLSTREAM_EXECUTOR: kubernetes
+  MILLSTREAM_JOB_TEMPLATE: /training/job.yaml
+{{- end }}
 paths: [/v1]
 next: |-
   See the loops: kubectl port-forward service/%s 8080:80, then GET http://localhost:8080/v1/loops

@@ -75,6 +75,8 @@ def _used(entry: Path) -> float:
 class Runs:
     """`ports.Executor` of the trainer. Blocks while it trains: a backtest's time waits for it, as a replay's does."""
 
+    outlives = False
+
     def __init__(
         self, past: Past, loop: Loop, *, project: Path, packages: PackageStore, folder: RunFolder, threads: int
     ) -> None:

@@ -5,7 +5,6 @@ The dispatcher stays light: Feast, MLflow and LightGBM are imported by the train
 
 from __future__ import annotations
 
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from millstream.contracts.events import Cause
@@ -16,7 +15,7 @@ from millstream.runtime.sole_writer import SoleWriter
 from millstream_trainer.adapters.kafka_announcer import WRITER, KafkaAnnouncer
 from millstream_trainer.adapters.kafka_ends import KafkaEnds
 from millstream_trainer.adapters.process_executor import ProcessExecutor
-from millstream_trainer.adapters.workplace import Workplace
+from millstream_trainer.adapters.workplace import workplace_of
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
@@ -35,12 +34,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     project = load_project(settings.project)
     service = Service("trainer", settings, title="Millstream trainer")
     metrics = TrainerMetrics(service.registry)
-    executor = executor or ProcessExecutor(
-        place=_workplace(settings),
-        timeout=settings.run_timeout,
-        untracked=lambda loop: metrics.untracked.labels(loop).inc(),
-        phase=metrics.in_phase,
-    )
+    executor = executor or _executor(settings, metrics)
     writer = SoleWriter(
         bootstrap=settings.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics
     )
@@ -65,6 +59,22 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     service.at_stop(executor.close)
     service.at_stop(writer.stop)
     return service
+
+
+def _executor(settings: Settings, metrics: TrainerMetrics) -> Executor:
+    """Raises BadSetup."""
+
+    def untracked(loop: str) -> None:
+        metrics.untracked.labels(loop).inc()
+
+    if settings.executor == "process":
+        return ProcessExecutor(
+            place=workplace_of(settings), timeout=settings.run_timeout, untracked=untracked, phase=metrics.in_phase
+        )
+    # Imported here: the client of Kubernetes is 40 MB and 2 s that only a cluster's dispatcher needs.
+    from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
+
+    return KubernetesJobs.of(settings, untracked=untracked, phase=metrics.in_phase)
 
 
 def rules_of(loop: Loop) -> Rules:
@@ -97,21 +107,4 @@ def rules_of(loop: Loop) -> Rules:
             watch=rollout.watch,
             tolerance=rollout.tolerance,
         ),
-    )
-
-
-def _workplace(settings: Settings) -> Workplace:
-    # Absolute: Feast reads a relative lake from where its feature_store.yaml lies, we from where we were started.
-    lake = settings.lake if "://" in settings.lake else str(Path(settings.lake).absolute())
-    return Workplace(
-        project=str(settings.project.absolute()),
-        lake=lake,
-        packages=settings.packages,
-        mlflow=settings.mlflow,
-        data=str(settings.data.absolute()),
-        threads=settings.train_threads,
-        lake_patience=settings.lake_patience,
-        mlflow_patience=settings.mlflow_patience,
-        model_hosts=settings.model_hosts,
-        log_level=settings.log_level,
     )

@@ -36,18 +36,22 @@ class StreamEnds(Protocol):
 class Executor(Protocol):
     """Where training runs happen. Never blocks the event loop; runs of several loops may be under way at once."""
 
+    outlives: bool
+    """Whether a run goes on when its dispatcher ends: `run` with its spec then takes it up, which is no further attempt."""
+
     async def prepare(self) -> None:
         """Get ready in the background, so that the first run starts warm. Optional to call."""
 
     async def run(self, spec: RunSpec) -> RunResult:
-        """Train until the outcome is known, in a bounded time. Cancelling it ends the training.
+        """Train until the outcome is known, in a bounded time. Cancelling it ends the training, unless it `outlives` us.
 
         The package is saved then; writing the run down for people may go on in the background, bounded too, and fails
         without changing the outcome. The same spec gives the same model. Raises RunFailed with a reason for a person.
         """
 
     async def close(self) -> None:
-        """End what still runs, after a moment for records that are being written; nothing is left behind."""
+        """End what still runs and does not outlive us, after a moment for records that are being written; no process, thread
+        or connection is left behind."""
 
 
 class Packages(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,16 @@ class Settings(ServiceSettings):
     """Tracking server (http) or store URI. Empty: runs are not tracked, everything else is the same."""
     data: Path = Path("data/trainer")
     """The trainer's own folder: compiled Feast registries of its runs."""
+
+    executor: Literal["process", "kubernetes"] = "process"
+    """Where runs happen: processes beside the dispatcher, or Jobs of Kubernetes, which go on while the dispatcher restarts."""
+    job_template: Path | None = None
+    """Manifest of a Job as YAML; a run adds its name, labels, arguments and deadline. Needed with `kubernetes`; the chart
+    writes one."""
+    job_patience: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds that a Job may wait for a node and its image, then it is deleted. An autoscaler takes ten minutes for a GPU."""
+    kubeconfig: Path | None = None
+    """How the API server is reached from outside of a cluster. Empty: by the token of the pod's ServiceAccount."""
 
     train_threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Of the fit and of scoring. The result does not depend on it."""

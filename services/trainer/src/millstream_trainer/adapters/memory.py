@@ -50,6 +50,8 @@ class MemoryEnds:
 class MemoryExecutor:
     """Runs end as `outcome` says: a result, or a reason for having failed. They wait while `hold` is set."""
 
+    outlives = False
+
     def __init__(self, outcome: Callable[[RunSpec], RunResult | str]) -> None:
         self.specs: list[RunSpec] = []
         self.under_way = 0

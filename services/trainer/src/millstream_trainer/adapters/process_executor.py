@@ -36,6 +36,8 @@ class ProcessExecutor:
     run is in, None when it has ended.
     """
 
+    outlives = False
+
     def __init__(
         self,
         *,

@@ -28,12 +28,22 @@ UNTRACKED = 4
 """Exit code of a process that has answered and could not write its run down."""
 
 
+CHATTY = ("feast", "mlflow", "alembic")
+"""Loggers that say every step at INFO."""
+
+
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What the process says: each phase as it begins, and the outcome as soon as it is known, which ends what it says."""
 
     phase: str | None = None
     result: RunResult | None = None
     failed: str | None = None
+    untracked: bool = False
+    """Of a Job, which cannot say it by its exit code: the record for people is missing or incomplete."""
+
+    @property
+    def last(self) -> bool:
+        return self.phase is None
 
 
 def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
@@ -43,7 +53,7 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
     spec = msgspec.json.decode(spec_json, type=RunSpec)
     place = msgspec.json.decode(place_json, type=Workplace)
     configure_logs("trainer", place.log_level)
-    for chatty in ("feast", "mlflow", "alembic"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     tracking = Tracking()
 

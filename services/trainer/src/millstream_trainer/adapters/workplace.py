@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+
+from millstream_trainer.settings import Settings
 
 
 class Workplace(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,3 +22,21 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     mlflow_patience: float
     model_hosts: str = ""
     log_level: str = "INFO"
+
+
+def workplace_of(settings: Settings) -> Workplace:
+    """The workplace that the settings of this process describe."""
+    # Absolute: Feast reads a relative lake from where its feature_store.yaml lies, we from where we were started.
+    lake = settings.lake if "://" in settings.lake else str(Path(settings.lake).absolute())
+    return Workplace(
+        project=str(settings.project.absolute()),
+        lake=lake,
+        packages=settings.packages,
+        mlflow=settings.mlflow,
+        data=str(settings.data.absolute()),
+        threads=settings.train_threads,
+        lake_patience=settings.lake_patience,
+        mlflow_patience=settings.mlflow_patience,
+        model_hosts=settings.model_hosts,
+        log_level=settings.log_level,
+    )

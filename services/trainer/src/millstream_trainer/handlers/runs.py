@@ -84,7 +84,8 @@ class Runs:
         if model is not None:
             await self._finish_moved(loop, run, model, outcome)
             return
-        attempt = run.attempt + 1
+        # A run that went on without its trainer is the same attempt, however often the trainer restarts meanwhile.
+        attempt = max(run.attempt, 1) if self._executor.outlives else run.attempt + 1
         if attempt > MAX_ATTEMPTS:
             reason = f"given up: the trainer ended in the middle of {run.attempt} attempts"
             await self._finish(loop, run, attempt=run.attempt, outcome=Outcome.FAILED, reason=reason)

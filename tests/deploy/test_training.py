@@ -1,0 +1,213 @@
+"""Training as Jobs: the chart's template is one that the trainer takes, and its rights are those that the trainer uses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.contracts.events import Cause
+from millstream.testing.waiting import wait_until
+from millstream_trainer.adapters.job_template import JobTemplate
+from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
+from millstream_trainer.domain.run import RunSpec
+from millstream_trainer.errors import RunFailed
+from millstream_trainer.settings import Settings
+
+from .charts import EXAMPLES, ROOT, Document, documents, job_of, of_kind, template
+from .kube_schemas import KUBERNETES
+from .test_rendered import conforms
+
+EVERYTHING = "everything-values.yaml"
+JOBS = "training.executor=kubernetes"
+SPEC = RunSpec(
+    loop="parcel-delay",
+    run="0123456789ab",
+    attempt=1,
+    version="1",
+    at=datetime(2013, 3, 3, tzinfo=UTC),
+    cause=Cause.FIRST_MODEL,
+    request="labels-60",
+    positions={"parcels-sent": {0: 41}},
+    champion=None,
+)
+
+
+def rendered(helm: Path, values: str) -> list[Document]:
+    return documents(template(helm, "trainer", values, JOBS))
+
+
+def config(found: list[Document]) -> Document:
+    (one,) = (one for one in of_kind(found, "ConfigMap") if "job.yaml" in one["data"])
+    return one
+
+
+def job(found: list[Document], folder: Path) -> dict[str, Any]:
+    """As the trainer makes it of the chart's template."""
+    path = folder / "job.yaml"
+    path.write_text(config(found)["data"]["job.yaml"])
+    return JobTemplate.read(path, "/shared/packages").job(SPEC, 2760)
+
+
+EXAMPLES_OF_TRAINER = [values for chart, values in EXAMPLES if chart == "trainer"]
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
+def test_the_trainer_makes_a_job_that_the_api_knows(
+    values: str, version: str, helm: Path, kubeconform: Path, schemas: Path, tmp_path: Path
+) -> None:
+    made = job(rendered(helm, values), tmp_path)
+
+    said = conforms(json.dumps(made), version, kubeconform, schemas)
+
+    assert said.returncode == 0, said.stdout
+    assert made["metadata"]["name"].startswith("mill-trainer-")
+    assert len(made["metadata"]["name"]) <= 63
+
+
+@pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
+def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, helm: Path) -> None:
+    code = (ROOT / "services/trainer/src/millstream_trainer/adapters/kubernetes_api.py").read_text()
+    does = {(resource, verb) for verb, resource in re.findall(r'self\._(?:ask|open)\("(\w+)", "(\w+)"', code)}
+    found = rendered(helm, values)
+
+    (role,) = of_kind(found, "Role")
+    may = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+
+    assert does
+    assert may == does
+    assert of_kind(found, "ClusterRole") == []
+
+
+@pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
+def test_a_job_knows_what_a_run_reads_and_nothing_of_kafka(values: str, helm: Path) -> None:
+    (container,) = job_of(config(rendered(helm, values)))["spec"]["template"]["spec"]["containers"]
+    names = {entry["name"] for entry in container["env"] if not entry["name"].startswith("AWS_")}
+
+    assert names <= {f"MILLSTREAM_{name.upper()}" for name in Settings.model_fields}
+    assert "MILLSTREAM_KAFKA" not in names
+
+
+def test_jobs_are_not_the_trainers_pods_to_its_policies(helm: Path) -> None:
+    found = rendered(helm, EVERYTHING)
+    labels = job_of(config(found))["spec"]["template"]["metadata"]["labels"]
+
+    selecting = [
+        one["metadata"]["name"]
+        for one in of_kind(found, "NetworkPolicy")
+        if one["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    ]
+
+    assert selecting == ["trainer-training"]
+
+
+def test_the_policy_is_of_the_trainers_account_and_the_jobs_image(helm: Path) -> None:
+    found = rendered(helm, EVERYTHING)
+    (policy,) = of_kind(found, "ValidatingAdmissionPolicy")
+    (binding,) = of_kind(found, "ValidatingAdmissionPolicyBinding")
+    pod = job_of(config(found))["spec"]["template"]["spec"]
+    said = " ".join(one["expression"] for one in policy["spec"]["validations"])
+
+    assert policy["spec"]["matchConditions"][0]["expression"].endswith('"system:serviceaccount:mill:trainer"')
+    assert f'"{pod["containers"][0]["image"].rpartition(":")[0]}:"' in said
+    assert f'"{pod["serviceAccountName"]}"' in said
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "training"
+    }
+
+
+def test_a_long_name_of_a_release_still_fits(helm: Path, tmp_path: Path) -> None:
+    found = documents(template(helm, "trainer", "minimal-values.yaml", JOBS, "nameOverride=" + "a" * 41))
+
+    made = job(found, tmp_path)
+
+    assert len(made["metadata"]["name"]) <= 63
+
+
+TRAINER = "system:serviceaccount:mill:trainer"
+
+
+@pytest.fixture
+def api(helm: Path) -> Iterator[KubernetesApi]:
+    """Of a real API server, in the rendered namespace, as the trainer's account with the chart's own rights and policy."""
+    real = os.environ.get("MILLSTREAM_TEST_KUBECONFIG")
+    if real is None:
+        pytest.skip("MILLSTREAM_TEST_KUBECONFIG names no control plane")
+    from kubernetes import client, config, utils
+
+    wanted = ("Role", "RoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    settings = client.Configuration()
+    config.load_kube_config(real, client_configuration=settings)
+    admin = client.ApiClient(settings)
+    core = client.CoreV1Api(admin)
+    for namespace in ("mill", "training"):
+        core.create_namespace({"metadata": {"name": namespace}})
+    found = [one for one in rendered(helm, EVERYTHING) if one["kind"] in wanted]
+    for one in found:
+        utils.create_from_dict(admin, one)
+    trainer = KubernetesApi("training", Path(real))
+    trainer._client.set_default_header("Impersonate-User", TRAINER)
+    try:
+        yield trainer
+    finally:
+        trainer.close()
+        hang_up(trainer._client)
+        policies = client.AdmissionregistrationV1Api(admin)
+        policies.delete_validating_admission_policy_binding("mill-trainer-training")
+        policies.delete_validating_admission_policy("mill-trainer-training")
+        for namespace in ("mill", "training"):
+            core.delete_namespace(namespace)
+        hang_up(admin)
+
+
+def test_an_api_server_lets_the_trainer_do_what_it_does_and_no_more(
+    api: KubernetesApi, helm: Path, tmp_path: Path
+) -> None:
+    """On a real one: rights as rendered, and a policy that takes the chart's Job and refuses any other."""
+    made = job(rendered(helm, EVERYTHING), tmp_path)
+    name = made["metadata"]["name"]
+
+    def refusal(change: Callable[[dict[str, Any]], object]) -> str:
+        other = copy.deepcopy(made)
+        other["metadata"]["name"] = "another"
+        change(other["spec"]["template"]["spec"])
+        try:
+            api.create(other)
+        except RunFailed as error:
+            return str(error)
+        api.delete("another")
+        return ""
+
+    def image(pod: dict[str, Any]) -> None:
+        pod["containers"][0]["image"] = "registry.example/millstream/trainer-torch-and-more:7"
+
+    # A policy is obeyed a moment after it was made.
+    wait_until(lambda: refusal(image), within=30, what="the policy")
+    assert "run images of registry.example/millstream/trainer-torch alone" in refusal(image)
+    assert "run as trainer-training" in refusal(lambda pod: pod.update(serviceAccountName="admin"))
+    assert "run as trainer-training" in refusal(lambda pod: pod.update(automountServiceAccountToken=True))
+    assert "nothing of the node" in refusal(lambda pod: pod["volumes"].append({"name": "x", "hostPath": {"path": "/"}}))
+    assert "no Secret but the lake's" in refusal(
+        lambda pod: pod["containers"][0].update(envFrom=[{"secretRef": {"name": "kafka-admin"}}])
+    )
+
+    assert (api.create(made), api.create(made)) == (True, False)
+    there = api.job(name)
+    assert there is not None
+    assert api.pods(name) == []
+    api.wait(there, 1)
+    api.delete(name)
+    api.namespace = "mill"
+    with pytest.raises(
+        RunFailed, match=r'misses \{apiGroups: \["batch"\], resources: \["jobs"\], verbs: \["create"\]\}'
+    ):
+        api.create(made | {"metadata": {"name": name}})
