@@ -129,6 +129,9 @@ spec:
             {{- if include "millstream.shared" . }}
             - { name: shared, mountPath: /shared{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} }
             {{- end }}
+            {{- with include "millstream.kafka.mounts" . | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
             {{- range list "ca" "client" }}
             {{- if dig "schemaRegistry" (printf "%sSecretName" .) "" $v }}
             - { name: registry-{{ . }}, mountPath: /registry/{{ . }}, readOnly: true }
@@ -140,6 +143,9 @@ spec:
         {{- include "millstream.project.volume" . | nindent 8 }}
         {{- if include "millstream.shared" . }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $v.shared.claim }}{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} } }
+        {{- end }}
+        {{- with include "millstream.kafka.volumes" . | trim }}
+        {{- . | nindent 8 }}
         {{- end }}
         {{- range $which := list "ca" "client" }}
         {{- with dig "schemaRegistry" (printf "%sSecretName" $which) "" $v }}
