@@ -19,6 +19,7 @@ from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from millstream.project import load_project
+from millstream.runtime.kafka_security import KafkaSecurity
 from millstream.runtime.settings import ServiceSettings
 from millstream_cli.strimzi import kafka_topics
 from millstream_cli.topics import topics_of
@@ -34,6 +35,7 @@ OWN = frozenset(
         *("auth", "part", "doors", "place", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
         *("schema_registry_cert", "schema_registry_key"),
         *("executor", "job_template", "kubeconfig"),
+        *KafkaSecurity.model_fields,
     )
 )
 """Settings that a chart writes itself, from knobs of their own or as its image has them, and one that is not for people."""

@@ -35,7 +35,10 @@ KINDS = frozenset(
 )
 KEDA = ("github.com/kedacore/keda/v2", "v2.20.2")
 CRDS = {
-    KEDA: ("config/crd/bases/keda.sh_scaledobjects.yaml",),
+    KEDA: (
+        "config/crd/bases/keda.sh_scaledobjects.yaml",
+        "config/crd/bases/keda.sh_triggerauthentications.yaml",
+    ),
     ("github.com/prometheus-operator/prometheus-operator", "v0.85.0"): (
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",

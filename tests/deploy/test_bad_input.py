@@ -84,6 +84,25 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             "ingest: kafka.bootstrap is empty: write the bootstrap servers, as kafka.bootstrap=kafka-bootstrap.kafka:9092",
         ),
         (
+            "drift",
+            "minimal-values.yaml",
+            ["kafka.user=drift"],
+            "drift: kafka.user is set and kafka.security is empty, which is plain text: write kafka.security=sasl_ssl (TLS and "
+            "a password), ssl or sasl_plaintext",
+        ),
+        (
+            "trainer",
+            "minimal-values.yaml",
+            ["kafka.security=sasl_ssl", "kafka.secretName=trainer-kafka"],
+            "trainer: kafka.security=sasl_ssl needs a user: write kafka.user=NAME, whom the brokers know",
+        ),
+        (
+            "millstream",
+            "minimal-values.yaml",
+            ["global.kafka.security=sasl_plaintext", "global.kafka.user=mill"],
+            "kafka.security=sasl_plaintext needs a password: put it into a Secret (kubectl create secret generic",
+        ),
+        (
             "ingest",
             "minimal-values.yaml",
             ["kafka.bootstrap=kafka-0:9092\\,kafka-1"],
@@ -211,6 +230,13 @@ def test_what_cannot_be_names_the_value_and_the_remedy(
         ("trainer", ["keda.enabled=true"], "at '': additional properties 'keda' not allowed"),
         ("ingest", ["settings.log_lewel=DEBUG"], "at '/settings': additional properties 'log_lewel' not allowed"),
         ("ingest", ["settings.kafka=other:9092"], "at '/settings': additional properties 'kafka' not allowed"),
+        (
+            "ingest",
+            ["settings.kafka_password=weir"],
+            "at '/settings': additional properties 'kafka_password' not allowed",
+        ),
+        ("ingest", ["kafka.password=weir"], "at '/kafka': additional properties 'password' not allowed"),
+        ("ingest", ["kafka.security=tls"], "at '/kafka/security': value must be one of"),
         ("ingest", ["replicas=two"], "at '/replicas': got string, want integer"),
         ("ingest", ["hpa.enabled=maybe"], "at '/hpa/enabled': got string, want boolean"),
         ("ingest", ["settings.log_level=LOUD"], "at '/settings/log_level': value must be one of"),

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from millstream.runtime.kafka_security import KafkaSecurity
+from millstream.testing.certificates import Authority
+
 from .charts import ALL, CHARTS, EXAMPLES, ROOT, SERVICES, documents, golden, job_of, of_kind, pods, read_yaml, template
 from .kube_schemas import KUBERNETES
 from .test_values import GENERATOR
@@ -148,18 +151,26 @@ def test_every_variable_is_one_that_the_service_reads(chart: str, values: str, h
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_service_starts_with_the_variables_of_its_pod(
-    service: str, helm: Path, monkeypatch: pytest.MonkeyPatch
+    service: str, helm: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every value as pydantic reads it, numbers too, which YAML would write as 5e+06."""
+    """Every value as pydantic reads it, numbers too, which YAML would write as 5e+06. What is mounted lies under `tmp_path`."""
+    authority = Authority(tmp_path / "kafka" / "ca", "ca")
+    certificate, key = authority.certificate("user")
+    (tmp_path / "kafka" / "client").mkdir()
+    for file in (certificate, key):
+        file.rename(tmp_path / "kafka" / "client" / file.name)
     text = template(helm, service, "everything-values.yaml")
     for deployment in of_kind(documents(text), "Deployment"):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         for entry in container["env"]:
             secret = {"MILLSTREAM_SCHEMA_REGISTRY_AUTH": "user:password"}.get(entry["name"], "redis://valkey:6379/0")
-            monkeypatch.setenv(entry["name"], entry.get("value", secret))
+            value = entry.get("value", secret)
+            monkeypatch.setenv(entry["name"], f"{tmp_path}{value}" if value.startswith("/kafka/") else value)
         settings = GENERATOR.settings_of(service)()
         assert settings.log_level == "DEBUG"
         assert settings.stall_after == 90.5
+        assert settings.kafka_security == ("ssl" if service == "trainer" else "sasl_ssl")
+        assert "ssl_context" in settings.at(settings.kafka).options
     if service == "features":
         assert settings.lake_rows == 5_000_000
     if service == "ingest":
@@ -381,7 +392,9 @@ def test_the_job_of_a_table_says_what_the_command_takes(helm: Path) -> None:
     module = importlib.import_module("millstream_serving.settings")
 
     assert names <= {f"MILLSTREAM_{name.upper()}" for name in module.ScoreSettings.model_fields}
-    environment = {entry["name"]: entry["value"] for entry in container["env"]} | {"MILLSTREAM_PROJECT": "/nowhere"}
+    # A Secret and its mounted files are not here; what Kafka is entered with, the pods' test has.
+    said = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    environment = said | KafkaSecurity.environment_of_none() | {"MILLSTREAM_PROJECT": "/nowhere"}
     said = subprocess.run(
         [sys.executable, "-m", "millstream_serving", *container["args"]],
         env=environment,

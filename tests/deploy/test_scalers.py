@@ -63,6 +63,52 @@ def test_lag_is_read_as_the_consumers_read(helm: Path) -> None:
     assert scaler["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher"
 
 
+def test_keda_is_let_into_kafka_as_the_pods_are(helm: Path, schemas: Path) -> None:
+    """What it is given for that, and who the pods are, comes from the same Secrets and the pods' own variables."""
+    known = {p["name"]: p for p in json.loads((schemas / "triggers.json").read_text())["kafka"]}
+    for chart, name in (("features", "features"), ("serving", "serving-scorer")):
+        found = documents(template(helm, chart, "everything-values.yaml"))
+        (authentication,) = of_kind(found, "TriggerAuthentication")
+        scaler = next(one for one in of_kind(found, "ScaledObject") if one["metadata"]["name"] == name)
+        pod = next(one for one in of_kind(found, "Deployment") if one["metadata"]["name"] == name)["spec"]["template"][
+            "spec"
+        ]
+        environment = {one["name"]: one for one in pod["containers"][0]["env"]}
+        secrets = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        secrets.add(environment["MILLSTREAM_KAFKA_PASSWORD"]["valueFrom"]["secretKeyRef"]["name"])
+
+        assert authentication["metadata"]["name"] == name
+        triggers = [trigger for trigger in scaler["spec"]["triggers"] if trigger["type"] == "kafka"]
+        assert triggers
+        for trigger in triggers:
+            assert trigger["authenticationRef"] == {"name": name}
+            assert trigger["metadata"]["tls"] == "enable"
+            assert trigger["metadata"]["sasl"] in known["sasl"]["allowedValue"]
+            assert trigger["metadata"]["sasl"] == "scram_sha512"
+        given = [*authentication["spec"]["env"], *authentication["spec"]["secretTargetRef"]]
+        assert {one["parameter"] for one in given} == {"username", "password", "ca"}
+        assert all(known[one["parameter"]]["triggerAuthenticationVariableReadable"] for one in given)
+        assert {one["name"] for one in authentication["spec"]["secretTargetRef"]} <= secrets
+        assert environment[authentication["spec"]["env"][0]["name"]]["value"] == chart
+
+
+@pytest.mark.parametrize(
+    ("said", "sasl"),
+    [
+        ("PLAIN", "plaintext"),
+        ("SCRAM-SHA-256", "scram_sha256"),
+        ("SCRAM-SHA-512", "scram_sha512"),
+        ("", "scram_sha512"),
+    ],
+)
+def test_mechanisms_have_kedas_own_names(said: str, sasl: str, helm: Path) -> None:
+    found = documents(template(helm, "features", "everything-values.yaml", f"kafka.mechanism={said}"))
+    (scaler,) = of_kind(found, "ScaledObject")
+    assert {trigger["metadata"]["sasl"] for trigger in scaler["spec"]["triggers"] if trigger["type"] == "kafka"} == {
+        sasl
+    }
+
+
 def groups_of(scaler: dict[str, Any]) -> list[str]:
     """Consumer groups whose lag counts."""
     return [t["metadata"]["consumerGroup"] for t in scaler["spec"]["triggers"] if t["type"] == "kafka"]

@@ -10,6 +10,7 @@
 {{- fail (printf "%s: kafka.bootstrap has %q, which is no host:port: write the bootstrap servers as kafka-0.kafka:9092,kafka-1.kafka:9092" $chart .) -}}
 {{- end -}}
 {{- end -}}
+{{- include "millstream.kafka.checks" (dict "chart" $chart "at" "" "v" $v) -}}
 {{- if eq $chart "ingest" -}}
 {{- if not $v.auth -}}
 {{- fail "ingest: auth is empty, and the pods are open to their network: write auth=keys (millstream keys create makes one), jwt, \"keys,jwt\", or \"off\" where something else keeps strangers out" -}}

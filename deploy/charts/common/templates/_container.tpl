@@ -29,6 +29,7 @@ capabilities: { drop: [ALL] }
 {{- $v := .v -}}
 - name: MILLSTREAM_KAFKA
   value: {{ $v.kafka.bootstrap | quote }}
+{{- include "millstream.kafka.env" . }}
 {{- if .facts.valkey }}
 {{- if $v.valkey.secretName }}
 - name: MILLSTREAM_VALKEY

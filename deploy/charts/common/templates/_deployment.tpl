@@ -132,6 +132,9 @@ spec:
             {{- if include "millstream.shared" . }}
             - { name: shared, mountPath: /shared{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} }
             {{- end }}
+            {{- with include "millstream.kafka.mounts" . | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
             {{- if .facts.jobs }}
             - { name: training, mountPath: /training, readOnly: true }
             {{- end }}
@@ -146,6 +149,9 @@ spec:
         {{- include "millstream.project.volume" . | nindent 8 }}
         {{- if include "millstream.shared" . }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $v.shared.claim }}{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} } }
+        {{- end }}
+        {{- with include "millstream.kafka.volumes" . | trim }}
+        {{- . | nindent 8 }}
         {{- end }}
         {{- if .facts.jobs }}
         - { name: training, configMap: { name: {{ .name }}-training } }

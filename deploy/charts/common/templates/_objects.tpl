@@ -25,7 +25,7 @@
 {{- range $workload := $workloads -}}
 {{- $w := merge (dict "workload" $workload) $c -}}
 {{- include "millstream.workload.checks" $w -}}
-{{- range list "service" "deployment" "hpa" "scaledobject" "pdb" "vpa" }}
+{{- range list "service" "deployment" "hpa" "triggerauthentication" "scaledobject" "pdb" "vpa" }}
 {{- with include (printf "millstream.%s" .) $w | trim }}
 ---
 {{ . }}

@@ -74,6 +74,12 @@ spec:
       useCachedMetrics: true
       metadata:
         bootstrapServers: {{ $.v.kafka.bootstrap | quote }}
+        {{- with include "millstream.kafka.sasl" $ }}
+        sasl: {{ . | lower | replace "-sha-" "_sha" | replace "plain" "plaintext" | quote }}
+        {{- end }}
+        {{- if include "millstream.kafka.tls" $ }}
+        tls: enable
+        {{- end }}
         version: {{ $keda.kafkaVersion | quote }}
         consumerGroup: {{ $group | quote }}
         topic: {{ $topic.name | quote }}
@@ -85,6 +91,9 @@ spec:
         scaleToZeroOnInvalidOffset: "false"
         limitToPartitionsWithLag: "true"
         excludePersistentLag: "true"
+      {{- if include "millstream.kafka.secured" $ }}
+      authenticationRef: { name: {{ $.workload.name }} }
+      {{- end }}
     {{- if $keda.prometheus }}
     - type: prometheus
       name: {{ printf "%s-%s-rate" $group $topic.name }}

@@ -4,11 +4,12 @@
 {{- if not $g.kafka.bootstrap -}}
 {{- fail "millstream: global.kafka.bootstrap is empty: write the bootstrap servers, as global.kafka.bootstrap=kafka-bootstrap.kafka:9092" -}}
 {{- end -}}
+{{- include "millstream.kafka.checks" (dict "chart" "millstream" "at" "global." "v" $g) -}}
 {{- if not (or $g.project.files $g.project.claim $g.project.image) -}}
 {{- fail "millstream: no project: add `-f project-values.yaml`, made by `python deploy/project_values.py --global FOLDER`, or write global.project.claim or global.project.image" -}}
 {{- end -}}
 {{- $image := merge (dict "repository" .root.Values.topics.image "digest" "") $g.image -}}
-{{- $c := merge (dict "name" (printf "%s-topics" .name) "v" (dict "image" $image "project" $g.project)) . -}}
+{{- $c := merge (dict "name" (printf "%s-topics" .name) "v" (dict "image" $image "project" $g.project "kafka" $g.kafka)) . -}}
 {{- with include "millstream.project" $c | trim }}
 ---
 {{ . }}
@@ -46,6 +47,10 @@ spec:
           imagePullPolicy: {{ . }}
           {{- end }}
           args: [topics, --project=/project, {{ printf "--kafka=%s" $g.kafka.bootstrap | quote }}]
+          {{- with include "millstream.kafka.env" $c | trim }}
+          env:
+            {{- . | nindent 12 }}
+          {{- end }}
           resources:
             requests: { cpu: 100m, memory: 128Mi, ephemeral-storage: 32Mi }
             limits: { memory: 512Mi, ephemeral-storage: 64Mi }
@@ -54,7 +59,13 @@ spec:
           volumeMounts:
             - { name: tmp, mountPath: /tmp }
             {{- include "millstream.project.mounts" $c | nindent 12 }}
+            {{- with include "millstream.kafka.mounts" $c | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
       volumes:
         - { name: tmp, emptyDir: { sizeLimit: 32Mi } }
         {{- include "millstream.project.volume" $c | nindent 8 }}
+        {{- with include "millstream.kafka.volumes" $c | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
 {{- end -}}

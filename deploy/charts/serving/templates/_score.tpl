@@ -102,11 +102,17 @@ spec:
             - { name: tmp, mountPath: /tmp }
             - { name: tables, mountPath: /tables }
             {{- include "millstream.project.mounts" $c | nindent 12 }}
+            {{- with include "millstream.kafka.mounts" $c | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
             - { name: shared, mountPath: /shared, readOnly: true }
       volumes:
         - { name: tmp, emptyDir: { sizeLimit: 128Mi } }
         - { name: tables, persistentVolumeClaim: { claimName: {{ $s.claim }} } }
         {{- include "millstream.project.volume" $c | nindent 8 }}
+        {{- with include "millstream.kafka.volumes" $c | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $v.shared.claim }}, readOnly: true } }
 {{- end -}}
 {{- end -}}

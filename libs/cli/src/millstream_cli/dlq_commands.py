@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.shell import HOME, DataOption, JsonOption, guarded, moment_of, run, screen
 
 dlq_app = typer.Typer(
@@ -153,7 +154,8 @@ def replay(
     from millstream_cli.dlq_replay import replay as go
     from millstream_cli.place import kafka_of
 
-    wanted, bootstrap = _wanted(reason, group, since, until), ""
+    wanted = _wanted(reason, group, since, until)
+    bootstrap: Bootstrap = ""
 
     async def work(log: Any) -> Any:
         topics = await chosen(log, topic, wanted)
@@ -230,7 +232,7 @@ def _wanted(reason: list[str] | None, group: str | None, since: str | None, unti
     return Wanted(reasons=frozenset(reason or ()), group=group, since=moment_of(since), until=moment_of(until))
 
 
-def _with_log(bootstrap: str, work: Callable[[Any], Awaitable[T]]) -> T:
+def _with_log(bootstrap: Bootstrap, work: Callable[[Any], Awaitable[T]]) -> T:
     from millstream.runtime.dead_letter_log import DeadLetterLog
 
     async def go() -> T:

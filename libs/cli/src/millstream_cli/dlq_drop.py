@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.dead_letters import Tallies, Tally, letter_of
 from millstream.runtime.dead_letter_log import DeadLetterLog, Tick
+from millstream.runtime.kafka_clients import Admin
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
 
 
@@ -56,9 +58,9 @@ async def loss(log: DeadLetterLog, topics: Sequence[str], until: int | None, tic
     return Loss(upto=upto, lost=found.all())
 
 
-async def drop(bootstrap: str, upto: dict[TopicPartition, int]) -> None:
+async def drop(bootstrap: Bootstrap, upto: dict[TopicPartition, int]) -> None:
     """Delete what lies before these offsets. Twice is harmless. Raises Stuck."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = Admin(bootstrap)
     try:
         await admin.start()
         await admin.delete_records({partition: RecordsToDelete(offset) for partition, offset in upto.items()})

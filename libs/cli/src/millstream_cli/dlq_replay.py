@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.dead_letters import DeadLetter, Mark
@@ -14,6 +13,8 @@ from millstream.contracts.envelope import Headers
 from millstream.contracts.times import to_rfc3339
 from millstream.contracts.topics import dead_letter_topic
 from millstream.runtime.dead_letter_log import DeadLetterLog, Tick
+from millstream.runtime.kafka_clients import Producer, does_not_answer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.dlq import Wanted
 from millstream_cli.errors import Stuck
 
@@ -41,10 +42,10 @@ class Replayed(msgspec.Struct, kw_only=True):
 class Replayer:
     """Writes to Kafka under one connection. An async context manager; entered only by who means it."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+        self._producer = Producer(
+            bootstrap,
             acks="all",
             enable_idempotence=True,
             max_request_size=MOST_BYTES,
@@ -56,7 +57,7 @@ class Replayer:
             await self._producer.start()
         except KafkaError as error:
             await self._producer.stop()
-            raise Stuck(f"Kafka at {self._bootstrap} does not answer: {error}; nothing was replayed") from error
+            raise Stuck(f"{does_not_answer(self._bootstrap, error)}; nothing was replayed") from error
         except BaseException:  # then nobody leaves what was not entered
             await self._producer.stop()
             raise

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.envelope import Headers, envelope_of
 from millstream.contracts.events import EVENTS, Event, decode_event
 from millstream.contracts.topics import MODELS, REPLICAS, RETRAIN, SKEW, TRAINING, VERDICTS
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import CommandFailed, Stuck
 
 TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS, SKEW, REPLICAS))
@@ -62,9 +64,9 @@ def in_order(topics: Iterable[Sequence[ConsumerRecord]]) -> list[ConsumerRecord]
     return [record for _, record in sorted(placed, key=lambda one: one[0])]
 
 
-async def read_journal(bootstrap: str) -> list[Told]:
+async def read_journal(bootstrap: Bootstrap) -> list[Told]:
     """Everything in the topics now, each id once, in the order in which it was said. Raises Stuck."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = Consumer(bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         async with asyncio.timeout(READ_WITHIN):
             await consumer.start()
@@ -75,7 +77,7 @@ async def read_journal(bootstrap: str) -> list[Told]:
         await consumer.stop()
 
 
-async def _read(consumer: AIOKafkaConsumer) -> list[Told]:
+async def _read(consumer: Consumer) -> list[Told]:
     there = await consumer.topics()
     partitions = [
         TopicPartition(topic, n)

@@ -18,6 +18,8 @@ from millstream.contracts.events import Event, KeyAction, KeyChanged, KeyState, 
 from millstream.contracts.topics import AUDIT, KEYS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Record, envelope
+from millstream.runtime.kafka_clients import does_not_answer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.table import TopicReader
@@ -48,7 +50,7 @@ class Minted:
     state: KeyState
 
 
-async def create(kafka: str, wish: Wish, by: str) -> Minted:
+async def create(kafka: Bootstrap, wish: Wish, by: str) -> Minted:
     """Raises CommandFailed, Stuck, RetryLater."""
     await _there(kafka)
     text = api_key(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
@@ -68,7 +70,7 @@ async def create(kafka: str, wish: Wish, by: str) -> Minted:
     return Minted(text=text, state=state)
 
 
-async def every(kafka: str) -> list[KeyState]:
+async def every(kafka: Bootstrap) -> list[KeyState]:
     """All keys, oldest first, revoked ones too. Raises CommandFailed, Stuck, RetryLater."""
     await _there(kafka)
     found: dict[str, KeyState] = {}
@@ -99,7 +101,7 @@ async def every(kafka: str) -> list[KeyState]:
     return sorted(found.values(), key=lambda state: (state.created_at, state.key))
 
 
-async def revoke(kafka: str, which: str, by: str) -> tuple[KeyState, bool]:
+async def revoke(kafka: Bootstrap, which: str, by: str) -> tuple[KeyState, bool]:
     """The key as it is now, and whether that is new: one that was revoked before stays as it is.
 
     `which`: its id. Raises CommandFailed, Stuck, RetryLater.
@@ -115,7 +117,7 @@ async def revoke(kafka: str, which: str, by: str) -> tuple[KeyState, bool]:
     return revoked, True
 
 
-async def _there(kafka: str) -> None:
+async def _there(kafka: Bootstrap) -> None:
     for topic in (KEYS.name, AUDIT.name):
         if not await topic_exists(kafka, topic):
             raise CommandFailed(
@@ -123,7 +125,7 @@ async def _there(kafka: str) -> None:
             )
 
 
-async def _say(kafka: str, state: KeyState, action: KeyAction, by: str, now: datetime) -> None:
+async def _say(kafka: Bootstrap, state: KeyState, action: KeyAction, by: str, now: datetime) -> None:
     limits = {"events_per_second": state.events_per_second, "bytes_per_second": state.bytes_per_second}
     changed = KeyChanged(
         id=uuid.uuid4().hex,
@@ -151,7 +153,7 @@ async def _say(kafka: str, state: KeyState, action: KeyAction, by: str, now: dat
         for topic, event, id in said:
             await publisher.publish([publisher.outgoing(topic, event, id=id, key=state.key)])
     except KafkaError as error:
-        raise Stuck(f"Kafka at {kafka} does not answer: {error}") from error
+        raise Stuck(does_not_answer(kafka, error)) from error
     except RetryLater as error:
         raise Stuck(
             f"nobody knows whether key {state.key} is {action.value}: {error}; look with: millstream keys list"

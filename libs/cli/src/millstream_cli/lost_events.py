@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Stream
 from millstream.runtime.codecs import Codecs
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.records import Batch
 from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.user_events import ids_of, read_event
@@ -21,13 +23,13 @@ MOST = 500
 """Offsets that are looked up: each is a request of a few milliseconds. Dead letters are among them, and are no events."""
 
 
-async def lost_events(bootstrap: str, stream: Stream, offsets: Mapping[int, Sequence[int]]) -> list[Event]:
+async def lost_events(bootstrap: Bootstrap, stream: Stream, offsets: Mapping[int, Sequence[int]]) -> list[Event]:
     """The good events of `stream` at these offsets (partition -> offsets), as far as the topic still has them. Raises Stuck."""
     wanted = {TopicPartition(stream.name, p): sorted(some)[:MOST] for p, some in offsets.items()}
     if not any(wanted.values()):
         return []
     codecs = Codecs({stream.name: stream}, RegistrySettings.of_environment())
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="none")
+    consumer = Consumer(bootstrap, enable_auto_commit=False, auto_offset_reset="none")
     await consumer.start()
     try:
         await consumer._client.add_topic(stream.name)
@@ -47,7 +49,7 @@ async def lost_events(bootstrap: str, stream: Stream, offsets: Mapping[int, Sequ
 
 
 async def _of(
-    consumer: AIOKafkaConsumer, stream: Stream, codecs: Codecs, partition: TopicPartition, offsets: Sequence[int]
+    consumer: Consumer, stream: Stream, codecs: Codecs, partition: TopicPartition, offsets: Sequence[int]
 ) -> list[Event]:
     found, following = [], -1
     for offset in offsets:

@@ -305,6 +305,7 @@ def topics(
     Example:  millstream topics --project examples/flights --kafka localhost:9092
     """
     from millstream.runtime.topic_admin import ensure_topics
+    from millstream_cli.place import named
     from millstream_cli.strimzi import kafka_topics
     from millstream_cli.topics import topics_of
 
@@ -313,7 +314,7 @@ def topics(
         print(kafka_topics(specs, strimzi), end="")
         return
     with _interruptible():
-        created = _run(ensure_topics(kafka, specs))
+        created = _run(ensure_topics(named(kafka), specs))
     print(f"{len(created)} created, {len(specs) - len(created)} were there")
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.offsets import Offsets
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -31,7 +32,7 @@ class Reading:
 class Meters:
     """Samples the services once a second while a replay runs."""
 
-    def __init__(self, bootstrap: str, streams: Sequence[str]) -> None:
+    def __init__(self, bootstrap: Bootstrap, streams: Sequence[str]) -> None:
         self._offsets = Offsets(bootstrap)
         self._streams = list(streams)
         self._before: dict[str, tuple[float, int]] = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from millstream.project import Project
+from millstream.runtime.kafka_security import KafkaSecurity
 from millstream.runtime.topic_admin import ensure_topics
 from millstream.testing.folder import FolderLock
 from millstream.testing.ports import claim
@@ -212,6 +213,7 @@ class Mill:
         stack = self.stack
         return {
             "MILLSTREAM_KAFKA": stack.kafka.bootstrap,
+            **KafkaSecurity.environment_of_none(),
             "MILLSTREAM_VALKEY": stack.valkey.url,
             "MILLSTREAM_MLFLOW": stack.mlflow.url if stack.mlflow else "",
             "MILLSTREAM_PROJECT": str(self._project.path.resolve()),

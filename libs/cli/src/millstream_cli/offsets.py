@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from millstream.runtime.kafka_clients import Admin, Consumer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
 
 T = TypeVar("T")
@@ -24,9 +25,9 @@ USUAL = 0.2
 class Offsets:
     """Reads positions over one connection. Kafka being away is waited out, up to `patience` seconds without progress."""
 
-    def __init__(self, bootstrap: str, *, patience: float = 180.0) -> None:
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    def __init__(self, bootstrap: Bootstrap, *, patience: float = 180.0) -> None:
+        self._admin = Admin(bootstrap)
+        self._consumer = Consumer(bootstrap, enable_auto_commit=False)
         self._patience = patience
         self._coordinators: dict[str, int] = {}
         self._partitions: dict[str, list[TopicPartition]] = {}

@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 import polars as pl
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.times import from_datetime
 from millstream.contracts.topics import PREDICTIONS
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 
 AT_ONCE = 20_000
 """Records turned into columns together: as objects they take 5 KB each, as columns 0.3 KB."""
@@ -73,7 +75,7 @@ def columns_of(served: Sequence[PredictionServed]) -> pl.DataFrame:
     return pl.DataFrame(series)
 
 
-async def read_predictions(bootstrap: str) -> PredictionLog:
+async def read_predictions(bootstrap: Bootstrap) -> PredictionLog:
     """Read the topic from its beginning to its present end. Memory: about 0.5 KB a prediction."""
     log, seen = PredictionLog(), set[str]()
     async for records in every_record(bootstrap):
@@ -81,10 +83,10 @@ async def read_predictions(bootstrap: str) -> PredictionLog:
     return log
 
 
-async def every_record(bootstrap: str) -> AsyncIterator[list[Any]]:
+async def every_record(bootstrap: Bootstrap) -> AsyncIterator[list[Any]]:
     """The records of `millstream-predictions` from its beginning to its present end, some at a time, whoever wrote them."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+    consumer = Consumer(
+        bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=16 * 1024 * 1024,

@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 
 from millstream.contracts.topics import PREDICTIONS
 from millstream.project import Project
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
 from millstream_cli.ingest_client import IngestClient
 from millstream_cli.offsets import Offsets
@@ -30,7 +31,7 @@ SERVING, TILES, DRIFT, TRAINER = "serving", "features-tiles", "drift", "trainer"
 class Addresses:
     """Where a running mill is reached."""
 
-    kafka: str
+    kafka: Bootstrap
     ingest: str
     serving: str
 

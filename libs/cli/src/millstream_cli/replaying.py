@@ -16,6 +16,7 @@ from millstream.project import Project
 from millstream_cli.errors import CommandFailed
 from millstream_cli.hints import options
 from millstream_cli.mill import POSITION, MillState
+from millstream_cli.place import named
 from millstream_cli.probes import Probes
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
@@ -54,7 +55,7 @@ def target_of(
     Raises CommandFailed.
     """
     if kafka and ingest and serving:
-        addresses = Addresses(kafka=kafka, ingest=ingest, serving=serving)
+        addresses = Addresses(kafka=named(kafka), ingest=ingest, serving=serving)
         return Target(addresses=addresses, services={"ingest": ingest, "serving": serving}, project=None, position=None)
     if kafka or ingest or serving:
         raise CommandFailed("name a mill elsewhere in full: --kafka, --ingest and --serving")

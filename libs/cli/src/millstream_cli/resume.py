@@ -8,12 +8,14 @@ from contextlib import suppress
 from datetime import datetime
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.envelope import known_at_of
 from millstream.contracts.times import from_datetime
 from millstream.contracts.topics import PREDICTIONS
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
 
@@ -21,10 +23,10 @@ WITHIN = 30.0
 """Seconds to read the last records; a Kafka that takes longer is away."""
 
 
-async def last_known_at(bootstrap: str, topics: Sequence[str]) -> int | None:
+async def last_known_at(bootstrap: Bootstrap, topics: Sequence[str]) -> int | None:
     """The latest known-at among the last records of the topics' partitions; None when they say nothing. Raises Stuck."""
     offsets = Offsets(bootstrap)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = Consumer(bootstrap, enable_auto_commit=False)
     await offsets.start()
     await consumer.start()
     try:
@@ -38,7 +40,7 @@ async def last_known_at(bootstrap: str, topics: Sequence[str]) -> int | None:
     return max(_times(last), default=None)
 
 
-async def _last(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> list[ConsumerRecord]:
+async def _last(consumer: Consumer, ends: dict[TopicPartition, int]) -> list[ConsumerRecord]:
     starts = await consumer.beginning_offsets(list(ends))
     left = {p for p, end in ends.items() if end > starts[p]}
     consumer.assign(sorted(left))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from millstream.runtime.kafka_security import KafkaSecurity
 from millstream_cli.errors import CommandFailed
 from millstream_cli.mill import MillState
 
@@ -40,7 +41,9 @@ def environment(root: Path, sources: Sources, *, look_up: bool, version: str | N
             raise CommandFailed(f"{error}; or name {', '.join(missing)}{instead}") from error
         known = {"PROJECT": state.project, "PACKAGES": state.packages, "LAKE": state.lake, "KAFKA": state.kafka}
         found = {name: known[name] if said is None else said for name, said in found.items()}
-    return {f"MILLSTREAM_{name}": said for name, said in found.items() if said}
+    # The mill of this machine lets anybody in, whatever our environment says of another one.
+    entry = KafkaSecurity.environment_of_none() if sources.kafka is None else {}
+    return {f"MILLSTREAM_{name}": said for name, said in found.items() if said} | entry
 
 
 def become(arguments: Sequence[str], told: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from millstream.contracts.events import PredictionServed
 from millstream.contracts.times import from_datetime
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.predictions import every_record, type_of
 from millstream_tiles.reservoir import Reservoir
 
@@ -20,7 +21,7 @@ class _Asked(msgspec.Struct):
 
 
 async def sample_served(
-    bootstrap: str, loop: str, *, size: int, since: int | None, seen: Callable[[int], None]
+    bootstrap: Bootstrap, loop: str, *, size: int, since: int | None, seen: Callable[[int], None]
 ) -> list[PredictionServed]:
     """`size` predictions of `loop` whose features were read, asked at `since` (microseconds) or later, the same on every run;
     oldest first.

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from millstream.contracts.times import from_datetime
-from millstream.errors import MillstreamError
+from millstream.errors import BadSetup, MillstreamError
 from millstream.project import BadProject, Project, load_project
 from millstream_cli.interrupt import Interrupted, interruptible
 
@@ -41,7 +41,7 @@ def screen(*, beside: bool = False) -> Console:
 def fail(error: BaseException) -> typer.Exit:
     """Says what went wrong; raise what it returns."""
     print(f"millstream: {error}", file=sys.stderr)
-    return typer.Exit(2 if isinstance(error, BadProject) else 1)
+    return typer.Exit(2 if isinstance(error, BadProject | BadSetup) else 1)
 
 
 def load(path: Path) -> Project:

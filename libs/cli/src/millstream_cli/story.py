@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from millstream.contracts.events import (
     ChallengerJudged,
@@ -21,6 +21,8 @@ from millstream.contracts.events import (
     WindowJudged,
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
 from millstream_cli.journal import Told, in_order, row_of, told_of
 
@@ -38,7 +40,7 @@ VERDICT = WindowJudged | LabelsMatured | ChallengerJudged
 class Story:
     """Follows the control topics. A repeated id is told once."""
 
-    bootstrap: str
+    bootstrap: Bootstrap
     on_event: Callable[[Told], None] = lambda told: None
     told: list[Told] = field(default_factory=list)
     open_runs: dict[str, RetrainDecided] = field(default_factory=dict)
@@ -48,9 +50,7 @@ class Story:
     _seen: set[str] = field(default_factory=set)
 
     async def start(self) -> None:
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+        self._consumer = Consumer(self.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
         await self._consumer.start()
         self._partitions = []
         for topic in TOPICS:

@@ -15,6 +15,7 @@ from millstream.contracts.events import Decision, ModelState, RetrainDecided, St
 from millstream.contracts.tasks import Task, class_name, metric_of
 from millstream.contracts.times import to_rfc3339
 from millstream.project import Loop, Project
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.packages import PackageStore
 from millstream_cli.comparison import Skew, measure_skew, sample
 from millstream_cli.incidents import Fate
@@ -38,7 +39,7 @@ RECOUNT_SAMPLE = 200
 class Places:
     """Where the summary reads."""
 
-    kafka: str
+    kafka: Bootstrap
     lake: str
     packages: str
     registry: Path

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.errors import RetryLater
 from millstream.project.stream import Stream
 from millstream.runtime.codecs import Codecs
+from millstream.runtime.kafka_clients import Consumer, does_not_answer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.records import Batch
 from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.user_events import ids_of, read_batch
@@ -30,14 +32,14 @@ WAIT_MS = 200
 class TopicLog:
     """`rebuild.Topics` on Kafka. In no consumer group: what it reads moves nobody's position. An async context manager."""
 
-    def __init__(self, bootstrap: str, streams: Mapping[str, Stream], views: Sequence[View]) -> None:
+    def __init__(self, bootstrap: Bootstrap, streams: Mapping[str, Stream], views: Sequence[View]) -> None:
         self._bootstrap = bootstrap
         self._streams = streams
         self._codecs = Codecs(streams, RegistrySettings.of_environment())
         self._views = views
         self._offsets = Offsets(bootstrap)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+        self._consumer = Consumer(
+            bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=8 * 1024 * 1024,
@@ -51,7 +53,7 @@ class TopicLog:
             await self._consumer.start()
         except KafkaError as error:
             await self.__aexit__()
-            raise Stuck(f"Kafka at {self._bootstrap} does not answer: {error}") from error
+            raise Stuck(does_not_answer(self._bootstrap, error)) from error
         except asyncio.CancelledError:  # then nobody leaves what was not entered
             await self.__aexit__()
             raise

@@ -16,6 +16,7 @@ from millstream_cli.journal import Told, read_file, read_journal
 from millstream_cli.loop_events import Loop, loop_of
 from millstream_cli.loop_report import report_of
 from millstream_cli.mill import MillState
+from millstream_cli.place import named
 
 SHORTEST = 4
 """Characters of an id that are enough to name it, when only one begins so."""
@@ -26,7 +27,7 @@ async def read_told(root: Path, kafka: str | None, file: Path | None) -> list[To
     if file is not None:
         return read_file(file)
     if kafka is not None:
-        return await read_journal(kafka)
+        return await read_journal(named(kafka))
     try:
         state = MillState.load(root)
     except CommandFailed as error:

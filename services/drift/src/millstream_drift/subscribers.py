@@ -16,6 +16,6 @@ GROUP = "drift"
 def hear(service: Service, codecs: Codecs, *, topics: Sequence[str], judging: Judging, model: Apply) -> None:
     """Hear `topics` as group `drift`; follow the models from their beginning, without a group, as each replica must."""
     judging.log = service.hears(topics, group=GROUP, handler=codecs.preparing(judging), assigned=judging.assigned)
-    models = TopicReader(bootstrap=service.settings.kafka, topics=[MODELS.name], apply=model)
+    models = TopicReader(bootstrap=service.kafka, topics=[MODELS.name], apply=model)
     service.keeps("following the models", models.run)
     service.keeps("settling in silence", judging.keep_settling)

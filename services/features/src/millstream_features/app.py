@@ -15,6 +15,7 @@ from millstream.errors import BadSetup
 from millstream.project import Project, Stream, load_project
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.health import Health
+from millstream.runtime.kafka_security import Kafka
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import topic_exists
 from millstream.runtime.topic_bounds import TopicBounds
@@ -70,7 +71,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
-            opened.append(await asyncio.to_thread(_open, settings, project, metrics, service.health))
+            opened.append(await asyncio.to_thread(_open, settings, project, metrics, service.health, service.kafka))
         found = opened[0]
         service.at_stop(found.tiles.close)
         service.at_stop(found.times.close)
@@ -137,7 +138,7 @@ async def _watch_skew(
     if not watched:
         log.info("no loop asks for a skew check (drift.skew.sample)")
         return
-    if not await topic_exists(settings.kafka, PREDICTIONS.name):
+    if not await topic_exists(service.kafka, PREDICTIONS.name):
         log.warning(
             "skew is not checked: there is no topic %s; create it (millstream topics) and restart", PREDICTIONS.name
         )
@@ -154,7 +155,7 @@ async def _watch_skew(
     service.at_stop(recompute.close)
 
 
-def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health: Health) -> Stores:
+def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health: Health, kafka: Kafka) -> Stores:
     from millstream_features.adapters.delta_history import DeltaHistory
     from millstream_features.adapters.feast_reader import FeastReader
     from millstream_features.adapters.lake_recompute import LakeRecompute
@@ -203,7 +204,7 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health:
                 {view.name: view for view in reader.views},
                 shards=settings.shards,
             ),
-            waiting=WaitingRecords(settings.kafka),
+            waiting=WaitingRecords(kafka),
             views=reader.views,
             group=TILES,
         ),
@@ -213,7 +214,7 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health:
             group=LAKE,
             views={name: reader.service_views(loop.predict.features) for name, loop in project.loops.items()},
             tolerances={name: loop.drift.skew.tolerance for name, loop in project.loops.items()},
-            bounds=TopicBounds(settings.kafka),
+            bounds=TopicBounds(kafka),
             patience=settings.skew_patience,
         ),
         grpc=grpc,

@@ -75,7 +75,7 @@ def create_app(
     service.app.include_router(known_streams(versions), dependencies=shown)
     service.app.include_router(doorway.router, dependencies=shown)
     service.app.include_router(doorway.labels, dependencies=shown)
-    service.app.include_router(dead_letters(Census(KafkaDeadLetters(settings.kafka, streams), clock), porter))
+    service.app.include_router(dead_letters(Census(KafkaDeadLetters(service.kafka, streams), clock), porter))
     service.app.doors.update(doorway.doors)
     add_pages(service.app, streams)
     return service
@@ -173,7 +173,7 @@ def _tokens(service: Service, settings: IngestSettings, metrics: IngestMetrics) 
 def _lag(service: Service, settings: IngestSettings, metrics: IngestMetrics, streams: Sequence[str]) -> LagWatch:
     if settings.max_downstream_lag is None:
         return LagWatch(None, None, metrics)
-    backlog = KafkaBacklog(settings.kafka, streams)
+    backlog = KafkaBacklog(service.kafka, streams)
     watch = LagWatch(backlog, settings.max_downstream_lag, metrics)
     service.keeps("watching features", watch.run)
     service.at_stop(backlog.close)

@@ -36,7 +36,7 @@ def hear_keys(service: Service, keyring: Keyring) -> asyncio.Event:
             keyring.forget(id)
             log.error("API key %s opens nothing, its record cannot be read: %s", id[:40], error)
 
-    reader = TopicReader(bootstrap=service.settings.kafka, topics=[KEYS.name], apply=apply)
+    reader = TopicReader(bootstrap=service.kafka, topics=[KEYS.name], apply=apply)
     service.health.waiting_for(
         CONDITION, f"the topic {KEYS.name} is not read yet; where it is missing: millstream topics"
     )

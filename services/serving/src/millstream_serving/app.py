@@ -75,7 +75,7 @@ def create_app(
         metrics=metrics,
         changed=replica.changed,
     )
-    freshness = freshness or KafkaFreshness(WaitingRecords(settings.kafka))
+    freshness = freshness or KafkaFreshness(WaitingRecords(service.kafka))
     predictor = Predictor(
         roster=roster,
         residents=residents,

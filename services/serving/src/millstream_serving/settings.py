@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.runtime.crew import CrewSettings
+from millstream.runtime.kafka_security import KafkaSecurity
 from millstream.runtime.schema_registry import RegistrySettings
 
 
@@ -75,7 +76,7 @@ class Settings(CrewSettings, RegistrySettings, RemoteSettings):
         return () if self.grpc_port is None else (self.grpc_port,)
 
 
-class ScoreSettings(BaseSettings):
+class ScoreSettings(KafkaSecurity):
     """What `python -m millstream_serving score` needs to know of its mill; the rest are its options."""
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")

@@ -139,7 +139,7 @@ def hear_models(service: Service, keeper: ModelKeeper) -> None:
         if state is not None:
             keeper.hear(state)
 
-    reader = TopicReader(bootstrap=service.settings.kafka, topics=[MODELS.name], apply=apply)
+    reader = TopicReader(bootstrap=service.kafka, topics=[MODELS.name], apply=apply)
     service.keeps("reading models", reader.run)
     service.keeps("loading models", lambda: keeper.run(reader.caught_up))
 

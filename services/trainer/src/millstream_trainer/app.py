@@ -35,16 +35,14 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     service = Service("trainer", settings, title="Millstream trainer")
     metrics = TrainerMetrics(service.registry)
     executor = executor or _executor(settings, metrics)
-    writer = SoleWriter(
-        bootstrap=settings.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics
-    )
+    writer = SoleWriter(bootstrap=service.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics)
     announcer = KafkaAnnouncer(service.publisher, writer)
     packages = PackageStore(settings.packages)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
         streams=project.streams,
         announcer=announcer,
-        ends=ends or KafkaEnds(settings.kafka),
+        ends=ends or KafkaEnds(service.kafka),
         executor=executor,
         packages=packages,
         metrics=metrics,

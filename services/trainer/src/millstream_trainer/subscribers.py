@@ -119,7 +119,7 @@ def _reader(
         if event is not None:
             await listener(event)
 
-    return TopicReader(bootstrap=service.settings.kafka, topics=[topic.name for topic in topics], apply=apply)
+    return TopicReader(bootstrap=service.kafka, topics=[topic.name for topic in topics], apply=apply)
 
 
 async def _read_whole(service: Service, topics: Sequence[Topic], listener: Listener) -> None:

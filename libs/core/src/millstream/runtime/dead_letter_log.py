@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.dead_letters import DeadLetter, letter_of, mark_of, source_of
 from millstream.errors import RetryLater
+from millstream.runtime.kafka_clients import Consumer, does_not_answer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.topic_bounds import TopicBounds
 
 WITHIN = 15.0
@@ -28,11 +30,9 @@ Span = Mapping[int, tuple[int, int]]
 class DeadLetterLog:
     """One connection, one reader at a time. An async context manager. Everything raises RetryLater while Kafka is away."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+        self._consumer = Consumer(bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
         self._bounds = TopicBounds(bootstrap)
 
     async def __aenter__(self) -> Self:
@@ -111,4 +111,4 @@ class DeadLetterLog:
             raise self._away(error) from error
 
     def _away(self, why: object) -> RetryLater:
-        return RetryLater(f"Kafka at {self._bootstrap} does not answer: {why or 'timeout'}")
+        return RetryLater(does_not_answer(self._bootstrap, why))

@@ -81,9 +81,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         health.watch(self._progress)
         health.waiting_for(self._condition, f"group {group} has no partitions assigned yet")
 
-    def attach(self, broker: KafkaBroker, settings: ServiceSettings) -> None:
+    def attach(self, broker: KafkaBroker, settings: ServiceSettings, bounds: TopicBounds) -> None:
         """Declare the subscriber. Every default of the library that loses or duplicates is overridden here."""
-        self._bounds = TopicBounds(settings.kafka)
+        self._bounds = bounds
         self._subscriber = broker.subscriber(
             *self.topics,
             batch=True,

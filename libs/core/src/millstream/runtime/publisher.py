@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from millstream.contracts.envelope import Envelope, Headers
@@ -17,6 +16,8 @@ from millstream.contracts.events import Event
 from millstream.contracts.times import now
 from millstream.errors import DeliveryUnknown, NotSent, RejectEvent
 from millstream.runtime.flights import Flights
+from millstream.runtime.kafka_clients import Producer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.tracing import current_traceparent
 
@@ -51,12 +52,12 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 class Publisher:
     """Sends records and returns when every in-sync replica has them. One per process; safe for concurrent use."""
 
-    def __init__(self, *, bootstrap: str, source: str, timeout: float, metrics: RuntimeMetrics) -> None:
+    def __init__(self, *, bootstrap: Bootstrap, source: str, timeout: float, metrics: RuntimeMetrics) -> None:
         self._bootstrap = bootstrap
         self._source = source
         self._timeout = timeout
         self._metrics = metrics
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
         self._flights: Flights | None = None
 
     @property
@@ -66,8 +67,8 @@ class Publisher:
 
     async def start(self) -> None:
         """Connect. Raises KafkaError when Kafka is not there; the caller tries again."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+        producer = Producer(
+            self._bootstrap,
             acks="all",
             enable_idempotence=True,
             # Batches of our own making are sent as they are; 256 KiB holds a poll's worth and stays under the limit.
@@ -148,7 +149,7 @@ class Publisher:
         for topic, count in topics.items():
             self._metrics.published.labels(topic).inc(count)
 
-    async def _partitions(self, producer: AIOKafkaProducer, topic: str) -> list[int]:
+    async def _partitions(self, producer: Producer, topic: str) -> list[int]:
         known = producer.client.cluster.partitions_for_topic(topic)
         if not known:
             async with asyncio.timeout(self._timeout):
@@ -156,7 +157,7 @@ class Publisher:
         return sorted(known)
 
 
-async def _cut(producer: AIOKafkaProducer) -> None:
+async def _cut(producer: Producer) -> None:
     """Close what is open without asking Kafka."""
     sender = producer._sender.sender_task
     if sender is not None:

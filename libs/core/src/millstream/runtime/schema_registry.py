@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from millstream.codecs.codec import Registered
 from millstream.contracts.json_text import read_json
 from millstream.errors import BadSetup, Refusal, RetryLater
+from millstream.runtime.kafka_security import complaints
 
 if TYPE_CHECKING:
     import httpx
@@ -79,9 +80,7 @@ class RegistrySettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            wrong = error.errors()[0]
-            variable = "MILLSTREAM_" + "_".join(str(part) for part in wrong["loc"]).upper()
-            raise BadSetup(f"{variable}: {wrong['msg']}") from None
+            raise BadSetup("; ".join(complaints(error))) from None
 
 
 class SchemaRegistry:

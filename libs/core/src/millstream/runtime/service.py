@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import uvicorn
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from fastapi import FastAPI, Request, Response
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -29,11 +29,14 @@ from millstream.runtime.crew import CrewSettings, Seat, lead, place_of
 from millstream.runtime.delivery import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Retry, Subscription
 from millstream.runtime.health import Health
 from millstream.runtime.http import answer, http_app
+from millstream.runtime.kafka_clients import explained, faststream_security
+from millstream.runtime.kafka_security import complaints
 from millstream.runtime.logs import configure_logs
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.probes import Probes
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.settings import ServiceSettings
+from millstream.runtime.topic_bounds import TopicBounds
 from millstream.runtime.tracing import configure_tracing
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ class Service:
     def __init__(self, name: str, settings: ServiceSettings, *, title: str, version: str = "0.1.0") -> None:
         self.name = name
         self.settings = settings
+        self.kafka = settings.at(settings.kafka)
+        """What a client of this process is made with."""
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -60,7 +65,7 @@ class Service:
         self.health = Health(settings.stall_after)
         self.probes = Probes(self.health, self.registry, place_of(settings))
         self.publisher = Publisher(
-            bootstrap=settings.kafka,
+            bootstrap=self.kafka,
             source=f"millstream/{name}/{settings.instance}",
             timeout=settings.publish_timeout,
             metrics=self.metrics,
@@ -171,7 +176,8 @@ class Service:
 
     async def _connect_broker(self) -> None:
         broker = KafkaBroker(
-            [server.strip() for server in self.settings.kafka.split(",")],
+            [server.strip() for server in self.kafka.bootstrap.split(",")],
+            security=faststream_security(self.kafka),
             client_id=self.settings.instance,
             consumer_only=True,
             allow_auto_create_topics=False,
@@ -182,9 +188,12 @@ class Service:
             log_level=logging.DEBUG,
         )
         for subscription in self._subscriptions:
-            subscription.attach(broker, self.settings)
+            subscription.attach(broker, self.settings, TopicBounds(self.kafka))
         try:
             await broker.start()
+        except KafkaConnectionError as error:
+            await broker.stop()
+            raise await explained(self.kafka, error) from error
         except BaseException:
             await broker.stop()
             raise
@@ -345,9 +354,7 @@ def main(name: str, description: str, create: Callable[[S], Service], kind: type
     try:
         settings = kind()
     except ValidationError as error:
-        for wrong in error.errors():
-            variable = "MILLSTREAM_" + "_".join(str(part) for part in wrong["loc"]).upper()
-            # Without the value: it may be an address with a password.
-            print(f"millstream: {variable}: {wrong['msg']}", file=sys.stderr)
+        for said in complaints(error):
+            print(f"millstream: {said}", file=sys.stderr)
         return 2
     return serve(lambda: create(settings), settings, name)

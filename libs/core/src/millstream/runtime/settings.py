@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from millstream.runtime.kafka_security import KafkaSecurity
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(KafkaSecurity):
     """Settings of one service process. A service subclasses this and adds its own."""
 
     model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore")

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from millstream.errors import DeliveryUnknown, RejectEvent, ShutOut, WriterLost
+from millstream.runtime.kafka_clients import Producer
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import MAX_RECORD_BYTES, MAX_REQUEST_BYTES, Outgoing
 
@@ -34,12 +35,12 @@ class SoleWriter:
     level may be used: a record of a transaction that was aborted is one that was "unknown", as with `Publisher`.
     """
 
-    def __init__(self, *, bootstrap: str, name: str, timeout: float, metrics: RuntimeMetrics) -> None:
+    def __init__(self, *, bootstrap: Bootstrap, name: str, timeout: float, metrics: RuntimeMetrics) -> None:
         self._bootstrap = bootstrap
         self._name = name
         self._timeout = timeout
         self._metrics = metrics
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
         self._turn = asyncio.Lock()
         self._under_way: asyncio.Task[None] | None = None
         """The transaction that nobody has seen the end of: it goes on when its caller has given up waiting. One that is cut
@@ -48,8 +49,8 @@ class SoleWriter:
 
     async def start(self) -> None:
         """Shut out whoever wrote under this name. Raises KafkaError or TimeoutError when Kafka is not there; try again."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+        producer = Producer(
+            self._bootstrap,
             acks="all",
             transactional_id=self._name,
             transaction_timeout_ms=OPEN_FOR,
@@ -115,7 +116,7 @@ class SoleWriter:
         await asyncio.shield(self._under_way)
         self._under_way = None
 
-    async def _transaction(self, producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> None:
+    async def _transaction(self, producer: Producer, records: Sequence[Outgoing]) -> None:
         try:
             async with producer.transaction():
                 sent = [await producer.send(r.topic, key=r.key, value=r.value, headers=r.headers) for r in records]

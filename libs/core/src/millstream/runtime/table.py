@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.runtime.delivery import Record
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +28,20 @@ class TopicReader:
     start has been reached.
     """
 
-    def __init__(self, *, bootstrap: str, topics: Sequence[str], apply: Apply) -> None:
+    def __init__(self, *, bootstrap: Bootstrap, topics: Sequence[str], apply: Apply) -> None:
         self._bootstrap = bootstrap
         self._topics = tuple(topics)
         self._apply = apply
         self.caught_up = asyncio.Event()
+        self.trouble = ""
+        """What Kafka last failed with, for who does not wait any longer."""
 
     async def run(self) -> None:
         """Read until cancelled. Kafka being away is waited out; an error of `apply` ends it."""
         positions: dict[TopicPartition, int] = {}
         while True:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+            consumer = Consumer(
+                self._bootstrap,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=500,
@@ -54,12 +58,13 @@ class TopicReader:
                         await consumer.seek_to_beginning(partition)
                 await self._follow(consumer, ends, positions)
             except KafkaError as error:
+                self.trouble = str(error)
                 log.warning("reading %s: %s; trying again", ", ".join(self._topics), error)
                 await asyncio.sleep(1.0)
             finally:
                 await consumer.stop()
 
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+    async def _partitions(self, consumer: Consumer) -> list[TopicPartition]:
         await consumer._client.force_metadata_update()
         found = []
         for topic in self._topics:
@@ -70,7 +75,7 @@ class TopicReader:
         return found
 
     async def _follow(
-        self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], positions: dict[TopicPartition, int]
+        self, consumer: Consumer, ends: dict[TopicPartition, int], positions: dict[TopicPartition, int]
     ) -> None:
         while any([await consumer.position(partition) < end for partition, end in ends.items()]):
             # The last offset may be a transaction's marker, which is passed and never handed over: positions see it.

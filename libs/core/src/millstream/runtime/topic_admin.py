@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.topics import Topic, dead_letter_topic, late_topic
 from millstream.errors import MillstreamError, RetryLater
+from millstream.runtime.kafka_clients import Admin, does_not_answer
+from millstream.runtime.kafka_security import Bootstrap
 
 _EXISTS = 36
 MOST_COPIES = 3
@@ -50,26 +52,28 @@ def stream_topics(name: str, partitions: int, retention: timedelta, groups: Sequ
     ]
 
 
-async def topic_exists(bootstrap: str, name: str) -> bool:
+async def topic_exists(bootstrap: Bootstrap, name: str) -> bool:
     """Whether Kafka has the topic. For who can do without: a consumer waits for a missing one for ever. Raises RetryLater."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = Admin(bootstrap)
     try:
         async with asyncio.timeout(30):
             await admin.start()
             return name in await admin.list_topics()
     except (KafkaError, TimeoutError) as error:
-        raise RetryLater(f"Kafka at {bootstrap} does not answer: {error or 'timeout'}") from error
+        raise RetryLater(does_not_answer(bootstrap, error)) from error
     finally:
         await admin.close()
 
 
-async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replication: int | None = None) -> list[str]:
+async def ensure_topics(
+    bootstrap: Bootstrap, specs: Sequence[TopicSpec], *, replication: int | None = None
+) -> list[str]:
     """Create what is missing; names of what was created. Existing topics stay as they are.
 
     Without `replication` there are three copies of each topic, or as many as there are brokers.
     Raises RetryLater when Kafka is not there, MillstreamError when it refuses a topic.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = Admin(bootstrap)
     try:
         async with asyncio.timeout(30):
             await admin.start()
@@ -80,7 +84,7 @@ async def ensure_topics(bootstrap: str, specs: Sequence[TopicSpec], *, replicati
             ]
             response = await admin.create_topics(wanted)
     except (KafkaError, TimeoutError) as error:
-        raise RetryLater(f"Kafka at {bootstrap} does not answer: {error or 'timeout'}") from error
+        raise RetryLater(does_not_answer(bootstrap, error)) from error
     finally:
         await admin.close()
     created = []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.errors import RetryLater
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 
 Bounds = dict[tuple[str, int], tuple[int, int]]
 """(topic, partition) → (first offset, offset after the last)."""
@@ -20,9 +22,9 @@ WITHIN = 10.0
 class TopicBounds:
     """Connects when first asked. Not the reading consumer's connection: there a question waits behind its long poll."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: Consumer | None = None
 
     async def of(self, topics: Sequence[str]) -> Bounds:
         """Bounds of every partition of `topics`, as Kafka says now. Raises RetryLater."""
@@ -46,9 +48,9 @@ class TopicBounds:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
 
-    async def _connected(self, topics: Sequence[str]) -> AIOKafkaConsumer:
+    async def _connected(self, topics: Sequence[str]) -> Consumer:
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+            consumer = Consumer(self._bootstrap, enable_auto_commit=False)
             try:
                 await consumer.start()
             except BaseException:

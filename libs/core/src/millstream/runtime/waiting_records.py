@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.envelope import known_at_of
 from millstream.errors import RetryLater
+from millstream.runtime.kafka_clients import Consumer
+from millstream.runtime.kafka_security import Bootstrap
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic, partition) → last offset that was read; a partition of which nothing was read is missing."""
@@ -23,9 +25,9 @@ FETCH_BYTES = 64 * 1024
 class WaitingRecords:
     """Connects when first asked. In no group, so nobody's partitions move and nothing is committed."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: Consumer | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def of(
@@ -63,7 +65,7 @@ class WaitingRecords:
             await consumer.stop()
 
     async def _first(
-        self, consumer: AIOKafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+        self, consumer: Consumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
         """Known-at of the first record from `starts` on, where there is one before `ends`."""
         found: dict[TopicPartition, int] = {}
@@ -87,10 +89,10 @@ class WaitingRecords:
             consumer.pause(*starts)
         return found
 
-    async def _connected(self, topics: Collection[str]) -> AIOKafkaConsumer:
+    async def _connected(self, topics: Collection[str]) -> Consumer:
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap,
+            consumer = Consumer(
+                self._bootstrap,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=50,

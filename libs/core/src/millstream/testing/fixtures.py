@@ -7,12 +7,22 @@ from pathlib import Path
 import pytest
 
 from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.kafka_guard import Guard, GuardedKafka
 from millstream.testing.mlflow import EmbeddedMlflow
 from millstream.testing.s3 import EmbeddedS3
 from millstream.testing.valkey import EmbeddedValkey
 from millstream.testing.valkey_cluster import EmbeddedValkeyCluster
 
-CONNECTED = {"kafka", "valkey", "valkey_url", "valkey_cluster", "valkey_cluster_url", "mlflow_server", "s3"}
+CONNECTED = {
+    "kafka",
+    "valkey",
+    "valkey_url",
+    "valkey_cluster",
+    "valkey_cluster_url",
+    "mlflow_server",
+    "s3",
+    "guarded_kafka",
+}
 """Fixtures behind which a server runs."""
 
 
@@ -34,6 +44,20 @@ def kafka(stack_dir: Path) -> Iterator[EmbeddedKafka]:
     """A Kafka for the whole session. A test that stops or pauses it starts or resumes it again."""
     with EmbeddedKafka(stack_dir / "kafka").running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(stack_dir: Path) -> Iterator[GuardedKafka]:
+    """One for the whole session that asks who is there."""
+    from millstream.testing.certificates import (
+        Authority,  # imported here: whoever only uses Kafka needs no cryptography
+    )
+
+    authority = Authority(stack_dir / "certificates")
+    certificate, key = authority.certificate("broker")
+    guard = Guard(user="mill", password="tide&weir 7", ca=authority.ca, certificate=certificate, key=key)
+    with EmbeddedKafka(stack_dir / "guarded-kafka", guard=guard).running() as server:
+        yield GuardedKafka(ports=server.guarded[0], bootstrap=server.bootstrap, guard=guard, authority=authority)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from millstream.testing.jars import Progress
 from millstream.testing.jvm import ClassArchive, KafkaJvm
-from millstream.testing.kafka_format import format_broker, is_formatted, new_id
+from millstream.testing.kafka_format import format_broker, format_with_users, is_formatted, new_id
+from millstream.testing.kafka_guard import PROTOCOLS, Guard, GuardedPorts
 from millstream.testing.kafka_probe import brokers_in_metadata
 from millstream.testing.ports import HOST, claim
 from millstream.testing.process import ManagedProcess, Usage
@@ -62,10 +63,12 @@ class EmbeddedKafka:
         heap: str = "512m",
         brokers: int = 1,
         *,
+        guard: Guard | None = None,
         log_dir: Path | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
-        """Nothing is started or fetched yet. `heap` is the JVM's -Xmx; logs go to `log_dir`, else to `data_dir`."""
+        """Nothing is started or fetched yet. `heap` is the JVM's -Xmx; logs go to `log_dir`, else to `data_dir`. With a `guard`
+        there are further ports at which it stands (`guarded`)."""
         self._data = data_dir.absolute()
         self._wanted = list(ports) if ports is not None else [BrokerPorts()] * brokers
         if len(self._wanted) != brokers:
@@ -73,6 +76,9 @@ class EmbeddedKafka:
         self._heap = heap
         self._logs = (log_dir or self._data).absolute()
         self._progress = progress
+        self._guard = guard
+        self.guarded: list[GuardedPorts] = []
+        """Of each broker, from the first start on; without a guard none."""
         self._ports: list[tuple[int, int]] = []
         self._brokers: list[ManagedProcess] = []
         self._jvm: KafkaJvm | None = None
@@ -158,6 +164,7 @@ class EmbeddedKafka:
             (claim(wanted.clients, "Kafka's port"), claim(wanted.controller, "Kafka's controller port"))
             for wanted in self._wanted
         ]
+        self.guarded = [GuardedPorts(self._guard) for _ in self._wanted] if self._guard is not None else []
         self._data.mkdir(parents=True, exist_ok=True)
         logging = self._data / LOGGING_FILE
         logging.write_text(_LOGGING)
@@ -165,10 +172,15 @@ class EmbeddedKafka:
         self._archive = jvm.archive()
         for index in range(len(self._wanted)):
             folder = self._data / f"broker-{index}"
-            if not is_formatted(folder):
-                format_broker(folder, node=index, cluster=cluster, jvm=jvm, log_config=logging)
             config = self._data / f"broker-{index}.properties"
             config.write_text(self._properties(index, folder))
+            if not is_formatted(folder):
+                if self.guarded:
+                    format_with_users(
+                        config, self.guarded[index].format_arguments, cluster, jvm=jvm, log_config=logging
+                    )
+                else:
+                    format_broker(folder, node=index, cluster=cluster, jvm=jvm, log_config=logging)
             self._brokers.append(self._process(index))
 
     def _command(self, index: int) -> list[str | Path]:
@@ -200,15 +212,18 @@ class EmbeddedKafka:
     def _properties(self, index: int, folder: Path) -> str:
         clients, controller = self._ports[index]
         copies = min(3, len(self._wanted))
+        guarded = self.guarded[index] if self.guarded else None
+        more, protocols = (f",{guarded.listeners}", f",{PROTOCOLS}") if guarded else ("", "")
         voters = ",".join(f"{node}@{HOST}:{port}" for node, (_, port) in enumerate(self._ports))
         settings = {
             "process.roles": "broker,controller",
             "node.id": index,
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{HOST}:{clients},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{clients}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"PLAINTEXT://{HOST}:{clients}{more},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{clients}{more}",
+            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}",
+            **(guarded.settings(self._data) if guarded else {}),
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": folder,
             "auto.create.topics.enable": "false",

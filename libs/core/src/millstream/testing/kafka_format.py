@@ -4,6 +4,7 @@ import base64
 import os
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from millstream.testing.cache import one_at_a_time
@@ -38,6 +39,11 @@ def format_broker(data: Path, *, node: int, cluster: str, jvm: KafkaJvm, log_con
     draft = data / f"{META}.draft"
     draft.write_text(f"version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={new_id()}\n")
     draft.replace(data / META)
+
+
+def format_with_users(config: Path, users: Sequence[str], cluster: str, *, jvm: KafkaJvm, log_config: Path) -> None:
+    """The same by the tool itself, for a broker that knows users from its first start on: their passwords lie in the folder."""
+    jvm.run_tool("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *users, log_config=log_config)
 
 
 def _checkpoint(jvm: KafkaJvm, log_config: Path) -> bytes:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from millstream.contracts.topics import TILES_GROUP
 from millstream.errors import RetryLater
+from millstream.runtime.kafka_clients import Admin, Consumer
+from millstream.runtime.kafka_security import Bootstrap
 
 WITHIN = 5.0
 """Seconds for one look; a broker that goes away is no reason to wait longer."""
@@ -21,11 +22,11 @@ WITHIN = 5.0
 class KafkaBacklog:
     """Over connections of its own, so that no request's records wait behind a question. Connects when first asked."""
 
-    def __init__(self, bootstrap: str, streams: Sequence[str]) -> None:
+    def __init__(self, bootstrap: Bootstrap, streams: Sequence[str]) -> None:
         self._bootstrap = bootstrap
         self._streams = frozenset(streams)
-        self._admin: AIOKafkaAdminClient | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+        self._admin: Admin | None = None
+        self._consumer: Consumer | None = None
 
     async def behind(self, longest: float) -> Mapping[str, int]:
         """A group that has committed nothing is no reader: features is not there yet, or not at all."""
@@ -47,8 +48,8 @@ class KafkaBacklog:
 
     async def _look(self, longest: float) -> Mapping[str, int]:
         if self._admin is None or self._consumer is None:
-            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-            self._consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+            self._admin = Admin(self._bootstrap)
+            self._consumer = Consumer(self._bootstrap, enable_auto_commit=False)
             await self._admin.start()
             await self._consumer.start()
         committed: dict[TopicPartition, int] = {

@@ -9,6 +9,7 @@ from millstream.contracts.dead_letters import Tallies
 from millstream.contracts.topics import TOPICS
 from millstream.errors import RetryLater
 from millstream.runtime.dead_letter_log import DeadLetterLog, Span
+from millstream.runtime.kafka_security import Bootstrap
 from millstream_ingest.domain.counted import TopicCount
 
 NEWEST = 5_000
@@ -18,7 +19,7 @@ WITHIN = 20.0
 
 
 class KafkaDeadLetters:
-    def __init__(self, bootstrap: str, streams: Collection[str]) -> None:
+    def __init__(self, bootstrap: Bootstrap, streams: Collection[str]) -> None:
         self._bootstrap = bootstrap
         self._ours = {*streams, *(topic.name for topic in TOPICS)}
 

@@ -27,6 +27,7 @@ from millstream.errors import BadSetup, MillstreamError
 from millstream.project import BadProject, Project, load_project
 from millstream.runtime.delivery import Record
 from millstream.runtime.health import Health
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.table import TopicReader
 from millstream_serving.adapters.feast_history import FeastHistory
@@ -74,7 +75,7 @@ async def job(asked: Asked, settings: ScoreSettings) -> dict[str, Any]:
     if not asked.output.parent.is_dir():
         raise BadTable(f"{asked.output}: no folder {asked.output.parent}; make it first")
     packages = PackageStore(settings.packages)
-    ref = await _model(asked, settings.kafka, packages)
+    ref = await _model(asked, settings.at(settings.kafka), packages)
     await asyncio.to_thread(_runs_here, asked.loop, ref, packages)
     with tempfile.TemporaryDirectory(prefix="millstream-score-") as home:
         store: FeatureStore = (
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
         threads=said.threads,
     )
     try:
-        found = asyncio.run(_until_stopped(job(asked, ScoreSettings())))
+        found = asyncio.run(_until_stopped(job(asked, ScoreSettings.of_environment())))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"millstream: stopped; {asked.output} was not written", file=sys.stderr)
         return 130
@@ -185,7 +186,7 @@ def _in_words(found: dict[str, Any]) -> str:
     return text
 
 
-async def _model(asked: Asked, kafka: str, packages: PackageStore) -> ModelRef:
+async def _model(asked: Asked, kafka: Bootstrap, packages: PackageStore) -> ModelRef:
     """The version that is named, else the champion. Raises BadPackage, NoModel, BadSetup."""
     if asked.version is not None:
         return await asyncio.to_thread(packages.find, asked.loop, asked.version)
@@ -209,7 +210,7 @@ def _runs_here(loop: str, ref: ModelRef, packages: PackageStore) -> None:
     )
 
 
-async def _state(kafka: str, loop: str) -> ModelState | None:
+async def _state(kafka: Bootstrap, loop: str) -> ModelState | None:
     """The newest word of trainer. Raises BadSetup where Kafka does not say it."""
     newest: ModelState | None = None
 
@@ -226,7 +227,8 @@ async def _state(kafka: str, loop: str) -> ModelState | None:
             await reader.caught_up.wait()
     except TimeoutError as error:
         said = f"Kafka at {kafka} did not say who the champion of {loop} is within {PATIENCE:.0f} s"
-        raise BadSetup(f"{said}; check MILLSTREAM_KAFKA, or name a version with --version") from error
+        why = f" ({reader.trouble})" if reader.trouble else ""
+        raise BadSetup(f"{said}{why}; check MILLSTREAM_KAFKA, or name a version with --version") from error
     finally:
         reading.cancel()
         with suppress(asyncio.CancelledError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.topic_bounds import TopicBounds
 from millstream_trainer.domain.run import Positions
 
@@ -11,7 +12,7 @@ from millstream_trainer.domain.run import Positions
 class KafkaEnds:
     """See `ports.StreamEnds`. Connects for the asking: runs are rare, connections are not free to keep."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
 
     async def ends(self, streams: Sequence[str]) -> Positions:
