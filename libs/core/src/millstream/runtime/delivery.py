@@ -130,6 +130,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._next.pop(partition, None)
+            self._metrics.lag.remove(partition.topic, str(partition.partition), self.group)
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
