@@ -68,7 +68,7 @@ def test_metrics_are_declared_where_the_table_looks_and_nowhere_else() -> None:
 
 async def test_a_service_shows_what_the_table_says_and_no_more() -> None:
     """Of a real service: whatever has our prefix at /metrics is in the table, and what the table has is registered."""
-    service = Service("anybody", ServiceSettings())
+    service = Service("anybody", ServiceSettings(), title="anybody")
     shown = {name for name in service.registry._names_to_collectors if name.startswith("millstream_")}
     told = {name for metric in TOOL.declared()["every service"] for name in metric.series}
 

@@ -71,7 +71,8 @@ spec:
     - name: {{ .name }}
       rules:
         {{- $where := printf "namespace=%q,service=~\"%s(-scorer)?\"" .root.Release.Namespace .name }}
-        {{- .root.Files.Get "alerts.yaml" | replace "%s" $where | nindent 8 }}
+        {{- $whose := printf "namespace: %q, service: %q" .root.Release.Namespace .name }}
+        {{- .root.Files.Get "alerts.yaml" | replace "%s" $where | replace "%l" $whose | nindent 8 }}
 {{- end }}
 {{- end -}}
 
