@@ -82,7 +82,7 @@ fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics, alerts, dashboards, values of the charts
-	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py && $(BIN)/python tools/alerts.py && $(BIN)/python tools/charts.py
+	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py && $(BIN)/python tools/alerts.py && $(BIN)/python tools/dashboards.py && $(BIN)/python tools/charts.py
 
 locks: $(READY) ## resolve every lock again
 	@tools/lock.sh

@@ -25,7 +25,7 @@ BURNS = (("critical", 14.4, "1h", "5m"), ("warning", 6.0, "6h", "30m"))
 """Severity, how many times too fast the budget goes, long and short window: 2 % of 30 days' budget in an hour, 5 % in six
 (Beyer et al., The Site Reliability Workbook, 2018, chapter 5, table 5-8)."""
 RECORDED = "millstream:slo_bad:ratio_rate"
-SERIES = re.compile(r"\b(millstream[_:][a-zA-Z0-9_:]+|up)\b(?:\{([^}]*)\})?")
+SERIES = re.compile(r"\b(millstream[_:][a-zA-Z0-9_:]+|up|ALERTS|process_[a-z_]+)\b(?:\{([^}]*)\})?")
 """A series in a query, and its selector."""
 
 Rule = Mapping[str, Any]

@@ -52,3 +52,8 @@ def helm_unittest() -> Path:
 @pytest.fixture(scope="session")
 def schemas() -> Path:
     return found("schemas of Kubernetes", kube_schemas.folder(cache_folder()))
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    return tool("promtool")
