@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ def test_promtool_reads_the_rules(promtool: Path) -> None:
 
 def test_alerts_come_when_they_should_and_only_then(promtool: Path) -> None:
     promise(promtool, "test", "rules", *sorted(TESTS.glob("*.yaml")))
+
+
+def test_the_prometheus_of_compose_reads_them_all(promtool: Path, tmp_path: Path) -> None:
+    """As they are mounted: the rules beside the configuration."""
+    shutil.copy(ROOT / "deploy" / "observability" / "prometheus.yml", tmp_path)
+    (tmp_path / "alerts").symlink_to(ROOT / "deploy" / "alerts")
+
+    promise(promtool, "check", "config", "--lint=all", "--lint-fatal", tmp_path / "prometheus.yml")
 
 
 @pytest.mark.parametrize("service", SERVICES)

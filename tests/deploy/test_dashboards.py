@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from .charts import ROOT
+from .charts import ALL, ROOT, SERVICES, documents, of_kind, template
 from .test_alerts import promise
-from .watch import METRICS, SERVICES, alerts, dashboards, faults, metrics_table
+from .watch import METRICS, alerts, dashboards, faults, metrics_table
 
 FOLDER = ROOT / "deploy" / "dashboards"
 FOUND = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
@@ -76,3 +76,19 @@ def test_promtool_reads_every_query(promtool: Path, tmp_path: Path) -> None:
         YAML().dump({"groups": [{"name": "queries", "rules": rules}]}, file)
 
     promise(promtool, "check", "rules", tmp_path / "queries.yaml")
+
+
+@pytest.mark.parametrize("chart", ALL)
+def test_a_chart_brings_its_dashboards_where_it_is_asked_to(helm: Path, chart: str) -> None:
+    def boards(*sets: str) -> list[Any]:
+        found = of_kind(documents(template(helm, chart, "minimal-values.yaml", *sets)), "ConfigMap")
+        return [one for one in found if one["metadata"]["name"].endswith("-dashboards")]
+
+    (found,) = boards("dashboards.enabled=true", "dashboards.labels.team=loop")
+    names = [chart] if chart in SERVICES else ["loop", "scaling"]
+
+    assert boards() == []
+    assert {"grafana_dashboard": "1", "team": "loop"}.items() <= found["metadata"]["labels"].items()
+    assert {name: json.loads(text) for name, text in found["data"].items()} == {
+        f"millstream-{name}.json": FOUND[name] for name in names
+    }

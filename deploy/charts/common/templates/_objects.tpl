@@ -14,7 +14,7 @@
 {{- $workloads = append $workloads $scorer -}}
 {{- end -}}
 {{- include "millstream.checks" $c -}}
-{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "externalsecret" "test" -}}
+{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "dashboards" "externalsecret" "test" -}}
 {{- range $all }}
 {{- with include (printf "millstream.%s" .) $c | trim }}
 ---
