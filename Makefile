@@ -49,7 +49,7 @@ torch: $(READY) ## the estimators of PyTorch (installs PyTorch: 4 GB on Linux, s
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r locks/torch.txt
 	@$(BIN)/pytest services/trainer/tests/test_trainer_torch.py
 
-test-deploy: $(READY) ## the charts, by Helm, kubeconform, helm-unittest and kube-score (Go builds them the first time: five minutes)
+test-deploy: $(READY) ## the charts and alerts, by Helm, kubeconform, helm-unittest, kube-score, promtool (Go builds them the first time: ten minutes)
 	@$(BIN)/python -m tests.deploy.tools
 	@MILLSTREAM_DEPLOY=1 $(BIN)/pytest tests/deploy
 

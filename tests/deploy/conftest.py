@@ -1,4 +1,4 @@
-"""The tools that judge the charts. Without them the tests that need one are skipped, with the reason; `make test-deploy` builds
+"""The tools that judge the charts and the alerts. Without them the tests that need one are skipped, with the reason; `make test-deploy` builds
 them first, and then a missing one is an error."""
 
 from __future__ import annotations
