@@ -83,6 +83,17 @@ spec:
         scaleToZeroOnInvalidOffset: "false"
         limitToPartitionsWithLag: "true"
         excludePersistentLag: "true"
+    {{- if $keda.prometheus }}
+    - type: prometheus
+      name: {{ printf "%s-%s-rate" $group $topic.name }}
+      metadata:
+        serverAddress: {{ $keda.prometheus | quote }}
+        query: {{ printf "sum(rate(millstream_records_consumed_total{%s,group=%q,topic=%q}[2m]))" $where $group $topic.name | quote }}
+        # {{ int $keda.busyPercent }} % of what a replica does: without lag they are as many as the traffic takes.
+        threshold: {{ div (mul (int $keda.recordsPerSecond) (int $keda.busyPercent)) 100 | max 1 | quote }}
+        # Where none runs there is no rate, and the lag says whether one has to.
+        ignoreNullValues: "true"
+    {{- end }}
     {{- end }}
     {{- end }}
     {{- end }}

@@ -22,6 +22,7 @@ from millstream_cli.features_commands import (
 from millstream_cli.keys_commands import keys_app
 from millstream_cli.lake_commands import lake_app
 from millstream_cli.loop_commands import add_to as add_loop_commands
+from millstream_cli.scaling_commands import scaling_app
 from millstream_cli.score_commands import score
 from millstream_cli.shell import FLIGHTS, HOME, DataOption, JsonOption, ProjectOption, screen
 from millstream_cli.shell import guarded as _interruptible
@@ -41,6 +42,7 @@ app.add_typer(lake_app, name="lake")
 app.add_typer(features_app, name="features")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
+app.add_typer(scaling_app, name="scaling")
 
 UntilOption = Annotated[str | None, typer.Option(help="Stop at this day (UTC) of the recording, like 2013-04-01.")]
 SinceOption = Annotated[

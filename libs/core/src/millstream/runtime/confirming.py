@@ -11,6 +11,9 @@ from aiokafka import TopicPartition
 
 from millstream.runtime.records import Rejected
 
+LAST_WORD = 2.0
+"""Seconds that a rebalance waits for Kafka to confirm what came of the batch before: the group stands still meanwhile."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Confirming:

@@ -20,13 +20,13 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from millstream.errors import RetryLater
-from millstream.runtime.confirming import Confirming, Handled, Wake
+from millstream.runtime.confirming import LAST_WORD, Confirming, Handled, Wake
 from millstream.runtime.handling import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Hold, Retry, Rewind
 from millstream.runtime.health import Health, Progress
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.raw_records import raw_decoder, raw_parser, wait_for_records
-from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope, known_at
+from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import Bounds, TopicBounds
 from millstream.runtime.tracing import span
@@ -107,6 +107,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber.get_msg = partial(self._wait_for_records, most=settings.fetch_max_records)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
+        await self._wake.wait(LAST_WORD)
         self._forget(revoked)
         self._progress.revoked()
         self._sought = {}
@@ -135,7 +137,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
         assert self._assigned is not None
-        attempt = 0
+        attempt, starts = 0, dict[tuple[str, int], int]()
         while assigned:
             try:
                 starts = await self._assigned(sorted((p.topic, p.partition) for p in assigned))
@@ -147,8 +149,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("waiting before the first record: %s", error, extra={"group": self.group})
                 await asyncio.sleep(self._retry.delay(attempt))
                 attempt += 1
-        else:
-            starts = {}
         self._sought = {TopicPartition(*partition): offset for partition, offset in starts.items()}
         for (topic, partition), offset in starts.items():
             log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
@@ -341,10 +341,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _seek(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
         self._next.pop(partition, None)
-        try:
+        with suppress(IllegalStateError):  # it moved meanwhile
             consumer.seek(partition, offset)
-        except IllegalStateError:
-            log.info("the partition moved meanwhile", extra={"topic": partition.topic})
 
     def _hold(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
         self._seek(consumer, partition, offset)
@@ -380,8 +378,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics.consumed.labels(partition.topic, self.group).inc(handled)
         if partition not in consumer.assignment():  # it moved meanwhile
             return
-        end = consumer.highwater(partition)
-        lag = max(0, end - following) if end is not None else 0
+        lag = max(0, (consumer.highwater(partition) or 0) - following)
         self._progress.saw(partition.topic, partition.partition, lag)
         self._metrics.lag.labels(partition.topic, str(partition.partition), self.group).set(lag)
 
@@ -399,7 +396,5 @@ __all__ = [
     "Retry",
     "Rewind",
     "Subscription",
-    "dead_letter",
     "envelope",
-    "known_at",
 ]
