@@ -357,11 +357,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._publisher.publish([dead_letter(one, self.group) for one in rejected])
         for one in rejected:
             self._metrics.dead_letters.labels(one.record.topic, self.group, one.error.reason).inc()
-            log.warning(
-                "dead letter: %s",
-                one.error.reason,
-                extra={"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]},
-            )
+            told = {"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]}
+            log.warning("dead letter: %s", one.error.reason, extra=told)
 
     async def _commit(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
         if not offsets:
