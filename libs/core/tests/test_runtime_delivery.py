@@ -395,22 +395,3 @@ async def test_batches_say_which_offsets_they_cover(kafka: Any) -> None:
         assert [record.offset for batch in mine for record in batch.records] == list(range(5))
         assert mine[0].start == 0
         assert all(after.start == before.end + 1 for before, after in pairwise(mine))
-
-
-async def test_the_lag_of_a_partition_that_moved_away_is_told_no_more(kafka: Any) -> None:
-    """What its old owner last saw would stand for ever, and an alert beside it."""
-    made, topic = await tower(kafka, Ledger(), partitions=2)
-    other = service(kafka.bootstrap, instance="south")
-    other.hears([topic], group=GROUP, handler=Ledger(), retry=HASTY)
-
-    def told() -> set[str]:
-        lags = (sample for family in made.metrics.lag.collect() for sample in family.samples)
-        return {sample.labels["partition"] for sample in lags}
-
-    async with running(made):
-        for partition in (0, 1):
-            await produce(kafka.bootstrap, topic, flight(partition), partition=partition)
-        await until(lambda: told() == {"0", "1"})
-        async with running(other):
-            await until(lambda: len(made._subscriptions[0]._subscriber.consumer.assignment()) == 1)
-            assert not told()
