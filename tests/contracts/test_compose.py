@@ -158,7 +158,7 @@ def test_the_collector_and_grafana_know_whom_they_ask() -> None:
     pipeline = collector["service"]["pipelines"]["traces"]
     for part in ("receivers", "processors", "exporters"):
         assert set(pipeline[part]) == set(collector[part]), "what no pipeline has does nothing"
-    assert collector["exporters"]["otlp/jaeger"]["endpoint"].split(":")[0] in everybody()
+    assert collector["exporters"]["otlp_grpc/jaeger"]["endpoint"].split(":")[0] in everybody()
     for source in read(OBSERVABILITY / "grafana" / "datasources.yml")["datasources"]:
         assert urlsplit(source["url"]).hostname in everybody()
     (provider,) = read(OBSERVABILITY / "grafana" / "dashboards.yml")["providers"]
