@@ -148,12 +148,18 @@ def dashboards() -> dict[str, dict[str, Any]]:
     return found
 
 
+def text_of(found: dict[str, Any]) -> str:
+    """A panel is a line: a change of one is seen as that."""
+    panels = ",\n  ".join(json.dumps(panel, ensure_ascii=False) for panel in found["panels"])
+    rest = [
+        f"{json.dumps(key)}: {json.dumps(said, ensure_ascii=False)}" for key, said in found.items() if key != "panels"
+    ]
+    return "{\n " + ",\n ".join([*rest, f'"panels": [\n  {panels}\n ]']) + "\n}\n"
+
+
 def wanted() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    return {
-        FOLDER / f"{name}.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-        for name, found in dashboards().items()
-    }
+    return {FOLDER / f"{name}.json": text_of(found) for name, found in dashboards().items()}
 
 
 def stale() -> list[Path]:
