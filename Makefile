@@ -73,10 +73,10 @@ bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json 
 	@$(BIN)/python bench/loop $(if $(ONLY),--only $(ONLY))
 
 bench-ingest: $(READY) ## what ingest takes on one core, beside two peers: bench/out/ingest.json (wants wrk; ONLY=single for one part)
-	@$(BIN)/python bench/ingest $(if $(ONLY),--only $(ONLY))
+	@PYTHONPATH=bench/shared $(BIN)/python bench/ingest $(if $(ONLY),--only $(ONLY))
 
 bench-serving: $(READY) ## what serving answers on one core, beside its peers: bench/out/serving.json (wants wrk; ONLY=infer for one part)
-	@$(BIN)/python bench/serving $(if $(ONLY),--only $(ONLY))
+	@PYTHONPATH=bench/shared $(BIN)/python bench/serving $(if $(ONLY),--only $(ONLY))
 
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from door import LOAD_CORE, ours, pin
+from door import LOAD_CORE, pin
 from ndjson import batches, ndjson
+from ours import ours
 from peer import PEERS, peer
-from rich.console import Console
+from record import console, measure
 from single import single
 from workload import EVENT_BYTES, PARTITIONS, STREAM, event, project
 
@@ -35,7 +32,6 @@ from millstream.testing.ports import free_port
 OUT = Path(__file__).parents[1] / "out" / "ingest.json"
 PARTS = ("single", "ndjson", "peers", "cold")
 LIBRARIES = ("aiokafka", "fastapi", "jsonschema-rs", "msgspec", "uvicorn", "uvloop")
-console = Console(stderr=True)
 
 
 class Bench:
@@ -135,7 +131,6 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=5.0, help="of the body whose memory is measured")
     asked = parser.parse_args()
     assert len(event(1)) == EVENT_BYTES
-    held: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
     with TemporaryDirectory(prefix="millstream-bench-") as name:
         kafka = EmbeddedKafka(Path(name) / "kafka", log_dir=Path(name))
         with kafka.running():
@@ -146,16 +141,7 @@ def main() -> int:
                 )
             )
             bench = Bench(Path(name), kafka.bootstrap, asked)
-            for part in asked.only or PARTS:
-                load = os.getloadavg()[0]
-                console.print(f"{part}: begins at load {load:.1f}", highlight=False)
-                held |= getattr(bench, part)()
-                machine = held.setdefault("machine", {"cores": os.cpu_count(), "python": platform.python_version()})
-                machine.setdefault("load", {})[part] = round(load, 1)
-                held["versions"] = {name: version(name) for name in LIBRARIES}
-                OUT.parent.mkdir(exist_ok=True)
-                OUT.write_text(json.dumps(held, indent=2) + "\n")
-    print(json.dumps(held, indent=2))
+            measure(bench, asked.only or PARTS, OUT, LIBRARIES)
     return 0
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from door import Door, opened
+from environment import installed
 from workload import STREAM
 
-ROOT = Path(__file__).parents[2]
 PEERS = ("fastapi", "lean")
 NEEDS = (
     "fastapi==0.165.0",
@@ -26,20 +24,9 @@ NEEDS = (
 """The same versions as ours: what differs is how they are used."""
 
 
-def installed() -> Path:
-    """The environment, made once under bench/out."""
-    uv = shutil.which("uv") or str(ROOT / ".millstream/uv/bin/uv")
-    folder = ROOT / "bench" / "out" / "peers-ingest"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True)
-    subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *NEEDS], check=True)
-    return python
-
-
 @contextmanager
 def peer(name: str, kafka: str, port: int, log: Path) -> Iterator[Door]:
-    python = installed()
+    python = installed("peers-ingest", NEEDS)
     args = [str(python), "-m", "uvicorn", f"{name}_peer:app", "--port", str(port), "--no-access-log"]
     args += ["--loop", "uvloop", "--http", "httptools", "--app-dir", str(Path(__file__).parent / "peers")]
     env = {"BENCH_KAFKA": kafka, "BENCH_TOPIC": STREAM, "PYTHONPATH": ""}

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,7 @@ from load import Asked, ask
 from mill import Mill, running
 from peer import PEERS, body_of
 from peer import running as peer
-from rich.console import Console
+from record import console, measure
 from workload import GIVEN_QUESTIONS, LOOP, QUESTIONS, given, infer_body, predict_body, question
 
 from millstream.testing.ports import free_port
@@ -37,7 +33,6 @@ CLOSE = ("lean", "fastapi")
 """The peers that `infer` runs beside ours; `peers` runs all."""
 INFER, PREDICT = f"/v2/models/{LOOP}/infer", f"/v1/loops/{LOOP}/predict"
 LIBRARIES = ("aiokafka", "fastapi", "msgspec", "numpy", "onnxruntime", "uvicorn", "uvloop")
-console = Console(stderr=True)
 
 
 class Bench:
@@ -170,24 +165,14 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=200_000, help="of a run over Kafka")
     parser.add_argument("--requests", type=int, default=5_000_000, help="of the soak")
     asked = parser.parse_args()
-    held: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
     with asyncio.Runner() as runner:
         opened = running()
         mill = runner.run(opened.__aenter__())
         try:
             bench = Bench(mill, asked)
-            for part in asked.only or PARTS:
-                load = os.getloadavg()[0]
-                console.print(f"{part}: begins at load {load:.1f}", highlight=False)
-                held |= getattr(bench, part)()
-                machine = held.setdefault("machine", {"cores": os.cpu_count(), "python": platform.python_version()})
-                machine.setdefault("load", {})[part] = round(load, 1)
-                held["versions"] = {name: version(name) for name in LIBRARIES}
-                OUT.parent.mkdir(exist_ok=True)
-                OUT.write_text(json.dumps(held, indent=2) + "\n")
+            measure(bench, asked.only or PARTS, OUT, LIBRARIES)
         finally:
             runner.run(opened.__aexit__(None, None, None))
-    print(json.dumps(held, indent=2))
     return 0
 
 

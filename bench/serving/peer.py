@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from door import Door, opened
+from environment import installed
 from model import Fitted
 from workload import COLUMNS, infer_body, values
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "peers"
 _UVICORN = ("uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
 
@@ -87,28 +86,9 @@ def body_of(peer: Peer) -> bytes:
     return infer_body()
 
 
-def installed(name: str) -> Path:
-    """The Python of its environment, made once under bench/out. Raises RuntimeError, saying why, where it does not install."""
-    uv = shutil.which("uv") or str(ROOT / ".millstream/uv/bin/uv")
-    folder = ROOT / "bench" / "out" / f"peers-serving-{name}"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True)
-    done = subprocess.run(
-        [uv, "pip", "install", "-q", "--python", str(python), *PEERS[name].needs],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    if done.returncode:
-        raise RuntimeError(f"does not install: {done.stderr.strip()[-300:]}")
-    return python
-
-
 @contextmanager
 def running(name: str, model: Fitted, folder: Path, port: int) -> Iterator[Door]:
-    peer, python = PEERS[name], installed(name)
+    peer, python = PEERS[name], installed(f"peers-serving-{name}", PEERS[name].needs)
     _write(name, model, folder, port, python)
     args = [str(python), *(one.format(port=port, folder=folder, bin=python.parent) for one in peer.args)]
     env = {

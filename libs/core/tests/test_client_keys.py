@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -36,3 +38,28 @@ def test_a_key_is_given_or_lies_in_the_environment_and_a_token_is_asked_for_each
     assert said == ["Bearer from-the-environment", "Bearer given", "Bearer first", "Bearer second"]
     with pytest.raises(ValueError, match="not both"):
         mill.client(key="a", token="b")
+
+
+@pytest.mark.parametrize("way", ["client", "asynchronous"])
+def test_a_token_that_expires_between_two_tries_is_asked_for_anew(way: str) -> None:
+    busy = httpx.Response(429, headers={"retry-after": "0"})
+    mill, tokens = Mill([busy, httpx.ConnectError("refused")]), iter(("first", "second", "third"))
+    if way == "client":
+        mill.client(token=lambda: next(tokens)).send("flights-departed", UA1545)
+    else:
+        asyncio.run(mill.asynchronous(token=lambda: next(tokens)).send("flights-departed", UA1545))
+
+    assert [request.headers["authorization"] for request in mill.asked] == [
+        "Bearer first",
+        "Bearer second",
+        "Bearer third",
+    ]
+    assert len({request.headers["idempotency-key"] for request in mill.asked}) == 1, "the same event all the same"
+
+
+def test_a_token_that_no_header_can_say_is_an_error_and_is_not_shown() -> None:
+    mill = Mill()
+    with pytest.raises(ValueError, match="blank or no plain character") as refused:
+        mill.client(token=lambda: "two\nlines").send("flights-departed", UA1545)
+    assert "lines" not in str(refused.value)
+    assert mill.asked == []

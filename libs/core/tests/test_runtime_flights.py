@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
@@ -100,3 +101,28 @@ async def test_what_was_given_up_does_not_pile_up_while_kafka_stalls() -> None:
 @given(st.binary(max_size=70))
 def test_a_key_goes_where_every_client_of_kafka_puts_it(key: bytes) -> None:
     assert flights._hash(key) == murmur2(key) & 0x7FFFFFFF
+
+
+async def test_of_a_delivery_that_failed_it_is_known_what_is_in_kafka() -> None:
+    sky: Any = Sky()
+    waiting = Flights(sky)
+    records = [record("departed"), record("landed"), record("departed"), record("boarded")]
+    places = {**ONE, "boarded": [0]}
+    delivery = waiting.board(records, places, 5)
+    await turns()
+    assert sky.topics() == ["departed", "landed", "boarded"]
+    sky.sent[0][1].set_result(None)
+    await turns()
+    sky.sent[1][1].set_exception(KafkaError("no leader"))
+    with pytest.raises(KafkaError):
+        await delivery.done
+    assert waiting.confirmed(delivery, records, places) == {0, 2}, "of boarded nobody knows yet"
+    sky.sent[2][1].set_result(None)
+    await turns()
+
+    alone = waiting.board([record("landed")], ONE, 5)
+    await turns()
+    sky.sent[-1][1].set_exception(KafkaError("no leader"))
+    with pytest.raises(KafkaError):
+        await alone.done
+    assert waiting.confirmed(alone, [record("landed")], ONE) == frozenset()

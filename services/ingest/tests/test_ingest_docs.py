@@ -24,6 +24,7 @@ from millstream.project import Stream, load_project
 from millstream.project.event_schema import DIALECT
 from millstream.project.versions import keep
 from millstream.testing.registry_server import RegistryServer
+from millstream.testing.sockets import served
 from millstream_cli.against import streams_at
 from millstream_ingest.adapters.memory import MemoryLog
 from millstream_ingest.app import create_app
@@ -31,7 +32,6 @@ from millstream_ingest.domain.example import example_of
 from millstream_ingest.settings import IngestSettings
 
 from .conftest import STREAMS, Airport
-from .sockets import served
 from .test_ingest_formats import departures
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

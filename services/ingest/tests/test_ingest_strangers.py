@@ -6,15 +6,14 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from millstream.runtime import connection
+from millstream.testing.sockets import said, served, status_of
 
 from .conftest import Airport, departure
-from .sockets import served
 
 EVENTS = b"POST /v1/streams/flights-departed/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
 GOOD = json.dumps(departure()).encode()
@@ -26,27 +25,6 @@ async def gate(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Airport, 
     airport = Airport(body_timeout=0.5, max_requests=8)
     async with served(airport.service.app) as address:
         yield airport, address
-
-
-async def said(address: tuple[str, int], raw: bytes, *, half: bool = False) -> bytes:
-    """All that is answered to `raw` until the connection ends, or nothing comes for a while."""
-    reader, writer = await asyncio.open_connection(*address)
-    found = b""
-    with suppress(ConnectionError, TimeoutError):
-        writer.write(raw)
-        if half:
-            writer.write_eof()
-        async with asyncio.timeout(5):
-            while piece := await reader.read(65536):
-                found += piece
-                if b"}" in piece:
-                    break
-    writer.close()
-    return found
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
 async def test_a_crowd_that_trickles_keeps_nobody_out(gate: Any) -> None:

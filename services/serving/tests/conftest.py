@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from millstream.contracts.times import DAY, from_rfc3339, to_datetime
 from millstream.project import Loop, Project, load_project
 from millstream.project.predict import Freshness
 from millstream.runtime.health import Health
+from millstream.runtime.http import FrontedApp, http_app
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.probes import Probes
 from millstream_serving.adapters.memory import (
@@ -31,8 +33,18 @@ from millstream_serving.adapters.memory import (
     MemoryRuntime,
     Score,
 )
+from millstream_serving.api import Doorway, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Explainer, Loaded, ModelKeeper, Online, Predictor, Recorder
+from millstream_serving.handlers import (
+    Explainer,
+    Inference,
+    Loaded,
+    ModelKeeper,
+    Online,
+    Predictor,
+    Recorder,
+    Residents,
+)
 from millstream_serving.metrics import ServingMetrics
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
@@ -130,6 +142,8 @@ class Stage:
     """Are told the loop of each state that was obeyed or refused."""
     seconds: float = 0.0
     """What the predictor's stopwatch shows."""
+    budget: int | None = None
+    """Bytes of all models together."""
 
     def __post_init__(self) -> None:
         self.probes = Probes(self.health, self.registry, None)
@@ -140,8 +154,12 @@ class Stage:
         self.store = MemoryFeatureStore({"delay_v1": self.features})
         self.roster: Roster[Loaded] = Roster(self.project.loops)
         metrics = self.metrics = ServingMetrics(self.registry)
+        self.residents = Residents(
+            self.roster, metrics, budget=self.budget, patience=10.0, stopwatch=lambda: self.seconds
+        )
         self.predictor = Predictor(
             roster=self.roster,
+            residents=self.residents,
             loops=self.loops,
             streams=self.project.streams,
             freshness=self.freshness,
@@ -152,6 +170,7 @@ class Stage:
         self.explainer = Explainer(roster=self.roster, packages=self.packages, metrics=metrics)
         self.keeper = ModelKeeper(
             roster=self.roster,
+            residents=self.residents,
             loops=self.project.loops,
             streams=self.project.streams,
             packages=self.packages,
@@ -161,6 +180,40 @@ class Stage:
             metrics=metrics,
             changed=lambda loop: [tell(loop) for tell in self.listeners],
         )
+
+    def inference(self) -> Inference:
+        """What the doors of the Open Inference Protocol ask."""
+        return Inference(
+            loops=self.loops,
+            streams=self.project.streams,
+            roster=self.roster,
+            residents=self.residents,
+            online=self.online,
+            explainer=self.explainer,
+            known=self.keeper.known,
+            clock=lambda: NOON,
+        )
+
+    def app(self, *, hot: bool = False, now: int = NOON, trusts_known_at: bool = False) -> FrontedApp:
+        """All doors over HTTP, as create_app has them. `hot`: those that go past the frame too."""
+        app = http_app(title="serving")
+        doorway = Doorway(
+            loops=self.loops,
+            streams=self.project.streams,
+            roster=self.roster,
+            residents=self.residents,
+            online=self.online,
+            explainer=self.explainer,
+            known=self.keeper.known,
+            clock=lambda: now,
+            trusts_known_at=trusts_known_at,
+        )
+        protocol = InferenceDoorway(self.inference(), self.probes, version="1.2", trusts_known_at=trusts_known_at)
+        app.include_router(doorway.router)
+        app.include_router(protocol.router)
+        if hot:
+            app.doors |= doorway.doors | protocol.doors
+        return app
 
     def package(self, version: str, score: Score, **manifest: Any) -> ModelRef:
         return save_package(self.packages, self.runtime, version, score, **manifest)
@@ -262,3 +315,20 @@ async def stage(project: Project, tmp_path: Path) -> AsyncIterator[Stage]:
     keeping.cancel()
     with suppress(asyncio.CancelledError):
         await keeping
+
+
+@pytest.fixture
+def trusts_known_at() -> bool:
+    return False
+
+
+@pytest.fixture
+async def http(stage: Stage, trusts_known_at: bool) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the stage, once its models are known."""
+    await stage.keeper.known.wait()
+    async with asking(stage.app(trusts_known_at=trusts_known_at)) as client:
+        yield client
+
+
+def asking(app: FrontedApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving")

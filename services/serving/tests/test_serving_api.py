@@ -12,39 +12,15 @@ import pytest
 
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
-from millstream.runtime.http import KNOWN_AT_STATUS, LARGEST_BODY, STATUS, http_app
-from millstream_serving.api import ERRORS, Doorway, loops
+from millstream.runtime.http import KNOWN_AT_STATUS, LARGEST_BODY, STATUS
+from millstream_serving.api import ERRORS, loops
 
-from .conftest import NOON, Stage
+from .conftest import Stage
 
 Flight = Callable[..., dict[str, Any]]
 UNANSWERED = "millstream_questions_unanswered_total"
 PREDICT = "/v1/loops/flight-delay/predict"
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture
-def trusts_known_at() -> bool:
-    return False
-
-
-@pytest.fixture
-async def http(stage: Stage, trusts_known_at: bool) -> AsyncIterator[httpx.AsyncClient]:
-    app = http_app(title="serving")
-    doorway = Doorway(
-        loops=stage.project.loops,
-        streams=stage.project.streams,
-        roster=stage.roster,
-        online=stage.online,
-        explainer=stage.explainer,
-        known=stage.keeper.known,
-        clock=lambda: NOON,
-        trusts_known_at=trusts_known_at,
-    )
-    app.include_router(doorway.router)
-    await stage.keeper.known.wait()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
-        yield client
 
 
 async def promote(stage: Stage, revision: int, probability: float) -> None:

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -20,17 +20,15 @@ from millstream.contracts.events import ModelRef, PredictionServed, Scalar
 from millstream.contracts.package import MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE, InputColumn
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import to_datetime
-from millstream.runtime.http import http_app
 from millstream.testing.models import manifest, number, reference
 from millstream_serving.adapters.onnx_model import OnnxRuntime
-from millstream_serving.api import Doorway, InferenceDoorway
 from millstream_serving.domain import shapley
 from millstream_serving.domain.columns import Columns
 from millstream_serving.handlers import explain
 from millstream_serving.handlers.explain import MOST_WAITING, Explainer
 
 from .conftest import INPUTS, NOON, Stage, flight
-from .test_serving_inference import INFER, MEAN, asked_of, on_record, question
+from .test_serving_inference import INFER, MEAN, on_record, question
 from .trees import boosted
 
 PREDICT = "/v1/loops/flight-delay/predict"
@@ -60,25 +58,6 @@ def package(
     made = manifest("flight-delay", INPUTS, version=version, files=hashes, **fields)
     uri, sha256 = stage.packages.save(f"flight-delay/{version}", {**files, MANIFEST_FILE: msgspec.json.encode(made)})
     return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
-
-
-@pytest.fixture
-async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    app = http_app(title="serving")
-    doorway = Doorway(
-        loops=stage.project.loops,
-        streams=stage.project.streams,
-        roster=stage.roster,
-        online=stage.online,
-        explainer=stage.explainer,
-        known=stage.keeper.known,
-        clock=lambda: NOON,
-    )
-    app.include_router(doorway.router)
-    app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False).router)
-    await stage.keeper.known.wait()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
-        yield client
 
 
 async def test_an_answer_explains_itself_when_it_is_asked_to(stage: Stage, http: httpx.AsyncClient) -> None:

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.times import DAY, HOUR, MINUTE, SECOND
-from millstream.runtime.http import http_app
-from millstream_serving.api import Doorway
 from millstream_serving.domain.freshness import Look, Place
 from millstream_serving.errors import FeaturesBehind
 from millstream_serving.handlers import freshness_gate
 
-from .conftest import NOON, Stage
+from .conftest import NOON, Stage, asking
 from .test_serving_answer_stream import batch, doorway, published
 from .test_serving_predict import Flight, question, serve
 
@@ -160,18 +158,7 @@ async def test_refused_questions_of_kafka_are_on_record(stage: Stage, flight: Fl
 
 
 async def ask(stage: Stage, flight: Callable[..., dict[str, Any]]) -> httpx.Response:
-    app = http_app(title="serving")
-    door = Doorway(
-        loops=stage.project.loops,
-        streams=stage.project.streams,
-        roster=stage.roster,
-        online=stage.online,
-        explainer=stage.explainer,
-        known=stage.keeper.known,
-        clock=lambda: ELEVEN,
-    )
-    app.include_router(door.router)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as http:
+    async with asking(stage.app(now=ELEVEN)) as http:
         return await http.post("/v1/loops/flight-delay/predict", json={"event": flight()})
 
 

@@ -19,12 +19,11 @@ from hypothesis.errors import Unsatisfiable
 from prometheus_client import generate_latest
 from schemathesis import checks
 
-from millstream.runtime.http import http_app
-from millstream_serving.api import Doorway, Gate, InferenceDoorway
+from millstream_serving.api import Gate
 from millstream_serving.api.inference import HEADER
 
-from .conftest import NOON, Stage, flight
-from .test_serving_inference import INFER, MEAN, asked_of, question
+from .conftest import Stage, asking, flight
+from .test_serving_inference import INFER, MEAN, question
 
 THOROUGH = settings(
     max_examples=40,  # of each operation, good and bad: the whole takes some seconds
@@ -47,19 +46,7 @@ TAIL = struct.pack("<fI2sd", 2475, 2, b"B6", 12.5)
 
 @pytest.fixture
 async def app(stage: Stage) -> FastAPI:
-    app = http_app(title="serving")
-    app.include_router(
-        Doorway(
-            loops=stage.project.loops,
-            streams=stage.project.streams,
-            roster=stage.roster,
-            online=stage.online,
-            explainer=stage.explainer,
-            known=stage.keeper.known,
-            clock=lambda: NOON,
-        ).router
-    )
-    app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False).router)
+    app = stage.app()
     app.gate = Gate(stage.metrics, patience=30.0)
     stage.health.met("kafka")
     await stage.keeper.known.wait()
@@ -69,7 +56,7 @@ async def app(stage: Stage) -> FastAPI:
 
 @pytest.fixture
 async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
+    async with asking(app) as client:
         yield client
 
 

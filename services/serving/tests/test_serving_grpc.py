@@ -22,7 +22,7 @@ from millstream_serving.adapters.grpc_door import LARGEST_MESSAGE, GrpcDoor
 from millstream_serving.adapters.inference_messages import METHODS, SERVICE, message
 
 from .conftest import Stage
-from .test_serving_inference import MEAN, asked_of, by_mean
+from .test_serving_inference import MEAN, by_mean
 
 INVALID, NOT_FOUND, UNAVAILABLE = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,7 +50,7 @@ class Line:
 async def line(stage: Stage) -> AsyncIterator[Line]:
     await stage.keeper.known.wait()
     stage.health.met("kafka")
-    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(stage.inference(), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Line(channel)
@@ -161,7 +161,7 @@ async def test_the_standard_health_says_whether_the_replica_is_ready(stage: Stag
 
 async def test_a_replica_that_is_not_ready_yet_says_so_from_its_first_moment(stage: Stage) -> None:
     stage.health.waiting_for("kafka", "not connected yet")
-    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(stage.inference(), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         found = await HealthStub(channel).Check(HealthCheckRequest(service=""), timeout=10)
@@ -236,7 +236,7 @@ async def test_a_call_under_way_ends_before_the_door_closes(stage: Stage, monkey
         return await infer(*asked, **said)
 
     monkeypatch.setattr(stage.predictor, "infer", slow)
-    door = GrpcDoor(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False)
+    door = GrpcDoor(stage.inference(), stage.probes, version="1.2", trusts_known_at=False)
     port = await door.open("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = asyncio.ensure_future(Line(channel).call("ModelInfer", **question()))

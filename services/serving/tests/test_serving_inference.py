@@ -17,10 +17,8 @@ from millstream.contracts.envelope import derived_id, envelope_of
 from millstream.contracts.events import Event, PredictionServed, QuestionUnanswered, decode_event
 from millstream.contracts.package import InputColumn
 from millstream.contracts.times import to_datetime
-from millstream.runtime.http import http_app
-from millstream_serving.api import InferenceDoorway, inference
+from millstream_serving.api import inference
 from millstream_serving.api.inference import HEADER, LARGEST_REQUEST
-from millstream_serving.handlers import Inference
 
 from .conftest import INPUTS, NOON, Stage
 
@@ -50,27 +48,6 @@ def hundredth(number: float) -> float:
 def by_mean(row: Mapping[str, Any]) -> float:
     """A hundredth of the mean delay."""
     return hundredth(row[MEAN])
-
-
-def asked_of(stage: Stage) -> Inference:
-    return Inference(
-        loops=stage.loops,
-        streams=stage.project.streams,
-        roster=stage.roster,
-        online=stage.online,
-        explainer=stage.explainer,
-        known=stage.keeper.known,
-        clock=lambda: NOON,
-    )
-
-
-@pytest.fixture
-async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    app = http_app(title="serving")
-    app.include_router(InferenceDoorway(asked_of(stage), stage.probes, version="1.2", trusts_known_at=False).router)
-    await stage.keeper.known.wait()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
-        yield client
 
 
 def on_record(stage: Stage) -> list[Event]:

@@ -144,6 +144,45 @@ async def test_what_kafka_did_not_confirm_goes_again(stage: Stage, monkeypatch: 
     running.cancel()
 
 
+async def test_a_partition_that_fails_costs_the_others_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is confirmed does not go again, and what comes meanwhile does not wait for the partition that is away."""
+    monkeypatch.setattr(kafka_log, "AGAIN", 0.0)
+    broker = Broker()
+    flights: list[list[int]] = []
+    back = asyncio.Event()
+
+    async def odd_ones_fail(records: Sequence[Outgoing]) -> None:
+        flights.append([int(one.value) for one in records])
+        good = [place for place, number in enumerate(flights[-1]) if number % 2 == 0 or back.is_set()]
+        broker.sent += [records[place] for place in good]
+        await asyncio.sleep(0)
+        if len(good) < len(records):
+            raise DeliveryUnknown("no leader", confirmed=frozenset(good))
+
+    monkeypatch.setattr(broker, "publish_fitting", odd_ones_fail)
+    log = log_of(stage, broker)
+    log.put(LOOP, [record(0), record(1), record(2)])
+    log.put(LOOP, [record(3)])
+    log.put(LOOP, [record(4)])
+    running = asyncio.create_task(log.run())
+    await confirmed(broker, 3)
+    log.put(LOOP, [record(6)])
+    await confirmed(broker, 4)
+    assert flights[0] == [0, 1, 2, 3, 4]
+    assert flights[1][:2] == [1, 3]
+    assert [1, 3, 6] in flights
+    async with asyncio.timeout(5):
+        while stage.metric("millstream_prediction_log_bytes") != 20:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    back.set()
+    await confirmed(broker, 6)
+    assert sorted(int(one.value) for one in broker.sent) == [0, 1, 2, 3, 4, 6], "each once"
+    async with asyncio.timeout(5):
+        while stage.metric("millstream_prediction_log_bytes"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    running.cancel()
+
+
 async def test_a_broker_that_takes_less_costs_its_records_and_no_more(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,9 +16,8 @@ from millstream_serving.domain.tensor_rows import rows_of
 from millstream_serving.domain.tensors import from_values
 
 from .conftest import Stage
-from .test_serving_inference import by_mean, http, on_record, question
+from .test_serving_inference import by_mean, on_record, question
 
-__all__ = ["http"]
 PINNED = "/v2/models/flight-delay/versions/4/infer"
 COLUMNS = [
     InputColumn(name="customer", source="input", type="number"),

@@ -13,15 +13,13 @@ import httpx
 import pytest
 import uvicorn
 
-from millstream.runtime.http import FrontedApp, http_app
+from millstream.runtime.http import FrontedApp
 from millstream.testing.ports import free_port
-from millstream_serving.api import Gate, InferenceDoorway
+from millstream_serving.api import Gate
 
-from .conftest import Stage
-from .test_serving_api import http as predict_http  # its fixture
-from .test_serving_inference import MEAN, asked_of, by_mean, question, tensor
+from .conftest import Stage, asking
+from .test_serving_inference import MEAN, by_mean, question, tensor
 
-__all__ = ["predict_http"]
 INFER = "/v2/models/flight-delay/infer"
 PREDICT = "/v1/loops/flight-delay/predict"
 Flight = Callable[..., dict[str, Any]]
@@ -57,19 +55,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def trusts_known_at() -> bool:
-    return False
-
-
-@pytest.fixture
-async def http(stage: Stage, predict_http: httpx.AsyncClient) -> httpx.AsyncClient:
+async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """Both ways of asking, behind a gate for two."""
-    app = predict_http._transport.app  # type: ignore[attr-defined]
-    assert isinstance(app, FrontedApp)
-    app.include_router(InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False).router)
+    app = stage.app()
     app.gate = Gate(stage.metrics, patience=30.0, most=2)
     await stage.obey(stage.package("3", by_mean))
-    return predict_http
+    async with asking(app) as client:
+        yield client
 
 
 async def test_a_question_beyond_the_bound_is_told_at_once(
@@ -161,10 +153,7 @@ async def listening(app: FrontedApp) -> AsyncIterator[int]:
 
 async def test_under_overload_those_who_are_answered_do_not_wait_long(stage: Stage) -> None:
     """Three hundred clients ask on and on, eight at a time are let in: what is answered is answered soon."""
-    app = http_app(title="serving")
-    doorway = InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False)
-    app.include_router(doorway.router)
-    app.doors |= doorway.doors
+    app = stage.app(hot=True)
     app.gate = Gate(stage.metrics, patience=30.0, most=8)
     slow = {"rows": 0}
 

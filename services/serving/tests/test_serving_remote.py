@@ -21,18 +21,15 @@ from starlette.routing import Route
 from millstream.contracts.events import ModelRef, PredictionServed, QuestionUnanswered
 from millstream.contracts.package import MANIFEST_FILE, REMOTE_FILE, Remote, RemoteInput
 from millstream.contracts.times import to_datetime
-from millstream.runtime.http import http_app
 from millstream.runtime.remote import RemoteRefused, allowed
 from millstream.testing.ports import free_port
 from millstream_serving.adapters.remote_model import HttpModel, RemoteModels
-from millstream_serving.api import InferenceDoorway
 from millstream_serving.errors import RemoteAway
 from millstream_serving.handlers import ask, predict
 from millstream_serving.settings import RemoteSettings
 
 from .conftest import NOON, Stage, _manifest, state_of
 from .test_serving_answer_stream import batch, doorway, published
-from .test_serving_inference import asked_of
 from .test_serving_predict import Flight
 
 LOOP = "flight-delay"
@@ -144,8 +141,7 @@ async def test_our_own_serving_is_asked_as_any_endpoint_of_the_protocol(
         return 0.75 if row["carrier"] == "B6" else 0.25
 
     await far.obey(far.package("9", score))
-    app = http_app(title="far")
-    app.include_router(InferenceDoorway(asked_of(far), far.health, version="1", trusts_known_at=False).router)
+    app = far.app()
     try:
         async with listening(app, free_port()) as url:
             await stage.obey(package(stage, url))
@@ -186,8 +182,7 @@ async def test_one_that_is_away_is_left_alone_and_asked_again(
 async def test_the_protocol_says_what_happened_in_its_own_form(stage: Stage, endpoint: tuple[Endpoint, str]) -> None:
     far, url = endpoint
     await stage.obey(package(stage, url))
-    app = http_app(title="near")
-    app.include_router(InferenceDoorway(asked_of(stage), stage.health, version="1", trusts_known_at=False).router)
+    app = stage.app()
     inputs = [
         {"name": "distance", "datatype": "FP32", "shape": [1, 1], "data": [2475.0]},
         {"name": "carrier", "datatype": "BYTES", "shape": [1, 1], "data": ["B6"]},

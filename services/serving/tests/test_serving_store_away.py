@@ -20,6 +20,7 @@ from millstream.contracts.events import PredictionServed
 from millstream.contracts.package import InputColumn
 from millstream.contracts.times import now, to_rfc3339
 from millstream.contracts.topics import MODELS, PREDICTIONS, REPLICAS
+from millstream.errors import RetryLater
 from millstream.project import load_project
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
@@ -143,6 +144,49 @@ async def test_a_slow_store_holds_up_one_question_not_all(stage: Stage, flight: 
     assert store_gate.SLOW <= held < 2.0
     assert quick < held, "twenty-eight together are quicker than the one that found out"
     free.set()
+
+
+async def test_a_kafka_that_is_slow_to_say_what_waits_is_no_absent_store(
+    stage: Stage, flight: Flight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serve(stage)
+    without(stage)
+    monkeypatch.setattr(store_gate, "SLOW", 0.05)
+    stale, free, asks = stage.freshness.stale, asyncio.Event(), 0
+
+    async def slow(features: Any, *said: Any) -> Any:
+        nonlocal asks
+        asks += 1
+        await features.applied()  # the store is there
+        await free.wait()
+        return await stale(features, *said)
+
+    stage.freshness.stale = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(stage.online.predict(asked(stage, flight(1))))
+    done, _ = await asyncio.wait({first}, timeout=0.2)
+    assert not done, "a loop that can do without features does not go without those that are there"
+    free.set()
+    one = await first
+    assert isinstance(one, PredictionServed)
+    assert (one.store_away, one.features) == (False, {"origin_delays__mean": 12.1})
+    assert (asks, featureless(stage, "http")) == (1, 0)
+
+
+async def test_a_kafka_that_does_not_say_what_waits_is_none_either(stage: Stage, flight: Flight) -> None:
+    await serve(stage)
+    without(stage)
+    stale = stage.freshness.stale
+
+    async def away(*said: Any) -> Any:
+        raise RetryLater("Kafka does not say what waits")
+
+    stage.freshness.stale = away  # type: ignore[method-assign]
+    with pytest.raises(RetryLater, match="Kafka does not say"):
+        await stage.online.predict(asked(stage, flight(1)))
+    stage.freshness.stale = stale  # type: ignore[method-assign]
+    one = await stage.online.predict(asked(stage, flight(2)))
+    assert isinstance(one, PredictionServed)
+    assert not one.store_away, "nor is the store left alone for it"
 
 
 @asynccontextmanager

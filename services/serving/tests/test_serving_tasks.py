@@ -17,7 +17,6 @@ from .conftest import Stage
 from .test_serving_answer_stream import batch, doorway, published
 from .test_serving_predict import answers
 from .test_serving_trials import PREDICT, ok_when_warm
-from .test_serving_trials import http as http
 
 Flight = Callable[..., dict[str, Any]]
 CLASSES = ["early", "on time", "late"]

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from millstream_serving.errors import StaleFeatures
 from millstream_serving.handlers import Answer, ask
 from millstream_serving.handlers.together import AT_ONCE, MOST_TOGETHER, Together
 
-from .conftest import NOON, Stage, flight
+from .conftest import NOON, Stage, asking, flight
 
 
 class Counter:
@@ -189,32 +188,11 @@ async def test_bodies_in_pieces_are_read_like_whole_ones(stage: Stage) -> None:
 
 
 async def test_the_hot_doors_answer_as_the_frames_routes_do(stage: Stage) -> None:
-    from millstream.runtime.http import http_app
-    from millstream_serving.api import Doorway, InferenceDoorway
-
-    from .test_serving_inference import asked_of  # the protocol's doors
-
     await stage.obey(stage.package("1", _share))
     await stage.keeper.known.wait()
     said: list[list[tuple[int, object]]] = []
     for hot in (False, True):
-        app = http_app(title="serving")
-        door = Doorway(
-            loops=stage.loops,
-            streams=stage.project.streams,
-            roster=stage.roster,
-            online=stage.online,
-            explainer=stage.explainer,
-            known=stage.keeper.known,
-            clock=lambda: NOON,
-        )
-        protocol = InferenceDoorway(asked_of(stage), stage.probes, version="1", trusts_known_at=False)
-        app.include_router(door.router)
-        app.include_router(protocol.router)
-        if hot:
-            app.doors |= door.doors | protocol.doors
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as http:
+        async with asking(stage.app(hot=hot)) as http:
             replies = [
                 await http.post(path, content=body, headers={"content-type": kind})
                 for path in ("/v1/loops/flight-delay/predict", "/v2/models/flight-delay/infer")

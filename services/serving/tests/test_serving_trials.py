@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -15,11 +15,9 @@ import pytest
 from millstream.contracts.canary import is_answered_by_challenger
 from millstream.contracts.events import OtherAnswer, PredictionServed, QuestionUnanswered
 from millstream.project.rollout import Guards, Rollout
-from millstream.runtime.http import http_app
 from millstream_serving.adapters.memory import MemoryFeatures, MemoryModel
-from millstream_serving.api import Doorway
 
-from .conftest import INPUTS, NOON, Stage
+from .conftest import INPUTS, Stage
 from .test_serving_answer_stream import batch, doorway, published
 from .test_serving_predict import Flight, answers
 
@@ -39,24 +37,6 @@ def new(row: Any) -> float:
 def ok_when_warm(bad: Callable[[Any], float]) -> Callable[[Any], float]:
     """Bears the two rows of the warm-up, which have no carrier, or one that nobody knows."""
     return lambda row: 0.5 if row["carrier"] in ("", "\N{REPLACEMENT CHARACTER}") else bad(row)
-
-
-@pytest.fixture
-async def http(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    app = http_app(title="serving")
-    door = Doorway(
-        loops=stage.loops,
-        streams=stage.project.streams,
-        roster=stage.roster,
-        online=stage.online,
-        explainer=stage.explainer,
-        known=stage.keeper.known,
-        clock=lambda: NOON,
-    )
-    app.include_router(door.router)
-    await stage.keeper.known.wait()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://serving") as client:
-        yield client
 
 
 async def served(stage: Stage, *events: dict[str, Any]) -> list[PredictionServed]:

@@ -96,7 +96,7 @@ spec:
             {{- end }}
           env:
             {{- include "millstream.env" . | nindent 12 }}
-          {{- with dig "objectStore" "secretName" "" $v }}
+          {{- with and .facts.lake (dig "objectStore" "secretName" "" $v) }}
           envFrom:
             - secretRef: { name: {{ . }} }
           {{- end }}

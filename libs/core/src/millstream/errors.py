@@ -50,6 +50,11 @@ class RetryLater(MillstreamError):
 class DeliveryUnknown(RetryLater):
     """Kafka did not confirm in time. The event may or may not be in the topic; its id makes a retry harmless."""
 
+    def __init__(self, message: str = "", *, confirmed: frozenset[int] = frozenset()) -> None:
+        super().__init__(message)
+        self.confirmed = confirmed
+        """Of many, the places of those that are in the topic all the same."""
+
 
 class NotSent(DeliveryUnknown):
     """Known after all: Kafka did not confirm in time, and nothing of it was sent. A later try is a first try."""

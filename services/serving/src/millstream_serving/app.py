@@ -16,7 +16,18 @@ from millstream_serving.adapters.kafka_log import KafkaLog
 from millstream_serving.adapters.remote_model import RemoteModels
 from millstream_serving.api import Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
-from millstream_serving.handlers import Explainer, Inference, Loaded, ModelKeeper, Online, Predictor, Recorder, Replica
+from millstream_serving.handlers import (
+    MIB,
+    Explainer,
+    Inference,
+    Loaded,
+    ModelKeeper,
+    Online,
+    Predictor,
+    Recorder,
+    Replica,
+    Residents,
+)
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import FeatureStore, Freshness, ModelRuntime, Packages
 from millstream_serving.settings import Settings
@@ -45,11 +56,15 @@ def create_app(
         shards=settings.shards,
         project=settings.project,
     )
+    residents = Residents(
+        roster, metrics, budget=None if settings.model_memory is None else settings.model_memory * MIB
+    )
     replica = Replica(instance=settings.instance, roster=roster, publisher=service.publisher)
     packages = packages or PackageStore(settings.packages)
     remotes = RemoteModels(settings, metrics)
     keeper = ModelKeeper(
         roster=roster,
+        residents=residents,
         remotes=remotes,
         loops=project.loops,
         streams=project.streams,
@@ -62,7 +77,12 @@ def create_app(
     )
     freshness = freshness or KafkaFreshness(WaitingRecords(settings.kafka))
     predictor = Predictor(
-        roster=roster, loops=project.loops, streams=project.streams, freshness=freshness, metrics=metrics
+        roster=roster,
+        residents=residents,
+        loops=project.loops,
+        streams=project.streams,
+        freshness=freshness,
+        metrics=metrics,
     )
     log = KafkaLog(service.publisher, loops=project.loops, metrics=metrics)
     online = Online(predictor, log, Recorder(service.publisher.source))
@@ -71,6 +91,7 @@ def create_app(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
+        residents=residents,
         online=online,
         explainer=explainer,
         known=keeper.known,
@@ -81,6 +102,8 @@ def create_app(
     service.before_hearing("features", store.prepare)
     service.before_hearing("valkey", store.check)
     hear_models(service, keeper)
+    if settings.model_memory is not None:
+        service.keeps("loading models again", lambda: residents.run(keeper.load))
     hear_questions(
         service,
         loops=project.loops if settings.doors != "http" else {},
@@ -100,6 +123,7 @@ def create_app(
         loops=project.loops,
         streams=project.streams,
         roster=roster,
+        residents=residents,
         online=online,
         explainer=explainer,
         known=keeper.known,

@@ -25,6 +25,10 @@ class ModelsUnknown(RetryLater):
     """`millstream-models` has not been read to its end yet, so nobody knows what to answer with."""
 
 
+class ModelUnloaded(RetryLater):
+    """The loop's models gave way to others, and are not back yet: ask again in a moment."""
+
+
 class UnknownLoop(MillstreamError):
     """No such loop in the project."""
 
@@ -51,7 +55,7 @@ class ModelRefused(MillstreamError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-        """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `remote`, `unexpected`."""
+        """From a closed set, for metrics: `package`, `graph`, `features`, `warm_up`, `remote`, `memory`, `unexpected`."""
 
 
 class BadTable(MillstreamError):

@@ -103,6 +103,20 @@ class ServingMetrics:
             buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
             registry=registry,
         )
+        self.model_bytes = Gauge(
+            "millstream_model_memory_bytes",
+            "Memory that a loop's models take, measured as each was loaded; 0 while they are unloaded. The sum stays below "
+            "MILLSTREAM_MODEL_MEMORY, where that is set.",
+            ["loop"],
+            registry=registry,
+        )
+        self.unloaded = Counter(
+            "millstream_models_unloaded",
+            "Times that a loop's models gave way to another's; its next question loads them again. Rises all the time: the "
+            "loops that are asked need more than MILLSTREAM_MODEL_MEMORY; raise it, or add replicas that answer some of them.",
+            ["loop"],
+            registry=registry,
+        )
         self.refused = Counter(
             "millstream_models_refused",
             "Model states that could not be obeyed; the model before stays. Ever above zero: GET /v1/loops says why.",

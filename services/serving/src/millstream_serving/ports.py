@@ -17,6 +17,10 @@ from millstream_serving.domain.columns import Columns, FeatureValues
 class Model(Protocol):
     """A loaded graph. Called from the event loop and from threads, several at once."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it took as it was loaded."""
+
     def run(self, columns: Columns) -> NDArray[np.float32]:
         """One number a row, shape (n,), or one a class, shape (n, classes), whatever they are. Blocks for about 20 µs a row,
         never on I/O.

@@ -61,6 +61,10 @@ class Settings(CrewSettings, RegistrySettings, RemoteSettings):
     model_threads: Annotated[int, Field(ge=1, le=64)] = 1
     """Threads of one model run. With more than one, onnxruntime may add up a lone row's trees in another order than a
     batch's, and the same question could get another last digit; scale with replicas first."""
+    model_memory: Annotated[int, Field(ge=1)] | None = None
+    """MiB that all loaded models of one process may take together, as measured when each was loaded; those of the loops that
+    were asked least recently are unloaded for others, and loaded again for their next question. A new version is loaded beside
+    the old, so leave room for the largest loop. None: whatever they take, as most projects have few loops."""
     models_timeout: Annotated[float, Field(gt=0)] = 20.0
     """Seconds that a batch waits for the models at start before it is given back and read again."""
 

@@ -64,14 +64,15 @@ class Requests:
     def question(self, loop: str, event: Any) -> Ask:
         """Raises EventRejected(`not_json`)."""
         url = f"{self._serving}/v1/loops/{_part(loop)}/predict"
-        headers = {"content-type": JSON} | self._credential()
-        return Ask(method="POST", url=url, headers=headers, content=b'{"event":%b}' % encoded(event))
+        content = b'{"event":%b}' % encoded(event)
+        return Ask(method="POST", url=url, headers={"content-type": JSON}, content=content, credential=self._credential)
 
     def _ingest_ask(self, path: str, headers: Mapping[str, str], content: bytes) -> Ask:
-        return Ask(method="POST", url=f"{self._ingest}/v1/{path}", headers=headers, content=content)
+        url = f"{self._ingest}/v1/{path}"
+        return Ask(method="POST", url=url, headers=headers, content=content, credential=self._credential)
 
     def _once(self, kind: str) -> dict[str, str]:
-        return {"content-type": kind, "idempotency-key": uuid.uuid4().hex} | self._credential()
+        return {"content-type": kind, "idempotency-key": uuid.uuid4().hex}
 
     def _credential(self) -> dict[str, str]:
         said = self._token

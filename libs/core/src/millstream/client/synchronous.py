@@ -23,7 +23,7 @@ class Client:
 
     `url`: ingest, like http://localhost:8101. `serving`: where predictions are asked; left out where one address has both.
     `key`: as `millstream keys create` showed it; else that in MILLSTREAM_KEY. `token`: in place of a key, or a function that
-    gives one whenever a request is made. `patience`: seconds after which a call tries no more. `timeout`: of one try, seconds.
+    gives one at every try. `patience`: seconds after which a call tries no more. `timeout`: of one try, seconds.
     `http`: an httpx client of your own, for certificates and proxies; it stays yours to close.
     """
 

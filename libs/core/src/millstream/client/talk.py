@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from millstream.client.errors import OutcomeUnknown, Throttled, Unavailable
@@ -35,6 +35,8 @@ class Ask:
     url: str
     headers: Mapping[str, str]
     content: bytes
+    credential: Callable[[], Mapping[str, str]] = dict
+    """The headers that say who asks. Called for each try: a token may expire between two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def settle(ask: Ask, patience: float) -> Talk[Reply]:
     until = time.monotonic() + patience
     unknown, tries = False, 0
     while True:
-        heard = yield ask
+        heard = yield replace(ask, headers={**ask.headers, **ask.credential()})
         tries += 1
         if isinstance(heard, Reply) and heard.status not in LATER:
             return heard

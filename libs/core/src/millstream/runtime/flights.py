@@ -40,7 +40,7 @@ class Parcel(Protocol):
 class Delivery:
     """Records that one caller handed over; `done` is set when Kafka has confirmed all of them."""
 
-    __slots__ = ("_clock", "departed", "done", "left")
+    __slots__ = ("_clock", "departed", "done", "left", "open")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, within: float) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
@@ -49,10 +49,20 @@ class Delivery:
         """Batches, under way or waiting, that hold some of them."""
         self.departed = False
         """Whether any of them may be in Kafka."""
+        self.open: dict[TopicPartition, int] | None = None
+        """The same as `left` by partition; None where there is one alone, which is how most of them are."""
 
-    def landed(self, error: BaseException | None) -> None:
+    def boarded(self, partition: TopicPartition, batches: int) -> None:
+        """`batches` more of its batches are for `partition`; fewer where it is negative."""
+        self.left += batches
+        if self.open is not None:
+            self.open[partition] += batches
+
+    def landed(self, partition: TopicPartition, error: BaseException | None) -> None:
         """One of its batches is confirmed, or is not."""
         self.left -= 1
+        if self.open is not None and error is None:
+            self.open[partition] -= 1
         if self.left and error is None:
             return
         self._clock.cancel()
@@ -110,6 +120,8 @@ class Flights:
             else:
                 load.append(record)
         delivery.left = len(loads)
+        if len(loads) > 1:
+            delivery.open = dict.fromkeys(loads, 1)
         for chosen, load in loads.items():
             if (queue := self._waiting.get(chosen)) is None:
                 queue = self._waiting[chosen] = deque()
@@ -121,6 +133,15 @@ class Flights:
             self._due = True
             self._loop.call_soon(self._depart)
         return delivery
+
+    def confirmed(
+        self, delivery: Delivery, records: Sequence[Parcel], partitions: dict[str, list[int]]
+    ) -> frozenset[int]:
+        """Of a delivery that failed, the places of the `records` that Kafka has confirmed: those of whole partitions."""
+        if delivery.open is None:
+            return frozenset()
+        chosen = (TopicPartition(one.topic, _partition(partitions[one.topic], one.key)) for one in records)
+        return frozenset(place for place, partition in enumerate(chosen) if not delivery.open[partition])
 
     def _depart(self) -> None:
         self._due = False
@@ -161,12 +182,12 @@ class Flights:
                     batches.append(batch)
                     if not _append(batch.builder, record):
                         # It has a batch to itself and is too large all the same.
-                        delivery.landed(MessageSizeTooLargeError(f"one record of {len(record.value)} bytes"))
+                        delivery.landed(partition, MessageSizeTooLargeError(f"one record of {len(record.value)} bytes"))
                         break
                 if not batch.riders or batch.riders[-1] is not delivery:
                     batch.riders.append(delivery)
-                    delivery.left += 1
-            delivery.left -= 1
+                    delivery.boarded(partition, 1)
+            delivery.boarded(partition, -1)
         if not queue:
             del self._waiting[partition]
         return batches
@@ -200,13 +221,13 @@ class Flights:
             )
         except KafkaError as error:
             for delivery in batch.riders:
-                delivery.landed(error)
+                delivery.landed(partition, error)
             return None
 
         def confirmed(done: asyncio.Future[None]) -> None:
             error = done.exception() if not done.cancelled() else KafkaError("the producer was stopped")
             for delivery in batch.riders:
-                delivery.landed(error)
+                delivery.landed(partition, error)
 
         landing.add_done_callback(confirmed)
         return landing

@@ -114,7 +114,7 @@ class Publisher:
         """Send and wait for all. Order is kept per (topic, key).
 
         Raises DeliveryUnknown when Kafka did not confirm in time: some records may be there; ids make a repeat harmless.
-        Its kind NotSent says that none is.
+        Its `confirmed` says which are; its kind NotSent says that none is.
         Raises RejectEvent("too_large") when a record exceeds Kafka's limit; nothing of this call is sent then.
         """
         for record in records:
@@ -143,7 +143,8 @@ class Publisher:
             waited = f"Kafka did not confirm {len(records)} records within {self._timeout:.0f} s"
             if delivery is None or not delivery.departed:
                 raise NotSent(f"{waited}, and none of them was sent: {error or 'timeout'}") from error
-            raise DeliveryUnknown(f"{waited}: {error or 'timeout'}") from error
+            confirmed = flights.confirmed(delivery, records, partitions)
+            raise DeliveryUnknown(f"{waited}: {error or 'timeout'}", confirmed=confirmed) from error
         for topic, count in topics.items():
             self._metrics.published.labels(topic).inc(count)
 

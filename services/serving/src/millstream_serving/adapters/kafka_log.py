@@ -103,14 +103,13 @@ class KafkaLog:
             log.error("%d answers are on no record: %s", lost.total(), error)
 
     def _take(self) -> None:
-        """The next flight, where none is under way."""
-        if self._flying:
-            return
-        size = 0
+        """The next flight: what is left of the last, and what waits. A partition that fails holds up no other."""
+        size = sum(size for _, _, size in self._flying)
+        if not self._flying:
+            self._left = self._clock()
         while self._waiting and size < FLIGHT_BYTES:
             self._flying.append(self._waiting.popleft())
             size += self._flying[-1][2]
-        self._left = self._clock()
         if not self._waiting:
             self._news.clear()
 
@@ -125,5 +124,20 @@ class KafkaLog:
             log.error("answers are on no record: %s", error)
             for loop, records, _ in self._flying:
                 self._metrics.unlogged.labels(loop).inc(len(records))
+        except DeliveryUnknown as error:
+            self._keep(error.confirmed)
+            raise
         self._bytes -= sum(size for _, _, size in self._flying)
         self._flying = []
+
+    def _keep(self, confirmed: frozenset[int]) -> None:
+        """Of the flight what is not confirmed: that alone goes again."""
+        if not confirmed:
+            return
+        flown, self._flying, first = self._flying, [], 0
+        for loop, records, _ in flown:
+            left = [record for place, record in enumerate(records, first) if place not in confirmed]
+            first += len(records)
+            if left:
+                self._flying.append((loop, left, sum([len(record.value) for record in left])))
+        self._bytes += sum(size for _, _, size in self._flying) - sum(size for _, _, size in flown)

@@ -27,6 +27,7 @@ class MemoryModel:
     """A model that is a Python function of one row."""
 
     score: Score
+    size: int = 1_000
 
     def run(self, columns: Columns) -> NDArray[np.float32]:
         rows = len(next(iter(columns.values())))
@@ -42,11 +43,13 @@ class MemoryRuntime:
     """Graphs are names of functions."""
 
     graphs: dict[bytes, Score] = field(default_factory=dict)
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    """Bytes that a graph takes, of those that are not small."""
 
     def load(self, raw: bytes, inputs: Sequence[InputColumn], output: str) -> MemoryModel:
         if raw not in self.graphs:
             raise ModelRefused("graph", f"no graph {raw!r}")
-        return MemoryModel(self.graphs[raw])
+        return MemoryModel(self.graphs[raw], self.sizes.get(raw, 1_000))
 
 
 @dataclass

@@ -24,7 +24,7 @@ from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
-from millstream_serving.handlers import Explainer, Loaded, Online, ask
+from millstream_serving.handlers import Explainer, Loaded, Online, Residents, ask
 
 encode = msgspec.json.Encoder().encode
 
@@ -141,6 +141,7 @@ class Doorway:
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
+        residents: Residents,
         online: Online,
         explainer: Explainer,
         known: asyncio.Event,
@@ -150,6 +151,7 @@ class Doorway:
         self._loops = loops
         self._streams = streams
         self._roster = roster
+        self._residents = residents
         self._online = online
         self._explainer = explainer
         self._known = known
@@ -174,6 +176,7 @@ class Doorway:
 
         `other` is the `challenger` on trial, or the `previous` champion until `watch_until`; `share` of the entities is
         answered by the challenger. `missing`: why nobody is there to come back. `heard` above `revision`: see `refused`.
+        `unloaded`: the models gave way to those of other loops (`MILLSTREAM_MODEL_MEMORY`); the next question loads them again.
         """
         try:
             return answer(200, self._shown(self._loop(loop)))
@@ -238,6 +241,8 @@ class Doorway:
     def _why_not(self, loop: Loop, unanswered: QuestionUnanswered) -> MillstreamError:
         standing, see = self._roster.standing(loop.name), f"see GET /v1/loops/{loop.name}"
         if unanswered.reason != "no_model":
+            if why := self._residents.why_not(loop.name):
+                return ModelFailed(f"{loop.name}: its model was unloaded and cannot be loaded again: {why}; {see}")
             if standing.champion is None and standing.refusal is not None:
                 return ModelFailed(f"{loop.name} has no model that can be served: {standing.refusal.reason}; {see}")
             return ModelFailed(f"{loop.name}: no model has an answer to this question; {see}")
@@ -261,6 +266,7 @@ class Doorway:
             "reason": state.reason if state else None,
             "champion": None if champion is None else _model(champion),
             "other": None if standing.other is None else {"role": standing.role, **_model(standing.other)},
+            "unloaded": standing.unloaded,
             "missing": standing.missing or None,
             "refused": None
             if refused is None
@@ -272,6 +278,7 @@ def _model(loaded: Loaded) -> dict[str, Any]:
     return {
         "version": loaded.ref.version,
         "run": loaded.ref.run,
+        "memory_bytes": loaded.size,
         "trained_at": loaded.ref.at,
         "task": loaded.task,
         "feature_service": loaded.manifest.feature_service,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -47,6 +47,8 @@ class Standing(Generic[C]):
     """Scores each question beside the champion: `role` says as what."""
     missing: str = ""
     """Why the predecessor is not scored although the champion is on watch."""
+    unloaded: bool = False
+    """The models gave way to those of other loops: of `champion` and `other` all is here but what computes."""
     refusal: Refusal | None = None
     """Set while a newer state than `state` was heard and could not be obeyed."""
 
@@ -120,6 +122,15 @@ class Roster(Generic[C]):
         """From here on `champion` answers, with `other` beside it. Whoever asked before keeps those he got."""
         self._standings[state.loop] = Standing(state=state, champion=champion, other=other, missing=missing)
 
+    def unload(self, loop: str, champion: C, other: C | None) -> None:
+        """Its models have left, but for what of `champion` and `other` says who they are."""
+        self._standings[loop] = replace(self._standings[loop], champion=champion, other=other, unloaded=True)
+
+    def load(self, loop: str, champion: C, other: C | None, missing: str) -> None:
+        """Its models are back, of the same state."""
+        before = self._standings[loop]
+        self._standings[loop] = replace(before, champion=champion, other=other, missing=missing, unloaded=False)
+
     def stand_in(self, loop: str, champion: C) -> None:
         """`champion` answers, of a state that is not obeyed yet: nobody did before."""
         self._standings[loop] = Standing(champion=champion)
@@ -135,5 +146,6 @@ class Roster(Generic[C]):
             champion=stand_in if before.champion is None else before.champion,
             other=before.other,
             missing=before.missing,
+            unloaded=before.unloaded,
             refusal=Refusal(state=state, version=version, reason=reason),
         )

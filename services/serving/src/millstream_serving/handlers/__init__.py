@@ -10,8 +10,10 @@ from millstream_serving.handlers.online import Online
 from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor, ask
 from millstream_serving.handlers.record import Recorder, fits
 from millstream_serving.handlers.replica import Replica
+from millstream_serving.handlers.residents import MIB, Residents
 
 __all__ = [
+    "MIB",
     "MOST_ROWS",
     "Answer",
     "Explainer",
@@ -22,6 +24,7 @@ __all__ = [
     "Predictor",
     "Recorder",
     "Replica",
+    "Residents",
     "ask",
     "fits",
 ]

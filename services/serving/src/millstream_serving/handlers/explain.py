@@ -82,6 +82,8 @@ class Explainer:
         model = next((one for one in standing.models.values() if one.ref.version == served.version), None)
         if model is None:
             raise Unexplained("late", f"version {served.version} has just left; ask again")
+        if standing.unloaded:
+            raise Unexplained("late", f"version {served.version} was unloaded just now; ask again")
         if self._asked > MOST_WAITING:
             raise Unexplained("busy", f"{MOST_WAITING} explanations wait already; ask again in a moment")
         self._asked += 1

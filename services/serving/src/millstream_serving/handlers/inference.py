@@ -23,6 +23,7 @@ from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Unkno
 from millstream_serving.handlers.explain import Explainer
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.online import Online
+from millstream_serving.handlers.residents import Residents
 
 BESIDE = {"prediction_id": "id", "version": "version", "variant": "variant"}
 """What may be asked for beside the model's own output, a text a row; and what the record calls it."""
@@ -42,6 +43,7 @@ class Inference:
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         roster: Roster[Loaded],
+        residents: Residents,
         online: Online,
         explainer: Explainer,
         known: asyncio.Event,
@@ -50,6 +52,7 @@ class Inference:
         self._loops = loops
         self._streams = streams
         self._roster = roster
+        self._residents = residents
         self._online = online
         self._explainer = explainer
         self._known = known
@@ -86,7 +89,7 @@ class Inference:
 
         Raises Refusal, UnknownLoop, NoModel, ModelFailed, RetryLater, NotSent.
         """
-        standing = self._standing(name)
+        standing = await self._awake(name)
         champion = self._model(name, standing, version)
         if champion is not standing.champion:
             raise bad(
@@ -138,6 +141,16 @@ class Inference:
             known = ", ".join(sorted(self._loops)) or "none"
             raise UnknownLoop(f"no model {name[:100]!r}; a model is a loop of the project: {known}")
         return self._roster.standing(name)
+
+    async def _awake(self, name: str) -> Standing[Loaded]:
+        """As `_standing`, its models in memory. Raises ModelFailed, ModelUnloaded."""
+        self._standing(name)
+        standing = await self._residents.standing(name)
+        if standing.unloaded:
+            raise ModelFailed(
+                f"{name}: its model was unloaded and cannot be loaded again: {self._residents.why_not(name)}"
+            )
+        return standing
 
     def _model(self, name: str, standing: Standing[Loaded], version: str) -> Loaded:
         if not self._known.is_set():

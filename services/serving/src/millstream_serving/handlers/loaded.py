@@ -27,6 +27,17 @@ INLINE_ROWS = 128
 """A run up to here stays on the event loop: 2 ms at most, while a hop to a thread and back costs 0.1 ms and more."""
 
 
+@dataclass(frozen=True)
+class Unloaded:
+    """In the place of a model that is not in memory. Nobody runs it: `Residents.standing` brings the model back first."""
+
+    size: int
+    """What the model takes once it is loaded again."""
+
+    def run(self, columns: Columns) -> NDArray[np.float32]:
+        raise ModelFailed("it was unloaded just now; ask again")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A model with everything that it needs to answer."""
@@ -47,6 +58,16 @@ class Loaded:
     def inputs(self) -> list[str]:
         """Fields of the question that it takes."""
         return [column.name for column in self.manifest.inputs if column.source == "input"]
+
+    @property
+    def size(self) -> int:
+        """Bytes that the model takes, or took; 0 where it runs elsewhere."""
+        return 0 if isinstance(self.model, RemoteModel) else self.model.size
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is loaded."""
+        return not isinstance(self.model, Unloaded)
 
     @cached_property
     def remote(self) -> RemoteModel | None:

@@ -24,6 +24,7 @@ from millstream_serving.domain.scores import outputs_of, shape_of
 from millstream_serving.domain.turn import CHALLENGER
 from millstream_serving.errors import ModelAway, ModelFailed, ModelRefused, RemoteAway
 from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.residents import Residents
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import Features, FeatureStore, Model, ModelRuntime, Packages, RemoteModel, RemoteRuntime
 
@@ -40,6 +41,7 @@ class ModelKeeper:
         self,
         *,
         roster: Roster[Loaded],
+        residents: Residents | None = None,
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         packages: Packages,
@@ -52,6 +54,7 @@ class ModelKeeper:
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._roster = roster
+        self._residents = residents or Residents(roster, metrics)
         self._loops = loops
         self._streams = streams
         self._packages = packages
@@ -65,6 +68,8 @@ class ModelKeeper:
         self._waiting: dict[str, ModelState] = {}
         """Newest state of each loop that has not been tried yet."""
         self._news = asyncio.Event()
+        self._loading = asyncio.Lock()
+        """One at a time: beside another nobody could say what a model takes."""
         self.known = asyncio.Event()
         """Set for good once everything that the topic held at the start was obeyed or refused."""
         self.idle = asyncio.Event()
@@ -128,11 +133,13 @@ class ModelKeeper:
         began = self._stopwatch()
         before = self._roster.standing(state.loop)
         # A version that moves from challenger to champion, or back, is not loaded again.
-        held = {model.ref: model for model in (before.champion, before.other) if model is not None}
+        held = {model.ref: model for model in (before.champion, before.other) if model is not None and model.is_here}
         champion: Loaded | None = None
         try:
             if state.champion is not None:
-                champion = await self._loaded(state.loop, state.champion, held)
+                loaded = await self._loaded(state.loop, state.champion, held)
+                self._residents.check(loaded)
+                champion = loaded
             other, missing = await self._other(state, champion, held)
         except ModelRefused as error:
             self._refuse(state, error, stand_in=champion)
@@ -140,10 +147,12 @@ class ModelKeeper:
             if champion is not None and before.champion is None:
                 # A challenger that is away keeps no replica from answering as it starts.
                 self._roster.stand_in(state.loop, champion)
+                self._residents.settle(state.loop)
                 self._changed(state.loop)
             raise
         else:
             self._roster.obey(state, champion, other, missing)
+            self._residents.settle(state.loop)
             self._health.met(f"model of {state.loop}")
             self._metrics.revision.labels(state.loop).set(state.revision)
             self._metrics.load_seconds.labels(state.loop).observe(self._stopwatch() - began)
@@ -155,6 +164,7 @@ class ModelKeeper:
         # Where the champion could be loaded it is the challenger that could not.
         refused = state.challenger if stand_in is not None else state.champion
         self._roster.refuse(state, refused.version if refused is not None else "", str(error), stand_in)
+        self._residents.settle(state.loop)
         self._metrics.refused.labels(state.loop, error.reason).inc()
         log.error("model refused: %s", error, extra={"loop": state.loop, "revision": state.revision})
         condition = f"model of {state.loop}"
@@ -178,6 +188,7 @@ class ModelKeeper:
         ref, role = found
         try:
             other = await self._loaded(state.loop, ref, held)
+            self._residents.check(champion, other)
             if other.task is not champion.task:
                 raise ModelRefused(
                     "package",
@@ -223,7 +234,8 @@ class ModelKeeper:
             assert self._remotes is not None
             model = await self._remotes.open(raw, manifest)
         else:
-            model = await asyncio.to_thread(self._runtime.load, raw, manifest.inputs, manifest.output)
+            async with self._loading:
+                model = await asyncio.to_thread(self._runtime.load, raw, manifest.inputs, manifest.output)
         loaded = Loaded(ref=ref, manifest=manifest, task=task, model=model, features=features)
         await self._warm_up(loaded)
         return loaded

@@ -26,6 +26,7 @@ from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
 from millstream_serving.errors import RemoteAway, StaleFeatures
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.residents import Residents
 from millstream_serving.handlers.store_gate import StoreGate
 from millstream_serving.metrics import ServingMetrics
 from millstream_serving.ports import Features, Freshness
@@ -83,13 +84,14 @@ class Predictor:
         self,
         *,
         roster: Roster[Loaded],
+        residents: Residents | None = None,
         loops: Mapping[str, Loop],
         streams: Mapping[str, Stream],
         freshness: Freshness,
         metrics: ServingMetrics,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._roster = roster
+        self._residents = residents or Residents(roster, metrics)
         self._loops = loops
         self._streams = streams
         self._gate = FreshnessGate(loops=loops, freshness=freshness, metrics=metrics, stopwatch=stopwatch)
@@ -102,7 +104,8 @@ class Predictor:
     async def predict(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer a question, in order; all of one transport.
 
-        Raises FeaturesUnavailable, FeaturesBehind, RemoteAway: ask all of them again; and over HTTP StaleFeatures.
+        Raises FeaturesUnavailable, FeaturesBehind, RemoteAway, ModelUnloaded: ask all of them again. Over HTTP StaleFeatures
+        too.
         """
         answers: dict[int, Answer] = {}
         by_loop: dict[str, list[int]] = {}
@@ -110,14 +113,14 @@ class Predictor:
             by_loop.setdefault(question.loop, []).append(position)
         for loop, positions in by_loop.items():
             # Taken once: a swap in the middle of a batch changes nothing for the questions that are under way.
-            standing = self._roster.standing(loop)
-            silence = "model_failed" if standing.refusal else "no_model"
+            standing = await self._residents.standing(loop)
+            silence = "model_failed" if standing.refusal or standing.unloaded else "no_model"
             first = questions[positions[0]].id
             for start in range(0, len(positions), MOST_ROWS):
                 some = positions[start : start + MOST_ROWS]
                 asked = [questions[position] for position in some]
                 found: Sequence[Answer]
-                if standing.champion is None:
+                if standing.champion is None or standing.unloaded:
                     found = [unanswered(question, silence) for question in asked]
                 else:
                     found = await self._ask(standing, asked, first)
@@ -130,10 +133,10 @@ class Predictor:
 
     async def current(self, questions: Sequence[Question]) -> bool:
         """Whether no feature lags behind any of `questions`, all of one loop: then they are alike to `predict`."""
-        standing = self._roster.standing(questions[0].loop)
-        if standing.champion is None:
+        standing = await self._residents.standing(questions[0].loop)
+        if standing.champion is None or standing.unloaded:
             return True
-        services = _services(standing)
+        services = self._store.watched(questions[0].loop, _services(standing))
         found = await self._store.ask(questions[0], 0, lambda: self._gate.current(services, questions))
         return found is None or found
 
@@ -170,7 +173,8 @@ class Predictor:
         refusing, away = False, False
         values: list[FeatureValues] = []
         if services:
-            looked_up = await self._store.ask(questions[0], len(questions), lambda: self._look_up(services, questions))
+            watched = self._store.watched(questions[0].loop, services)
+            looked_up = await self._store.ask(questions[0], len(questions), lambda: self._look_up(watched, questions))
             away = looked_up is None
             if looked_up is None:
                 values = [unread(features.names, len(questions)) for features in services]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -25,3 +25,26 @@ async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
         yield listener.getsockname()
         server.should_exit = True
         await running
+
+
+async def said(address: tuple[str, int], raw: bytes, *, half: bool = False) -> bytes:
+    """All that is answered to `raw` until the connection ends, or an object does, or nothing comes for a while. `half`: the
+    sender closes his side when he has said it."""
+    reader, writer = await asyncio.open_connection(*address)
+    found = b""
+    with suppress(ConnectionError, TimeoutError):
+        writer.write(raw)
+        if half:
+            writer.write_eof()
+        async with asyncio.timeout(5):
+            while piece := await reader.read(65536):
+                found += piece
+                if b"}" in piece:
+                    break
+    writer.close()
+    return found
+
+
+def status_of(answer: bytes) -> int:
+    """0 where there was none."""
+    return int(answer.split(b" ", 2)[1]) if answer else 0

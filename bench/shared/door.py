@@ -1,4 +1,7 @@
-"""What is measured: a server on a core of its own; what it needs shares the other core with the load."""
+"""What is measured: a server on a core of its own; what it needs shares the other core with the load.
+
+The benches of ingest and serving import what is in this folder by `PYTHONPATH=bench/shared`, as the Makefile sets it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+"""Strangers at serving's socket: those who trickle, stop half-way, or close their side. None holds a place or is on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from millstream.runtime import connection
+from millstream.testing.sockets import said, served, status_of
+from millstream_serving.api import Gate, inference, loops
+
+from .conftest import Stage, flight
+from .test_serving_inference import by_mean, question
+
+DOORS = {
+    "predict": (b"/v1/loops/flight-delay/predict", json.dumps({"event": flight()}).encode()),
+    "infer": (b"/v2/models/flight-delay/infer", json.dumps(question()).encode()),
+}
+PLACES = 2
+Address = tuple[str, int]
+
+
+@pytest.fixture(params=[False, True], ids=["routes", "hot doors"])
+async def address(
+    stage: Stage, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Address]:
+    """Behind a gate for two, with little patience for heads and bodies."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(loops, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(inference, "REQUEST_SECONDS", 0.5)
+    app = stage.app(hot=request.param)
+    app.gate = Gate(stage.metrics, patience=30.0, most=PLACES)
+    await stage.keeper.known.wait()
+    await stage.obey(stage.package("3", by_mean))
+    async with served(app) as place:
+        yield place
+
+
+def head(path: bytes, length: int) -> bytes:
+    start = b"POST " + path + b" HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+    return start + b"content-length: %d\r\n\r\n" % length
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_crowd_that_trickles_keeps_nobody_out(stage: Stage, address: Address, door: str) -> None:
+    """Heads that never end and bodies that never end, many more than there are places."""
+    path, body = DOORS[door]
+    heads = [asyncio.create_task(said(address, b"POST /v1/lo")) for _ in range(20)]
+    bodies = [asyncio.create_task(said(address, head(path, len(body)) + body[:-3])) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert status_of(await said(address, head(path, len(body)) + body)) == 200, "in the middle of it"
+    answers = await asyncio.gather(*heads, *bodies)
+    assert {status_of(one) for one in answers[:20]} <= {0, 408}
+    assert {status_of(one) for one in answers[20:]} == {408}
+    assert stage.metric("millstream_questions_shed_total", reason="overloaded") == 0
+    assert len(stage.publisher.sent) == 1, "what was not said is no question"
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_client_that_has_said_all_and_closed_its_side_is_answered(address: Address, door: str) -> None:
+    path, body = DOORS[door]
+    assert status_of(await said(address, head(path, len(body)) + body, half=True)) == 200
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_question_that_stops_half_way_is_none(stage: Stage, address: Address, door: str) -> None:
+    path, body = DOORS[door]
+    answers = [await said(address, head(path, len(body)) + body[:-5], half=True) for _ in range(PLACES + 1)]
+    assert not {status_of(one) for one in answers} & {200, 500, 503}
+    assert status_of(await said(address, head(path, len(body)) + body)) == 200, "nobody holds a place"
+    assert len(stage.publisher.sent) == 1
