@@ -1,5 +1,9 @@
-"""The tools that judge the charts and the alerts. Without them the tests that need one are skipped, with the reason; `make test-deploy` builds
-them first, and then a missing one is an error."""
+"""The tools that judge the charts and the alerts. Without them the tests that need one are skipped, with the reason; `make
+test-deploy` builds them first, and then a missing one is an error.
+
+A control plane is started by `make test-deploy` alone: it takes a minute and a gigabyte. Where its programs could not be built,
+the tests on it are skipped there too.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class ServingMetrics:
         self.model_bytes = Gauge(
             "millstream_model_memory_bytes",
             "Memory that a loop's models take, measured as each was loaded; 0 while they are unloaded. The sum stays below "
-            "MILLSTREAM_MODEL_MEMORY, where that is set.",
+            "MILLSTREAM_MODEL_MEMORY, where that is set. Near it: loops that are asked again are loaded again; raise it.",
             ["loop"],
             registry=registry,
         )
