@@ -31,13 +31,14 @@ def read_yaml(path: Path) -> Any:
 
 
 @cache
-def template(helm: Path, chart: str, values: str = MINIMAL, *sets: str) -> str:
+def template(helm: Path, chart: str, values: str = MINIMAL, *sets: str, options: tuple[str, ...] = ()) -> str:
     """What `helm template` prints, with `--set` for each of `sets`. Raises Refused."""
     said = subprocess.run(
         [
             *(str(helm), "template", chart, str(CHARTS / chart), "--namespace", "mill"),
             *("-f", str(CHARTS / chart / "ci" / values)),
             *(part for one in sets for part in ("--set-json" if "=[" in one or "={" in one else "--set", one)),
+            *options,
         ],
         capture_output=True,
         text=True,

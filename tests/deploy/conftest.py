@@ -1,5 +1,5 @@
-"""The tools that judge the charts and the alerts. Without them the tests that need one are skipped, with the reason; `make
-test-deploy` builds them first, and then a missing one is an error.
+"""The tools that judge the charts. Without them the tests that need one are skipped, with the reason; `make test-deploy` builds
+them first, and then a missing one is an error.
 
 A control plane is started by `make test-deploy` alone: it takes a minute and a gigabyte. Where its programs could not be built,
 the tests on it are skipped there too.
@@ -8,13 +8,19 @@ the tests on it are skipped there too.
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from millstream.testing.cache import cache_folder
 
-from . import kube_schemas
+from . import kube_schemas, plane_tools
+from .control_plane import ControlPlane
+from .keda import install_keda
+from .kubectl import Helm, Kubectl
+from .report import Report
 from .tools import TOOLS
 
 MENDS = "run: make test-deploy (it builds the tools, with Go, in some minutes)"
@@ -61,3 +67,54 @@ def schemas() -> Path:
 @pytest.fixture(scope="session")
 def promtool() -> Path:
     return tool("promtool")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("MILLSTREAM_DEPLOY"):
+        config.pluginmanager.register(Report())
+
+
+def built(*groups: plane_tools.Programs) -> None:
+    if lacking := plane_tools.missing(cache_folder(), *groups):
+        pytest.skip(f"no {lacking[0].name} in {lacking[0].parent}: python -m tests.deploy.plane_tools says why")
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane for the session, with every CRD that the charts have a flag for."""
+    if not os.environ.get("MILLSTREAM_DEPLOY"):
+        pytest.skip("needs a control plane, which `make test-deploy` starts")
+    built(*plane_tools.PLANE)
+    with ControlPlane(tmp_path_factory.mktemp("plane")).running() as started:
+        started.install_crds()
+        started.kubectl("create", "priorityclass", "mill", "--value=1000")  # that the examples ask for
+        yield started
+
+
+@pytest.fixture(scope="session")
+def keda(plane: ControlPlane) -> ControlPlane:
+    """The same, with KEDA at work."""
+    built(plane_tools.SCALER)
+    install_keda(plane)
+    return plane
+
+
+@pytest.fixture
+def kubectl(plane: ControlPlane) -> Iterator[Kubectl]:
+    """In a namespace of this test's own, where Pod Security refuses what is not `restricted`."""
+    name = f"mill-{uuid.uuid4().hex[:8]}"
+    yield plane.namespace(name)
+    plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def releases(helm: Path, kubectl: Kubectl) -> Helm:
+    """Helm in that namespace."""
+    return Helm(program=helm, kubeconfig=kubectl.kubeconfig, namespace=kubectl.namespace)
+
+
+@pytest.fixture
+def kubeconfig(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of who may do everything; also in MILLSTREAM_TEST_KUBECONFIG."""
+    monkeypatch.setenv("MILLSTREAM_TEST_KUBECONFIG", str(plane.kubeconfig))
+    return plane.kubeconfig

@@ -51,6 +51,9 @@ def test_lag_is_read_as_the_consumers_read(helm: Path) -> None:
         "limitToPartitionsWithLag": "true",
         "excludePersistentLag": "true",
     }
+    assert all(trigger["useCachedMetrics"] for trigger in scaler["spec"]["triggers"]), (
+        "else pollingInterval is obeyed by nobody"
+    )
     behavior = scaler["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 30
     assert behavior["scaleDown"] == {
@@ -114,6 +117,9 @@ def test_consumers_are_as_many_as_the_traffic_takes(service: str, helm: Path) ->
 
 def test_the_simulation_has_the_charts_behaviour(helm: Path) -> None:
     (scaler,) = of_kind(documents(template(helm, "features", "keda-values.yaml")), "ScaledObject")
+    assert all(trigger["useCachedMetrics"] for trigger in scaler["spec"]["triggers"]), (
+        "else pollingInterval is obeyed by nobody"
+    )
     behavior = scaler["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
 
     def said(pace: Pace) -> dict[str, object]:

@@ -23,7 +23,7 @@ from millstream_backtest.errors import BacktestFailed
 from millstream_backtest.past import Past, PastHistory
 from millstream_backtest.policies import CURRENT, read_policies
 from millstream_backtest.recorded_lake import recorded_lake
-from millstream_backtest.view import table
+from millstream_backtest.view import legend, table
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
 from millstream_trainer.domain.dataset import Dataset
@@ -287,6 +287,12 @@ def test_a_policy_is_checked_as_the_project_is(project: Project, tmp_path: Path)
     other.write_text(write(tmp_path, "alike").read_text().replace(f"loop: {LOOP}", "loop: another"))
     with pytest.raises(BacktestFailed, match=r"other\.yaml: declares loop another; a policy for 'flight-delay'"):
         read_policies(project, LOOP, [other])
+
+
+def test_who_stops_before_anything_counts_is_told_since_when_it_would() -> None:
+    march = from_rfc3339("2013-03-01T00:00:00Z")
+    assert legend(march).endswith("loss and AUC: of the labelled answers to questions from 2013-03-01T00:00:00Z on")
+    assert legend(None).endswith("loss and AUC: of the labelled answers")
 
 
 def test_the_table_has_a_line_for_each_and_the_chart_is_svg(found: list[Figures], tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_slip_in_the_definitions_is_told_beside_those_in_the_streams(
     replace(flights, "streams/flights-landed.yaml", "partitions: 1", "partitions: 0")
     replace(flights, "features/definitions.py", "departed = stream_source(", "departed = stream_sorce(")
     assert check(flights) == 2
-    stream, name, _ = capsys.readouterr().out.splitlines()
+    name, stream, _ = capsys.readouterr().out.splitlines()
     assert stream == "streams/flights-landed.yaml:8: partitions: 0 is out of range; write at least 1"
     assert name == (
         "features/definitions.py:14: NameError: name 'stream_sorce' is not defined; "
@@ -177,7 +177,7 @@ def test_a_stream_that_only_the_definitions_miss_is_told(flights: Path, capsys: 
     replace(flights, "streams/flights-landed.yaml", "lateness: 2h", "lateness: two hours")
     replace(flights, "features/definitions.py", "flights-departed.yaml", "flights-departing.yaml")
     assert check(flights) == 2
-    stream, source, _ = capsys.readouterr().out.splitlines()
+    source, stream, _ = capsys.readouterr().out.splitlines()
     assert stream.startswith("streams/flights-landed.yaml:7: lateness: ")
     assert source.startswith("features/definitions.py:14: ")
     assert "flights-departing.yaml: cannot be read" in source
@@ -225,7 +225,7 @@ def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytes
     replace(flights, "features/definitions.py", 'function="mean"', 'function="median"')
     replace(flights, "loops/flight-delay.yaml", "within: 24h", "within: a day")
     assert check(flights) == 2
-    loop, *views, count = capsys.readouterr().out.splitlines()
+    *views, loop, count = capsys.readouterr().out.splitlines()
     assert loop.startswith("loops/flight-delay.yaml:14: label.within: 'a day' is no duration; write ")
     assert len(views) == 15
     assert views[-1] == (
@@ -234,6 +234,31 @@ def test_all_views_that_cannot_be_computed_are_told(flights: Path, capsys: pytes
         "p50, p90, p99"
     )
     assert count == f"✗ {flights}: 16 problems"
+
+
+def test_a_view_that_cannot_be_computed_hides_nothing_of_the_others(
+    flights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(flights, "features/definitions.py", "for hours in (1, 3)]", "for hours in (1, 3, 3)]")
+    replace(flights, "features/definitions.py", 'view("dest_landings", landed', 'view("Dest_departures", landed')
+    replace(flights, "features/definitions.py", '"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES')
+    replace(flights, "features/definitions.py", 'flights-departed.yaml")', 'flights-departed.yaml", lateness="90m")')
+    replace(flights, "loops/flight-delay.yaml", "features: delay_v1", "features: delay_v0")
+    replace(flights, "loops/flight-delay.yaml", "weekday, carrier", "weekdy, carrier")
+    assert check(flights) == 2
+    *problems, count = capsys.readouterr().out.splitlines()
+    late = "its lateness is 1:30:00, that of stream flights-departed is 2:00:00; write stream_source('../streams/FILE.yaml') "
+    assert [problem.partition(": ")[2].partition(" known: ")[0] for problem in problems] == [
+        f"origin_departures: {late}without lateness=, which takes it from there",
+        f"carrier_departures: {late}without lateness=, which takes it from there",
+        "origin_carrier_departures: two aggregations are called 'mean_delay_3h'; give one of them a name=...",
+        f"dest_departures: {late}without lateness=, which takes it from there",
+        f"aircraft_departures: {late}without lateness=, which takes it from there",
+        "Dest_departures: 2 views have this name, another in definitions.py:88; give each one of its own",
+        "origin_landings.mean_delay_3h: no field 'arr_dely' in stream flights-landed to aggregate; did you mean 'arr_delay'?",
+        "predict.inputs[2]: no field 'weekdy' in stream flights-scheduled; did you mean 'weekday'?",
+    ]
+    assert count == f"✗ {flights}: 8 problems"
 
 
 def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

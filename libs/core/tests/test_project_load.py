@@ -35,7 +35,7 @@ description: A flight arrived.
 key: tailnum
 id: flight_id
 time: landed_at
-lateness: 2h
+lateness: 1h
 schema:
   type: object
   required: [flight_id, tailnum, landed_at]
@@ -90,6 +90,8 @@ class View:
     aggregates: tuple[Aggregate, ...]
     where: str | None = None
     time_field: str = "landed_at"
+    lateness: int = HOUR
+    event_id: str | None = "flight_id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +254,8 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "e": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="not tailnum"),
         "f": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), where="arr_delay"),
         "g": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), time_field="left_at"),
+        "h": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), lateness=2 * HOUR),
+        "i": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), event_id=None),
     }
     assert complaints(write(), Catalogue(services={"delay_v1": ()}, views=views)) == [
         "features: a: no stream 'flights-land' in streams/; did you mean 'flights-landed'? "
@@ -267,7 +271,18 @@ def test_views_fit_the_streams_that_they_aggregate(write: Write) -> None:
         "compare like with like",
         "features: f.where: 'arr_delay' is not true or false; compare it, like arr_delay > 0",
         "features: g: its time is 'left_at', that of stream flights-landed is 'landed_at'; write timestamp_field='landed_at'",
+        "features: h: its lateness is 2:00:00, that of stream flights-landed is 1:00:00; "
+        "write stream_source('../streams/FILE.yaml') without lateness=, which takes it from there",
+        "features: i: it knows no id of its events, that of stream flights-landed is 'flight_id'; "
+        "write stream_source('../streams/FILE.yaml'), or id='flight_id': else what is told twice counts twice",
     ]
+
+
+def test_a_lateness_that_cannot_be_read_is_held_against_no_view(write: Write) -> None:
+    views = {"a": View(stream="flights-landed", keys=("origin",), aggregates=(MEAN,), lateness=3 * HOUR)}
+    changes = {LANDED_FILE: LANDED.replace("lateness: 1h", "lateness: three hours")}
+    [told] = complaints(write(changes), Catalogue(services={"delay_v1": ()}, views=views))
+    assert told.startswith("streams/flights-landed.yaml:6: lateness: 'three hours' is no duration")
 
 
 def test_a_view_that_was_found_by_its_name_is_told_with_its_line(write: Write) -> None:

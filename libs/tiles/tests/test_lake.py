@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -23,10 +24,24 @@ from millstream_tiles.lake_upkeep import compact, vacuum
 
 from .lake_story import DAY, DEPARTED, EVENT, GROUP, departures, offsets_in
 
+README = Path(__file__).parents[1] / "README.md"
+
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"))
+
+
+def test_the_lines_of_the_readme_add_two_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [lines] = re.findall(r"```python\n([^`]*lake\.append[^`]*)```", README.read_text())
+    for rows in (2, 0):
+        exec(compile(lines, str(README), "exec"), {})
+        said = capsys.readouterr().out
+        assert said.startswith(f"{rows}\n")
+        assert "shape: (2, 2)" in said
 
 
 def test_a_repeated_batch_adds_nothing(lake: Lake) -> None:

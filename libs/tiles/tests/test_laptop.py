@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from feast import Entity
+import redis
+from feast import Entity, FeatureView, Field, FileSource
 from feast.aggregation import Aggregation
 from feast.stream_feature_view import StreamFeatureView
+from feast.types import Int64
 from feast.value_type import ValueType
 
 from millstream_tiles import Laptop, as_of, stream_source
@@ -73,8 +75,22 @@ def test_what_cannot_be_told_is_said() -> None:
         with pytest.raises(TilesError, match="a list is no event; write tell"):
             laptop.tell("orders", [{"customer": "ada"}])  # type: ignore[arg-type]
         laptop.tell("orders")
-    with pytest.raises(BadRepo, match="no function 'median'"), Laptop([customer, spend("median")]):
-        pass
+    with pytest.raises(BadRepo, match=r"^Laptop: spend: aggregation 'spent': no function 'median'"):
+        Laptop([customer, spend("median")]).__enter__()
+
+
+@pytest.mark.connected
+def test_nothing_is_left_behind_on_a_server_of_somebody_elses(valkey_url: str, tmp_path: Path) -> None:
+    pd.DataFrame({"customer": ["ada"], "tier": [3], "at": [NOON]}).to_parquet(tmp_path / "tiers.parquet")
+    tiers = FileSource(path=str(tmp_path / "tiers.parquet"), timestamp_field="at")
+    tier = FeatureView(name="tier", entities=[customer], source=tiers, schema=[Field(name="tier", dtype=Int64)])
+    with redis.Redis.from_url(valkey_url) as server:
+        before = set(server.scan_iter())
+        with Laptop([customer, spend(), tier], url=valkey_url) as laptop:
+            laptop.tell("orders", {"order_id": 1, "customer": "ada", "amount": 1, "placed_at": NOON}, known_at=NOON)
+            laptop.store.write_to_online_store("tier", pd.DataFrame({"customer": ["ada"], "tier": [3], "at": [NOON]}))
+            assert len(set(server.scan_iter()) - before) > 2, "tiles, a fence, a row"
+        assert set(server.scan_iter()) == before
 
 
 @pytest.mark.connected
@@ -103,6 +119,8 @@ def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
         ({"customer": ""}, "orders: customer: is empty; write what it is, or null"),
         ({"customer": "a" * 2_000}, "orders: customer: has 2,000 bytes; a key or id has at most 1,024"),
         ({"order_id": ""}, "orders: order_id: is empty"),
+        ({"customer": ["ada"]}, r"orders: customer=\['ada'\] is a list; a key or id is text, a number or a boolean"),
+        ({"order_id": {"a": 1}}, "orders: order_id=.* is a dict; a key or id"),
         ({"order_id": 2**53 + 2}, "orders: order_id: is a number beyond 9,007,199,254,740,992"),
     ],
 )

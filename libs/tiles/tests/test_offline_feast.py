@@ -205,6 +205,14 @@ def test_what_cannot_be_asked_is_said_plainly(store: FeatureStore) -> None:
         store.get_historical_features(asked.drop(columns="event_timestamp"), features)
     with pytest.raises(TilesError, match="1 questions have no 'event_timestamp'"):
         store.get_historical_features(asked.assign(event_timestamp=pd.NaT), features)
+    for seconds in (1362139200, 1362139200.0, np.int64(1362139200)):
+        with pytest.raises(TilesError, match=r"event_timestamp of the questions is a number.*unit='s', utc=True"):
+            store.get_historical_features(asked.assign(event_timestamp=seconds), features)
+    with pytest.raises(TilesError, match=r"event_timestamp of the questions is no time .*; write datetimes"):
+        store.get_historical_features(asked.assign(event_timestamp="noon"), features)
+    for odd, kind in (([["JFK"]], "List"), ([{"a": 1}], "Struct"), ([NOON], "Datetime"), ([b"JFK"], "Binary")):
+        with pytest.raises(TilesError, match=rf"column 'origin' of the questions is {kind}.*; a key is text, a number"):
+            store.get_historical_features(asked.assign(origin=pd.Series(odd, dtype=object)), features)
     mixed = pd.concat([asked, asked.assign(origin=7)])
     with pytest.raises(TilesError, match="'origin' of the questions mixes types; make it text"):
         store.get_historical_features(mixed, features)

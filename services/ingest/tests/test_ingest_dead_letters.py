@@ -48,7 +48,11 @@ async def buried(kafka: EmbeddedKafka, topic: str, *reasons: str, replayed: int 
 
 
 @pytest.mark.connected
-async def test_letters_are_counted_by_reason_and_those_of_others_are_not(kafka: EmbeddedKafka) -> None:
+async def test_letters_are_counted_by_reason_and_those_of_others_are_not(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Others who test on this Kafka have letters in the topics that every mill has.
+    monkeypatch.setattr(kafka_dead_letters, "TOPICS", ())
     stream, other = departures(), departures()
     for one in (stream, other):
         await ensure_topics(kafka.bootstrap, stream_topics(one.name, 1, timedelta(days=1), ["radar"]))
@@ -58,11 +62,8 @@ async def test_letters_are_counted_by_reason_and_those_of_others_are_not(kafka: 
         await ready(client)
         said = (await client.get("/v1/dead-letters")).json()
 
-    # Others who test on this Kafka have letters in topics that every mill has.
-    [topic] = [one for one in said["topics"] if one["topic"] == stream.name]
-    assert other.name not in {one["topic"] for one in said["topics"]}
-    waiting = [one["letters"] - one["replayed"] for some in said["topics"] for one in some["letters"]]
-    assert (said["complete"], said["waiting"]) == (True, sum(waiting))
+    [topic] = said["topics"]
+    assert (said["complete"], said["waiting"]) == (True, 2)
     assert (topic["topic"], topic["group"], topic["retained"]) == (stream.name, "radar", 4)
     counts = {one["reason"]: (one["letters"], one["replayed"], one["example"]) for one in topic["letters"]}
     assert counts == {"schema": (2, 1, "it is schema"), "bad_json": (1, 0, "it is bad_json")}

@@ -79,6 +79,12 @@ async def test_broken_bytes_are_refused_with_a_code(airport: Airport, body: byte
     assert airport.counted("millstream_events_rejected_total", stream="flights-departed", reason=code) == 1
 
 
+async def test_an_array_is_told_where_arrays_go(airport: Airport) -> None:
+    answer = await airport.send([departure()])  # type: ignore[arg-type]
+
+    assert answer.json()["message"] == "an event is a JSON object; several in an array go to /v1/streams/{stream}/batch"
+
+
 async def test_64_levels_are_the_deepest(airport: Airport) -> None:
     """The event is one level, its field `extra` holds the others."""
 

@@ -14,6 +14,7 @@
 {{- $workloads = append $workloads $scorer -}}
 {{- end -}}
 {{- include "millstream.checks" $c -}}
+{{- include "millstream.cluster.checks" $c -}}
 {{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "dashboards" "externalsecret" "test" -}}
 {{- range $all }}
 {{- with include (printf "millstream.%s" .) $c | trim }}

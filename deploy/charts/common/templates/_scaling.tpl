@@ -53,7 +53,7 @@ spec:
   minReplicaCount: {{ int $keda.minReplicas }}
   maxReplicaCount: {{ int $keda.maxReplicas }}
   pollingInterval: {{ int $keda.pollingInterval }}
-  {{- if hasKey $keda "cooldownPeriod" }}
+  {{- if and (hasKey $keda "cooldownPeriod") (eq (int $keda.minReplicas) 0) }}
   cooldownPeriod: {{ int $keda.cooldownPeriod }}
   {{- end }}
   fallback:
@@ -70,6 +70,8 @@ spec:
     {{- if has $group ($topic.groups | default (list $group)) }}
     - type: kafka
       name: {{ printf "%s-%s" $group $topic.name }}
+      # The HPA is told what the last look found. Did it look itself, between two commits, the lag would seem to stand still and count nothing.
+      useCachedMetrics: true
       metadata:
         bootstrapServers: {{ $.v.kafka.bootstrap | quote }}
         version: {{ $keda.kafkaVersion | quote }}
@@ -86,6 +88,7 @@ spec:
     {{- if $keda.prometheus }}
     - type: prometheus
       name: {{ printf "%s-%s-rate" $group $topic.name }}
+      useCachedMetrics: true
       metadata:
         serverAddress: {{ $keda.prometheus | quote }}
         query: {{ printf "sum(rate(millstream_records_consumed_total{%s,group=%q,topic=%q}[2m]))" $where $group $topic.name | quote }}
@@ -100,6 +103,7 @@ spec:
     {{- range $knob, $query := $facts.load }}
     - type: prometheus
       name: {{ kebabcase $knob }}
+      useCachedMetrics: true
       metadata:
         serverAddress: {{ $keda.prometheus | quote }}
         query: {{ $query | replace "%s" $where | quote }}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from millstream.contracts.times import to_rfc3339
 from millstream_backtest.figures import FEWEST, Figures
 
 
@@ -57,7 +58,10 @@ def table(found: Sequence[Figures]) -> Table:
     return shown
 
 
-LEGEND = (
-    "rejected: by the gate + on trial. harmful: promotions whose version did worse on the questions of the 30 days after than "
-    f"the one it replaced (at least {FEWEST} labels). loss: of the labelled answers"
-)
+def legend(scored_from: int | None) -> str:
+    """What the columns mean; `scored_from` (microseconds): answers to questions before it do not count."""
+    counted = "" if scored_from is None else f" to questions from {to_rfc3339(scored_from)} on"
+    return (
+        "rejected: by the gate + on trial. harmful: promotions whose version did worse on the questions of the 30 days after "
+        f"than the one it replaced (at least {FEWEST} labels). loss and AUC: of the labelled answers{counted}"
+    )

@@ -39,7 +39,7 @@ def backtest(project: Project, loop: str, asked: Asked, root: Path, console: Con
         from millstream_backtest.backtest import backtest as run
         from millstream_backtest.chart import draw
         from millstream_backtest.policies import read_policies
-        from millstream_backtest.view import LEGEND, bars, table
+        from millstream_backtest.view import bars, legend, table
     except ModuleNotFoundError as error:
         raise CommandFailed(
             f"a backtest trains models, and {error.name} is not installed: pip install millstream-backtest"
@@ -77,7 +77,7 @@ def backtest(project: Project, loop: str, asked: Asked, root: Path, console: Con
         print(json.dumps(said, indent=2))
     else:
         screen().print(table(found))
-        screen().print(f"[dim]{LEGEND}[/dim]")
+        screen().print(f"[dim]{legend(wanted.scored_from)}[/dim]")
 
 
 def _lake_of_a_mill(project: Project, root: Path) -> str | None:

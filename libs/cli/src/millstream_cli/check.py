@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,20 @@ from rich.console import Console
 from rich.text import Text
 
 from millstream.project import BadProject, FeatureCatalogue, Problem, Project, load_project
+from millstream.project.catalogue import DescribedView
 from millstream.project.params import TorchFit, growing
 
 if TYPE_CHECKING:
     from millstream_tiles.errors import RepoFault
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Partly:
+    """What is known of a Feast repo in which something is wrong."""
+
+    views: Mapping[str, DescribedView]
+    places: Mapping[str, tuple[str, int]]
+    services: None = None
 
 
 def check(path: str | Path, as_json: bool = False, lake: str | None = None, against: str | None = None) -> int:
@@ -46,7 +56,7 @@ def check(path: str | Path, as_json: bool = False, lake: str | None = None, agai
 
 
 def examine(path: Path) -> tuple[Project | None, list[Problem]]:
-    """The project, or its problems; the Feast repo is looked at as soon as it can be."""
+    """The project, or all of its problems that can be seen."""
     catalogue, faults = _describe(path / "features")
     try:
         project, problems = load_project(path, catalogue, own_code=True), []
@@ -57,7 +67,7 @@ def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     broken = [fault for fault in faults if fault.stream_file is None or fault.stream_file.resolve() not in told]
     if not broken:
         return project, problems
-    return None, [*problems, *map(_problem, broken)]
+    return None, list(BadProject([*problems, *map(_problem, broken)]).problems)
 
 
 def notes(project: Project) -> list[str]:
@@ -78,11 +88,12 @@ def _describe(repo: Path) -> tuple[FeatureCatalogue | None, Sequence[RepoFault]]
         return None, []
     from millstream_tiles.errors import BadRepo, RepoFault, TilesError
     from millstream_tiles.registry import describe  # feast takes seconds to import: only for who checks a repo
+    from millstream_tiles.repo_files import places
 
     try:
         return describe(repo), []
     except BadRepo as error:
-        return None, error.faults
+        return _Partly(views=error.views, places=places(repo, error.views)), error.faults
     except TilesError as error:
         return None, [RepoFault.of(str(error))]
 

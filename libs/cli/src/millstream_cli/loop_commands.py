@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import timedelta
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -104,23 +106,73 @@ def _span(text: str) -> timedelta:
     return span
 
 
+class Asked(NamedTuple):
+    """What a person asks of a loop's trainer."""
+
+    path: str
+    body: dict[str, Any]
+    graph: bytes | None = None
+    """A model to send first; the body then names it."""
+
+
+def _asked(wish: Callable[..., Asked]) -> Callable[..., None]:
+    """The command that asks for `wish` of its arguments, with the options that all of these commands have."""
+
+    def command(
+        *,
+        by: ByOption = None,
+        trainer: TrainerOption = None,
+        wait: WaitOption = True,
+        within: WithinOption = WITHIN,
+        data: DataOption = HOME,
+        as_json: JsonOption = False,
+        **own: Any,
+    ) -> None:
+        from millstream_cli import asking
+
+        loop = own["loop"]
+        with guarded():
+            path, body, graph = wish(**own)
+            if not body["reason"].strip():
+                raise typer.BadParameter(
+                    'write a reason in words, like --reason "the new runway"; it stays in the journal'
+                )
+            office = asking.office_of(data / "up", trainer=trainer, wait=wait)
+            if graph is not None:
+                body = body | {"model": run(asking.give(office, loop, graph))}
+            answer = run(asking.ask(office, loop, path, {"by": by or asking.me()} | body, within))
+        if as_json:
+            print(json.dumps(answer.as_json(), indent=2))
+        else:
+            Console().print(Text(answer.words), soft_wrap=True)
+        if wait and not answer.decided:
+            later = f"the request stands: millstream why {loop} tells what comes of it"
+            print(f"millstream: not decided within {within:g} s; {later}", file=sys.stderr)
+        if answer.refused or (wait and not answer.decided):
+            raise typer.Exit(1)
+
+    # Typer reads a command's options off its signature.
+    own = signature(wish, eval_str=True).parameters.values()
+    shared = [p for p in signature(command, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    command.__signature__ = Signature([*own, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+    command.__name__, command.__doc__ = wish.__name__, wish.__doc__
+    return command
+
+
+@_asked
 def retrain(
     loop: LoopArgument,
     reason: ReasonOption,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Ask for a retrain. The policy answers: a person passes the cooldown, nobody passes the budget.
 
     Example:  millstream retrain flight-delay --reason "the new runway changed the delays"
     """
-    _ask(loop, "retrain", {"reason": reason}, by, trainer, wait, within, data, as_json)
+    return Asked("retrain", {"reason": reason})
 
 
+@_asked
 def register(
     loop: LoopArgument,
     manifest: Annotated[
@@ -136,170 +188,96 @@ def register(
     remote: Annotated[
         str | None, typer.Option("--remote", help="Or where it runs: https://host/v2/models/NAME (Triton, KServe, …).")
     ] = None,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Have a model that was made elsewhere judged as a new version: gate, shadow, canary, as any other.
 
     Example:  millstream register flight-delay --onnx net.onnx --manifest net.yaml --reason "the research team's network"
     """
-    from millstream_cli import asking
     from millstream_cli.given import read_manifest
 
-    with guarded():
-        said = read_manifest(manifest)
-        if (onnx is None) == (remote is None):
-            raise CommandFailed("write --onnx FILE, or --remote URL: one of them")
-        if onnx is None:
-            model = {"remote": remote}
-        else:
-            office = asking.office_of(data / "up", trainer=trainer, wait=wait)
-            model = {"model": run(asking.give(office, loop, onnx.read_bytes()))}
-    _ask(loop, "register", {"reason": reason, **model, **said}, by, trainer, wait, within, data, as_json)
+    said = {"reason": reason, **read_manifest(manifest)}
+    if (onnx is None) == (remote is None):
+        raise CommandFailed("write --onnx FILE, or --remote URL: one of them")
+    if onnx is None:
+        return Asked("register", said | {"remote": remote})
+    return Asked("register", said, onnx.read_bytes())
 
 
+@_asked
 def approve(
     loop: LoopArgument,
     run: Annotated[str, typer.Argument(help="The run that waits, as millstream status names it.")],
     reason: ReasonOption = BY_HAND,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Say go to a run that waits for a person.
 
     Example:  millstream approve flight-delay 9a9167a31299
     """
     from urllib.parse import quote
 
-    path = f"runs/{quote(run, safe='')}/approve"
-    _ask(loop, path, {"reason": reason}, by, trainer, wait, within, data, as_json)
+    return Asked(f"runs/{quote(run, safe='')}/approve", {"reason": reason})
 
 
+@_asked
 def rollback(
     loop: LoopArgument,
     reason: ReasonOption = BY_HAND,
     to: Annotated[str | None, typer.Option(help="Version to go back to; default: the champion before.")] = None,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Take the champion back: the version before it answers again, in every replica. A trial under way ends instead.
 
     Example:  millstream rollback flight-delay --reason "complaints since noon"
     """
-    body = {"reason": reason} | ({"to": to} if to is not None else {})
-    _ask(loop, "rollback", body, by, trainer, wait, within, data, as_json)
+    return Asked("rollback", {"reason": reason} | ({"to": to} if to is not None else {}))
 
 
+@_asked
 def pin(
     loop: LoopArgument,
     version: Annotated[str, typer.Argument(help="The version that shall answer whatever comes.")],
     reason: ReasonOption = BY_HAND,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Have one version answer until it is unpinned: no retrain, no trial.
 
     Example:  millstream pin flight-delay 7 --reason "audit week"
     """
-    _ask(loop, "pin", {"reason": reason, "to": version}, by, trainer, wait, within, data, as_json)
+    return Asked("pin", {"reason": reason, "to": version})
 
 
+@_asked
 def unpin(
     loop: LoopArgument,
     reason: ReasonOption = BY_HAND,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Let the loop go on from the pinned version.
 
     Example:  millstream unpin flight-delay
     """
-    _ask(loop, "unpin", {"reason": reason}, by, trainer, wait, within, data, as_json)
+    return Asked("unpin", {"reason": reason})
 
 
+@_asked
 def freeze(
     loop: LoopArgument,
     reason: ReasonOption,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Stop every step forward; rejections and rollbacks go on.
 
     Example:  millstream freeze flight-delay --reason "Black Friday"
     """
-    _ask(loop, "freeze", {"reason": reason}, by, trainer, wait, within, data, as_json)
+    return Asked("freeze", {"reason": reason})
 
 
+@_asked
 def unfreeze(
     loop: LoopArgument,
     reason: ReasonOption = BY_HAND,
-    by: ByOption = None,
-    trainer: TrainerOption = None,
-    wait: WaitOption = True,
-    within: WithinOption = WITHIN,
-    data: DataOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
+) -> Asked:
     """Let a frozen loop step forward again.
 
     Example:  millstream unfreeze flight-delay
     """
-    _ask(loop, "unfreeze", {"reason": reason}, by, trainer, wait, within, data, as_json)
-
-
-def _ask(
-    loop: str,
-    path: str,
-    body: dict[str, Any],
-    by: str | None,
-    trainer: str | None,
-    wait: bool,
-    within: float,
-    data: Path,
-    as_json: bool,
-) -> None:
-    from millstream_cli import asking
-
-    if not body["reason"].strip():
-        raise typer.BadParameter('write a reason in words, like --reason "the new runway"; it stays in the journal')
-    with guarded():
-        office = asking.office_of(data / "up", trainer=trainer, wait=wait)
-        answer = run(asking.ask(office, loop, path, {"by": by or asking.me()} | body, within))
-    if as_json:
-        print(json.dumps(answer.as_json(), indent=2))
-    else:
-        Console().print(Text(answer.words), soft_wrap=True)
-    if wait and not answer.decided:
-        print(
-            f"millstream: not decided within {within:g} s; the request stands: millstream why {loop} tells what comes of it",
-            file=sys.stderr,
-        )
-    if answer.refused or (wait and not answer.decided):
-        raise typer.Exit(1)
+    return Asked("unfreeze", {"reason": reason})
 
 
 COMMANDS = (why, report, retrain, register, approve, rollback, pin, unpin, freeze, unfreeze)

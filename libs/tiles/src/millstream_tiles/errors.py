@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from millstream_tiles.definition import View
 
 
 class TilesError(Exception):
@@ -57,9 +59,11 @@ class RepoFault:
 class BadRepo(TilesError):
     """A Feast repo folder that cannot be used; the message names every mistake that could be seen."""
 
-    def __init__(self, repo: Path | str, faults: Sequence[RepoFault]) -> None:
+    def __init__(self, repo: Path | str, faults: Sequence[RepoFault], views: Mapping[str, View] | None = None) -> None:
         super().__init__("\n".join(f"{repo}{'/' if fault.file else ': '}{fault}" for fault in faults))
         self.faults = tuple(faults)
+        self.views = views or {}
+        """The windowed views that nothing is wrong with as far as can be seen."""
 
 
 class BadAddress(TilesError):

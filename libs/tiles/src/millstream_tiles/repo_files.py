@@ -63,7 +63,13 @@ def definitions(repo: Path) -> tuple[list[Any], list[RepoFault]]:
 
 
 def places(repo: Path, views: Collection[str]) -> dict[str, tuple[str, int]]:
-    """File in the repo and line of each of `views` that one statement alone defines, as far as that can be read off.
+    """File in the repo and line of each of `views` that one statement alone defines, as far as that can be read off."""
+    found = every_place(repo)
+    return {view: found[view][0] for view in views if len(found.get(view, ())) == 1}
+
+
+def every_place(repo: Path) -> dict[str, list[tuple[str, int]]]:
+    """Files in the repo and lines of what may be a view, by its name.
 
     A view is in a variable of its own, so that is `x = View(name="x")`, a helper's `x = view("x")`, or a decorated `def x`.
     """
@@ -73,7 +79,7 @@ def places(repo: Path, views: Collection[str]) -> dict[str, tuple[str, int]]:
             for statement in ast.parse(file.read_bytes()).body:
                 for text, line in _names(statement):
                     found.setdefault(text, []).append((file.relative_to(repo.resolve()).as_posix(), line))
-    return {view: found[view][0] for view in views if len(found.get(view, ())) == 1}
+    return found
 
 
 def _names(statement: ast.stmt) -> Iterator[tuple[str, int]]:

@@ -40,6 +40,16 @@ class DescribedView(Protocol):
         ...
 
     @property
+    def lateness(self) -> int:
+        """Microseconds after its time within which an event counts; the stream says how many."""
+        ...
+
+    @property
+    def event_id(self) -> str | None:
+        """What tells its events apart; None: each record counts."""
+        ...
+
+    @property
     def aggregates(self) -> Sequence[DescribedAggregate]: ...
 
     @property
@@ -52,13 +62,14 @@ class FeatureCatalogue(Protocol):
     """What a Feast repo offers, by name."""
 
     @property
-    def services(self) -> Mapping[str, Sequence[str]]:
-        """Each FeatureService with the columns of its features, `view__feature`."""
+    def services(self) -> Mapping[str, Sequence[str]] | None:
+        """Each FeatureService with the columns of its features, `view__feature`; None: something in the repo is wrong, so
+        that nobody knows them yet."""
         ...
 
     @property
     def views(self) -> Mapping[str, DescribedView]:
-        """The windowed views; those that Feast serves by itself are not ours to judge."""
+        """The windowed views that can be computed; those that Feast serves by itself are not ours to judge."""
         ...
 
     @property
@@ -68,7 +79,7 @@ class FeatureCatalogue(Protocol):
 
 
 def join_keys(catalogue: FeatureCatalogue, service: str) -> list[str]:
-    """What a question has to carry so that every windowed view of `service` can be looked up."""
-    views = dict.fromkeys(feature.partition("__")[0] for feature in catalogue.services[service])
+    """What a question has to carry so that every windowed view of `service` can be looked up. Raises KeyError."""
+    views = dict.fromkeys(feature.partition("__")[0] for feature in (catalogue.services or {})[service])
     keys = [key for view in views if view in catalogue.views for key in catalogue.views[view].keys]
     return list(dict.fromkeys(keys))

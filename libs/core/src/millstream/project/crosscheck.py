@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from millstream.contracts.tasks import Task
 from millstream.project.catalogue import FeatureCatalogue, join_keys
@@ -30,6 +31,8 @@ class Unread:
     names: frozenset[str]
     nameless: bool
     """A broken file does not even tell which stream it declares: it may be any."""
+    lateness: frozenset[str] = frozenset()
+    """Streams of which all else is known."""
 
     def __contains__(self, name: str) -> bool:
         return self.nameless or name in self.names
@@ -154,10 +157,12 @@ def _by_faults(loop: Loop, asked: Stream | None, outcome: Stream | None) -> Iter
 def _feature_faults(loop: Loop, asked: Stream | None, catalogue: FeatureCatalogue) -> Iterator[Fault]:
     """The FeatureService, its join keys, and the columns that drift is told to watch."""
     path, name = ("predict", "features"), loop.predict.features
-    features = catalogue.services.get(name)
+    if (services := catalogue.services) is None:
+        return
+    features = services.get(name)
     if features is None:
         message = f"no FeatureService {name!r} in features/"
-        yield Fault(path=path, message=message, remedy=found(sorted(catalogue.services)))
+        yield Fault(path=path, message=message, remedy=found(sorted(services)))
         return
     carried = join_keys(catalogue, name) if asked is None else _fields(asked)
     for key in join_keys(catalogue, name):
@@ -190,6 +195,15 @@ def view_problems(catalogue: FeatureCatalogue, streams: Mapping[str, Stream], un
         if view.time_field != stream.time:
             message = f"its time is {view.time_field!r}, that of stream {stream.name} is {stream.time!r}"
             yield problem(name, name, message, f"write timestamp_field={stream.time!r}")
+        if view.lateness != stream.lateness and stream.name not in unread.lateness:
+            said, wanted = timedelta(microseconds=view.lateness), timedelta(microseconds=stream.lateness)
+            message = f"its lateness is {said}, that of stream {stream.name} is {wanted}"
+            remedy = "write stream_source('../streams/FILE.yaml') without lateness=, which takes it from there"
+            yield problem(name, name, message, remedy)
+        if view.event_id is None and stream.id is not None:
+            message = f"it knows no id of its events, that of stream {stream.name} is {stream.id!r}"
+            remedy = f"write stream_source('../streams/FILE.yaml'), or id={stream.id!r}: else what is told twice counts twice"
+            yield problem(name, name, message, remedy)
         for key in view.keys:
             if key not in _fields(stream):
                 message = f"no field {key!r} in stream {stream.name} to join by"

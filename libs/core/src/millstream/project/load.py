@@ -98,7 +98,11 @@ def load_project(path: str | Path, catalogue: FeatureCatalogue | None = None, *,
     loops = _Folder(path, "loops", "loop", Loop, UNREAD_LOOP, needed=False)
     problems = [*streams.problems, *loops.problems, *_missing(path, streams)]
     known = _known(streams)
-    unread = Unread(names=frozenset(streams.names).difference(known), nameless=streams.nameless)
+    unread = Unread(
+        names=frozenset(streams.names).difference(known),
+        nameless=streams.nameless,
+        lateness=frozenset(r.item.name for _, r in streams.drafts if r.item is not None and not r.reads("lateness")),
+    )
     for source, reading in loops.drafts:
         if reading.item is not None:
             faults = [*reading.item.faults(), *loop_faults(reading.item, known, unread, catalogue)]

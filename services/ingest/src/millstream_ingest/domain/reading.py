@@ -18,7 +18,8 @@ def read_event(raw: bytes) -> dict[str, Any]:
     except Refusal as error:
         raise BadEvent(error.code, str(error), **error.more) from error
     if type(event) is not dict:
-        raise BadEvent("not_an_object", "an event is a JSON object", expected="object", got=shown(event))
+        several = "; several in an array go to /v1/streams/{stream}/batch" if type(event) is list else ""
+        raise BadEvent("not_an_object", f"an event is a JSON object{several}", expected="object", got=shown(event))
     return event
 
 

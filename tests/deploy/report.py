@@ -1,0 +1,91 @@
+"""What `make test-deploy` found: a table at its end, and out/deploy.json with each check by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from .charts import ROOT
+from .plane_tools import ETCD, KUBERNETES, KWOK, SCALER
+from .tools import TOOLS
+
+_PLANE = f"etcd {ETCD.version}, Kubernetes {KUBERNETES.version} without kubelet, kwok {KWOK.version} for its pods"
+REAL = {
+    "plane": _PLANE,
+    "keda": f"KEDA {SCALER.version}",
+    "kafka": "Apache Kafka",
+    **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
+    "schemas": "the API's own schemas",
+}
+"""What runs for real behind each fixture."""
+REPORT = ROOT / "out" / "deploy.json"
+
+
+@dataclass(kw_only=True)
+class Check:
+    """One test with one set of parameters."""
+
+    name: str
+    real: list[str]
+    result: str
+    seconds: float
+    why: str = ""
+    """Of what failed or was skipped."""
+
+
+class Report:
+    """A plugin of pytest that hears every test of this folder."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        here = Path(__file__).parent
+        for item in items:
+            if isinstance(item, pytest.Function) and here in item.path.parents:
+                real = [said for fixture, said in REAL.items() if fixture in item.fixturenames]
+                item.user_properties.append(("real", real))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        said = dict(report.user_properties).get("real")
+        if said is None:
+            return
+        name = report.nodeid.removeprefix("tests/deploy/")
+        check = self._checks.setdefault(name, Check(name=name, real=list(said), result="passed", seconds=0.0))
+        check.seconds = round(check.seconds + report.duration, 2)
+        if report.outcome != "passed" and check.result == "passed":
+            check.result = report.outcome
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+            check.why = why.strip()[-300:]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._checks:
+            return
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(json.dumps({"checks": [asdict(check) for check in self._checks.values()]}, indent=1) + "\n")
+        terminalreporter.section("deploy")
+        for line in table(list(self._checks.values())):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"Each by itself: {REPORT.relative_to(ROOT)}")
+
+
+def table(checks: list[Check]) -> list[str]:
+    """A line for each test, its parameters added up, below what it ran against."""
+    groups: dict[tuple[str, ...], dict[str, list[Check]]] = defaultdict(lambda: defaultdict(list))
+    for check in checks:
+        test = check.name.partition("[")[0].partition("::")[2].removeprefix("test_").replace("_", " ")
+        groups[tuple(check.real)][test].append(check)
+    lines = []
+    for real in sorted(groups, key=len):
+        lines += ["", "; ".join(real) or "files alone"]
+        for test, found in groups[real].items():
+            counts = {
+                result: sum(check.result == result for check in found) for result in ("passed", "failed", "skipped")
+            }
+            said = ", ".join(f"{count} {result}" for result, count in counts.items() if count)
+            lines.append(f"  {sum(check.seconds for check in found):7.1f} s  {said:<22} {test}")
+    return lines

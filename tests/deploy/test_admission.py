@@ -1,0 +1,62 @@
+"""What an API server says to every chart with every example: it knows each field, and Pod Security lets each pod in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from .charts import EXAMPLES, documents, of_kind, template
+from .control_plane import ControlPlane
+from .kubectl import Kubectl
+
+TRY = ("apply", "--dry-run=server", "--warnings-as-errors", "-f", "-")
+"""Helm's own `--dry-run=server` asks no admission, and says yes to what an API server refuses. Pod Security warns of a
+Deployment and refuses only its pods, hence the warnings."""
+
+
+@pytest.fixture(scope="module")
+def mill(keda: ControlPlane) -> Iterator[Kubectl]:
+    """The namespace of the goldens, with what the examples name and do not bring."""
+    inside = keda.namespace("mill")
+    inside("label", "namespace", "mill", "pod-security.kubernetes.io/warn=restricted")
+    yield inside
+    keda.kubectl("delete", "namespace", "mill", "--wait=false")
+
+
+@pytest.mark.parametrize(("chart", "values"), EXAMPLES)
+def test_the_api_server_takes_every_object(chart: str, values: str, helm: Path, mill: Kubectl) -> None:
+    text = template(helm, chart, values)
+    accounts = of_kind(documents(text), "ServiceAccount")
+    mill("apply", "-f", "-", given=as_text(accounts))  # a pod is refused before its account is there
+
+    said = mill(*TRY, given=text)
+
+    assert said.count("(server dry run)") == len(documents(text))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("nodeSelector:", "nodeSelecter:", 'unknown field "spec.template.spec.nodeSelecter"'),
+        ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: never", "cannot unmarshal string"),
+        ("capabilities: { drop: [ALL] }", "capabilities: { drop: [] }", "would violate PodSecurity"),
+        ("containerPort: 8080", "containerPort: 80800", "must be between 1 and 65535"),
+        ("maxReplicaCount: 6", "maxReplicaCount: 1", "minReplicaCount must be less than or equal to maxReplicaCount"),
+        ("path: /metrics", "path: [/metrics]", "Invalid value"),
+    ],
+)
+def test_the_api_server_would_refuse_it(right: str, wrong: str, said: str, helm: Path, mill: Kubectl) -> None:
+    text = template(helm, "serving", "everything-values.yaml")
+    assert right in text
+
+    assert said in mill.refuses(*TRY, given=text.replace(right, wrong))
+
+
+def as_text(objects: list) -> str:  # type: ignore[type-arg]
+    text = io.StringIO()
+    YAML(typ="safe").dump_all(objects, text)
+    return text.getvalue()
