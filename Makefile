@@ -82,8 +82,8 @@ bench-serving: $(READY) ## what serving answers on one core, beside its peers: b
 fix: $(READY) ## format and apply safe lint fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics, values of the charts
-	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py && $(BIN)/python tools/charts.py
+generate: $(READY) ## rewrite generated files: schemas, tables of topics and metrics, alerts, dashboards, values of the charts
+	@$(BIN)/python -m millstream.contracts.generate && $(BIN)/python tools/metrics_table.py && $(BIN)/python tools/alerts.py && $(BIN)/python tools/dashboards.py && $(BIN)/python tools/charts.py
 
 locks: $(READY) ## resolve every lock again
 	@tools/lock.sh

@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfiles name only what exists: settings, services, files."""
+"""The compose files, what they mount, and the Dockerfiles name only what exists: settings, services, files, routes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
@@ -16,9 +17,22 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "features", "trainer", "serving", "drift")
 
 
-def compose() -> dict[str, Any]:
-    loaded: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")
+OBSERVABILITY = ROOT / "deploy" / "observability"
+FILES = ("docker-compose.yml", "compose.observability.yml")
+
+
+def read(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load(path)
     return loaded
+
+
+def compose(file: str = "docker-compose.yml") -> dict[str, Any]:
+    return read(ROOT / file)
+
+
+def everybody() -> dict[str, Any]:
+    """Services of both files together, as `docker compose -f … -f …` has them, but for what both say of one."""
+    return {name: service for file in FILES for name, service in compose(file)["services"].items()}
 
 
 def settings_of(service: str) -> set[str]:
@@ -42,8 +56,9 @@ def test_a_service_is_given_only_variables_that_some_service_reads(service: str)
     assert own <= settings_of(service)
 
 
-def test_what_is_waited_for_exists_and_says_when_it_is_healthy() -> None:
-    services = compose()["services"]
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_waited_for_exists_and_says_when_it_is_healthy(file: str) -> None:
+    services = compose(file)["services"]
     for name, service in services.items():
         for other, condition in service.get("depends_on", {}).items():
             assert other in services, f"{name} waits for {other}, which is not there"
@@ -52,14 +67,25 @@ def test_what_is_waited_for_exists_and_says_when_it_is_healthy() -> None:
                 assert built or "healthcheck" in services[other], f"{name} waits for {other}'s health check"
 
 
-def test_ports_are_published_on_loopback_only() -> None:
-    for name, service in compose()["services"].items():
-        for port in service.get("ports", []):
-            assert str(port).startswith("127.0.0.1:"), f"{name} publishes {port}"
+def test_ports_are_published_on_loopback_only_and_each_once() -> None:
+    published = [
+        (name, str(port))
+        for file in FILES
+        for name, s in compose(file)["services"].items()
+        for port in s.get("ports", [])
+    ]
+    for name, port in published:
+        assert port.startswith("127.0.0.1:"), f"{name} publishes {port}"
+    assert len({port.split(":")[1] for _, port in published}) == len(published)
 
 
-def test_volumes_that_are_used_are_declared() -> None:
-    found = compose()
+@pytest.mark.parametrize("file", FILES)
+def test_volumes_that_are_used_are_declared_and_files_that_are_mounted_are_there(file: str) -> None:
+    found = compose(file)
+    for name, service in found["services"].items():
+        for volume in service.get("volumes", []):
+            if volume.startswith("."):
+                assert (ROOT / volume.split(":")[0]).exists(), f"{name} mounts {volume}"
     used = {
         volume.split(":")[0]
         for service in found["services"].values()
@@ -67,6 +93,80 @@ def test_volumes_that_are_used_are_declared() -> None:
         if not volume.startswith((".", "/"))
     }
     assert used == set(found["volumes"])
+
+
+def test_beside_the_loop_its_services_are_told_where_traces_go_and_nothing_else() -> None:
+    said = compose("compose.observability.yml")["services"]
+    receiver = read(OBSERVABILITY / "otel-collector.yml")["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    for service in SERVICES:
+        assert set(said[service]) == {"environment"}
+        assert set(said[service]["environment"]) <= settings_of(service)
+        endpoint = urlsplit(said[service]["environment"]["MILLSTREAM_OTLP_ENDPOINT"])
+        assert endpoint.hostname in said
+        assert endpoint.port == int(receiver.rsplit(":", 1)[1])
+
+
+def test_images_beside_the_loop_are_of_a_version() -> None:
+    for name, service in compose("compose.observability.yml")["services"].items():
+        if name not in SERVICES:
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"]), service["image"]
+
+
+def test_prometheus_reads_every_service_under_its_name_and_all_rules() -> None:
+    said = read(OBSERVABILITY / "prometheus.yml")
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in said["scrape_configs"]}
+    for service in SERVICES:
+        assert jobs[service] == [f"{service}:8080"]
+        assert "MILLSTREAM_PORT=8080" in (ROOT / "services" / service / "Dockerfile").read_text()
+    assert {target.split(":")[0] for targets in jobs.values() for target in targets} - {"localhost"} <= set(everybody())
+    assert said["rule_files"] == ["alerts/*.yaml"]
+    mounted = compose("compose.observability.yml")["services"]["prometheus"]["volumes"]
+    assert "./deploy/alerts:/etc/prometheus/alerts:ro" in mounted
+    for path in (ROOT / "deploy" / "alerts").glob("*.yaml"):
+        assert set(read(path)) == {"groups"}, f"{path.name} is no file of rules"
+    (manager,) = said["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert manager.split(":")[0] in everybody()
+
+
+def test_alerts_that_ask_go_to_the_trainers_webhook_and_only_they() -> None:
+    said = read(OBSERVABILITY / "alertmanager.yml")
+    asking, rest = said["route"]["routes"]
+    receivers = {receiver["name"]: receiver for receiver in said["receivers"]}
+    (hook,) = receivers[asking["receiver"]]["webhook_configs"]
+    url = urlsplit(hook["url"])
+    alerts = [
+        rule
+        for path in (ROOT / "deploy" / "alerts").glob("*.yaml")
+        for group in read(path)["groups"]
+        for rule in group["rules"]
+    ]
+    asked = [rule for rule in alerts if rule["labels"].get("asks") == "retrain"]
+
+    assert asking["matchers"] == ['asks = "retrain"']
+    assert asking["continue"]
+    assert rest == {"receiver": said["route"]["receiver"]}, "people hear of it too"
+    assert asked, "an alert of ours that asks"
+    assert all("by (loop)" in rule["expr"] for rule in asked), "the trainer hears which loop by the alert's label"
+    assert (url.hostname, url.port) == ("trainer", 8080)
+    trainer = (ROOT / "services" / "trainer" / "src" / "millstream_trainer" / "api.py").read_text()
+    assert f'"{url.path}"' in trainer
+    assert "webhook_configs" not in receivers[rest["receiver"]]
+
+
+def test_the_collector_and_grafana_know_whom_they_ask() -> None:
+    collector = read(OBSERVABILITY / "otel-collector.yml")
+    pipeline = collector["service"]["pipelines"]["traces"]
+    for part in ("receivers", "processors", "exporters"):
+        assert set(pipeline[part]) == set(collector[part]), "what no pipeline has does nothing"
+    assert collector["exporters"]["otlp_grpc/jaeger"]["endpoint"].split(":")[0] in everybody()
+    for source in read(OBSERVABILITY / "grafana" / "datasources.yml")["datasources"]:
+        assert urlsplit(source["url"]).hostname in everybody()
+    (provider,) = read(OBSERVABILITY / "grafana" / "dashboards.yml")["providers"]
+    grafana = compose("compose.observability.yml")["services"]["grafana"]
+    assert f"./deploy/dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert home.parent == Path(provider["options"]["path"])
+    assert (ROOT / "deploy" / "dashboards" / home.name).exists()
 
 
 @pytest.mark.parametrize("dockerfile", [*(f"services/{s}/Dockerfile" for s in SERVICES), "libs/cli/Dockerfile"])

@@ -64,6 +64,11 @@ def schemas() -> Path:
     return found("schemas of Kubernetes", kube_schemas.folder(cache_folder()))
 
 
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    return tool("promtool")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("MILLSTREAM_DEPLOY"):
         config.pluginmanager.register(Report())

@@ -1,4 +1,4 @@
-"""What can be held against the code without Helm: values, schemas, pages, alerts, images, the project's files."""
+"""What can be held against the code without Helm: values, schemas, pages, scalers, images, the project's files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from jsonschema_rs import Draft7Validator
 
 from .charts import ALL, CHARTS, EXAMPLES, ROOT, SERVICES, read_yaml
+from .watch import METRICS
 
 
 def generator() -> ModuleType:
@@ -133,33 +134,15 @@ def test_a_chart_is_of_the_version_of_its_services(chart: str) -> None:
         assert read_yaml(linked / "Chart.yaml")["version"] == needed["version"]
 
 
-METRIC = re.compile(r"\bmillstream_[a-z_]+\b")
-
-
 @pytest.mark.parametrize("service", SERVICES)
-def test_alerts_and_scalers_ask_for_metrics_that_there_are_with_labels_that_they_have(service: str) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
-    labels = {name: set(re.findall(r"`(\w+)`", said)) for name, _, said in rows}
-    labels |= {f"{name}_count": labels[name] for name, kind, _ in rows if kind == "histogram"}
-    asked = (CHARTS / service / "alerts.yaml").read_text() + (CHARTS / service / "templates" / "_facts.tpl").read_text()
+def test_scalers_ask_for_metrics_that_there_are_with_labels_that_they_have(service: str) -> None:
+    series = {name: labels for metric in METRICS for name, labels in metric.series.items()}
+    asked = (CHARTS / service / "templates" / "_facts.tpl").read_text()
 
     for name, selector in re.findall(r"(millstream_\w+)\{([^}]*)\}", asked):
-        assert name in labels, f"no metric {name}"
-        assert set(re.findall(r"(\w+)=", selector)) <= labels[name], f"{name} has {labels[name]}"
+        assert name in series, f"no metric {name}"
+        assert set(re.findall(r"(\w+)=", selector)) <= series[name], f"{name} has {series[name]}"
         assert selector.endswith("%s"), f"{name} is asked of everybody's pods"
-    for rule in read_yaml(CHARTS / service / "alerts.yaml"):
-        metrics = METRIC.findall(rule["expr"])
-        assert metrics, rule["alert"]
-        for group in re.findall(r"by \(([^)]*)\)", rule["expr"]):
-            assert set(group.split(", ")) <= set().union(*(labels[m] for m in metrics)), rule["alert"]
-        assert {"summary", "remedy"} == set(rule["annotations"])
-        assert rule["labels"]["severity"] in ("critical", "warning")
-
-
-def test_an_alert_has_its_name_for_itself() -> None:
-    names = [rule["alert"] for service in SERVICES for rule in read_yaml(CHARTS / service / "alerts.yaml")]
-
-    assert len(names) == len(set(names)) > 10
 
 
 def project_values(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
-"""The tools that judge the charts, built once from Go modules into the cache folder.
+"""The tools that judge the charts and the alerts, built once from Go modules into the cache folder.
 
-python -m tests.deploy.tools    build what is missing; 5 to 8 minutes the first time, 4 of CPU, and 3 GB of disk meanwhile
+python -m tests.deploy.tools    build what is missing; 6 to 14 minutes the first time, 7 of CPU, and 3 GB of disk meanwhile
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Tool:
     version: str
     says_version: str = ""
     """Variable that the linker sets to the version."""
+    tags: str = ""
+    """Of the build."""
 
     def path(self, cache: Path) -> Path:
         return cache / f"{self.name}-{self.version}" / self.name
@@ -63,6 +65,14 @@ TOOLS = (
         package="./cmd/kube-score",
         version="v1.20.0",
         says_version="main.version",
+    ),
+    Tool(
+        name="promtool",
+        module="github.com/prometheus/prometheus",
+        package="./cmd/promtool",
+        version="v0.313.5",
+        says_version="github.com/prometheus/common/version.Version",
+        tags="remove_all_sd",  # the clients of two dozen clouds: four fifths of the build
     ),
 )
 
@@ -136,7 +146,7 @@ def build(tool: Tool, cache: Path) -> Path:
         flags = "-s -w" + (f" -X {tool.says_version}={tool.version}" if tool.says_version else "")
         made = Path(work) / tool.name
         said = subprocess.run(
-            ["go", "build", "-ldflags", flags, "-o", str(made), tool.package],
+            ["go", "build", "-tags", tool.tags, "-ldflags", flags, "-o", str(made), tool.package],
             cwd=source,
             env=environment(),
             capture_output=True,

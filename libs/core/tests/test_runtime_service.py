@@ -134,6 +134,27 @@ async def test_metrics_name_topic_and_group(kafka: EmbeddedKafka) -> None:
     assert "process_resident_memory_bytes" in text
 
 
+@connected
+async def test_the_lag_of_a_partition_that_moved_away_is_told_no_more(kafka: EmbeddedKafka) -> None:
+    """What its old owner last saw would stand for ever, and an alert beside it."""
+    topic = await new_topic(kafka.bootstrap, "tower", partitions=2)
+    made, other = service(kafka.bootstrap), service(kafka.bootstrap, instance="south")
+    for one in (made, other):
+        one.hears([topic], group="tower", handler=Ledger())
+
+    def told() -> set[str]:
+        lags = (sample for family in made.metrics.lag.collect() for sample in family.samples)
+        return {sample.labels["partition"] for sample in lags}
+
+    async with running(made):
+        for partition in (0, 1):
+            await produce(kafka.bootstrap, topic, flight(partition), partition=partition)
+        await until(lambda: told() == {"0", "1"})
+        async with running(other):
+            await until(lambda: len(made._subscriptions[0]._subscriber.consumer.assignment()) == 1)
+            assert not told()
+
+
 def test_a_port_that_is_taken_is_named_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

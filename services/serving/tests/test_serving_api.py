@@ -18,6 +18,7 @@ from millstream_serving.api import ERRORS, loops
 from .conftest import Stage
 
 Flight = Callable[..., dict[str, Any]]
+UNANSWERED = "millstream_questions_unanswered_total"
 PREDICT = "/v1/loops/flight-delay/predict"
 JSON = {"content-type": "application/json"}
 
@@ -179,6 +180,7 @@ async def test_an_answer_that_is_not_on_record_is_not_given(
     response = await http.post(PREDICT, json={"event": flight()})
     assert (response.status_code, response.json()["error"]) == (503, "not_logged")
     assert "probability" not in response.json()
+    assert stage.metric(UNANSWERED, loop="flight-delay", reason="unavailable", transport="http") == 1
 
 
 async def test_with_the_store_away_the_answer_is_503(stage: Stage, http: httpx.AsyncClient, flight: Flight) -> None:
@@ -186,6 +188,7 @@ async def test_with_the_store_away_the_answer_is_503(stage: Stage, http: httpx.A
     stage.features.away = True
     response = await http.post(PREDICT, json={"event": flight()})
     assert (response.status_code, response.json()["error"]) == (503, "unavailable")
+    assert stage.metric(UNANSWERED, loop="flight-delay", reason="unavailable", transport="http") == 1
     assert response.headers["retry-after"] == "1"
 
 

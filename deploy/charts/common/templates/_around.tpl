@@ -1,4 +1,4 @@
-{{/* What stands around the pods: account, Secret, metrics, alerts, test, notes. */}}
+{{/* What stands around the pods: account, Secret, metrics, alerts, dashboards, test, notes. */}}
 {{- define "millstream.serviceaccount" -}}
 {{- if not .v.serviceAccount.name }}
 apiVersion: v1
@@ -71,7 +71,27 @@ spec:
     - name: {{ .name }}
       rules:
         {{- $where := printf "namespace=%q,service=~\"%s(-scorer)?\"" .root.Release.Namespace .name }}
-        {{- .root.Files.Get "alerts.yaml" | replace "%s" $where | nindent 8 }}
+        {{- $whose := printf "namespace: %q, service: %q" .root.Release.Namespace .name }}
+        {{- .root.Files.Get "alerts.yaml" | replace "%s" $where | replace "%l" $whose | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{/* Each file on one line: nobody reads it there, and a ConfigMap has an end. */}}
+{{- define "millstream.dashboards" -}}
+{{- $d := .v.dashboards -}}
+{{- if $d.enabled }}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  {{- include "millstream.metadata" (merge (dict "name" (printf "%s-dashboards" .name)) .) | nindent 2 }}
+    {{- with $d.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+data:
+  {{- $root := .root }}
+  {{- range $path, $_ := .root.Files.Glob "dashboards/*.json" }}
+  millstream-{{ base $path }}: {{ $root.Files.Get $path | fromJson | toJson | toJson }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 

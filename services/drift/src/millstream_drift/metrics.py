@@ -19,8 +19,16 @@ class DriftMetrics:
             return Gauge(f"millstream_{name}", meaning, labels, registry=registry)
 
         self._counts = {
-            "questions": count("drift_questions", "Questions heard, each once.", "loop"),
-            "matured": count("labels_matured", "Questions that found their label in time.", "loop"),
+            "questions": count(
+                "drift_questions",
+                "Questions heard, each once. Flat while serving answers: see the lag of drift, and partitions_missing.",
+                "loop",
+            ),
+            "matured": count(
+                "labels_matured",
+                "Questions that found their label in time. Flat: the label stream is silent, nothing is judged by its loss.",
+                "loop",
+            ),
             "expired": count(
                 "labels_expired", "Questions whose label never came. Rises: the label stream loses events.", "loop"
             ),
@@ -30,9 +38,21 @@ class DriftMetrics:
             "orphaned": count(
                 "labels_orphaned", "Labels without a question. Rises: questions are lost, or label.by differs.", "loop"
             ),
-            "duplicated": count("labels_duplicated", "Labels that came again; they count once.", "loop"),
-            "unlabelled": count("labels_null", "Events of the label stream whose label is null.", "loop"),
-            "repeated": count("drift_questions_repeated", "Answers that came again; they count once.", "loop"),
+            "duplicated": count(
+                "labels_duplicated",
+                "Labels that came again; they count once. Rises: a producer of labels repeats itself.",
+                "loop",
+            ),
+            "unlabelled": count(
+                "labels_null",
+                "Events of the label stream whose label is null. Rises beyond what is usual: the producer lost the field.",
+                "loop",
+            ),
+            "repeated": count(
+                "drift_questions_repeated",
+                "Answers that came again; they count once. Rises without a restart: serving's group rebalances.",
+                "loop",
+            ),
             "evicted": count(
                 "drift_evicted",
                 "Questions and labels forgotten to bound memory. Any: label.within is too long.",
@@ -40,34 +60,71 @@ class DriftMetrics:
             ),
         }
         self._seen: dict[str, Counts] = {}
-        self.pending = gauge("labels_pending", "Questions still inside label.within.", "loop")
-        self.judged = count("windows_judged", "Verdicts by finding.", "loop", "kind", "finding")
+        self.pending = gauge(
+            "labels_pending",
+            "Questions still inside label.within. Rises for longer than that: labels do not come.",
+            "loop",
+        )
+        self.judged = count(
+            "windows_judged",
+            "Verdicts by finding. `broken_data`: mend the field that it names; `detected`: see millstream why LOOP.",
+            "loop",
+            "kind",
+            "finding",
+        )
         self.effect = gauge(
-            "drift_effect", "Effect of the last window: weighted PSI, or loss increase.", "loop", "kind"
+            "drift_effect",
+            "Effect of the last window, weighted PSI or loss increase. Rises: millstream report LOOP names the columns.",
+            "loop",
+            "kind",
         )
         self._compared = count(
-            "challengers_judged", "Verdicts on a challenger, or a new champion on watch.", "loop", "finding"
+            "challengers_judged",
+            "Verdicts on a challenger, or a new champion on watch. `worse`: its trial ends by itself, see millstream why LOOP.",
+            "loop",
+            "finding",
         )
         self._pairs = gauge(
-            "trial_pairs", "Labelled questions that both models of the last comparison answered.", "loop"
+            "trial_pairs",
+            "Labelled questions that both models of the last comparison answered. Flat in a trial: labels do not come.",
+            "loop",
         )
         self._difference = gauge(
-            "trial_loss_difference", "Mean loss of the newer model minus the older one's. Above 0 it is worse.", "loop"
+            "trial_loss_difference",
+            "Mean loss of the newer model minus the older one's. Above 0: it is worse, the trial will end.",
+            "loop",
         )
-        self.unknown_loop = count("drift_unknown_loop", "Predictions of loops that are not in the project; ignored.")
-        self.unknown_type = count("drift_unknown_type", "Events of a type that this release does not know; ignored.")
+        self.unknown_loop = count(
+            "drift_unknown_loop",
+            "Predictions of loops that are not in the project; ignored. Any: drift and serving have different projects.",
+        )
+        self.unknown_type = count(
+            "drift_unknown_type",
+            "Events of a type that this release does not know; ignored. Any: a newer service runs beside it, upgrade drift.",
+        )
         self.unjudged = count(
-            "drift_predictions_unjudged", "Predictions of versions without a readable reference: in no window.", "loop"
+            "drift_predictions_unjudged",
+            "Predictions of versions without a readable reference, in no window. Any: see the packages' folder and the log.",
+            "loop",
         )
-        self.dropped = gauge("drift_rows_dropped", "Rows of forgotten versions whose window never got full.", "loop")
+        self.dropped = gauge(
+            "drift_rows_dropped",
+            "Rows of forgotten versions whose window never got full. Large: smaller windows (drift.window).",
+            "loop",
+        )
         self.lost = count(
             "drift_offsets_lost", "Records that Kafka deleted before drift read them. Any: lengthen the retention."
         )
-        self.held = gauge("drift_held_events", "Events that wait until their stream time is settled.")
+        self.held = gauge(
+            "drift_held_events",
+            "Events that wait until their stream time is settled. Rises: a partition is quiet or behind, see the lag of drift.",
+        )
         self.partitions_missing = gauge(
             "drift_partitions_missing", "Partitions that another replica has. Above 0: run one replica of drift only."
         )
-        self.snapshot_bytes = gauge("drift_snapshot_bytes", "Size of the last snapshot.")
+        self.snapshot_bytes = gauge(
+            "drift_snapshot_bytes", "Size of the last snapshot. Rises: shorter label.within or smaller windows."
+        )
         self.snapshot_failures = count(
             "drift_snapshot_failures",
             "Snapshots that could not be kept. Rises: Valkey is away, a crash reads more again.",
@@ -79,11 +136,13 @@ class DriftMetrics:
             registry=registry,
         )
         self.reports = count(
-            "drift_reports", "Evidently reports by outcome: made, skipped (a newer one came), failed.", "outcome"
+            "drift_reports",
+            "Evidently reports: made, skipped for a newer one, failed. `failed` rises: the log says why; no verdict waits.",
+            "outcome",
         )
         self.contents = count(
             "drift_contents",
-            "Windows whose texts and embeddings were judged, or failed to be: out of time or memory.",
+            "Windows whose texts and embeddings were compared, by outcome. `failed` rises: out of time or memory, see the log.",
             "loop",
             "outcome",
         )

@@ -25,7 +25,7 @@ class FeatureMetrics:
         """View → the newest known-at applied (seconds)."""
         self.repeated = Counter(
             "millstream_batches_repeated",
-            "Batches that the fence found applied already. A few after each restart are normal.",
+            "Batches that the fence found applied already. Rises without a restart: the group rebalances, see the log.",
             ["stream"],
             registry=registry,
         )
@@ -68,7 +68,12 @@ class FeatureMetrics:
             ["view"],
             registry=registry,
         )
-        self.lake_rows = Counter("millstream_lake_rows", "Rows appended to the lake.", ["stream"], registry=registry)
+        self.lake_rows = Counter(
+            "millstream_lake_rows",
+            "Rows appended to the lake. Flat while events are applied: see lake_held, and the lag of features-lake.",
+            ["stream"],
+            registry=registry,
+        )
         self.lake_seconds = Histogram(
             "millstream_lake_append_seconds",
             "Time of one append. Rises: compact the table, or storage is slow.",
@@ -77,11 +82,14 @@ class FeatureMetrics:
             registry=registry,
         )
         self.lake_waiting = Gauge(
-            "millstream_lake_rows_waiting", "Rows read and not yet in the lake.", registry=registry
+            "millstream_lake_rows_waiting",
+            "Rows read and not yet in the lake. Rises: the lake's storage is slow or away; Kafka keeps what is not read.",
+            registry=registry,
         )
         self.lake_held = Gauge(
             "millstream_lake_held",
-            "1 while a stream is not kept because its schema does not fit its table. Mend it before Kafka forgets what waits.",
+            "1 while a stream is not kept because its schema does not fit its table. Above 0: mend it before Kafka "
+            "forgets what waits; `millstream check --lake` says what does not fit.",
             ["stream"],
             registry=registry,
         )
@@ -93,16 +101,19 @@ class FeatureMetrics:
         )
         self.lake_joined = Counter(
             "millstream_lake_files_joined",
-            "Small files that became part of larger ones.",
+            "Small files that became part of larger ones. Flat while lake_files rises: see lake_tidying_failed.",
             ["stream"],
             registry=registry,
         )
         self.lake_deleted = Counter(
-            "millstream_lake_files_deleted", "Files deleted that nothing used any more.", ["stream"], registry=registry
+            "millstream_lake_files_deleted",
+            "Files deleted that nothing used any more. Flat for days: old versions fill the storage, see lake_tidying_failed.",
+            ["stream"],
+            registry=registry,
         )
         self.lake_untidied = Counter(
             "millstream_lake_tidying_failed",
-            "Times that a table could not be tidied; the log says why. It is tried again at the next time.",
+            "Times that a table could not be tidied; it is tried again at the next time. Rises: the log says why.",
             ["stream"],
             registry=registry,
         )
@@ -126,19 +137,21 @@ class FeatureMetrics:
         )
         self.skew_largest = Gauge(
             "millstream_skew_largest",
-            "Largest absolute difference among the last 200 checked predictions; infinite beside a null.",
+            "Largest absolute difference among the last 200 checked predictions; infinite beside a null. Large: run "
+            "millstream skew LOOP.",
             ["loop", "view"],
             registry=registry,
         )
         self.skew_unchecked = Counter(
             "millstream_skew_unchecked",
-            "Sampled predictions that could not be checked: lake_behind, unavailable, failed (the log says why).",
+            "Sampled predictions that could not be checked, by reason. `lake_behind` rises: see the lag of features-lake; "
+            "`unavailable`, `failed`: the log says why.",
             ["loop", "reason"],
             registry=registry,
         )
         self.skew_verdicts = Counter(
             "millstream_skew_verdicts",
-            "Verdicts about skew: detected, cleared.",
+            "Verdicts about skew. `detected`: run millstream skew LOOP; `cleared` ends it.",
             ["loop", "finding"],
             registry=registry,
         )

@@ -20,7 +20,9 @@ class ServingMetrics:
         )
         self.unanswered = Counter(
             "millstream_questions_unanswered",
-            "Questions without an answer. `no_model` before the first model is normal; `model_failed` never is.",
+            "Questions without an answer. `no_model`: normal before the first model; `model_failed`: see GET /v1/loops; "
+            "`stale_features`: features is behind; `unavailable`: callers were told 503 for want of the "
+            "online store, Kafka, or a model that runs elsewhere.",
             ["loop", "reason", "transport"],
             registry=registry,
         )
@@ -82,7 +84,8 @@ class ServingMetrics:
         )
         self.trial_seconds = Histogram(
             "millstream_trial_model_seconds",
-            "Time of a run of each of two models side by side, by its role. A challenger far above the champion will be late.",
+            "Time of a run of each of two models side by side, by its role. A challenger far above the champion: it will be "
+            "late, and its guards end the trial.",
             ["loop", "role"],
             buckets=STAGE_SECONDS,
             registry=registry,
@@ -103,7 +106,7 @@ class ServingMetrics:
         self.model_bytes = Gauge(
             "millstream_model_memory_bytes",
             "Memory that a loop's models take, measured as each was loaded; 0 while they are unloaded. The sum stays below "
-            "MILLSTREAM_MODEL_MEMORY, where that is set.",
+            "MILLSTREAM_MODEL_MEMORY, where that is set. Near it: loops that are asked again are loaded again; raise it.",
             ["loop"],
             registry=registry,
         )

@@ -40,7 +40,7 @@ class TrainerMetrics:
         )
         self.running = Gauge(
             "millstream_training_running",
-            "1 while a run of the loop is under way.",
+            "1 while a run of the loop is under way. Stays: see millstream_training_phase; MILLSTREAM_RUN_TIMEOUT ends it.",
             ["loop"],
             registry=registry,
         )
@@ -77,7 +77,8 @@ class TrainerMetrics:
         )
         self.share = Gauge(
             "millstream_rollout_share",
-            "Share of entities that the challenger answers; 0 in the shadow and without a trial.",
+            "Share of entities that the challenger answers; 0 in the shadow and without a trial. Stays below its next step: "
+            "labels do not come.",
             ["loop"],
             registry=registry,
         )

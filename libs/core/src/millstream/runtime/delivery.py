@@ -132,6 +132,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._next.pop(partition, None)
+            self._metrics.lag.remove(partition.topic, str(partition.partition), self.group)
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
@@ -356,11 +357,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._publisher.publish([dead_letter(one, self.group) for one in rejected])
         for one in rejected:
             self._metrics.dead_letters.labels(one.record.topic, self.group, one.error.reason).inc()
-            log.warning(
-                "dead letter: %s",
-                one.error.reason,
-                extra={"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]},
-            )
+            told = {"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]}
+            log.warning("dead letter: %s", one.error.reason, extra=told)
 
     async def _commit(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
         if not offsets:

@@ -45,7 +45,7 @@ class RuntimeMetrics:
         )
         self.published = Counter(
             "millstream_records_published",
-            "Records confirmed by Kafka with acks=all.",
+            "Records confirmed by Kafka with acks=all. Flat while records are consumed: see publish_unknown, and the log.",
             ["topic"],
             registry=registry,
         )

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
-from millstream.errors import MillstreamError, RejectEvent
+from millstream.errors import MillstreamError, RejectEvent, RetryLater
 from millstream_serving.domain.columns import FeatureValues, Table
 from millstream_serving.domain.question import Question
 from millstream_serving.domain.roster import Standing
+from millstream_serving.errors import StaleFeatures
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor
 from millstream_serving.handlers.record import Recorded, Recorder, fits
@@ -78,9 +79,13 @@ class Online:
                 else:
                     raise one  # a cancellation, which is for all of them
             return said
-        answers = await self._predictor.predict(questions)
-        # What nobody answered is told to the caller, who asks again: it is no record of a question that is lost.
-        return [*self._logged(questions, answers, unanswered=False)]
+        try:
+            answers = await self._predictor.predict(questions)
+            # What nobody answered is told to the caller, who asks again: it is no record of a question that is lost.
+            return [*self._logged(questions, answers, unanswered=False)]
+        except (RetryLater, StaleFeatures) as error:
+            self._predictor.refused(questions, error)
+            raise
 
     async def _infer(self, asked: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
         alike: dict[tuple[object, ...], list[int]] = {}
@@ -101,6 +106,7 @@ class Online:
             answers = await self._predictor.infer(first.standing, questions, features, pinned=first.pinned)
             logged = self._logged(questions, answers, unanswered=True)
         except MillstreamError as error:
+            self._predictor.refused(questions, error)
             return [error] * len(some)
         found, at = [], 0
         for one in some:

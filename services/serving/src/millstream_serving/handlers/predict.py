@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
-from millstream.errors import RejectEvent
+from millstream.errors import MillstreamError, RejectEvent, RetryLater
 from millstream.project.fields import text_of
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
@@ -23,7 +23,7 @@ from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.scores import RAISED, Scores
 from millstream_serving.domain.turn import CHALLENGER, CHAMPION, Side
-from millstream_serving.errors import RemoteAway
+from millstream_serving.errors import RemoteAway, StaleFeatures
 from millstream_serving.handlers.freshness_gate import FreshnessGate
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.residents import Residents
@@ -289,6 +289,13 @@ class Predictor:
         for failure, count in Counter(failure for failure in scores.failures if failure).items():
             self._metrics.trial_failures.labels(loop, role, failure).inc(count)
 
+    def refused(self, questions: Sequence[Question], error: MillstreamError) -> None:
+        """Callers who wait hear `error` instead of an answer. What is no question of theirs, or of no model, is not ours."""
+        reason = "stale_features" if isinstance(error, StaleFeatures) else "unavailable"
+        if isinstance(error, (StaleFeatures, RetryLater)):
+            for question in questions:
+                self._metrics.unanswered.labels(question.loop, reason, question.transport).inc()
+
     def _count(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         counts: dict[tuple[str, str, str, str], int] = {}
         for question, answer in zip(questions, answers, strict=True):
@@ -298,7 +305,7 @@ class Predictor:
                 case QuestionUnanswered():
                     kind = ("unanswered", question.loop, answer.reason, question.transport)
                 case _:
-                    continue  # the doorway counts what it refuses
+                    continue  # no question at all
             counts[kind] = counts.get(kind, 0) + 1
         for (metric, *labels), count in counts.items():
             counter = self._metrics.served if metric == "served" else self._metrics.unanswered
