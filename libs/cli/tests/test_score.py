@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from millstream.runtime.kafka_security import KafkaSecurity
 from millstream_cli.main import app
 from millstream_cli.mill import MillState
 
@@ -52,7 +53,9 @@ def test_the_running_mill_is_scored_with(
         "MILLSTREAM_KAFKA": "k:1",
         "MILLSTREAM_LAKE": "l",
         "MILLSTREAM_PACKAGES": "m",
-    }
+    } | {f"MILLSTREAM_{name.upper()}": "" for name in KafkaSecurity.model_fields}, (
+        "a local Kafka asks nobody who they are"
+    )
 
 
 def test_no_mill_is_needed_where_everything_is_named(

@@ -110,6 +110,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
         await self._wake.wait(LAST_WORD)
         self._forget(revoked)
+        for moved in revoked:  # not removed: Prometheus' client cannot, where workers share a folder of metrics
+            self._metrics.lag.labels(moved.topic, str(moved.partition), self.group).set(0)
         self._progress.revoked()
         self._sought = {}
         if self._assigned is not None:
@@ -132,7 +134,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._next.pop(partition, None)
-            self._metrics.lag.remove(partition.topic, str(partition.partition), self.group)
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
