@@ -240,8 +240,12 @@ class Held:
         return GetOnlineFeaturesResponse()
 
 
+FRESH = [("grpc.use_local_subchannel_pool", 1)]
+"""Otherwise channels to one address share a connection, and who asks anew rides on that of a call under way."""
+
+
 async def ask(port: int) -> GetOnlineFeaturesResponse:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=FRESH) as channel:
         stub: Any = ServingServiceStub(channel)
         answer: GetOnlineFeaturesResponse = await stub.GetOnlineFeatures(asking("v:f", entities=ROWS), timeout=20)
         return answer
