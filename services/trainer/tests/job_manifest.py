@@ -1,8 +1,24 @@
-"""A template of training Jobs, as the tests' cluster is given it."""
+"""A template of training Jobs, as the tests' cluster is given it, and a run that asks for one."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+
+from millstream.contracts.events import Cause
+from millstream_trainer.domain.run import RunSpec
+
+SPEC = RunSpec(
+    loop="tides",
+    run="r1",
+    attempt=1,
+    version="1",
+    at=datetime(2013, 3, 3, tzinfo=UTC),
+    cause=Cause.FIRST_MODEL,
+    request="labels-60",
+    positions={"ships-arrived": {0: 41}},
+    champion=None,
+)
 
 
 def manifest(namespace: str, packages: str, **environment: str) -> dict[str, Any]:

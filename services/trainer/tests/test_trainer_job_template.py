@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,13 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from millstream.contracts.events import Cause
 from millstream.errors import BadSetup
 from millstream_trainer.adapters.job_template import LONGEST_SPEC, JobTemplate
 from millstream_trainer.app import create_app
-from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.settings import Settings
 
-from .job_manifest import manifest
-
-SPEC = RunSpec(
-    loop="tides",
-    run="r1",
-    attempt=1,
-    version="1",
-    at=datetime(2013, 3, 3, tzinfo=UTC),
-    cause=Cause.FIRST_MODEL,
-    request="labels-60",
-    positions={"ships-arrived": {0: 41}},
-    champion=None,
-)
+from .job_manifest import SPEC, manifest
 
 
 def test_a_manifest_is_what_yaml_makes_of_it(tmp_path: Path) -> None:

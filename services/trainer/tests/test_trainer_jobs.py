@@ -5,40 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from millstream.contracts.events import Cause, Outcome, TrainingFinished, TrainingStarted
+from millstream.contracts.events import Outcome, TrainingFinished, TrainingStarted
 from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
 from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
 from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.training_process import Said
-from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.handlers import MAX_ATTEMPTS
 
 from .cluster import Cluster, new_cluster
-from .job_manifest import manifest
+from .job_manifest import SPEC, manifest
 from .trainer_kit import Office, passes
 
 Until = Callable[..., Any]
 
-SPEC = RunSpec(
-    loop="tides",
-    run="r1",
-    attempt=1,
-    version="1",
-    at=datetime(2013, 3, 3, tzinfo=UTC),
-    cause=Cause.FIRST_MODEL,
-    request="labels-60",
-    positions={"ships-arrived": {0: 41}},
-    champion=None,
-)
 GPU = "no node takes its pod: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 DONE = Said(result=passes(SPEC))
 
