@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from millstream.runtime.records import Batch, Record, Rejected, dead_letter, env
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import Bounds, TopicBounds
 from millstream.runtime.tracing import span
+from millstream.runtime.whole_group import Share, assignor, buried_by
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         retry: Retry = PATIENT,
         assigned: Assigned | None = None,
         gulp: Gulp = AT_ONCE,
+        share: Share | None = None,
     ) -> None:
         self.topics = tuple(topics)
         self.group = group
+        self._share = share
         self._handler = handler
         self._publisher = publisher
         self._metrics = metrics
@@ -65,8 +68,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         """Where the next batch of each partition begins."""
         self._draining = False
         self._wake = Wake(self._finish)
-        self._failures = 0
-        """Polls in a row of which Kafka did not confirm what came of them."""
+        self._failures = 0  # polls in a row of which Kafka did not confirm what came of them
         self._settled = asyncio.Event()
         """The store has said where the assigned partitions start."""
         self._sought: dict[TopicPartition, int] = {}
@@ -98,6 +100,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             # A member hears of a rebalance by its next heartbeat: the group stands still until its slowest has heard.
             heartbeat_interval_ms=min(1000, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=60_000,
+            partition_assignment_strategy=(assignor(self._share, settings.instance),),
             parser=raw_parser,
             decoder=raw_decoder,
             listener=self,
@@ -110,7 +113,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
         await self._wake.wait(LAST_WORD)
         self._forget(revoked)
-        for moved in revoked:  # not removed: Prometheus' client cannot, where workers share a folder of metrics
+        for moved in revoked:  # not removed: Prometheus' client cannot, of workers with one folder of metrics
             self._metrics.lag.labels(moved.topic, str(moved.partition), self.group).set(0)
         self._progress.revoked()
         self._sought = {}
@@ -131,15 +134,14 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             self._starting = asyncio.create_task(self._commit_start(sorted(assigned)))
         self._health.met(self._condition)
 
-    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
-        for partition in partitions:
-            self._next.pop(partition, None)
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        self._next = {partition: end for partition, end in self._next.items() if partition not in partitions}
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
         assert self._assigned is not None
         attempt, starts = 0, dict[tuple[str, int], int]()
-        while assigned:
+        while assigned or self._share:
             try:
                 starts = await self._assigned(sorted((p.topic, p.partition) for p in assigned))
                 break
@@ -277,9 +279,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         """Waits until Kafka has what came of a poll, and commits it. False: it is to be read again."""
         try:
             sent = await asyncio.gather(*(one.sent for one in handled.confirming), return_exceptions=True)
-            for error in sent:
-                if error is not None:
-                    raise error
+            for error in filter(None, sent):
+                raise error
             for one in handled.confirming:
                 await self._bury(one.rejected)
             await self._commit(consumer, handled.ends)
@@ -355,7 +356,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         """Dead letters are confirmed before the commit, so that none is lost between the two."""
         if not rejected:
             return
-        await self._publisher.publish([dead_letter(one, self.group) for one in rejected])
+        await self._publisher.publish([dead_letter(one, buried_by(self._share, self.group)) for one in rejected])
         for one in rejected:
             self._metrics.dead_letters.labels(one.record.topic, self.group, one.error.reason).inc()
             told = {"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]}

@@ -38,6 +38,7 @@ from millstream.runtime.publisher import Publisher
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import TopicBounds
 from millstream.runtime.tracing import configure_tracing
+from millstream.runtime.whole_group import Share
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,10 @@ class Service:
         retry: Retry = PATIENT,
         assigned: Assigned | None = None,
         gulp: Gulp = AT_ONCE,
+        share: Share | None = None,
     ) -> Subscription:
-        """Deliver `topics` to `handler` as consumer group `group`, one batch of one partition at a time."""
+        """Deliver `topics` to `handler` as consumer group `group`, one batch of one partition at a time. With a `share` one
+        member has the whole group, and `assigned` is told of no partitions as well: they are another's."""
         subscription = Subscription(
             topics=topics,
             group=group,
@@ -106,6 +109,7 @@ class Service:
             retry=retry,
             assigned=assigned,
             gulp=gulp,
+            share=share,
         )
         self._subscriptions.append(subscription)
         return subscription
