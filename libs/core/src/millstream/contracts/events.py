@@ -41,6 +41,7 @@ from millstream.contracts.verdict_events import (
     SlicePerformance,
     TrialCheck,
     TrialFinding,
+    WindowCorrected,
     WindowJudged,
     WindowKind,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "TrialCheck",
     "TrialFinding",
     "ViewSkew",
+    "WindowCorrected",
     "WindowJudged",
     "WindowKind",
     "decode_event",
@@ -94,6 +96,7 @@ EVENTS: tuple[type[Event], ...] = (
     QuestionUnanswered,
     LabelTold,
     LabelsMatured,
+    WindowCorrected,
     WindowJudged,
     ChallengerJudged,
     SkewJudged,

@@ -24,6 +24,7 @@ from millstream.contracts.events import (
     SkewJudged,
     TrainingFinished,
     TrainingStarted,
+    WindowCorrected,
     WindowJudged,
 )
 
@@ -67,7 +68,7 @@ LABELS = Topic(
 )
 VERDICTS = Topic(
     name="millstream-verdicts",
-    events=(WindowJudged, LabelsMatured, ChallengerJudged),
+    events=(WindowJudged, WindowCorrected, LabelsMatured, ChallengerJudged),
     key="loop",
     owner="drift",
     partitions=1,

@@ -140,6 +140,37 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     """Where the first window began that showed what is `detected`, or the `performance_drop`."""
 
 
+class WindowCorrected(Event, frozen=True, kw_only=True):
+    """Labels came after `label.within`, when their window of matured labels was judged already: what it shows with them.
+
+    For people, and for the next window's verdict. It asks for no run: what was decided by the window stays decided.
+    """
+
+    type_name: ClassVar[str] = "millstream.window.corrected.v1"
+
+    id: str
+    loop: str
+    version: str
+    index: int
+    """Of the window of kind `performance`."""
+    corrects: str
+    """Id of its verdict."""
+    at: datetime
+    """Stream time when it was corrected."""
+    labels: int
+    """Labels that came late, all together."""
+    rows: int
+    """With them."""
+    was: Finding
+    """Before these labels."""
+    finding: Finding
+    """As before where nothing changed, else `suspected` or `healthy`: a window by itself confirms nothing."""
+    reason: str
+    before: dict[str, float]
+    """Mean loss, its 95 % interval, loss_increase and standard_error before these labels."""
+    after: dict[str, float]
+
+
 class TrialFinding(StrEnum):
     """What the paired comparison says of a challenger, or of a new champion on watch."""
 
