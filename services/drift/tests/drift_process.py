@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,20 @@ from millstream.testing.ports import free_port
 from .drift_kit import JUNE, definitions, manifest, reference
 
 LOOP = """
-loop: {name}
+loop: {loop}
 predict: {{on: {name}-asked, features: delay_v1, inputs: [distance, carrier]}}
 label: {{from: {name}-landed, by: flight_id, value: "arr_delay >= 15", within: 24h}}
 drift: {{window: 200{drift}}}
 """
 
 
-def write_project(folder: Path, name: str, drift: str = "") -> None:
-    """`drift`: more of its section, like `, psi: 0.3`."""
+def write_project(folder: Path, name: str, drift: str = "", loops: Sequence[str] = ()) -> None:
+    """`drift`: more of its section, like `, psi: 0.3`. `loops`: of the same streams; else one of their `name`."""
     asked, landed = (json.dumps(one) for one in definitions(f"{name}-asked", f"{name}-landed"))  # JSON is YAML
     for place, text in (
         (f"streams/{name}-asked.yaml", asked),
         (f"streams/{name}-landed.yaml", landed),
-        (f"loops/{name}.yaml", LOOP.format(name=name, drift=drift)),
+        *((f"loops/{one}.yaml", LOOP.format(loop=one, name=name, drift=drift)) for one in loops or (name,)),
         ("features/feature_store.yaml", f"project: {name}\n"),
     ):
         path = folder / place

@@ -19,10 +19,10 @@ from millstream.project.gate import Gate
 from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import baseline_of
 from millstream_drift.domain.estimate import ENOUGH, calibrate, expected_losses, isotonic
-from millstream_drift.domain.fold import FoldState
 from millstream_drift.domain.interval import MOST_SLICES, SLICE_ROWS, by_slice, mean_interval, worse_slices
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.memory import Memory
+from millstream_drift.domain.merge import Merge
 from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
 
 from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, landing, manifest, reference
@@ -234,8 +234,8 @@ def test_calibrations_are_bounded_and_survive_a_snapshot() -> None:
     for version in range(20):
         memory.calibrated(str(version), calibration)
     assert list(memory.calibrations) == [str(version) for version in range(12, 20)]
-    snapshot = Snapshot(fold=FoldState(loops={LOOP: LoopState(memory=memory)}), models=[], recent={})
-    assert decode_snapshot(encode_snapshot(snapshot)).fold.loops[LOOP].memory == memory
+    snapshot = Snapshot(merge=Merge(), loop=LoopState(memory=memory), models=[], recent=[])
+    assert decode_snapshot(encode_snapshot(snapshot)).loop.memory == memory
 
 
 @pytest.mark.parametrize(("skill", "word"), [(-1.0, Finding.NOT_CLEARED), (1.0, Finding.CLEARED)])

@@ -22,9 +22,8 @@ from millstream_drift.adapters.evidently_child import DrawnJob, drawable
 from millstream_drift.adapters.evidently_reports import EvidentlyReports
 from millstream_drift.adapters.memory import MemoryReports
 from millstream_drift.api import routes
-from millstream_drift.handlers import REPORT_ROWS
 from millstream_drift.metrics import DriftMetrics
-from millstream_drift.ports import ReportJob
+from millstream_drift.ports import REPORT_ROWS, ReportJob
 
 from .drift_kit import JUNE, LOOP, Desk, Topics, World
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Response
 
 from millstream.runtime.http import answer, refusal
@@ -20,16 +22,18 @@ PAGE_HEADERS = {
 }
 
 
-def routes(judging: Judging, reports: Reports) -> APIRouter:
-    """Everything drift answers, beside the probes."""
+def routes(judgings: Mapping[str, Judging], reports: Reports) -> APIRouter:
+    """Everything drift answers, beside the probes. `judgings`: by loop."""
     router = APIRouter(prefix="/v1")
 
     @router.get("/loops/{loop}/windows", tags=["drift"], summary="The last verdicts of a loop, newest first")
     async def windows(loop: str) -> Response:
-        try:
-            return answer(200, {"loop": loop, "windows": judging.recent(loop)})
-        except KeyError:
-            return refusal(404, "unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(sorted(judging.rules))}")
+        judging = judgings.get(loop)
+        if judging is None:
+            return refusal(404, "unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(sorted(judgings))}")
+        if not judging.is_judging():
+            return refusal(503, "elsewhere", f"another replica judges {loop}, or none yet: ask again, or that one")
+        return answer(200, {"loop": loop, "windows": judging.recent(loop)})
 
     @router.get("/reports", tags=["drift"], summary="Reports that can be read, newest window first")
     def listing() -> Response:

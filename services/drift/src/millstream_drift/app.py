@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from millstream.contracts.tasks import Task
 from millstream.project import Loop, load_project
@@ -25,7 +27,7 @@ from millstream_drift.domain.windows import MOST_ROWS
 from millstream_drift.handlers import Judging
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.settings import Settings
-from millstream_drift.subscribers import hear
+from millstream_drift.subscribers import hear, shares
 
 
 def rules_of(loop: Loop) -> Rules:
@@ -70,38 +72,44 @@ def create_app(settings: Settings) -> Service:
     metrics = DriftMetrics(service.registry)
     codecs = codecs_for(service, project.streams, settings)
     models = PackageModels(PackageStore(settings.packages))
-    snapshots = ValkeySnapshots(settings.valkey, settings.namespace)
+    snapshots = ValkeySnapshots(settings.valkey, settings.namespace, project.loops)
     children = Children(most=settings.report_workers, timeout=settings.report_timeout)
     reports = EvidentlyReports(
         settings.data / "reports", metrics=metrics, children=children, keep=settings.reports_kept
     )
-    events = KafkaEvents(
-        loops=project.loops,
-        streams=project.streams,
-        codecs=codecs,
-        models=models,
-        metrics=metrics,
-        clock=time.monotonic,
-        patience=settings.model_patience,
-    )
-    judging = Judging(
-        rules={name: rules_of(loop) for name, loop in project.loops.items()},
-        reader=events,
-        models=models,
-        snapshots=snapshots,
-        speaker=service.publisher,
-        reports=reports,
-        comparisons=ClassifierContents(children=children),
-        health=service.health,
-        metrics=metrics,
-    )
-    service.app.include_router(routes(judging, reports))
+    judgings: list[tuple[str, Sequence[str], Judging]] = []
+    for group, names in shares(project.loops, settings.shares).items():
+        events = KafkaEvents(
+            loops=project.loops,
+            streams=project.streams,
+            codecs=codecs,
+            models=models,
+            metrics=metrics,
+            clock=time.monotonic,
+            patience=settings.model_patience,
+            mine=names,
+        )
+        judging = Judging(
+            rules={name: rules_of(project.loops[name]) for name in names},
+            reader=events,
+            models=models,
+            snapshots=snapshots,
+            speaker=service.publisher,
+            reports=reports,
+            comparisons=ClassifierContents(children=children),
+            health=service.health,
+            metrics=metrics,
+            group=group,
+        )
+        judgings.append((group, events.topics, judging))
+    service.app.include_router(routes({name: one for _, _, one in judgings for name in one.rules}, reports))
     # Before the group is joined: a member that waits for Valkey while it takes partitions over would be thrown out.
     service.before_hearing("valkey", snapshots.check)
-    hear(service, codecs, topics=events.topics, judging=judging, model=models.apply)
-    service.keeps("keeping snapshots", lambda: judging.keep_saving(settings.snapshot_every))
+    hear(service, codecs, judgings=judgings, model=models.apply)
     service.keeps("drawing reports", reports.run)
-    service.keeps("comparing contents", judging.keep_comparing)
-    service.at_stop(judging.save)
+    for group, _, judging in judgings:
+        service.keeps(f"keeping snapshots of {group}", partial(judging.keep_saving, settings.snapshot_every))
+        service.keeps(f"comparing contents of {group}", judging.keep_comparing)
+        service.at_stop(judging.save)
     service.at_stop(snapshots.close)
     return service

@@ -1,4 +1,4 @@
-"""What drift does: folds what it hears, publishes what follows, and keeps state and position together."""
+"""What drift does with a share of the loops: folds what it hears, publishes what follows, keeps state with position."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from millstream.contracts.events import ChallengerJudged, ModelRef, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, WindowCorrected, WindowJudged, WindowKind
 from millstream.contracts.topics import VERDICTS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Batch, Rejected, Rewind
@@ -16,30 +16,27 @@ from millstream.runtime.publisher import Outgoing
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentShift, ContentWindow, judge_content, sides, watched
 from millstream_drift.domain.events import Heard
-from millstream_drift.domain.fold import Fold, FoldState, Said
+from millstream_drift.domain.fold import Fold, Said
 from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.merge import Place
 from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
 from millstream_drift.errors import NotCompared
 from millstream_drift.metrics import DriftMetrics
-from millstream_drift.ports import Comparisons, Log, Models, Reader, ReportJob, Reports, Snapshots, Speaker
+from millstream_drift.ports import Comparisons, Log, Models, Reader, Reports, Snapshots, Speaker, report_on
 
 log = logging.getLogger(__name__)
 
 RECENT = 20
 """Verdicts per loop that are kept for whoever asks over HTTP."""
-REPORT_ROWS = 5_000
-"""Rows of a window that a report is drawn of, evenly picked: eyes see no difference above this, and handing over a window of a
-million would stop the fold for seconds."""
-ALL_PARTITIONS = "all partitions"
+ELSEWHERE = "another replica judges these loops"
 
 
 class Judging:
-    """The handler behind drift's one subscription.
+    """The handler behind the subscription of one share: some of the loops, all partitions that any of them needs.
 
     Kafka's committed offsets mean "applied in memory" (for lag and for whoever waits); the truth is the snapshot, where
-    state and position are one value. A start begins at the snapshot's position, so what memory lost is read again, folds
-    to the same verdicts, and publishes them with the same ids.
+    state and position of each loop are one value. A start begins at the snapshots' position, so what memory lost is read again,
+    folds to the same verdicts, and publishes them with the same ids. So does a replica that takes the share over.
     """
 
     def __init__(
@@ -54,8 +51,10 @@ class Judging:
         comparisons: Comparisons,
         health: Health,
         metrics: DriftMetrics,
+        group: str = "drift",
     ) -> None:
         self.rules = rules
+        self._condition = f"all partitions of {group}"
         self._reader = reader
         self._models = models
         self._snapshots = snapshots
@@ -70,7 +69,7 @@ class Judging:
         self._comparable = {name: asyncio.Event() for name, one in rules.items() if one.content.names}
         """Per loop whose content is watched: set while some waits to be compared."""
         self._recent: dict[str, deque[WindowJudged]] = {name: deque(maxlen=RECENT) for name in rules}
-        self._split: str | None = None
+        self._split: str | None = "no partitions yet"
         """Why nothing is folded at the moment."""
         self._unsaid: list[tuple[Said, Outgoing]] = []
         self._bad: dict[Place, list[Rejected]] = {}
@@ -103,20 +102,22 @@ class Judging:
     async def assigned(self, places: Sequence[Place]) -> dict[Place, int]:
         """New partitions: take state and position from the snapshot. Raises RetryLater while that cannot be read."""
         async with self._lock:
+            if not places:
+                self._stand_by()
+                return {}
             bounds = await self._log.bounds()
             missing = bounds.keys() - set(places)
-            self._metrics.partitions_missing.set(len(missing))
             if missing:
-                # A label would wait here for a question that another replica hears.
-                self._split = (
-                    f"{len(missing)} of {len(bounds)} partitions are with another replica; run one replica of drift"
-                )
+                # A label would wait here for a question that nobody hears, or another.
+                self._split = f"{len(missing)} of {len(bounds)} partitions are not assigned to this replica"
                 log.error("judging nothing: %s", self._split)
-                self._health.waiting_for(ALL_PARTITIONS, self._split)
+                self._health.waiting_for(self._condition, self._split)
+                self._judges(False)
                 return {}
             await self._restore(bounds)
             self._split = None
-            self._health.met(ALL_PARTITIONS)
+            self._health.met(self._condition)
+            self._judges(True)
             return dict(self._fold.merge.next)
 
     async def save(self) -> None:
@@ -126,11 +127,12 @@ class Judging:
                 return
             with self._metrics.encode_seconds.time():
                 # Encoded before the lock is given back: state and position of one moment.
-                raw = encode_snapshot(self._snapshot())
+                raws = {name: encode_snapshot(self._snapshot(name)) for name in self.rules}
             self._changed = False
-        self._metrics.snapshot_bytes.set(len(raw))
+        for name, raw in raws.items():
+            self._metrics.snapshot_bytes.labels(name).set(len(raw))
         try:
-            await self._snapshots.save(raw)
+            await self._snapshots.save(raws)
         except RetryLater as error:
             self._changed = True
             self._metrics.snapshot_failures.inc()
@@ -220,9 +222,26 @@ class Judging:
                 log.warning("a verdict waits: %s", error)
                 await asyncio.sleep(1.0)
 
+    def is_judging(self) -> bool:
+        """Whether this replica has these loops at the moment; another one has them else."""
+        return self._split is None
+
     def recent(self, loop: str) -> list[WindowJudged]:
-        """Last verdicts, newest first. Raises KeyError for a loop that is not in the project."""
+        """Last verdicts, newest first. Raises KeyError for a loop of another share."""
         return list(reversed(self._recent[loop]))
+
+    def _stand_by(self) -> None:
+        """The share is another replica's. What is in memory would be out of date when it comes back."""
+        if self._split is None:
+            log.info("standing by: %s", ELSEWHERE, extra={"loops": sorted(self.rules)})
+        self._split, self._changed = ELSEWHERE, False
+        self._begin(Fold(self.rules))
+        self._judges(False)
+        self._health.met(self._condition)
+
+    def _judges(self, whether: bool) -> None:
+        for name in self.rules:
+            self._metrics.judges.labels(name).set(whether)
 
     @property
     def _log(self) -> Log:
@@ -239,15 +258,17 @@ class Judging:
             self._reread(place, following, batch.start)
         events: list[tuple[str, Heard]] = []
         bad: list[Rejected] = []
+        newest = 0
         for record in batch.records:
             if record.offset < following:
                 continue
             try:
-                events += self._reader.read(record)
+                read = self._reader.read(record)
+                newest = max(newest, *(event.time for _, event in read)) if read else newest
+                events += [one for one in read if not self._fold.has_had(one[0], place, record.offset)]
             except RejectEvent as error:
                 bad.append(Rejected(record, error))
-        newest = max((event.time for _, event in events), default=None)
-        self._fold.hear(place, batch.end + 1, events, newest)
+        self._fold.hear(place, batch.end + 1, events, newest or None)
         self._changed = True
         if bad:
             self._bad[place] = bad
@@ -288,6 +309,9 @@ class Judging:
                 self._note(said, said.event)
             elif isinstance(said.event, ChallengerJudged):
                 self._note_trial(said.event)
+            elif isinstance(said.event, WindowCorrected):
+                self._metrics.corrected.labels(said.event.loop).inc()
+                log.info("corrected: %s", said.event.reason, extra={"loop": said.event.loop})
 
     def _note_trial(self, verdict: ChallengerJudged) -> None:
         self._metrics.compared(verdict)
@@ -301,19 +325,7 @@ class Judging:
         log.info("%s: %s", verdict.finding, verdict.reason, extra={"loop": verdict.loop, "version": verdict.version})
         if said.window is not None and verdict.report is not None:
             baseline = self._baseline(verdict.loop, verdict.version)
-            rows = said.window.rows
-            _, _, *columns = zip(*rows[:: -(-len(rows) // REPORT_ROWS)], strict=True)
-            types = {column.name: column.type for column in baseline.columns}
-            current = {name: list(cells) for name, cells in zip(types, columns, strict=True)}
-            self._reports.ask(
-                ReportJob(
-                    id=verdict.report,
-                    verdict=verdict,
-                    types=types,
-                    current=current,
-                    reference=baseline.reference.sample,
-                )
-            )
+            self._reports.ask(report_on(verdict.report, verdict, said.window, baseline))
 
     def _baseline(self, loop: str, version: str) -> Baseline:
         found = self._models.baseline(loop, version)
@@ -324,57 +336,59 @@ class Judging:
     def _observe(self) -> None:
         for name, loop in self._fold.loops.items():
             self._metrics.observe(name, loop.join.counts, loop.join.pending, loop.windows.dropped, loop.unseen)
+            self._metrics.held.labels(name).set(loop.held)
             if loop.contents:
                 self._comparable[name].set()
-        self._metrics.held.set(sum(loop.held for loop in self._fold.loops.values()))
 
-    def _snapshot(self) -> Snapshot:
-        models = [
-            (name, ref)
-            for name, loop in self._fold.loops.items()
-            for version in sorted(loop.versions)
-            if (ref := self._models.ref(name, version)) is not None
-        ]
+    def _snapshot(self, name: str) -> Snapshot:
+        loop = self._fold.loops[name]
+        known = [self._models.ref(name, version) for version in sorted(loop.versions)]
         return Snapshot(
-            fold=self._fold.state(), models=models, recent={name: list(found) for name, found in self._recent.items()}
+            merge=self._fold.merge_of(name),
+            loop=loop.state(),
+            models=[ref for ref in known if ref is not None],
+            recent=list(self._recent[name]),
         )
 
-    def _decode(self, raw: bytes) -> Snapshot | None:
-        try:
-            return decode_snapshot(raw)
-        except ValueError as error:
-            log.error("the snapshot cannot be read, beginning from the start of the topics: %s", error)
-            return None
-
-    async def _restore(self, bounds: dict[Place, tuple[int, int]]) -> None:
-        raw = await self._snapshots.load()
-        snapshot = self._decode(raw) if raw is not None else None
-        if snapshot is not None and any(
-            offset > bounds[place][1] for place, offset in snapshot.fold.merge.next.items() if place in bounds
+    async def _kept(self, bounds: Mapping[Place, tuple[int, int]]) -> dict[str, Snapshot]:
+        """What is kept of each loop and can be gone on with."""
+        found = {}
+        for name, raw in (await self._snapshots.load(sorted(self.rules))).items():
+            try:
+                found[name] = decode_snapshot(raw)
+            except ValueError as error:
+                log.error("no snapshot of %s that can be read, it begins empty: %s", name, error)
+        if any(
+            offset > bounds[place][1]
+            for one in found.values()
+            for place, offset in one.merge.next.items()
+            if place in bounds
         ):
-            log.error("the snapshot is ahead of Kafka: the topics were made anew; beginning from their start")
-            snapshot = None
-        fold = snapshot.fold if snapshot is not None else FoldState()
-        merge = fold.merge
-        merge.next = {place: max(first, merge.next.get(place, first)) for place, (first, _) in bounds.items()}
-        merge.frontier = {place: time for place, time in merge.frontier.items() if place in bounds}
-        merge.ended({})
-        merge.mark = 0
-        models: list[tuple[str, ModelRef]] = snapshot.models if snapshot is not None else []
-        for name, ref in models:
-            if name in self.rules:
+            log.error("the snapshots are ahead of Kafka: the topics were made anew; beginning from their start")
+            return {}
+        return found
+
+    async def _restore(self, bounds: Mapping[Place, tuple[int, int]]) -> None:
+        kept = await self._kept(bounds)
+        for name, one in kept.items():
+            for ref in one.models:
                 await self._models.learn(name, ref)
-        self._fold = Fold(self.rules, fold)
-        for name, loop in self._fold.loops.items():
-            self._metrics.resume(name, loop.join.counts)
+        fold = Fold(self.rules, {name: (one.merge, one.loop) for name, one in kept.items()}, bounds)
+        for name, loop in fold.loops.items():
             for version in sorted(loop.versions):
                 if self._models.baseline(name, version) is None:
                     log.error(
                         "version %s of %s has no reference any more: its rows are judged by nobody", version, name
                     )
                     loop.forget(version)
-            kept = snapshot.recent.get(name, []) if snapshot is not None else []
-            self._recent[name] = deque(kept, maxlen=RECENT)
+        self._begin(fold, {name: one.recent for name, one in kept.items()})
+        log.info("state restored", extra={"from_snapshots": sorted(kept)})
+
+    def _begin(self, fold: Fold, recent: Mapping[str, Sequence[WindowJudged]] | None = None) -> None:
+        """Put another state in the place of this one."""
+        self._fold = fold
+        for name, loop in fold.loops.items():
+            self._metrics.resume(name, loop.join.counts)
+            self._recent[name] = deque((recent or {}).get(name, ()), maxlen=RECENT)
         self._unsaid, self._bad, self._gap, self._settled = [], {}, None, 0
         self._observe()
-        log.info("state restored", extra={"from_snapshot": snapshot is not None})

@@ -21,7 +21,7 @@ class DriftMetrics:
         self._counts = {
             "questions": count(
                 "drift_questions",
-                "Questions heard, each once. Flat while serving answers: see the lag of drift, and partitions_missing.",
+                "Questions heard, each once. Flat while serving answers: see the lag of drift, and drift_judges.",
                 "loop",
             ),
             "matured": count(
@@ -72,6 +72,11 @@ class DriftMetrics:
             "kind",
             "finding",
         )
+        self.corrected = count(
+            "windows_corrected",
+            "Judged windows that late labels corrected. Rises with labels_late: label.within is too short for some.",
+            "loop",
+        )
         self.effect = gauge(
             "drift_effect",
             "Effect of the last window, weighted PSI or loss increase. Rises: millstream report LOOP names the columns.",
@@ -118,12 +123,18 @@ class DriftMetrics:
         self.held = gauge(
             "drift_held_events",
             "Events that wait until their stream time is settled. Rises: a partition is quiet or behind, see the lag of drift.",
+            "loop",
         )
-        self.partitions_missing = gauge(
-            "drift_partitions_missing", "Partitions that another replica has. Above 0: run one replica of drift only."
+        self.judges = gauge(
+            "drift_judges",
+            "1 where this replica judges the loop, 0 where another does. None for minutes: see /readyz of each; two: a second "
+            "installation, or another SHARES.",
+            "loop",
         )
         self.snapshot_bytes = gauge(
-            "drift_snapshot_bytes", "Size of the last snapshot. Rises: shorter label.within or smaller windows."
+            "drift_snapshot_bytes",
+            "Size of the last snapshot. Rises: shorter label.within or smaller windows.",
+            "loop",
         )
         self.snapshot_failures = count(
             "drift_snapshot_failures",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,16 +15,17 @@ from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentShift, Side
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.merge import Place
+from millstream_drift.domain.windows import Window
 
 
 class Snapshots(Protocol):
-    """Where the state survives this process. Called by one task at a time."""
+    """Where the state of each loop survives this process. Called by one task at a time."""
 
-    async def load(self) -> bytes | None:
-        """The last one saved, None where there is none. Raises RetryLater."""
+    async def load(self, loops: Sequence[str]) -> dict[str, bytes]:
+        """The last one saved of each of these; loops without one are missing. Raises RetryLater."""
 
-    async def save(self, snapshot: bytes) -> None:
-        """Replace the last one, at once or not at all; twice is safe. Raises RetryLater."""
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+        """Replace the last ones of these loops, all at once or not at all; twice is safe. Raises RetryLater."""
 
 
 class Models(Protocol):
@@ -90,6 +91,19 @@ class ReportJob:
     """Column → `number` or `category`."""
     current: dict[str, list[Scalar]]
     reference: dict[str, list[Scalar]]
+
+
+REPORT_ROWS = 5_000
+"""Rows of a window that a report is drawn of, evenly picked: eyes see no difference above this, and handing over a window of a
+million would stop the fold for seconds."""
+
+
+def report_on(id: str, verdict: WindowJudged, window: Window, baseline: Baseline) -> ReportJob:
+    """The job to draw this window of inputs."""
+    _, _, *columns = zip(*window.rows[:: -(-len(window.rows) // REPORT_ROWS)], strict=True)
+    types = {column.name: column.type for column in baseline.columns}
+    current = {name: list(cells) for name, cells in zip(types, columns, strict=True)}
+    return ReportJob(id=id, verdict=verdict, types=types, current=current, reference=baseline.reference.sample)
 
 
 class ReportEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,9 @@ class Settings(ServiceSettings, RegistrySettings):
     data: Path = Path("data/drift")
     """This replica's own folder: the reports."""
 
+    shares: int = Field(default=1, ge=1, le=32)
+    """Parts into which the loops are divided, each a consumer group that one replica hears whole: so many replicas work at
+    most. Every share reads all predictions, so no more than it takes. The same for every replica."""
     snapshot_every: float = 2.0
     """Seconds between two snapshots, when something changed. A crash reads again what came since; encoding one takes
     some 20 ms for 50,000 waiting questions."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -17,7 +18,7 @@ from millstream.errors import RejectEvent, RetryLater
 from millstream.project import Loop, Stream
 from millstream.runtime.delivery import Record
 from millstream.runtime.records import envelope, known_at
-from millstream.runtime.user_events import read_event
+from millstream.runtime.user_events import UserEvent, read_event
 from millstream_drift.adapters.served import TYPE, Served, decode_served
 from millstream_drift.domain.baseline import category
 from millstream_drift.domain.events import Contents, Heard, Label, Other, Question, by_prediction
@@ -25,12 +26,18 @@ from millstream_drift.errors import BAD_EVENT, BAD_JSON, INVALID_LABEL, KNOWN_IN
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.ports import Models
 
+T = TypeVar("T")
+
 AHEAD = HOUR
 """How far a known-at may be ahead of Kafka's own time: generous for clocks, and still no stream time from next year."""
 
 
 class KafkaEvents:
-    """The port `Reader` for `millstream-predictions`, `millstream-labels` and the loops' label streams."""
+    """The port `Reader` for `millstream-predictions`, `millstream-labels` and label streams, with the eyes of a share's loops.
+
+    Of a record that nobody can read each share would write a dead letter: that share writes it which has the first loop, by
+    name, that hears its topic.
+    """
 
     def __init__(
         self,
@@ -42,8 +49,11 @@ class KafkaEvents:
         metrics: DriftMetrics,
         clock: Callable[[], float],
         patience: float,
+        mine: Collection[str] | None = None,
     ) -> None:
-        self._loops = loops
+        """`loops`: all of the project; `mine`: those that are judged here, None where it is all of them."""
+        self._known = frozenset(loops)
+        self._loops = loops if mine is None else {name: loops[name] for name in mine}
         self._streams = streams
         self._codecs = codecs
         self._models = models
@@ -52,8 +62,13 @@ class KafkaEvents:
         self._patience = patience
         self._tasks = {name: Task(loop.model.task) for name, loop in loops.items()}
         self._labelled: dict[str, list[Loop]] = {}
-        for loop in loops.values():
-            self._labelled.setdefault(loop.label.stream, []).append(loop)
+        first = {PREDICTIONS.name: min(loops, default=""), LABELS.name: min(loops, default="")}
+        for name, loop in sorted(loops.items()):
+            first.setdefault(loop.label.stream, name)
+            if name in self._loops:
+                self._labelled.setdefault(loop.label.stream, []).append(loop)
+        self._buries = {topic for topic, name in first.items() if name in self._loops}
+        """Topics whose unreadable records are this share's to reject."""
         self._waiting: dict[tuple[str, str], float] = {}
         """Versions that nobody announced, and since when we wait for them."""
 
@@ -69,12 +84,12 @@ class KafkaEvents:
         return self._labels(record)
 
     def _prediction(self, record: Record) -> list[tuple[str, Heard]]:
-        event = self._decode(record)
+        event = self._together(self._decode, record)
         if not isinstance(event, Served | QuestionUnanswered):
-            self._metrics.unknown_type.inc()
+            self._strange(event, record)
             return []
         if event.loop not in self._loops:
-            self._metrics.unknown_loop.inc()
+            self._stranger(event.loop, record)
             return []
         if event.asked_at.tzinfo is None:
             raise RejectEvent(BAD_EVENT, "asked_at has no UTC offset")
@@ -112,6 +127,23 @@ class KafkaEvents:
         )
         return [(event.loop, question)]
 
+    def _together(self, read: Callable[[Record], T], record: Record) -> T | None:
+        """What all shares read alike; None where it cannot be read, and another share says so."""
+        try:
+            return read(record)
+        except RejectEvent:
+            if record.topic in self._buries:
+                raise
+            return None
+
+    def _strange(self, event: Event | Served | None, record: Record) -> None:
+        if record.topic in self._buries:
+            self._metrics.unknown_type.inc()
+
+    def _stranger(self, loop: str, record: Record) -> None:
+        if loop not in self._known and record.topic in self._buries:
+            self._metrics.unknown_loop.inc()
+
     def _decode(self, record: Record) -> Event | Served | None:
         kind = next((value for name, value in record.headers if name == "ce_type"), None)
         if kind is None:
@@ -141,9 +173,10 @@ class KafkaEvents:
         raise RetryLater(f"version {event.version} of {event.loop} answered, but is not announced yet")
 
     def _labels(self, record: Record) -> list[tuple[str, Heard]]:
-        stream = self._streams[record.topic]
-        found = read_event(stream, record, self._codecs[record.topic])
-        time = self._possible(found.known_at, record)
+        stream, known = self._streams[record.topic], self._together(self._event, record)
+        if known is None:
+            return []
+        found, time = known
         id = found.envelope.id or stream.id_of(found.event) or f"{record.topic}/{record.partition}/{record.offset}"
         labels: list[tuple[str, Heard]] = []
         for loop in self._labelled[record.topic]:
@@ -152,13 +185,17 @@ class KafkaEvents:
             labels.append((loop.name, Label(time, id, key, _truth(self._tasks[loop.name], value))))
         return labels
 
+    def _event(self, record: Record) -> tuple[UserEvent, int]:
+        found = read_event(self._streams[record.topic], record, self._codecs[record.topic])
+        return found, self._possible(found.known_at, record)
+
     def _told(self, record: Record) -> list[tuple[str, Heard]]:
-        event = self._decode(record)
+        event = self._together(self._decode, record)
         if not isinstance(event, LabelTold):
-            self._metrics.unknown_type.inc()
+            self._strange(event, record)
             return []
         if event.loop not in self._loops:
-            self._metrics.unknown_loop.inc()
+            self._stranger(event.loop, record)
             return []
         if event.told_at.tzinfo is None:
             raise RejectEvent(BAD_EVENT, "told_at has no UTC offset")

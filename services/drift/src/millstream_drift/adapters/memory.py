@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Event, ModelRef
@@ -16,21 +16,21 @@ from millstream_drift.ports import ReportEntry, ReportJob, ReportState
 
 
 class MemorySnapshots:
-    """Keeps the last snapshot. `away` makes it unreachable."""
+    """Keeps the last snapshot of each loop. `away` makes them unreachable."""
 
     def __init__(self) -> None:
-        self.kept: bytes | None = None
+        self.kept: dict[str, bytes] = {}
         self.away = False
 
-    async def load(self) -> bytes | None:
+    async def load(self, loops: Sequence[str]) -> dict[str, bytes]:
         if self.away:
             raise RetryLater("away")
-        return self.kept
+        return {loop: self.kept[loop] for loop in loops if loop in self.kept}
 
-    async def save(self, snapshot: bytes) -> None:
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
         if self.away:
             raise RetryLater("away")
-        self.kept = snapshot
+        self.kept |= snapshots
 
 
 class MemoryModels:

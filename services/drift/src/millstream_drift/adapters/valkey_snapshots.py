@@ -1,7 +1,8 @@
-"""The snapshot in Valkey: one key, so that one SET replaces state and position together."""
+"""The snapshots in Valkey: one hash with a field for each loop, so that one HSET replaces states and positions together."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,27 +18,38 @@ TIMEOUT = 5.0
 class ValkeySnapshots:
     """The port `Snapshots`."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, loops: Collection[str]) -> None:
+        """`loops`: all of the project; what is kept of another has left it."""
         self._url = url
-        self._key = f"{namespace}:drift:snapshot"
+        self._loops = set(loops)
+        self._key = f"{namespace}:drift:loops"
+        self._before = f"{namespace}:drift:snapshot"
+        """What releases before wrote, of all loops in one; none reads it any more."""
         self._redis = _client(url)
 
     async def check(self) -> None:
-        """Whether the server answers. Raises RetryLater."""
-        await self.load()
-
-    async def load(self) -> bytes | None:
+        """Whether the server answers; forgets what nobody reads any more. Raises RetryLater."""
         try:
             await self._redis.initialize()  # of a cluster: who has which keys
-            found = await self._redis.get(self._key)
+            gone = {field.decode() for field in await self._redis.hkeys(self._key)} - self._loops
+            if gone:
+                await self._redis.hdel(self._key, *gone)
+            await self._redis.unlink(self._before)
         except (RedisError, RedisClusterException, OSError) as error:
             raise RetryLater(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
-        return found if isinstance(found, bytes) else None
 
-    async def save(self, snapshot: bytes) -> None:
+    async def load(self, loops: Sequence[str]) -> dict[str, bytes]:
         try:
             await self._redis.initialize()
-            await self._redis.set(self._key, snapshot)
+            found = await self._redis.hmget(self._key, list(loops))
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise RetryLater(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
+        return {loop: raw for loop, raw in zip(loops, found, strict=True) if isinstance(raw, bytes)}
+
+    async def save(self, snapshots: Mapping[str, bytes]) -> None:
+        try:
+            await self._redis.initialize()
+            await self._redis.hset(self._key, mapping=dict(snapshots))
         except (RedisError, RedisClusterException, OSError) as error:
             raise RetryLater(f"Valkey did not take the snapshot: {error}") from error
 

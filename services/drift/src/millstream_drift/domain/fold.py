@@ -1,19 +1,19 @@
-"""All loops together: records in any order in, verdicts and matured counts in stream-time order out."""
+"""The loops of one share together: records in any order in, verdicts and matured counts in stream-time order out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowCorrected, WindowJudged, WindowKind
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentWindow, watched
+from millstream_drift.domain.correct import correct
+from millstream_drift.domain.corrections import Correction
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.judge import Rules, judge
-from millstream_drift.domain.loop_fold import Fact, LoopFold, LoopState
-from millstream_drift.domain.merge import Merge, Place
+from millstream_drift.domain.loop_fold import Fact, LoopFold, LoopState, Told
+from millstream_drift.domain.merge import Merge, Place, further, resumed
 from millstream_drift.domain.windows import Window
 
 MOST_HELD = 20_000
@@ -23,18 +23,11 @@ BaselineOf = Callable[[str, str], Baseline]
 """(loop, version) → its baseline, which is known for every version with rows."""
 
 
-class FoldState(msgspec.Struct, array_like=True):
-    """The whole state of drift: what is known, and up to where it was read. One is never kept without the other."""
-
-    merge: Merge = msgspec.field(default_factory=Merge)
-    loops: dict[str, LoopState] = {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Said:
     """Something to publish."""
 
-    event: LabelsMatured | WindowJudged | ChallengerJudged
+    event: LabelsMatured | WindowJudged | WindowCorrected | ChallengerJudged
     cause: str
     """Event id of the last record that led to it."""
     window: Window | None = None
@@ -44,10 +37,23 @@ class Said:
 class Fold:
     """Deterministic: the same events give the same verdicts, whatever the batches, partitions and restarts."""
 
-    def __init__(self, rules: Mapping[str, Rules], state: FoldState | None = None) -> None:
-        state = state or FoldState()
+    def __init__(
+        self,
+        rules: Mapping[str, Rules],
+        loops: Mapping[str, tuple[Merge, LoopState]] | None = None,
+        bounds: Mapping[Place, tuple[int, int]] | None = None,
+    ) -> None:
+        """`loops`: what is known of each, and up to where it was read; one that is not among them begins empty, where others
+        are. `bounds`: (first offset, offset after the last) of every place that is read."""
+        loops = {name: found for name, found in (loops or {}).items() if name in rules}
         self.rules = rules
-        self.merge = state.merge
+        self.merge = resumed([merge for merge, _ in loops.values()], bounds or {})
+        self._ahead = {
+            name: merge
+            for name, (merge, _) in loops.items()
+            if any(merge.next.get(place, 0) > following for place, following in self.merge.next.items())
+        }
+        """Loops that have had some of what will be read, and up to where: they were judged elsewhere, or saved later."""
         self.loops = {
             name: LoopFold(
                 name,
@@ -56,14 +62,19 @@ class Fold:
                 span=one.span,
                 trials=one.trials,
                 content=one.content.names,
-                state=state.loops.get(name),
+                state=loops[name][1] if name in loops else None,
             )
             for name, one in rules.items()
         }
-        """Loops that left the project are forgotten, new ones begin empty."""
 
-    def state(self) -> FoldState:
-        return FoldState(self.merge, {name: loop.state() for name, loop in self.loops.items()})
+    def has_had(self, loop: str, place: Place, offset: int) -> bool:
+        """Whether this loop's state has this record already, though others' has not."""
+        return loop in self._ahead and offset < self._ahead[loop].next.get(place, 0)
+
+    def merge_of(self, loop: str) -> Merge:
+        """Up to where this loop's state has what was read."""
+        ahead = self._ahead.get(loop)
+        return self.merge if ahead is None else further(self.merge, ahead)
 
     def hear(self, place: Place, following: int, events: Sequence[tuple[str, Heard]], newest: int | None) -> None:
         """Take what one partition holds below offset `following`: (loop, event) pairs; `newest` stream time among it."""
@@ -87,9 +98,12 @@ class Fold:
         ]
         return sorted(said, key=lambda one: (one.event.at, one.event.loop))
 
-    def _say(self, name: str, loop: LoopFold, found: Fact | Window, baseline_of: BaselineOf) -> list[Said]:
+    def _say(self, name: str, loop: LoopFold, found: Told, baseline_of: BaselineOf) -> list[Said]:
         if isinstance(found, Fact):
             return [Said(event=found.event, cause=found.cause)]
+        if isinstance(found, Correction):
+            corrected = correct(found, baseline_of(name, found.version), self.rules[name], loop.memory)
+            return [] if corrected is None else [Said(event=corrected, cause=found.last)]
         at, baseline = loop.windows.closed_at(found), baseline_of(name, found.version)
         whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows)
         if whole and watched(baseline.reference.content, self.rules[name].content):

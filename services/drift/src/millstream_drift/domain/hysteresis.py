@@ -131,6 +131,15 @@ class Hysteresis(msgspec.Struct, array_like=True):
             self.incident, self.of = "", 0
         return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)
 
+    def correct(self, version: str, since: int, over: bool, start: int) -> None:
+        """The window that began at `start`, `since` windows before the last, shows something else with late labels."""
+        past = self.past.get(version)
+        if past is None or since >= len(past.recent):
+            return  # forgotten, or before the incident ended
+        past.recent[-1 - since] = over
+        if over and not past.incident:
+            past.since = min(start, past.since) if any(past.recent[: -1 - since]) else start
+
     def wants_report(self, now: int, suspicious: bool, every: int | None) -> bool:
         """Whether a report is due: at the first suspicion since all was well, and on schedule. It counts as asked for now."""
         first = suspicious and not self.reported

@@ -16,10 +16,11 @@ from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentRules
+from millstream_drift.domain.corrections import Tally
 from millstream_drift.domain.estimate import calibrate, expected_losses
 from millstream_drift.domain.hysteresis import Weighed
 from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
-from millstream_drift.domain.memory import Memory
+from millstream_drift.domain.memory import Judged, Memory
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
@@ -145,10 +146,11 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
     sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
     columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
     told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
-    drop = _drop(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
+    drop = drop_of(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
     drop = replace(drop, blind=blind_loss(rules.task, labels))
     impossible = one_class(rules.task, outputs, labels)
     weighed = None
+    tally = Tally(row_losses.size, float(row_losses.sum()), float((row_losses**2).sum()))
     if impossible:
         finding, reason = Finding.BROKEN_DATA, impossible
     elif row_losses.size < MINIMUM_ROWS:
@@ -160,6 +162,17 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
         calibration = calibrate(rules.task, outputs, labels) if rules.estimate else None
         if calibration is not None:
             memory.calibrated(window.version, calibration)
+    if not impossible:
+        judged = Judged(
+            window.index,
+            _id(rules, window, window.kind),
+            finding,
+            tally,
+            window.start,
+            over=is_over(drop, rules),
+            weighed=weighed is not None,
+        )
+        memory.remember(window.version, judged)
     return _verdict(
         window,
         at,
@@ -181,7 +194,7 @@ def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, 
         return None
     expected = expected_losses(rules.task, calibration, [row[0] for row in window.rows])
     loss = float(expected.mean())
-    drop = _drop(loss, baseline, rules, 1 / expected.size + 1 / calibration.rows)
+    drop = drop_of(loss, baseline, rules, 1 / expected.size + 1 / calibration.rows)
     finding, reason, weighed = _weigh_drop(drop, window, WindowKind.ESTIMATED, rules, memory)
     return _verdict(
         window,
@@ -202,7 +215,7 @@ def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Drop:
+class Drop:
     """A mean loss against the holdout's."""
 
     loss: float
@@ -224,24 +237,24 @@ class _Drop:
         return (self.loss - self.reference) / self.reference
 
 
-def _drop(loss: float, baseline: Baseline, rules: Rules, rows: float) -> _Drop:
+def drop_of(loss: float, baseline: Baseline, rules: Rules, rows: float) -> Drop:
     """`rows` is the sum of 1/n over the samples that `loss` comes from."""
     reference = baseline.reference
     error = reference.holdout_loss_std * math.sqrt(rows + 1 / reference.holdout_rows)
-    return _Drop(loss=loss, reference=reference.holdout_loss, error=error, reference_blind=reference.holdout_blind)
+    return Drop(loss=loss, reference=reference.holdout_loss, error=error, reference_blind=reference.holdout_blind)
 
 
-def _is_over(drop: _Drop, rules: Rules) -> bool:
+def is_over(drop: Drop, rules: Rules) -> bool:
     """Worse by enough to act on, and beyond chance."""
     return drop.relative >= rules.drop and drop.loss - drop.reference > STANDARD_ERRORS * drop.error
 
 
 def _weigh_drop(
-    drop: _Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
+    drop: Drop, window: Window, kind: WindowKind, rules: Rules, memory: Memory
 ) -> tuple[Finding, str, Weighed]:
     """Finding, reason, and what they were made of."""
     enough = drop.relative >= rules.drop
-    id, over = _id(rules, window, kind), _is_over(drop, rules)
+    id, over = _id(rules, window, kind), is_over(drop, rules)
     weighed = memory.of(kind).weigh(
         window.version,
         id,
@@ -252,7 +265,7 @@ def _weigh_drop(
         normal=drop.reference,
         blind=drop.reference_blind,
         worse_than=lambda normal, blind: (
-            kind is WindowKind.PERFORMANCE and _is_over(replace(drop, reference=drop.as_now(normal, blind)), rules)
+            kind is WindowKind.PERFORMANCE and is_over(replace(drop, reference=drop.as_now(normal, blind)), rules)
         ),
     )
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"

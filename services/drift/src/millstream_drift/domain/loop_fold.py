@@ -13,9 +13,11 @@ from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowK
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
 from millstream_drift.domain.content import ContentWindow, Sample
+from millstream_drift.domain.corrections import Closed, Correction, Corrections
 from millstream_drift.domain.events import Heard, Label, Question
-from millstream_drift.domain.join import Asked, Join, JoinState
+from millstream_drift.domain.join import LATE, Asked, Join, JoinState
 from millstream_drift.domain.memory import Memory
+from millstream_drift.domain.score import losses
 from millstream_drift.domain.trials import Trial, TrialRules, Trials
 from millstream_drift.domain.windows import Window, Windows
 
@@ -36,6 +38,10 @@ class Fact:
     event: LabelsMatured | ChallengerJudged
     cause: str
     """Id of the last event that counts in it."""
+
+
+Told = Fact | Window | Correction
+"""What comes of settled events: to publish, to judge, to judge anew."""
 
 
 class LoopState(msgspec.Struct, array_like=True):
@@ -62,6 +68,8 @@ class LoopState(msgspec.Struct, array_like=True):
     """Texts and embeddings that the samples are of."""
     watched_from: int = 0
     """Questions that were asked earlier were read while others were watched."""
+    closed: list[Closed] = []
+    """Performance windows that late labels may still correct."""
 
 
 class LoopFold:
@@ -94,13 +102,14 @@ class LoopFold:
         self._held_both = sum(isinstance(one, Question) and one.other is not None for one in state.held)
         self._rules, self._within = trials, within
         self.trials = Trials(loop, trials, state.trials)
+        self.corrections = Corrections(state.closed)
         self._watched, self._watched_from = sorted(content), state.watched_from
         self.contents = state.contents
         self.unseen = 0
         """Windows whose content was given up because newer ones came."""
         self._looked = 0
         """Newest stream time when the loop was last settled."""
-        self._out: list[Fact | Window] = []
+        self._out: list[Told] = []
 
     def state(self) -> LoopState:
         return LoopState(
@@ -117,6 +126,7 @@ class LoopFold:
             list(self.contents),
             self._watched,
             self._watched_from,
+            self.corrections.state(),
         )
 
     @property
@@ -127,6 +137,7 @@ class LoopFold:
     def versions(self) -> set[str]:
         """Versions with rows that wait to be judged, or may get some."""
         waiting = {window.version for window in self.contents}
+        waiting |= self.corrections.versions
         return self.windows.versions | self.join.versions | set(self._held_rows) | waiting
 
     def forget(self, version: str) -> None:
@@ -139,6 +150,7 @@ class LoopFold:
         ]
         self.join.disown(version)
         self.contents = [window for window in self.contents if window.version != version]
+        self.corrections.forget(version)
 
     def wait(self, window: ContentWindow) -> None:
         """A window's content is to be compared. The first in line may be under way already; of the others the oldest goes."""
@@ -183,7 +195,7 @@ class LoopFold:
             held += self._held_labels
         return held > MOST_UNTRIED or (held > 0 and self._newest - self._looked >= MINUTE)
 
-    def settle(self, settled: int) -> list[Fact | Window]:
+    def settle(self, settled: int) -> list[Told]:
         """Everything below `settled` has been heard: what follows from it, in order of its stream time."""
         ready = sorted((one for one in self._held if one.time < settled), key=lambda one: one.order)
         self._held = [one for one in self._held if one.time >= settled]
@@ -195,7 +207,7 @@ class LoopFold:
                 self._ask(event)
             else:
                 self._tell(event)
-        self._out += self.windows.close(settled, by_time=False)
+        self._close(settled, by_time=False)
         if any(one.time == settled for one in self._held):
             # Of the time after the last event only its next event may decide: else a boundary in a silence would be
             # published or not as the other loops happen to be read.
@@ -230,22 +242,39 @@ class LoopFold:
     def _score(self, asked: Asked, label: Label, time: int) -> None:
         """One question found its label; both were known at `time`."""
         if asked.version is not None and label.value is not None:
-            row = asked.output, label.value, *asked.slices
-            self.windows.add(asked.version, WindowKind.PERFORMANCE, time, label.id, row)
+            if not self._corrects(asked, label, asked.version):
+                row = asked.output, label.value, *asked.slices
+                self.windows.add(asked.version, WindowKind.PERFORMANCE, time, label.id, row)
             self._compared(self.trials.pair(asked, label.value, time), label.id)
+
+    def _corrects(self, asked: Asked, label: Label, version: str) -> bool:
+        """Whether a label came too late for a window that is judged, and it is told when that is corrected."""
+        if asked.state != LATE or label.value is None:
+            return False
+        loss = float(losses(self._rules.task, [asked.output], [label.value])[0])
+        return self.corrections.take(version, asked.time + self._within, loss, label.id)
+
+    def _close(self, now: int, by_time: bool = True) -> None:
+        """Hand over the windows that end, behind what was still to say of their versions' earlier ones."""
+        for window in self.windows.close(now, by_time):
+            if window.kind is WindowKind.PERFORMANCE:
+                self._out += self.corrections.due(window.end, window.version)
+                self.corrections.closed(window)
+            self._out.append(window)
 
     def _compared(self, verdicts: list[ChallengerJudged], cause: str) -> None:
         self._out += [Fact(event=verdict, cause=cause) for verdict in verdicts]
 
     def _advance(self, now: int) -> None:
         """Close windows that ended before `now` and publish the day boundaries up to it."""
-        self._out += self.windows.close(now)
+        self._close(now)
         while self._boundary <= now:
             missed = (now - self._boundary) // DAY
             if missed >= MOST_BOUNDARIES:
                 self._boundary += missed * DAY
             self.join.advance(self._boundary)
             self._out.append(self._matured(self._boundary))
+            self._out += self.corrections.due(self._boundary)
             self._compared(self.trials.turn(self._boundary), self._cause)
             self._boundary += DAY
         self.join.advance(now)

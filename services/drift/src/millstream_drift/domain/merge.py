@@ -8,6 +8,8 @@ nothing older can be missing. Without the fresh ends a slow fetch would look lik
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 Place = tuple[str, int]
@@ -53,3 +55,27 @@ class Merge(msgspec.Struct, array_like=True):
     def _slowest(self) -> int | None:
         behind = [self.frontier.get(place, 0) for place, end in self.ends.items() if self.next.get(place, 0) < end]
         return min(behind) if behind else None
+
+
+def resumed(kept: Sequence[Merge], bounds: Mapping[Place, tuple[int, int]]) -> Merge:
+    """Where reading goes on for whoever keeps these: at each place where the one is that is furthest behind; where none is
+    kept, or Kafka has deleted more, with the first record there is."""
+    merge = Merge(seen=min((one.seen for one in kept), default=0))
+    for place, (first, _) in bounds.items():
+        last = min((one for one in kept if place in one.next), key=lambda one: one.next[place], default=None)
+        merge.next[place] = first if last is None else max(first, last.next[place])
+        if last is not None and place in last.frontier:
+            merge.frontier[place] = last.frontier[place]
+    return merge
+
+
+def further(one: Merge, other: Merge) -> Merge:
+    """At each place where the one is that has read more."""
+    found = Merge(dict(one.next), dict(one.frontier), seen=max(one.seen, other.seen))
+    for place, following in other.next.items():
+        if following > found.next.get(place, 0):
+            found.next[place] = following
+            found.frontier.pop(place, None)
+            if place in other.frontier:
+                found.frontier[place] = other.frontier[place]
+    return found

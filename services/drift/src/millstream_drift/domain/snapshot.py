@@ -1,24 +1,27 @@
-"""State and position as one value in bytes: neither is ever kept without the other."""
+"""A loop's state and position as one value in bytes: neither is ever kept without the other."""
 
 from __future__ import annotations
 
 import msgspec
 
 from millstream.contracts.events import ModelRef, WindowJudged
-from millstream_drift.domain.fold import FoldState
+from millstream_drift.domain.loop_fold import LoopState
+from millstream_drift.domain.merge import Merge
 
-FORMAT = b"drift2"
+FORMAT = b"drift3"
 """First bytes of a snapshot. A release that changes the state's shape changes it, and then begins from the topics."""
 
 
 class Snapshot(msgspec.Struct, kw_only=True):
-    """What a restart needs to go on as if nothing had happened."""
+    """What a restart needs to go on with one loop as if nothing had happened."""
 
-    fold: FoldState
-    models: list[tuple[str, ModelRef]]
-    """(loop, model) for every version with rows that wait: the models topic may have forgotten it by the next start."""
-    recent: dict[str, list[WindowJudged]]
-    """Last verdicts per loop, oldest first, for whoever asks over HTTP."""
+    merge: Merge
+    """Where it was read up to. Loops are judged apart from each other at times, so each has its own."""
+    loop: LoopState
+    models: list[ModelRef]
+    """Every version with rows that wait: the models topic may have forgotten it by the next start."""
+    recent: list[WindowJudged]
+    """Last verdicts, oldest first, for whoever asks over HTTP."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
