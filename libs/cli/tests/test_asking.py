@@ -176,6 +176,12 @@ async def test_a_freeze_and_a_pin_say_what_holds_now() -> None:
     assert answer.words == "version 2 stays, frozen by Ada: Black Friday, pinned to version 2 (complaints)"
 
 
+async def test_a_freeze_says_its_reason_once() -> None:
+    held = state("2", frozen="Ada: complaints")
+    answer = await asked(Trainer(lambda id: [moved(id, "2", Step.CHAMPION, Step.CHAMPION, held)]), "freeze")
+    assert answer.words == "version 2 stays, frozen by Ada: complaints"
+
+
 async def test_a_request_that_is_not_decided_in_time_stands() -> None:
     answer = await asked(Trainer(), within=0.3)
     assert (answer.decided, answer.refused) == ((), False)

@@ -14,6 +14,7 @@ from millstream.contracts.events import (
     ModelState,
     RetrainDecided,
     RolloutMoved,
+    WindowCorrected,
     WindowJudged,
 )
 from millstream_trainer.domain.run import Positions
@@ -42,7 +43,8 @@ class Journal:
         rows = [
             {"caused_by": caused_by, "type": event.type_name} | msgspec.to_builtins(event)
             for event, caused_by in self.told
-            if not isinstance(event, WindowJudged | LabelsMatured | ChallengerJudged) or event.id in causes
+            if not isinstance(event, WindowJudged | WindowCorrected | LabelsMatured | ChallengerJudged)
+            or event.id in causes
         ]
         return sorted(rows, key=lambda row: str(row["at"]))
 

@@ -72,7 +72,9 @@ def _words(told: Told) -> str:
     if state is not None:
         said += [f"frozen by {state.frozen}"] if state.frozen else []
         said += [f"pinned to version {state.pinned}"] if state.pinned else []
-    return f"{', '.join(said)} ({event.reason})"
+    # Who freezes a loop is told with the reason, which is the step's own.
+    told_already = state is not None and state.frozen.endswith(f": {event.reason}")
+    return ", ".join(said) + ("" if told_already else f" ({event.reason})")
 
 
 def office_of(root: Path, *, trainer: str | None, wait: bool) -> Office:

@@ -22,6 +22,7 @@ from millstream.contracts.events import (
     Step,
     TrainingFinished,
     TrainingStarted,
+    WindowCorrected,
     WindowJudged,
 )
 from millstream_cli.incidents import Incident, RunStory
@@ -38,6 +39,7 @@ class Loop:
     name: str
     told: dict[str, Told]
     windows: list[WindowJudged]
+    corrections: list[WindowCorrected]
     labels: list[LabelsMatured]
     states: list[ModelState]
     """By revision, as far as the compacted topic still has them or the journal says where a step led to."""
@@ -69,6 +71,7 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
         name=name,
         told=mine,
         windows=windows,
+        corrections=sorted(_all(mine, WindowCorrected), key=lambda one: one.at),
         labels=sorted(_all(mine, LabelsMatured), key=lambda one: one.at),
         states=_states(mine),
         incidents=incidents,

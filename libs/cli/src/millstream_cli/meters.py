@@ -24,7 +24,7 @@ class Reading:
 
     rate: float
     """Records a second since the last reading: for ingest, written to the project's streams; else committed by its (first)
-    group, so that what two groups of a service read counts once."""
+    group, so that what two groups of a service read counts once; of drift by all of its shares, each of which reads it."""
     lag: int
     """Records in its topics that its groups have yet to commit."""
 
@@ -61,10 +61,10 @@ class Meters:
         self._note("ingest", written, 0)
         for service, groups in GROUPS.items():
             done = lag = 0
-            for group in groups:
+            for group in await self._offsets.shares(service) if service == "drift" else groups:
                 committed = await self._offsets.committed(group)
                 ends = await self._offsets.ends(sorted({p.topic for p in committed}))
-                done += sum(committed.values()) if group == groups[0] else 0
+                done += sum(committed.values()) if service == "drift" or group == groups[0] else 0
                 lag += sum(max(0, end - committed.get(p, 0)) for p, end in ends.items())
             self._note(service, done, lag)
 

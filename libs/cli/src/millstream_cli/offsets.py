@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from aiokafka import TopicPartition
@@ -67,6 +69,19 @@ class Offsets:
             return {p: position.offset for p, position in found.items() if position.offset >= 0}
 
         return await self._patiently(look)
+
+    async def shares(self, group: str) -> list[str]:
+        """The groups in which `group` is at work now: itself, or `group-1`, `group-2` … where its work is divided. Itself where
+        nobody is."""
+        known = await self._patiently(self._admin.list_consumer_groups)
+        names = sorted({name for name, _ in known if name == group or re.fullmatch(rf"{re.escape(group)}-\d+", name)})
+        return [name for name in names if await self._patiently(partial(self._is_working, name))] or [group]
+
+    async def _is_working(self, group: str) -> bool:
+        # One at a time: aiokafka 0.14 takes the answer to version 3 for one of version 2, which only a single group survives.
+        [answer] = await self._admin.describe_consumer_groups([group])
+        [(error, _, state, *_)] = answer.groups
+        return error == 0 and state not in ("Empty", "Dead")
 
     async def heard(self, group: str) -> list[str]:
         """Topics of a group; each of our subscribers commits where it starts, so a running group is known at once."""

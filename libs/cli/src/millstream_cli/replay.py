@@ -64,6 +64,8 @@ class Replay:
         self._http = httpx.AsyncClient(base_url=addresses.serving, timeout=10.0)
         self._tiles_streams: list[str] = []
         self._drift_topics = sorted({PREDICTIONS.name, *(loop.label.stream for loop in project.loops.values())})
+        self._drift = {DRIFT: self._drift_topics}
+        """What drift hears of them, by consumer group: one for each of its shares."""
         self._known: dict[TopicPartition, int] = {}
         """Ends of the control topics when they were last read."""
         self._revisions: dict[str, int] = {}
@@ -75,6 +77,9 @@ class Replay:
         await self._ingest.start()
         try:
             self._tiles_streams = await self._offsets.heard(TILES)
+            if (shares := await self._offsets.shares(DRIFT)) != [DRIFT]:
+                heard_by = {group: await self._offsets.heard(group) for group in shares}
+                self._drift = {g: [t for t in heard if t in self._drift_topics] for g, heard in heard_by.items()}
             await self._settle_decisions()
             for tick in self._ticks:
                 await self._step(tick)
@@ -98,7 +103,8 @@ class Replay:
         if heard := {p: end for p, end in ends.items() if p.topic in self._tiles_streams and p.topic in tick.events}:
             await self._offsets.reached(TILES, heard)
         at = self.spent.add("features", at)
-        await self._offsets.reached(DRIFT, {p: end for p, end in ends.items() if p.topic in self._drift_topics})
+        for group, topics in self._drift.items():
+            await self._offsets.reached(group, {p: end for p, end in ends.items() if p.topic in topics})
         at = self.spent.add("drift", at)
         await self._settle_decisions()
         self.spent.add("trainer", at)

@@ -18,6 +18,7 @@ from millstream.contracts.events import (
     RetrainDecided,
     RolloutMoved,
     TrainingFinished,
+    WindowCorrected,
     WindowJudged,
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
@@ -32,7 +33,7 @@ RUN_WITHIN = 7200.0
 """Seconds that a run may take; the trainer gives up each of its attempts after half an hour."""
 
 TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS))
-VERDICT = WindowJudged | LabelsMatured | ChallengerJudged
+VERDICT = WindowJudged | WindowCorrected | LabelsMatured | ChallengerJudged
 """Said again and again, whether anything comes of it or not."""
 
 

@@ -90,7 +90,7 @@ def timeline(loop: Loop, incident: Incident) -> list[Moment]:
     """Everything that belongs to the incident, in the order in which it happened."""
     found: list[Moment] = []
     for trouble in incident.troubles:
-        found += _troubled(loop, trouble, incident)
+        found += [*_troubled(loop, trouble, incident), *_corrected(loop, trouble)]
     for request in incident.requests:
         at = next((one.at for one in incident.decisions if one.request == request.id), incident.began)
         cause = loop.told[request.id].caused_by
@@ -139,6 +139,23 @@ def _troubled(loop: Loop, trouble: Trouble, incident: Incident) -> list[Moment]:
             )
         )
     return found
+
+
+def _corrected(loop: Loop, trouble: Trouble) -> list[Moment]:
+    """What late labels made of its windows, where they made something else of them."""
+    windows = {window.id for window in trouble.windows}
+    return [
+        Moment(
+            at=one.at,
+            what="drift",
+            text=f"corrected the {WORDS[trouble.kind]} of version {one.version}: {one.reason}",
+            id=one.id,
+            caused_by=loop.told[one.id].caused_by,
+            numbers={"rows": float(one.rows), "late": float(one.labels)} | one.after,
+        )
+        for one in loop.corrections
+        if one.corrects in windows and one.finding is not one.was
+    ]
 
 
 def broken_at(broken: BrokenField) -> str:

@@ -26,6 +26,7 @@ from millstream.contracts.events import (
     RetrainDecided,
     RolloutMoved,
     TrainingFinished,
+    WindowCorrected,
     WindowJudged,
 )
 from millstream.contracts.times import to_datetime
@@ -43,6 +44,8 @@ def line_of(told: Told, answering: dict[str, str]) -> str | None:
     event = told.event
     if isinstance(event, WindowJudged) and event.finding not in (Finding.HEALTHY, Finding.SUSPECTED):
         return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
+    if isinstance(event, WindowCorrected) and event.finding is not event.was:
+        return f"{event.at:%Y-%m-%d %H:%M}  drift    corrected: {event.reason}"
     if isinstance(event, RetrainDecided):
         return f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.decision} ({event.cause}): {event.reason}"
     if isinstance(event, TrainingFinished):
