@@ -60,6 +60,12 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             "training.namespace, or leave training.quota empty",
         ),
         (
+            "drift",
+            "keda-values.yaml",
+            ["keda.maxReplicas=4"],
+            "drift: keda.maxReplicas=4 is above shares=3, and one replica judges a share whole: write keda.maxReplicas=3, or",
+        ),
+        (
             "features",
             "keda-values.yaml",
             ["keda.topics=[]"],
@@ -226,7 +232,8 @@ def test_what_cannot_be_names_the_value_and_the_remedy(
     [
         ("ingest", ["keda.maxReplica=3"], "at '/keda': additional properties 'maxReplica' not allowed"),
         ("ingest", ["replica=3"], "at '': additional properties 'replica' not allowed"),
-        ("drift", ["replicas=2"], "at '': additional properties 'replicas' not allowed"),
+        ("trainer", ["replicas=2"], "at '': additional properties 'replicas' not allowed"),
+        ("drift", ["shares=0"], "at '/shares': minimum: got 0, want 1"),
         ("trainer", ["keda.enabled=true"], "at '': additional properties 'keda' not allowed"),
         ("ingest", ["settings.log_lewel=DEBUG"], "at '/settings': additional properties 'log_lewel' not allowed"),
         ("ingest", ["settings.kafka=other:9092"], "at '/settings': additional properties 'kafka' not allowed"),

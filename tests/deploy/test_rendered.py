@@ -19,8 +19,8 @@ from .test_values import GENERATOR
 UNSCORED = {
     "container-image-pull-policy": "IfNotPresent with a digest is right, and what is pulled is the cluster's business",
     "deployment-has-host-podantiaffinity": "topologySpreadConstraints do that",
-    "deployment-replicas": "drift and trainer are one by design; the scaler's minimum is the user's",
-    "deployment-strategy": "Recreate, where a second replica would hinder the first",
+    "deployment-replicas": "trainer is one by design, drift one until its loops are shared; the scaler's minimum is the user's",
+    "deployment-strategy": "Recreate, where another release's replica would hinder the first",
     "deployment-targeted-by-hpa-does-not-have-replicas-configured": "a test below",
     "horizontalpodautoscaler-replicas": "features and the scorer may be one",
 }

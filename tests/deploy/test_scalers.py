@@ -11,6 +11,7 @@ import pytest
 
 from millstream_cli.autoscaler import Behavior, Pace
 from millstream_cli.scaling_values import read
+from millstream_drift.subscribers import shares
 
 from .charts import EXAMPLES, ROOT, documents, of_kind, template
 
@@ -127,6 +128,17 @@ def test_groups_are_those_of_the_code(helm: Path) -> None:
     scorer = next(one for one in scalers if one["metadata"]["name"] == "serving-scorer")
     assert groups_of(scorer) == ["serving"]
     assert scorer["spec"]["minReplicaCount"] == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_drift_scales_by_the_groups_that_its_process_joins(count: int, helm: Path) -> None:
+    found = documents(
+        template(helm, "drift", "keda-values.yaml", f"shares={count}", "keda.maxReplicas=1", "keda.minReplicas=1")
+    )
+    (scaler,) = of_kind(found, "ScaledObject")
+    assert groups_of(scaler) == [*shares(["bikes", "delay", "parcels"], count)]
+    pod = of_kind(found, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "MILLSTREAM_SHARES", "value": str(count)} in pod["env"]
 
 
 @pytest.mark.parametrize("service", ["ingest", "serving"])

@@ -98,7 +98,10 @@
 {{- fail (printf "%s: no topic of %skeda.topics counts for the group %s, so nothing would scale by it: name it in the `groups` of one, or choose another part" $chart $at .) -}}
 {{- end -}}
 {{- end -}}
-{{- if gt (int $keda.maxReplicas) (int $most) -}}
+{{- if and .workload.facts.shares (gt (int $keda.maxReplicas) (int .workload.facts.shares)) -}}
+{{- fail (printf "%s: keda.maxReplicas=%d is above shares=%d, and one replica judges a share whole: write keda.maxReplicas=%d, or more shares where there are as many loops" $chart (int $keda.maxReplicas) (int .workload.facts.shares) (int .workload.facts.shares)) -}}
+{{- end -}}
+{{- if and (not .workload.facts.shares) (gt (int $keda.maxReplicas) (int $most)) -}}
 {{- fail (printf "%s: %skeda.maxReplicas=%d is above the %d partitions of the largest topic in %skeda.topics, and a replica without a partition does nothing: write %d, or give the topic more partitions" $chart $at (int $keda.maxReplicas) (int $most) $at (int $most)) -}}
 {{- end -}}
 {{- end -}}

@@ -17,7 +17,7 @@ spec:
     matchLabels:
       {{- include "millstream.workload.selector" . | nindent 6 }}
   strategy:
-    {{- if .workload.facts.many }}
+    {{- if and .workload.facts.many (not .workload.facts.recreate) }}
     type: RollingUpdate
     rollingUpdate: { maxSurge: 1, maxUnavailable: 0 }
     {{- else }}
