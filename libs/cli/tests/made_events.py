@@ -31,6 +31,7 @@ from millstream.contracts.events import (
     TrainingFinished,
     TrainingStarted,
     TrialFinding,
+    WindowCorrected,
     WindowJudged,
     WindowKind,
 )
@@ -103,6 +104,26 @@ class Journal:
     def performance(self, at: float, loss: float, version: str = "1", finding: Finding = Finding.HEALTHY) -> str:
         metrics = {"log_loss": loss, "low": loss - 0.01, "high": loss + 0.01}
         return self.window(at, finding, loss / 0.45 - 1, version, kind=WindowKind.PERFORMANCE, metrics=metrics)
+
+    def corrected(self, at: float, of: float, was: Finding, finding: Finding, version: str = "1") -> str:
+        """Late labels, for the performance window that was judged on day `of`."""
+        return self.note(
+            WindowCorrected(
+                id=f"corrected-{of:g}-{at:g}",
+                loop=LOOP,
+                version=version,
+                index=int(of),
+                corrects=f"performance-{version}-{of:g}",
+                at=day(at),
+                labels=180,
+                rows=5180,
+                was=was,
+                finding=finding,
+                reason="180 labels came late: log loss 0.4912 of 5180 rows",
+                before={"log_loss": 0.45},
+                after={"log_loss": 0.4912},
+            )
+        )
 
     def broken(self, at: float) -> str:
         field_ = BrokenField(

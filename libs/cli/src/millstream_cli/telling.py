@@ -33,6 +33,10 @@ CANDIDATE = "validation_loss_"
 """How a run's metrics begin that say how a candidate did."""
 
 
+LOOKED_BACK = 3
+"""Windows before a trouble whose corrections are part of it: `drift.confirm` looks at three by default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Moment:
     """One line of the timeline, and what stands under it."""
@@ -142,8 +146,11 @@ def _troubled(loop: Loop, trouble: Trouble, incident: Incident) -> list[Moment]:
 
 
 def _corrected(loop: Loop, trouble: Trouble) -> list[Moment]:
-    """What late labels made of its windows, where they made something else of them."""
-    windows = {window.id for window in trouble.windows}
+    """What late labels made of its windows, where they made something else of them; of those just before it too, for a window
+    that turned out bad has a say in what follows."""
+    if trouble.kind is not WindowKind.PERFORMANCE:
+        return []
+    of = range(trouble.windows[0].index - LOOKED_BACK, trouble.windows[-1].index + 1)
     return [
         Moment(
             at=one.at,
@@ -154,7 +161,7 @@ def _corrected(loop: Loop, trouble: Trouble) -> list[Moment]:
             numbers={"rows": float(one.rows), "late": float(one.labels)} | one.after,
         )
         for one in loop.corrections
-        if one.corrects in windows and one.finding is not one.was
+        if one.version == trouble.version and one.index in of and one.finding is not one.was
     ]
 
 
