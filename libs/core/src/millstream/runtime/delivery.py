@@ -77,7 +77,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             self._settled.set()
         self._starting: asyncio.Task[None] | None = None
         self._progress = Progress(f"{group} on {', '.join(self.topics)}")
-        self._condition = f"partitions of {', '.join(self.topics)}"
+        self._condition = f"partitions of {group if share else ', '.join(self.topics)}"
         self._subscriber: Any = None
         self._bounds: TopicBounds | None = None
         health.watch(self._progress)
