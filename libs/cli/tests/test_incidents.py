@@ -63,22 +63,6 @@ def test_drift_that_a_challenger_cured_is_one_story_from_the_suspicion_to_the_cu
     assert "version 2 on trial against version 1: better after 1,500 pairs: below zero" in told
 
 
-def test_late_labels_that_turned_a_window_are_part_of_what_followed() -> None:
-    journal = Journal()
-    first_model(journal)
-    journal.performance(9, 0.45)
-    journal.corrected(9.5, 9, Finding.HEALTHY, Finding.SUSPECTED)
-    journal.corrected(9.6, 3, Finding.HEALTHY, Finding.SUSPECTED)
-    journal.performance(10, 0.5, finding=Finding.PERFORMANCE_DROP)
-    journal.corrected(10.5, 10, Finding.PERFORMANCE_DROP, Finding.PERFORMANCE_DROP)
-    journal.decided(10, "performance-1-10", Decision.ACCEPTED, Cause.PERFORMANCE, run="run2")
-    told = [one for one in words(journal) if one.startswith("drift")]
-    assert told == [
-        "drift: corrected the performance of version 1: 180 labels came late: log loss 0.4912 of 5180 rows",
-        "drift: performance drop in the performance of version 1: effect 0.111",
-    ], "those that changed nothing, and those of long ago, are not"
-
-
 def test_every_line_names_the_event_that_led_to_it() -> None:
     journal = Journal()
     promoted(journal)
