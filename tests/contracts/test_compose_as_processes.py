@@ -1,4 +1,4 @@
-"""The reader behind `tests/e2e/test_compose_runs.py` finds what it is for: a wrong port, a wrong path, a program that is not there."""
+"""The reader behind `tests/e2e/test_compose_runs.py` finds what it is for: a wrong port, a wrong path, no such program."""
 
 from __future__ import annotations
 
