@@ -19,7 +19,7 @@ SERVICES = ("ingest", "features", "trainer", "serving", "drift")
 
 
 OBSERVABILITY = ROOT / "deploy" / "observability"
-FILES = ("docker-compose.yml", "compose.observability.yml")
+FILES = ("docker-compose.yml", "compose.observability.yml", "compose.s3.yml")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -99,6 +99,18 @@ def test_beside_the_loop_its_services_are_told_where_traces_go_and_nothing_else(
         endpoint = urlsplit(said[service]["environment"]["MILLSTREAM_OTLP_ENDPOINT"])
         assert endpoint.hostname in said
         assert endpoint.port == int(receiver.rsplit(":", 1)[1])
+
+
+def test_the_lake_of_the_s3_file_is_told_to_who_has_a_lake_and_to_nobody_else() -> None:
+    said = compose("compose.s3.yml")["services"]
+    told = {service for service in SERVICES if "lake" in {name.lower()[11:] for name in settings_of(service)}}
+    assert told == said.keys() & set(SERVICES)
+    for service in told:
+        environment = said[service]["environment"]
+        assert environment["MILLSTREAM_LAKE"] == "s3://" + said["bucket"]["entrypoint"][-1].removeprefix("mill/")
+        assert urlsplit(environment["AWS_ENDPOINT_URL"]).hostname == "minio"
+        assert environment["AWS_ACCESS_KEY_ID"] == said["minio"]["environment"]["MINIO_ROOT_USER"]
+        assert environment["AWS_SECRET_ACCESS_KEY"] == said["minio"]["environment"]["MINIO_ROOT_PASSWORD"]
 
 
 def test_images_beside_the_loop_are_of_a_version() -> None:

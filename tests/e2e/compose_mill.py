@@ -33,6 +33,8 @@ class ComposeMill:
         """`servers`: (name, port) of each server that the embedded ones stand for → `host:port` here."""
         self._services = services
         self._folder = folder
+        folder.mkdir(exist_ok=True)
+        self.servers = dict(servers)
         self._addresses = dict(servers)
         self.urls: dict[str, str] = {}
         self.processes: dict[str, ManagedProcess] = {}

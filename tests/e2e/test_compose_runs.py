@@ -22,6 +22,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 from millstream.testing.process import ManagedProcess
+from millstream.testing.s3 import EmbeddedS3
 from millstream.testing.valkey import valkey_binary
 from millstream.testing.waiting import wait_until
 
@@ -192,6 +193,32 @@ def test_a_replay_goes_through_and_nobody_writes_beside_the_volumes(
         within=30,
         what="spans of the services, sent where compose.observability.yml says",
     )
+
+
+def test_with_the_s3_file_the_lake_is_in_the_bucket(
+    mill: ComposeMill, folder: Path, services: dict[str, Service], s3: EmbeddedS3
+) -> None:
+    """By moto in MinIO's place. The lake has nothing yet, so it is filled from Kafka's beginning."""
+    both = read_compose("docker-compose.yml", "compose.s3.yml")
+    assert both["features"].environment["MILLSTREAM_LAKE"] == s3.make_bucket("lake")
+    mill.processes["features"].terminate(grace=30)
+    beside = ComposeMill(both, folder / "s3", {**mill.servers, ("minio", 9000): s3.url.removeprefix("http://")})
+    (folder / "s3").chmod(0o755)
+    try:
+        beside.run("folders")
+        beside.start("features")
+        beside.healthy("features")
+        wait_until(
+            lambda: "flights_scheduled" in _keys(s3) or "flights-scheduled" in _keys(s3),
+            within=90,
+            what=f"rows in the bucket; {beside.processes['features'].log_tail()}",
+        )
+    finally:
+        beside.stop()
+
+
+def _keys(s3: EmbeddedS3) -> str:
+    return httpx.get(f"{s3.url}/lake?list-type=2").text
 
 
 def test_mlflow_takes_the_trainers_calls_by_the_name_that_the_file_gives_it(services: dict[str, Service]) -> None:

@@ -143,12 +143,14 @@ def test_one_trace_has_every_hop_from_the_request_to_the_judge_of_its_answer(see
     accepted = one(spans, "POST /v1/streams/flights-scheduled/events", "ingest")
     answered = one(spans, "serving flights-scheduled", "serving")
     judged = one(spans, "drift millstream-predictions", "drift")
+    kept = one(spans, "features-lake flights-scheduled", "features")
 
     assert accepted.parent == CALLERS[trace].split("-")[2]
     assert (accepted.kind, accepted.about["http.response.status_code"]) == ("SERVER", 202)
     assert answered.parent == accepted.id
     assert (answered.kind, answered.about["messaging.destination.name"]) == ("CONSUMER", "flights-scheduled")
     assert judged.parent == answered.id
+    assert kept.parent == accepted.id
 
 
 def test_a_batch_of_several_traces_is_linked_with_each_of_them_and_they_with_it(seen: Seen) -> None:
