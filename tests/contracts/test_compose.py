@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ SERVICES = ("ingest", "features", "trainer", "serving", "drift")
 
 
 OBSERVABILITY = ROOT / "deploy" / "observability"
-FILES = ("docker-compose.yml", "compose.observability.yml")
+FILES = ("docker-compose.yml", "compose.observability.yml", "compose.s3.yml")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -46,14 +47,8 @@ def test_a_service_is_given_only_variables_that_some_service_reads(service: str)
     known = set().union(*(settings_of(s) for s in SERVICES))
     given = set(compose()["services"][service]["environment"])
     assert given <= known
-    own = given - {
-        "MILLSTREAM_KAFKA",
-        "MILLSTREAM_VALKEY",
-        "MILLSTREAM_LAKE",
-        "MILLSTREAM_PACKAGES",
-        "MILLSTREAM_MLFLOW",
-    }
-    assert own <= settings_of(service)
+    shared = {"MILLSTREAM_VALKEY", "MILLSTREAM_LAKE", "MILLSTREAM_PACKAGES"}
+    assert given - shared <= settings_of(service)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -104,6 +99,18 @@ def test_beside_the_loop_its_services_are_told_where_traces_go_and_nothing_else(
         endpoint = urlsplit(said[service]["environment"]["MILLSTREAM_OTLP_ENDPOINT"])
         assert endpoint.hostname in said
         assert endpoint.port == int(receiver.rsplit(":", 1)[1])
+
+
+def test_the_lake_of_the_s3_file_is_told_to_who_has_a_lake_and_to_nobody_else() -> None:
+    said = compose("compose.s3.yml")["services"]
+    told = {service for service in SERVICES if "lake" in {name.lower()[11:] for name in settings_of(service)}}
+    assert told == said.keys() & set(SERVICES)
+    for service in told:
+        environment = said[service]["environment"]
+        assert environment["MILLSTREAM_LAKE"] == "s3://" + said["bucket"]["entrypoint"][-1].removeprefix("mill/")
+        assert urlsplit(environment["AWS_ENDPOINT_URL"]).hostname == "minio"
+        assert environment["AWS_ACCESS_KEY_ID"] == said["minio"]["environment"]["MINIO_ROOT_USER"]
+        assert environment["AWS_SECRET_ACCESS_KEY"] == said["minio"]["environment"]["MINIO_ROOT_PASSWORD"]
 
 
 def test_images_beside_the_loop_are_of_a_version() -> None:
@@ -176,3 +183,17 @@ def test_a_dockerfile_copies_what_is_there_and_does_not_run_as_root(dockerfile: 
         assert (ROOT / source).exists(), f"{dockerfile} copies {source}"
     assert "USER 10001:10001" in text
     assert "--require-hashes" in text
+
+
+@pytest.mark.parametrize("dockerfile", [*(f"services/{s}/Dockerfile" for s in SERVICES), "libs/cli/Dockerfile"])
+def test_an_image_has_every_package_of_ours_that_its_program_needs(dockerfile: str) -> None:
+    """They are installed with --no-deps, so what is missing shows when the container starts."""
+    folders = {path.parent.name: path.parent for path in ROOT.glob("*/*/pyproject.toml")}
+    installed = set(re.findall(r"\./(?:libs|services)/(\w+)", (ROOT / dockerfile).read_text()))
+    needed, looked = {Path(dockerfile).parent.name}, set[str]()
+    while left := needed - looked:
+        name = left.pop()
+        looked.add(name)
+        dependencies = tomllib.loads((folders[name] / "pyproject.toml").read_text())["project"]["dependencies"]
+        needed |= {found[1] for one in dependencies if (found := re.match(r"millstream-(\w+)", one))}
+    assert installed == needed

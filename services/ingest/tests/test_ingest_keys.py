@@ -205,7 +205,10 @@ async def test_no_secret_is_in_logs_traces_answers_or_metrics(caplog: pytest.Log
             answers.append((await airport.http.get("/metrics")).text)
 
     written = "".join(JsonFormatter("ingest").format(record) for record in caplog.records)
-    assert {span.name for span in spans.get_finished_spans()} == {"accept flights-departed"}
+    assert {span.name for span in spans.get_finished_spans()} == {
+        f"POST {EVENTS}",
+        "POST /v1/streams/sensor-readings/events",
+    }
     written += "".join(answers) + "".join(span.to_json() for span in spans.get_finished_spans())
     assert f"key:{id_of(ADA)} has used up its quota" in written, "who is throttled is told, by id"
     for secret in (ADA, BOB, EVE):

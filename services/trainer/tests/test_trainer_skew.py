@@ -10,6 +10,7 @@ from millstream.contracts.envelope import Envelope
 from millstream.contracts.events import Decision, Event, Finding, SkewJudged
 from millstream.contracts.times import to_datetime
 from millstream.contracts.topics import SKEW, VERDICTS
+from millstream.runtime.causes import Causes
 from millstream.runtime.delivery import Batch
 from millstream_trainer.app import create_app
 from millstream_trainer.settings import Settings
@@ -54,14 +55,16 @@ async def test_a_skew_verdict_causes_nothing_and_blocks_nothing(tides: Any, unti
     office = Office(tides.rules)
     first, drift = tides.matured(10), tides.judged(40, version="1")
     async with office.at_work():
-        await hear_batch(office.trainer, batch(record(first, first.id)))
+        await hear_batch(office.trainer, batch(record(first, first.id)), Causes())
         await until(office.ended())
     before = office.trainer.states["tides"]
 
-    rejected = await hear_batch(office.trainer, batch(record(skew(Finding.DETECTED, before.stream_time or 0), "skew")))
+    rejected = await hear_batch(
+        office.trainer, batch(record(skew(Finding.DETECTED, before.stream_time or 0), "skew")), Causes()
+    )
     assert (rejected, office.trainer.states["tides"]) == ([], before), "neither asked, nor blocked, nor dead-lettered"
 
-    await hear_batch(office.trainer, batch(record(drift, drift.id)))
+    await hear_batch(office.trainer, batch(record(drift, drift.id)), Causes())
     decided = office.announcer.said[-1]
     assert (decided.request, decided.decision) == (drift.id, Decision.ACCEPTED), "as if nothing had been said"
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from millstream.project.duration import from_text
 from millstream_cli.dlq_commands import dlq_app
+from millstream_cli.export_commands import export
 from millstream_cli.features_commands import (
     AnyProject,
     KafkaOption,
@@ -320,6 +321,7 @@ def topics(
 
 add_loop_commands(app)
 app.command()(score)
+app.command()(export)
 
 if __name__ == "__main__":
     app()

@@ -13,6 +13,7 @@ from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Batch, Rejected, Rewind
 from millstream.runtime.health import Health
 from millstream.runtime.publisher import Outgoing
+from millstream.runtime.tracing import current_traceparent, span
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentShift, ContentWindow, judge_content, sides, watched
 from millstream_drift.domain.events import Heard
@@ -295,7 +296,12 @@ class Judging:
 
     def _speak(self, said: Said) -> None:
         event = said.event
-        out = self._speaker.outgoing(VERDICTS.name, event, id=event.id, key=event.loop, caused_by=said.cause or None)
+        # A trace of its own, linked to the batch that led to it: a window has thousands of causes, and its effects take days.
+        about = {"millstream.loop": event.loop, "millstream.event": event.id}
+        with span(f"judge {event.loop}", root=True, links=[current_traceparent()], about=about):
+            out = self._speaker.outgoing(
+                VERDICTS.name, event, id=event.id, key=event.loop, caused_by=said.cause or None
+            )
         self._unsaid.append((said, out))
 
     async def _say(self) -> None:

@@ -18,6 +18,7 @@ from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.service import Service
 from millstream.runtime.table import TopicReader
+from millstream.runtime.traced_batch import handed_on, traceparent_of
 from millstream.runtime.user_events import read_batch
 from millstream_serving.domain.question import Question
 from millstream_serving.errors import ModelsUnknown
@@ -70,6 +71,7 @@ class AnswerStream:
                         transport="kafka",
                         cause=said.id,
                         producer=said.source,
+                        trace=handed_on(event.record.headers),
                     )
                 except RejectEvent as error:
                     refused.setdefault(event.record.offset, Rejected(event.record, error))
@@ -137,7 +139,7 @@ def hear_models(service: Service, keeper: ModelKeeper) -> None:
     async def apply(record: Record) -> None:
         state = model_state(record)
         if state is not None:
-            keeper.hear(state)
+            keeper.hear(state, traceparent_of(record.headers))
 
     reader = TopicReader(bootstrap=service.kafka, topics=[MODELS.name], apply=apply)
     service.keeps("reading models", reader.run)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from millstream.contracts.events import Cause
 from millstream.project import Loop, load_project
+from millstream.runtime.causes import Causes
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream.runtime.sole_writer import SoleWriter
@@ -36,7 +37,8 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     metrics = TrainerMetrics(service.registry)
     executor = executor or _executor(settings, metrics)
     writer = SoleWriter(bootstrap=service.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics)
-    announcer = KafkaAnnouncer(service.publisher, writer)
+    causes = Causes()
+    announcer = KafkaAnnouncer(service.publisher, writer, causes)
     packages = PackageStore(settings.packages)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
@@ -46,13 +48,14 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         executor=executor,
         packages=packages,
         metrics=metrics,
+        causes=causes,
     )
     service.keeps("drafts", lambda: sweep_drafts(packages, settings.run_timeout))
     if settings.warm:
         service.keeps("fork server", executor.prepare)
     # Before the journal is read: from then on nobody else adds to it.
     service.before_hearing("sole writer", writer.start)
-    hear(service, trainer)
+    hear(service, trainer, causes)
     add_routes(service.app, trainer, announcer, packages, settings.model_hosts)
     service.at_stop(executor.close)
     service.at_stop(writer.stop)

@@ -18,9 +18,11 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.topics import MODELS, REPLICAS, RETRAIN, TRAINING, VERDICTS, Topic
 from millstream.errors import RejectEvent
+from millstream.runtime.causes import Causes
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.service import Service
 from millstream.runtime.table import TopicReader
+from millstream.runtime.traced_batch import traceparent_of, within
 from millstream_trainer.domain.replicas import LIVE
 from millstream_trainer.errors import UnknownLoop
 from millstream_trainer.handlers import Trainer
@@ -39,8 +41,8 @@ def event_in(record: Record) -> Event | None:
         raise RejectEvent("invalid_event", f"{found.type}: {error}") from error
 
 
-def hear(service: Service, trainer: Trainer) -> None:
-    """Wire the doorways.
+def hear(service: Service, trainer: Trainer, causes: Causes) -> None:
+    """Wire the doorways. `causes` learns in which trace each event was said.
 
     The journal is read whole, and then the verdicts from their beginning, in their order: they carry what the journal does not
     (stream time, counts of labels, broken data, requests that wait), they are few (about 1,000 a year and loop), and what was
@@ -67,12 +69,12 @@ def hear(service: Service, trainer: Trainer) -> None:
             await trainer.hear_replica(event)
 
     async def remember_journal() -> None:
-        await _read_whole(service, [TRAINING, MODELS], remember)
+        await _read_whole(service, [TRAINING, MODELS], remember, causes)
         await trainer.resume()
 
     async def know_replicas() -> None:
         # Before a verdict or a run promotes anything: a promotion waits for those that are known to live.
-        reading = await _until_read(_reader(service, [REPLICAS], obeyed, since=lambda: trainer.clock() - LIVE))
+        reading = await _until_read(_reader(service, [REPLICAS], obeyed, causes, since=lambda: trainer.clock() - LIVE))
 
         async def stop() -> None:
             reading.cancel()
@@ -82,8 +84,8 @@ def hear(service: Service, trainer: Trainer) -> None:
         service.at_stop(stop)
 
     async def hear_again() -> None:
-        await _read_whole(service, [VERDICTS], verdict)
-        await _read_whole(service, [RETRAIN], request)
+        await _read_whole(service, [VERDICTS], verdict, causes)
+        await _read_whole(service, [RETRAIN], request, causes)
 
     async def assigned(partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         # What came to another dispatcher meanwhile, and led it to no word, is committed and in no journal.
@@ -94,7 +96,7 @@ def hear(service: Service, trainer: Trainer) -> None:
         return {}
 
     async def batch(found: Batch) -> Sequence[Rejected]:
-        return await hear_batch(trainer, found)
+        return await hear_batch(trainer, found, causes)
 
     service.before_hearing("training journal", remember_journal)
     service.before_hearing("replicas", know_replicas)
@@ -105,7 +107,11 @@ def hear(service: Service, trainer: Trainer) -> None:
 
 
 def _reader(
-    service: Service, topics: Sequence[Topic], listener: Listener, since: Callable[[], int] = lambda: 0
+    service: Service,
+    topics: Sequence[Topic],
+    listener: Listener,
+    causes: Causes,
+    since: Callable[[], int] = lambda: 0,
 ) -> TopicReader:
     """What is older than `since()`, in microseconds by Kafka's time, is passed over."""
 
@@ -117,14 +123,15 @@ def _reader(
         except RejectEvent:
             return  # a stranger's record decides nothing; where it was to be heard, the group has buried it
         if event is not None:
+            causes.learn(envelope(record).id, traceparent_of(record.headers))
             await listener(event)
 
     return TopicReader(bootstrap=service.kafka, topics=[topic.name for topic in topics], apply=apply)
 
 
-async def _read_whole(service: Service, topics: Sequence[Topic], listener: Listener) -> None:
+async def _read_whole(service: Service, topics: Sequence[Topic], listener: Listener, causes: Causes) -> None:
     """Everything that lies in `topics` now. Raises what `listener` raises."""
-    reading = await _until_read(_reader(service, topics, listener))
+    reading = await _until_read(_reader(service, topics, listener, causes))
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
@@ -146,15 +153,18 @@ async def _until_read(reader: TopicReader) -> asyncio.Task[None]:
         caught_up.cancel()
 
 
-async def hear_batch(trainer: Trainer, batch: Batch) -> list[Rejected]:
-    """Hear the records of one batch in order; those that are no event of ours, or of no loop of ours, are rejected."""
+async def hear_batch(trainer: Trainer, batch: Batch, causes: Causes) -> list[Rejected]:
+    """Hear the records of one batch in order, each in its own trace; those that are no event of ours, or of no loop of ours,
+    are rejected."""
     rejected = []
     heard = LabelsMatured | WindowJudged | ChallengerJudged | RetrainRequested | RunApproved | RolloutRequested
     for record in batch.records:
         try:
             event = event_in(record)
             if isinstance(event, heard):
-                await trainer.hear(event)
+                causes.learn(event.id, traceparent_of(record.headers))
+                with within(record.headers):
+                    await trainer.hear(event)
         except UnknownLoop as error:
             rejected.append(Rejected(record, RejectEvent("unknown_loop", str(error))))
         except RejectEvent as error:

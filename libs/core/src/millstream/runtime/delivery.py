@@ -29,7 +29,7 @@ from millstream.runtime.raw_records import raw_decoder, raw_parser, wait_for_rec
 from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import Bounds, TopicBounds
-from millstream.runtime.tracing import span
+from millstream.runtime.traced_batch import batch_span
 from millstream.runtime.whole_group import Share, assignor, buried_by
 
 log = logging.getLogger(__name__)
@@ -312,7 +312,10 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         began, attempt = clock(), 0
         while True:
             try:
-                with self._metrics.batch_seconds.labels(partition.topic, self.group).time(), self._span(batch):
+                with (
+                    self._metrics.batch_seconds.labels(partition.topic, self.group).time(),
+                    batch_span(self.group, batch),
+                ):
                     found = await self._handler(batch)
                 if isinstance(found, Confirming):
                     confirming.append(found)
@@ -336,10 +339,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                     return None
                 await asyncio.sleep(self._retry.delay(attempt))
                 attempt += 1
-
-    def _span(self, batch: Batch) -> Any:
-        parent = next((v.decode("ascii", "replace") for k, v in batch.records[0].headers if k == "traceparent"), None)
-        return span(f"{self.group} {batch.topic}", parent, records=len(batch.records), partition=batch.partition)
 
     def _seek(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
         self._next.pop(partition, None)

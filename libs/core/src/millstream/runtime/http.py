@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import Refusal, RetryLater
+from millstream.runtime.request_span import request_span
+from millstream.runtime.tracing import tracing
 
 JSON = "application/json"
 
@@ -72,7 +74,8 @@ class FrontedApp(FastAPI):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        # The frame's own spans are of every look at a probe, and of no door that stands in front of it.
+        super().__init__(telemetry={"tracing": False, "metrics": False, "logs": False}, **settings)
         self.doors: dict[tuple[str, str], ASGIApp] = {}
         """By method and path."""
         self.gate: Gate | None = None
@@ -82,7 +85,17 @@ class FrontedApp(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        app = self.doors.get((scope["method"], scope["path"])) or super().__call__
+        door = self.doors.get((scope["method"], scope["path"]))
+        app = door or super().__call__
+        if (
+            tracing() and scope["method"] == "POST"
+        ):  # what is only looked at changes nothing, and probes look all the time
+            with request_span(scope, send, None if door is None else scope["path"]) as seen:
+                await self._pass(app, scope, receive, seen)
+        else:
+            await self._pass(app, scope, receive, send)
+
+    async def _pass(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         if self.gate is not None and scope["method"] == "POST":
             await self.gate(app, scope, receive, send)
         else:

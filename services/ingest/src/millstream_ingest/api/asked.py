@@ -11,10 +11,10 @@ from starlette.types import Scope
 
 from millstream.errors import Refusal
 from millstream.runtime import http
+from millstream.runtime.tracing import valid_traceparent
 from millstream_ingest.domain.cloudevents import Origin, binary
 
 ENCODINGS = ("gzip", "zstd")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON = http.JSON.encode()
 
@@ -57,15 +57,10 @@ def asked(scope: Scope, kinds: Collection[str], *, trust_known_at: bool) -> Aske
         length,
         "" if encoding == "identity" else encoding,
         http.known_at(Request(scope), trust_known_at) if b"ce-knownat" in headers else None,
-        _traceparent(headers[b"traceparent"]) if b"traceparent" in headers else None,
+        valid_traceparent(headers.get(b"traceparent")),
         _key(headers[b"idempotency-key"]) if b"idempotency-key" in headers else None,
         origin,
     )
-
-
-def _traceparent(raw: bytes) -> str | None:
-    said = raw.decode("latin-1")
-    return said if _TRACEPARENT.fullmatch(said) else None
 
 
 def _key(raw: bytes) -> str:

@@ -18,7 +18,7 @@ from millstream.project import Stream
 from millstream.project.loop import Loop
 from millstream.runtime import http
 from millstream.runtime.http import JSON
-from millstream.runtime.tracing import current_traceparent, span
+from millstream.runtime.tracing import current_traceparent
 from millstream_ingest.api import answers, body, docs
 from millstream_ingest.api.answers import Answer, refusal_of
 from millstream_ingest.api.asked import Asked, asked
@@ -182,17 +182,16 @@ class Doorway:
             raw = await body.small(receive, length=head.length, limit=limit, patience=patience, hold=load.add)
         began = perf_counter()
         try:
-            with span(f"accept {door.name}", head.traceparent):
-                if head.key is not None:
-                    # By path: two loops may have one label stream. By producer: a key is a word of its own, and its answer
-                    # nobody else's. No path and no key has a space, so no other three read alike.
-                    key = f"{scope['path']} {head.key} {permit.producer}"
-                    said = (raw, head.media_type.encode(), scope["query_string"], repr(head.origin).encode())
-                    told = await self._once.answered(key, said, lambda: self._take(route, door, head, permit, raw))
-                    if isinstance(told, Answer):
-                        return told
-                    return Answer(told.status, told.body, (answers.REPLAYED,))
-                return await self._take(route, door, head, permit, raw)
+            if head.key is not None:
+                # By path: two loops may have one label stream. By producer: a key is a word of its own, and its answer
+                # nobody else's. No path and no key has a space, so no other three read alike.
+                key = f"{scope['path']} {head.key} {permit.producer}"
+                said = (raw, head.media_type.encode(), scope["query_string"], repr(head.origin).encode())
+                told = await self._once.answered(key, said, lambda: self._take(route, door, head, permit, raw))
+                if isinstance(told, Answer):
+                    return told
+                return Answer(told.status, told.body, (answers.REPLAYED,))
+            return await self._take(route, door, head, permit, raw)
         finally:
             self._seconds[route].observe(perf_counter() - began)
 
@@ -239,8 +238,7 @@ class Doorway:
         )
         began = perf_counter()
         try:
-            with span(f"accept {door.name}", head.traceparent):
-                ended = await lines.run(body.pieces(receive, head.encoding, patience))
+            ended = await lines.run(body.pieces(receive, head.encoding, patience))
             if ended is not None:
                 self._metrics.refused.labels(ended.code).inc()
         finally:

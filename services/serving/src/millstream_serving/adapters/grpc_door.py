@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from opentelemetry.trace import SpanKind
 
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime.grpc_server import GrpcServer
 from millstream.runtime.http import known_at_of
 from millstream.runtime.probes import Probes
+from millstream.runtime.tracing import current_traceparent, span, valid_traceparent
 from millstream_serving.adapters.inference_messages import METHODS, SERVICE, message
 from millstream_serving.domain.inference import InferRequest, InferResponse, name_in
 from millstream_serving.domain.tensor_json import MOST_TENSORS
@@ -95,16 +97,19 @@ class GrpcDoor(GrpcServer):
         return asdict(self._inference.metadata(request.name, request.version))
 
     async def ModelInfer(self, request: Any, context: Any) -> Mapping[str, Any]:
-        said = dict(context.invocation_metadata() or ()).get("ce-knownat")
+        metadata = dict(context.invocation_metadata() or ())
+        caller = valid_traceparent(str(metadata.get("traceparent", "")).encode())
         # A deadline of the client's own ends the call without us.
         async with asyncio.timeout(self._patience if context.time_remaining() is None else None):
-            found = await self._inference.infer(
-                request.model_name,
-                request.model_version,
-                _asked(request),
-                transport="grpc",
-                asked_at=known_at_of(said, self._trusts_known_at),
-            )
+            with span(f"{SERVICE}/ModelInfer", caller, kind=SpanKind.SERVER):
+                found = await self._inference.infer(
+                    request.model_name,
+                    request.model_version,
+                    _asked(request),
+                    transport="grpc",
+                    asked_at=known_at_of(metadata.get("ce-knownat"), self._trusts_known_at),
+                    trace=current_traceparent() or caller,
+                )
         return _answered(found, raw=bool(request.raw_input_contents))
 
     def _add(self, server: Any) -> None:

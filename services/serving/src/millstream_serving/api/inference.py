@@ -15,6 +15,7 @@ from millstream.contracts.json_text import read_json
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLater
 from millstream.runtime import http
 from millstream.runtime.probes import Probes
+from millstream.runtime.request_span import carried_on
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
 from millstream_serving.domain.inference import InferRequest
@@ -228,7 +229,9 @@ class InferenceDoorway:
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
             asked, wanted = await _asked(scope, headers, receive, hold)
             at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
-            found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at)
+            found = await self._inference.infer(
+                loop, version, asked, transport="http", asked_at=at, trace=carried_on(headers)
+            )
         except MillstreamError as error:
             return _refused(error)
         finally:

@@ -19,6 +19,7 @@ from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime import http
 from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, answer
+from millstream.runtime.request_span import carried_on
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
@@ -209,7 +210,7 @@ class Doorway:
         time = self._check(self._streams[loop.predict.on], event, now)
         if not self._known.is_set():
             raise ModelsUnknown("the models are still being read; /readyz says what is missing")
-        question = ask(loop, event, asked_at=max(now, time), transport="http")
+        question = ask(loop, event, asked_at=max(now, time), transport="http", trace=carried_on(headers))
         found = await self._online.predict(question)
         if isinstance(found, QuestionUnanswered):
             raise self._why_not(loop, found)

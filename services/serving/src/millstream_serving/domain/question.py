@@ -27,6 +27,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The asking event, valid by its stream's schema."""
     cause: str
     """Id of the event that led to it, for `ce_causationid`."""
+    trace: str | None = None
+    """Traceparent that the answer's record goes on with."""
     producer: str = ""
     """Who sent it (`ce_source`); empty where it was not over Kafka."""
 

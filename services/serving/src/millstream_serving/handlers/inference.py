@@ -83,9 +83,17 @@ class Inference:
         )
 
     async def infer(
-        self, name: str, version: str, asked: InferRequest, *, transport: Transport, asked_at: int | None = None
+        self,
+        name: str,
+        version: str,
+        asked: InferRequest,
+        *,
+        transport: Transport,
+        asked_at: int | None = None,
+        trace: str | None = None,
     ) -> InferResponse:
-        """The answers to all rows; each is in the prediction log by then. `asked_at`: microseconds, None is now.
+        """The answers to all rows; each is in the prediction log by then. `asked_at`: microseconds, None is now. `trace`:
+        traceparent that their records go on with.
 
         Raises Refusal, UnknownLoop, NoModel, ModelFailed, RetryLater, NotSent.
         """
@@ -112,7 +120,7 @@ class Inference:
         self._name_entity(loop, stream, asked, rows.events)
         explain = _explain(asked, len(rows.events))
         at = self._clock() if asked_at is None else asked_at
-        questions = [_question(loop, event, at, transport, asked.id) for event in rows.events]
+        questions = [_question(loop, event, at, transport, asked.id, trace) for event in rows.events]
         answers = await self._online.infer(standing, questions, rows.features, pinned=bool(version))
         served = [one for one in answers if isinstance(one, PredictionServed)]
         if len(served) < len(answers):
@@ -196,7 +204,9 @@ def _explain(asked: InferRequest, rows: int) -> bool:
     return said
 
 
-def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str) -> Question:
+def _question(
+    loop: Loop, event: Mapping[str, Any], at: int, transport: Transport, request: str, trace: str | None
+) -> Question:
     """A row that does not say which question it is is one of its own: its label will not find it by a field."""
     id = _text(event, loop.predict.id) or token_hex(16)
     return Question(
@@ -207,6 +217,7 @@ def _question(loop: Loop, event: Mapping[str, Any], at: int, transport: Transpor
         transport=transport,
         event=event,
         cause=request or id,
+        trace=trace,
     )
 
 

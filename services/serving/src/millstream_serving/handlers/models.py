@@ -18,6 +18,7 @@ from millstream.errors import RetryLater
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime.health import Health
+from millstream.runtime.tracing import span
 from millstream_serving.domain.columns import empty_columns
 from millstream_serving.domain.roster import Roster, other_of
 from millstream_serving.domain.scores import outputs_of, shape_of
@@ -67,6 +68,8 @@ class ModelKeeper:
         self._stopwatch = stopwatch
         self._waiting: dict[str, ModelState] = {}
         """Newest state of each loop that has not been tried yet."""
+        self._traces: dict[str, str | None] = {}
+        """In which trace it was said."""
         self._news = asyncio.Event()
         self._loading = asyncio.Lock()
         """One at a time: beside another nobody could say what a model takes."""
@@ -80,14 +83,15 @@ class ModelKeeper:
         """A model by itself, checked and warm as one that answers would be. Raises ModelRefused, RetryLater."""
         return await self._loaded(loop, ref, {})
 
-    def hear(self, state: ModelState) -> None:
-        """A record of the topic. Only the newest of a loop counts; loops that the project does not have do not."""
+    def hear(self, state: ModelState, trace: str | None = None) -> None:
+        """A record of the topic, and its traceparent. Only the newest of a loop counts; loops that the project does not have
+        do not."""
         if state.loop not in self._roster:
             log.info("a model for a loop that this project does not have", extra={"loop": state.loop})
             return
         waiting = self._waiting.get(state.loop)
         if self._roster.is_news(state) and (waiting is None or state.revision > waiting.revision):
-            self._waiting[state.loop] = state
+            self._waiting[state.loop], self._traces[state.loop] = state, trace
             self.idle.clear()
             self._news.set()
 
@@ -120,8 +124,10 @@ class ModelKeeper:
         """Try every state that waits; what made one wait on, if any does."""
         away: RetryLater | None = None
         for loop, state in list(self._waiting.items()):
+            about: dict[str, str | int] = {"millstream.loop": loop, "millstream.revision": state.revision}
             try:
-                await self._obey(state)
+                with span(f"obey {loop}", self._traces[loop], about=about):
+                    await self._obey(state)
             except RetryLater as error:
                 away = error
                 continue

@@ -51,6 +51,7 @@ def ask(
     transport: Transport,
     cause: str | None = None,
     producer: str = "",
+    trace: str | None = None,
 ) -> Question:
     """The question that `event` puts to `loop`. Raises RejectEvent(`missing_field`)."""
     id = loop.predict.id_of(event)
@@ -63,6 +64,7 @@ def ask(
         event=event,
         cause=cause or id,
         producer=producer,
+        trace=trace,
     )
 
 

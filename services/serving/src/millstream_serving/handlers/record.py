@@ -11,7 +11,6 @@ from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.times import now, to_rfc3339
 from millstream.contracts.topics import PREDICTIONS
 from millstream.runtime.publisher import MAX_RECORD_BYTES, Outgoing
-from millstream.runtime.tracing import current_traceparent
 from millstream_serving.domain.question import Question
 
 Recorded = PredictionServed | QuestionUnanswered
@@ -27,13 +26,13 @@ class Recorder:
     def records(self, answers: Sequence[tuple[Question, Recorded]]) -> list[Outgoing]:
         """One a question, in order; they may be larger than Kafka takes: `fits` says."""
         topic, encode, stamps = PREDICTIONS.name, self._encode, self._stamps
-        time, trace = to_rfc3339(now()), current_traceparent()
+        time = to_rfc3339(now())
         return [
             Outgoing(
                 topic,
                 question.key.encode(),
                 encode(one),
-                stamps[type(one)].headers(one.id.encode(), time, None, trace, question.cause.encode()),
+                stamps[type(one)].headers(one.id.encode(), time, None, question.trace, question.cause.encode()),
             )
             for question, one in answers
         ]

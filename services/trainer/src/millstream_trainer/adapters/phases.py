@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from millstream.runtime.tracing import span
 from millstream_trainer.domain.run import PHASES
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class Phases:
         self._hear(name)
         began = time.perf_counter()
         try:
-            yield
+            with span(name):
+                yield
         finally:
             spent = time.perf_counter() - began
             self.seconds[f"seconds_{name}"] = round(self.seconds.get(f"seconds_{name}", 0.0) + spent, 4)

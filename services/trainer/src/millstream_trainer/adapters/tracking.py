@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
+from millstream.runtime.tracing import span
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import TrackingFailed
@@ -68,9 +69,10 @@ class Tracking:
         try:
             opened = self._open(tracker, spec, params)
             self._ended.wait()
-            if not opened:
-                tracker.begin(spec, params)  # it may be back by now: the run took its time
-            self._rest(tracker)
+            with span("register", spec.traceparent):
+                if not opened:
+                    tracker.begin(spec, params)  # it may be back by now: the run took its time
+                self._rest(tracker)
             self._written = True
         except TrackingFailed as error:
             log.warning("the record of the run is missing or incomplete: %s", error, extra=context)

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import ValidationError
 
 from millstream.runtime.logs import configure_logs
+from millstream.runtime.tracing import configure_tracing, flush_tracing
 from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.training_process import CHATTY, Said, outcome
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"training job: it wants NAME SPEC and the trainer's settings: {error}", file=sys.stderr)
         return UNUSABLE
     configure_logs("trainer", settings.log_level)
+    configure_tracing("trainer", settings.instance, settings.otlp_endpoint)
     notes = RunNotes(settings.packages)
     said = notes.read(name)
     if said is None or not said.last:
@@ -57,6 +59,7 @@ def _run(name: str, spec: RunSpec, place: Workplace, notes: RunNotes) -> Said:
     notes.say(name, said)
     if not tracking.written(place.mlflow_patience):
         notes.say(name, said := msgspec.structs.replace(said, untracked=True))
+    flush_tracing()
     return said
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from millstream.errors import MillstreamError
 from millstream.runtime.logs import configure_logs
+from millstream.runtime.tracing import configure_tracing, flush_tracing, span
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -53,6 +54,7 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
     spec = msgspec.json.decode(spec_json, type=RunSpec)
     place = msgspec.json.decode(place_json, type=Workplace)
     configure_logs("trainer", place.log_level)
+    configure_tracing("trainer", place.instance, place.otlp_endpoint)
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     tracking = Tracking()
@@ -62,12 +64,20 @@ def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
 
     say(outcome(spec, place, tracking, lambda phase: say(Said(phase=phase))))
     sender.close()
-    if not tracking.written(place.mlflow_patience):
+    written = tracking.written(place.mlflow_patience)
+    flush_tracing()
+    if not written:
         sys.exit(UNTRACKED)
 
 
 def outcome(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> Said:
     """Train; whatever goes wrong becomes a reason."""
+    about: dict[str, str | int] = {"millstream.run": spec.run, "millstream.attempt": spec.attempt}
+    with span(f"train {spec.loop}", spec.traceparent, about=about):
+        return _outcome(spec, place, tracking, hear)
+
+
+def _outcome(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str], None]) -> Said:
     try:
         # Imported here: this module is also imported by the dispatcher, which stays light.
         from millstream_trainer.adapters.run import run

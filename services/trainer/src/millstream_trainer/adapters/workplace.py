@@ -22,6 +22,8 @@ class Workplace(msgspec.Struct, frozen=True, kw_only=True):
     mlflow_patience: float
     model_hosts: str = ""
     log_level: str = "INFO"
+    instance: str = ""
+    otlp_endpoint: str | None = None
 
 
 def workplace_of(settings: Settings) -> Workplace:
@@ -39,4 +41,6 @@ def workplace_of(settings: Settings) -> Workplace:
         mlflow_patience=settings.mlflow_patience,
         model_hosts=settings.model_hosts,
         log_level=settings.log_level,
+        instance=settings.instance,
+        otlp_endpoint=settings.otlp_endpoint,
     )

@@ -38,6 +38,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The same of labels: what became known then is not learned."""
     given: GivenModel | None = None
     """The model to judge; None: the run fits one."""
+    traceparent: str | None = None
+    """The trace that its phases belong to. Decides nothing."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

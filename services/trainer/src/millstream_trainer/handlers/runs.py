@@ -12,6 +12,8 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Cause, ModelRef, Outcome, Step, TrainingFinished, TrainingStarted, WindowKind
 from millstream.contracts.package import BadPackage
 from millstream.contracts.times import to_datetime
+from millstream.runtime.causes import Causes
+from millstream.runtime.tracing import current_traceparent, span
 from millstream_trainer.domain import rollout
 from millstream_trainer.domain.broken import left_out
 from millstream_trainer.domain.rules import Rules
@@ -44,6 +46,7 @@ class Runs:
         ended: Callable[[str], None],
         live: Callable[[str], bool],
         promoted: Callable[[str], Awaitable[None]],
+        causes: Causes,
     ) -> None:
         """`promoted` returns once no promotion of the loop is under way."""
         self._rules = rules
@@ -56,6 +59,7 @@ class Runs:
         self._ended = ended
         self._live = live
         self._promoted = promoted
+        self._causes = causes
         self._accepted: asyncio.Queue[tuple[str, Run]] = asyncio.Queue()
         """Bounded by the loops: each has one run under way at most."""
 
@@ -80,6 +84,11 @@ class Runs:
                 runs.create_task(self._run(loop, run), name=f"run {run.name}")
 
     async def _run(self, loop: str, run: Run) -> None:
+        about = {"millstream.loop": loop, "millstream.run": run.name}
+        with span(f"run {loop}", root=True, links=[self._causes.of(run.decision)], about=about):
+            await self._to_its_end(loop, run)
+
+    async def _to_its_end(self, loop: str, run: Run) -> None:
         model, outcome = self._moved(loop, run)
         if model is not None:
             await self._finish_moved(loop, run, model, outcome)
@@ -174,6 +183,7 @@ class Runs:
             given=run.given,
             broken=spells(WindowKind.INPUTS),
             broken_labels=spells(WindowKind.PERFORMANCE),
+            traceparent=current_traceparent(),
         )
 
     async def _finish_moved(self, loop: str, run: Run, model: ModelRef, outcome: Outcome) -> None:

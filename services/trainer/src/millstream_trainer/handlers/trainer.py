@@ -19,6 +19,7 @@ from millstream.contracts.events import (
     WindowJudged,
 )
 from millstream.contracts.times import from_datetime, now
+from millstream.runtime.causes import Causes
 from millstream_trainer.domain import rollout, wishes
 from millstream_trainer.domain.ask import Waiting
 from millstream_trainer.domain.hearing import Verdict, asked_by, heard
@@ -54,8 +55,9 @@ class Trainer:
         metrics: TrainerMetrics,
         pause: Callable[[int], float] = lambda attempt: min(5.0, 0.1 * 2.0 ** min(attempt, 10)),
         clock: Callable[[], int] = now,
+        causes: Causes | None = None,
     ) -> None:
-        """`clock` is the wall's, in microseconds: only whether replicas live is told by it."""
+        """`clock` is the wall's, in microseconds: only whether replicas live is told by it. `causes`: the announcer's."""
         self.rules = rules
         self.clock = clock
         self.replicas = Replicas()
@@ -72,6 +74,7 @@ class Trainer:
             ended=self._show,
             live=self._live,
             promoted=self._promotions.done,
+            causes=causes or Causes(),
         )
 
     @property
