@@ -245,7 +245,7 @@ async def test_a_change_is_seen_at_once_and_a_verdict_soon(harbour: Harbour, unt
 
 async def test_what_is_not_there_is_named_with_its_remedy(harbour: Harbour) -> None:
     async with harbour.keeper("mill-lops") as keeper:
-        with pytest.raises(LoopsRefused, match="no ConfigMap mill-lops in .*; the chart makes it"):
+        with pytest.raises(LoopsRefused, match=r"no ConfigMap mill-lops in .*; the chart makes it"):
             await keeper.reconcile()
     async with harbour.keeper(restarts="servin") as keeper:
         with pytest.raises(LoopsRefused, match=r"no Deployment servin in .*; loops\.restart"):
@@ -258,7 +258,7 @@ async def test_what_is_not_there_is_named_with_its_remedy(harbour: Harbour) -> N
             await keeper.reconcile()
     server.unknown = {"millstreamloops"}
     async with harbour.keeper() as keeper:
-        with pytest.raises(LoopsRefused, match="kubectl apply --server-side -f deploy/crds/millstreamloops.yaml"):
+        with pytest.raises(LoopsRefused, match=r"kubectl apply --server-side -f deploy/crds/millstreamloops\.yaml"):
             await keeper.reconcile()
 
 
