@@ -1,4 +1,4 @@
-"""JSON Schemas of what Argo CD is told, made once from its Go module; beside those of the charts, as no cluster of ours has them."""
+"""JSON Schemas of what Argo CD is told, made once from its Go module; no cluster of ours has its CRDs."""
 
 from __future__ import annotations
 
