@@ -59,7 +59,8 @@ def rights_of(project: Project) -> list[Rights]:
     labelled = frozenset(loop.label.stream for loop in project.loops.values())
 
     def dead(topics: Iterable[str], *groups: str) -> frozenset[str]:
-        return there.intersection(dead_letter_topic(topic, group) for topic in topics for group in groups)
+        named = frozenset(dead_letter_topic(topic, group) for topic in topics for group in groups)
+        return named & there
 
     drift_hears = {PREDICTIONS.name, LABELS.name, *labelled}
     every_group = (TILES_GROUP, LAKE_GROUP, SERVING_GROUP, DRIFT_GROUP)
