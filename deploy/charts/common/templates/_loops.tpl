@@ -34,6 +34,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   {{- include "millstream.metadata" (merge (dict "name" $config) .) | nindent 2 }}
+data: {}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -60,6 +61,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   {{- include "millstream.metadata" (merge (dict "name" $copy "in" $there) .) | nindent 2 }}
+data: {}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
