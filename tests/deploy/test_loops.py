@@ -36,9 +36,9 @@ from millstream_trainer.domain.state import LoopState
 from millstream_trainer.errors import LoopsRefused
 from millstream_trainer.handlers.loop_resources import LoopKeeper
 
-from .charts import ROOT, documents, template
+from .charts import ROOT, Refused, documents, of_kind, template
 from .control_plane import ControlPlane
-from .kubectl import Kubectl, Said
+from .kubectl import Helm, Kubectl, Said
 
 FLIGHTS = ROOT / "examples" / "flights"
 AT = datetime(2013, 6, 1, 12, tzinfo=UTC)
@@ -67,6 +67,53 @@ def a_loop(**changes: Any) -> str:
     loop["metadata"]["name"] = changes.pop("name", "flight-delay")
     loop["spec"] |= changes
     return json.dumps(loop)
+
+
+def test_one_config_map_is_the_loops_of_every_pod(helm: Path) -> None:
+    sets = ("global.project.files=null", "global.project.claim=parcels", "global.project.loops=mill-loops")
+    found = documents(template(helm, "millstream", "minimal-values.yaml", *sets, "trainer.loops.enabled=true"))
+
+    assert [one["metadata"]["name"] for one in of_kind(found, "ConfigMap")].count("mill-loops") == 1
+    mounts = [
+        mount["mountPath"]
+        for deployment in of_kind(found, "Deployment")
+        for mount in deployment["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        if mount["name"] == "loops"
+    ]
+    assert mounts == ["/project/loops"] * len(of_kind(found, "Deployment"))
+    asking = [
+        one for one in of_kind(found, "Deployment") if one["spec"]["template"]["spec"]["automountServiceAccountToken"]
+    ]
+    assert [one["metadata"]["labels"]["app.kubernetes.io/name"] for one in asking] == ["trainer"]
+
+
+def test_loops_in_files_and_as_resources_are_refused_with_the_remedy(helm: Path, tmp_path: Path) -> None:
+    sets = ("project.claim=", 'project.files={"loops/a.yaml": "loop: a"}', "training.executor=process")
+    with pytest.raises(
+        Refused, match=r"project\.files has loops/a\.yaml, .*project_values\.py --without-loops FOLDER"
+    ):
+        template(helm, "trainer", "loops-values.yaml", *sets)
+
+    script = ROOT / "deploy" / "project_values.py"
+    command = [sys.executable, script, "--without-loops", FLIGHTS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    assert not [path for path in json.loads(said)["project"]["files"] if path.startswith("loops/")]
+    values = tmp_path / "project-values.yaml"
+    values.write_text(said)
+    template(helm, "trainer", "loops-values.yaml", "project.claim=", *sets[2:], options=("-f", str(values)))
+
+
+def test_an_upgrade_leaves_what_the_trainer_wrote(kubectl: Kubectl, releases: Helm) -> None:
+    values = ROOT / "deploy" / "charts" / "trainer" / "ci" / "loops-values.yaml"
+    one = ("--set", "training.executor=process", "--set", "loops.policy.enabled=false")
+    chart = ("trainer", ROOT / "deploy" / "charts" / "trainer", "-f", values, *one)
+    releases("install", *chart)
+    written = json.dumps({"data": {"tides.yaml": "loop: tides"}})
+    kubectl("patch", "configmap", "mill-loops", "--type=merge", "-p", written)
+
+    releases("upgrade", *chart, "--set", "settings.log_level=DEBUG")
+
+    assert kubectl.get("configmap", "mill-loops")["data"] == {"tides.yaml": "loop: tides"}
 
 
 def test_the_api_server_takes_the_example_and_explains_its_fields(kubectl: Kubectl) -> None:
