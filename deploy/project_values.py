@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDERS = ("streams", "features", "loops")
@@ -16,7 +17,7 @@ LARGEST = 900_000
 """Bytes of all files together. Kubernetes takes 1 MiB in a ConfigMap, with names and all."""
 
 
-def project_files(folder: Path) -> dict[str, str]:
+def project_files(folder: Path, folders: Sequence[str] = FOLDERS) -> dict[str, str]:
     """Path and text of what belongs to a project: its three folders, and modules of Python beside them.
 
     Raises SystemExit that says what is wrong."""
@@ -24,7 +25,7 @@ def project_files(folder: Path) -> dict[str, str]:
         raise SystemExit(
             f"{folder}: no project here; name a folder with streams/, features/ and, for models, loops/ in it"
         )
-    paths = [path for name in FOLDERS for path in (folder / name).rglob("*")]
+    paths = [path for name in folders for path in (folder / name).rglob("*")]
     paths += [
         path for path in folder.glob("*.py") if path.stem != "recording"
     ]  # which makes events, and no service reads it
@@ -51,8 +52,12 @@ def main() -> int:
     parser.add_argument(
         "--global", dest="shared", action="store_true", help="for the umbrella chart: all services have it"
     )
+    parser.add_argument(
+        "--without-loops", action="store_true", help="they are MillstreamLoops (deploy/loop_resources.py)"
+    )
     asked = parser.parse_args()
-    project = {"project": {"files": project_files(asked.folder)}}
+    folders = [name for name in FOLDERS if name != "loops" or not asked.without_loops]
+    project = {"project": {"files": project_files(asked.folder, folders)}}
     # JSON is YAML.
     print(json.dumps({"global": project} if asked.shared else project, indent=2, ensure_ascii=False))
     return 0

@@ -78,7 +78,9 @@ class ControlPlane:
             self.stop()
 
     def install_crds(self) -> None:
-        """Those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets and VPA: the charts have flags for them."""
+        """Ours, and those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets and VPA: the charts have flags for
+        them."""
+        self.kubectl("apply", "--server-side", "-f", Path(__file__).parents[2] / "deploy" / "crds")
         # By the server: some are larger than what kubectl may note of them in an annotation.
         self.kubectl("apply", "--server-side", "-f", self.manifests / "crds")
         # By its kustomization, which adds to them.

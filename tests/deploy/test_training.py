@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from millstream.contracts.events import Cause
+from millstream.project.resource import PLURAL
 from millstream.testing.waiting import wait_until
 from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
@@ -56,6 +57,7 @@ def job(found: list[Document], folder: Path) -> dict[str, Any]:
     return JobTemplate.read(path, "/shared/packages").job(SPEC, 2760)
 
 
+ADAPTERS = ROOT / "services/trainer/src/millstream_trainer/adapters"
 EXAMPLES_OF_TRAINER = [values for chart, values in EXAMPLES if chart == "trainer"]
 
 
@@ -75,16 +77,45 @@ def test_the_trainer_makes_a_job_that_the_api_knows(
 
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
 def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, helm: Path) -> None:
-    code = (ROOT / "services/trainer/src/millstream_trainer/adapters/kubernetes_api.py").read_text()
+    code = (ADAPTERS / "kubernetes_api.py").read_text()
     does = {(resource, verb) for verb, resource in re.findall(r'self\._(?:ask|open)\("(\w+)", "(\w+)"', code)}
+    does |= {(resource, "watch") for resource in re.findall(r'self\._watch\("(\w+)"', code)}
     found = rendered(helm, values)
 
-    (role,) = of_kind(found, "Role")
+    (role,) = (one for one in of_kind(found, "Role") if one["metadata"]["name"].endswith("-training"))
     may = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
 
     assert does
     assert may == does
     assert of_kind(found, "ClusterRole") == []
+
+
+def test_for_loops_it_may_do_what_it_does_with_what_is_named(helm: Path) -> None:
+    code = (ADAPTERS / "kubernetes_loops.py").read_text()
+    asks = re.findall(r'self\._ask\("(\w+)", (PLURAL|"\w+")', code)
+    does = {(resource.strip('"').replace("PLURAL", PLURAL), verb) for verb, resource in asks}
+    does |= {(PLURAL, "watch")} if "self._watch(PLURAL" in code else set()
+    merges = re.findall(r'\bmerge\((PLURAL|"\w+"), (f"\{loop\}/status")?', code)
+    does |= {(f"{PLURAL}/status" if status else resource.strip('"'), "patch") for resource, status in merges}
+    found = documents(template(helm, "trainer", "loops-values.yaml"))
+    roles = {one["metadata"]["name"]: one["rules"] for one in of_kind(found, "Role")}
+
+    here, there = roles["trainer-loops"], roles["mill-trainer-loops"]
+    assert {(one, verb) for rule in here for one in rule["resources"] for verb in rule["verbs"]} == does
+    for rule in (*here, *there):
+        assert rule.get("resourceNames") or rule["resources"][0].startswith(PLURAL), (
+            "by name, where it is a kind of others"
+        )
+    assert there == [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": ["mill-trainer-loops"],
+            "verbs": ["get", "patch"],
+        }
+    ]
+    made = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in of_kind(found, "ConfigMap")}
+    assert {("mill", "mill-loops"), ("training", "mill-trainer-loops")} <= made
 
 
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)

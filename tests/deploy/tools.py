@@ -74,6 +74,13 @@ TOOLS = (
         says_version="github.com/prometheus/common/version.Version",
         tags="remove_all_sd",  # the clients of two dozen clouds: four fifths of the build
     ),
+    Tool(
+        name="actionlint",
+        module="github.com/rhysd/actionlint",
+        package="./cmd/actionlint",
+        version="v1.7.12",
+        says_version="github.com/rhysd/actionlint.version",
+    ),
 )
 
 
@@ -171,6 +178,7 @@ def tidy() -> None:
 
 
 def main() -> int:
+    from .delivery_schemas import make as make_delivery
     from .kube_schemas import make
 
     cache = cache_folder()
@@ -179,6 +187,7 @@ def main() -> int:
             for tool in TOOLS:
                 print(build(tool, cache), flush=True)
             print(make(cache))
+            print(make_delivery(cache))
     except NoTool as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 1

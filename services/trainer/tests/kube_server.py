@@ -1,4 +1,4 @@
-"""The part of kube-apiserver that training speaks with: Jobs and Pods in memory, with its statuses, watches and refusals.
+"""The part of kube-apiserver that the trainer speaks with: objects in memory, with its statuses, watches and refusals.
 
 Bodies are as a kube-apiserver 1.35 gives them. There are no controllers: whoever tests says what they would have done, by the
 same calls that they would make. The same tests run against a real one: see `cluster` in conftest.
@@ -17,8 +17,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 Object = dict[str, Any]
-GROUPS = {"jobs": "batch", "pods": ""}
-KINDS = {"jobs": "Job", "pods": "Pod"}
+GROUPS = {"jobs": "batch", "pods": "", "configmaps": "", "deployments": "apps", "millstreamloops": "millstream.dev"}
+KINDS = {
+    "jobs": "Job",
+    "pods": "Pod",
+    "configmaps": "ConfigMap",
+    "deployments": "Deployment",
+    "millstreamloops": "MillstreamLoop",
+}
 USER = "system:serviceaccount:mill:trainer"
 
 
@@ -30,6 +36,8 @@ class KubeServer:
         self.objects: dict[tuple[str, str], Object] = {}
         self.refused: set[tuple[str, str]] = set()
         """(verb, resource) for which the caller has no right."""
+        self.unknown: set[str] = set()
+        """Resources that no CustomResourceDefinition has declared."""
         self.away = False
         """503 for everything, as while its etcd elects a leader."""
         self.requests: list[tuple[str, str]] = []
@@ -116,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
             )
             named = f' "{name}"' if name else ""
             return self._refuse(403, "Forbidden", f'{group}{named} is forbidden: {say} "{namespace}"')
+        if resource in self.kube.unknown:
+            return self._refuse(404, "NotFound", "the server could not find the requested resource")
         if namespace != self.kube.namespace:
             if verb == "create":
                 return self._refuse(404, "NotFound", f'namespaces "{namespace}" not found')
@@ -134,7 +144,12 @@ class Handler(BaseHTTPRequestHandler):
             if found is None:
                 return self._refuse(404, "NotFound", f'{group} "{name}" not found')
             if verb == "patch":
-                return self._json(200, self.kube.put("MODIFIED", resource, _merged(found, body)))
+                merged = _merged(found, body)
+                if resource == "millstreamloops" and merged["spec"] != found["spec"]:
+                    merged["metadata"] = merged["metadata"] | {"generation": found["metadata"]["generation"] + 1}
+                # What changes nothing is no new version.
+                changed = merged != found
+                return self._json(200, self.kube.put("MODIFIED", resource, merged) if changed else found)
             if verb == "delete":
                 self.kube.put("DELETED", resource, found)
                 if resource == "pods":
@@ -155,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.kube.changed:
             found = [one for (kind, _), one in self.kube.objects.items() if kind == resource and _matches(one, query)]
             metadata = {"resourceVersion": str(self.kube.version)}
-            version = "batch/v1" if resource == "jobs" else "v1"
+            version = f"{GROUPS[resource]}/v1".removeprefix("/")
             self._json(
                 200, {"kind": f"{KINDS[resource]}List", "apiVersion": version, "metadata": metadata, "items": found}
             )

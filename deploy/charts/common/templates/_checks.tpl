@@ -42,6 +42,13 @@
 {{- if gt (int $sources) 1 -}}
 {{- fail (printf "%s: more than one of project.files, project.claim and project.image is set: keep one" $chart) -}}
 {{- end -}}
+{{- if include "millstream.project.loops" . -}}
+{{- range $path, $_ := $v.project.files -}}
+{{- if hasPrefix "loops/" $path -}}
+{{- fail (printf "%s: project.files has %s, and loops are MillstreamLoops here: make the files by `python deploy/project_values.py --without-loops FOLDER`, the loops by `python deploy/loop_resources.py FOLDER`" $chart $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .facts.shared (not $v.shared.claim) (not (and (eq $chart "features") $v.lake.url)) -}}
 {{- $why := ternary "the lake is there, or lake.url=s3://BUCKET/PREFIX" "model packages are handed over there" (eq $chart "features") -}}
 {{- fail (printf "%s: shared.claim is empty: name a PersistentVolumeClaim that several nodes can mount (ReadWriteMany); %s" $chart $why) -}}

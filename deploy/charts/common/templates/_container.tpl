@@ -79,6 +79,9 @@ capabilities: { drop: [ALL] }
   value: /registry/client/tls.key
 {{- end }}
 {{- end }}
+{{- if dig "loops" "enabled" false $v }}
+{{- include "millstream.loops.env" . }}
+{{- end }}
 {{- range $name, $value := .workload.facts.environment }}
 - name: {{ $name }}
   value: {{ $value | quote }}

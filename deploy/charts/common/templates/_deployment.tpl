@@ -48,7 +48,7 @@ spec:
         {{- end }}
     spec:
       serviceAccountName: {{ $v.serviceAccount.name | default .name }}
-      automountServiceAccountToken: {{ .facts.jobs | default false }}
+      automountServiceAccountToken: {{ .facts.asks | default false }}
       # A Service called millstream would be MILLSTREAM_PORT to us.
       enableServiceLinks: false
       terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
@@ -147,6 +147,9 @@ spec:
         - { name: tmp, emptyDir: { sizeLimit: 128Mi } }
         - { name: data, emptyDir: { sizeLimit: {{ $w.data.size }} } }
         {{- include "millstream.project.volume" . | nindent 8 }}
+        {{- with include "millstream.project.loops" . }}
+        - { name: loops, configMap: { name: {{ . }} } }
+        {{- end }}
         {{- if include "millstream.shared" . }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $v.shared.claim }}{{ if eq .facts.shared "read" }}, readOnly: true{{ end }} } }
         {{- end }}

@@ -62,7 +62,7 @@ spec:
         {{- range include "millstream.ports" . | fromJsonArray }}
         - { port: {{ int . }}, protocol: TCP }
         {{- end }}
-    {{- if .facts.jobs }}
+    {{- if .facts.asks }}
     # The API server, which no selector finds.
     - ports:
         - { port: 443, protocol: TCP }

@@ -15,7 +15,7 @@
 {{- end -}}
 {{- include "millstream.checks" $c -}}
 {{- include "millstream.cluster.checks" $c -}}
-{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "dashboards" "externalsecret" "training" "test" -}}
+{{- $all := list "serviceaccount" "project" "networkpolicy" "ingress" "httproute" "istio" "servicemonitor" "prometheusrule" "dashboards" "externalsecret" "training" "loops" "test" -}}
 {{- range $all }}
 {{- with include (printf "millstream.%s" .) $c | trim }}
 ---

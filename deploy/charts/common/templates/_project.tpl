@@ -18,6 +18,12 @@ data:
 {{- end -}}
 
 {{/* Each file by itself: in a ConfigMap that is mounted whole lie hidden folders in which Feast finds each file once more. */}}
+{{/* The ConfigMap with loops that the trainer writes from MillstreamLoops; empty where they are the project's own files. */}}
+{{- define "millstream.project.loops" -}}
+{{- $own := ternary (printf "%s-loops" .name) "" (dig "loops" "enabled" false .v) -}}
+{{ .v.project.loops | default $own }}
+{{- end -}}
+
 {{- define "millstream.project.mounts" -}}
 {{- if .v.project.files -}}
 {{- range $path, $_ := .v.project.files }}
@@ -25,6 +31,9 @@ data:
 {{- end }}
 {{- else -}}
 - { name: project, mountPath: /project, readOnly: true }
+{{- end -}}
+{{- if include "millstream.project.loops" . }}
+- { name: loops, mountPath: /project/loops, readOnly: true }
 {{- end -}}
 {{- end -}}
 

@@ -138,6 +138,9 @@ spec:
         - { name: tmp, emptyDir: { sizeLimit: 128Mi } }
         - { name: data, emptyDir: { sizeLimit: {{ $v.data.size }} } }
         {{- include "millstream.project.volume" (merge (dict "name" (include "millstream.training.project" .)) .) | nindent 8 }}
+        {{- if include "millstream.project.loops" . }}
+        - { name: loops, configMap: { name: {{ include "millstream.loops.training" . }} } }
+        {{- end }}
         - { name: shared, persistentVolumeClaim: { claimName: {{ $t.claim | default $v.shared.claim }} } }
 {{- end -}}
 

@@ -11,6 +11,9 @@ environment:
   MILLSTREAM_EXECUTOR: kubernetes
   MILLSTREAM_JOB_TEMPLATE: /training/job.yaml
 {{- end }}
+{{- if or .Values.loops.enabled (eq .Values.training.executor "kubernetes") }}
+asks: true
+{{- end }}
 paths: [/v1]
 next: |-
   See the loops: kubectl port-forward service/%s 8080:80, then GET http://localhost:8080/v1/loops

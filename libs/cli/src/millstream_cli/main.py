@@ -300,19 +300,32 @@ def topics(
     strimzi: Annotated[
         str | None, typer.Option(help="Create nothing; print KafkaTopics for Strimzi's Kafka of this name.")
     ] = None,
+    users: Annotated[
+        str | None,
+        typer.Option(
+            help="Create nothing; print KafkaUsers for Strimzi's Kafka of this name: one a service, least rights."
+        ),
+    ] = None,
 ) -> None:
     """Create the topics that a project needs, where they are missing. Existing ones stay as they are.
 
     Example:  millstream topics --project examples/flights --kafka localhost:9092
+
+    Example:  millstream topics --project examples/flights --strimzi kafka --users kafka | kubectl apply -n kafka -f -
     """
     from millstream.runtime.topic_admin import ensure_topics
+    from millstream_cli.kafka_rights import rights_of
     from millstream_cli.place import named
-    from millstream_cli.strimzi import kafka_topics
+    from millstream_cli.strimzi import kafka_topics, kafka_users
     from millstream_cli.topics import topics_of
 
-    specs = topics_of(_project(project))
+    found = _project(project)
+    specs = topics_of(found)
     if strimzi is not None:
         print(kafka_topics(specs, strimzi), end="")
+    if users is not None:
+        print(kafka_users(rights_of(found), users), end="")
+    if strimzi is not None or users is not None:
         return
     with _interruptible():
         created = _run(ensure_topics(named(kafka), specs))

@@ -15,12 +15,14 @@ from millstream.runtime.service import Service
 from millstream.runtime.sole_writer import SoleWriter
 from millstream_trainer.adapters.kafka_announcer import WRITER, KafkaAnnouncer
 from millstream_trainer.adapters.kafka_ends import KafkaEnds
+from millstream_trainer.adapters.loop_check import ProcessCheck
 from millstream_trainer.adapters.process_executor import ProcessExecutor
 from millstream_trainer.adapters.workplace import workplace_of
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
 from millstream_trainer.handlers.drafts import sweep_drafts
+from millstream_trainer.handlers.loop_resources import LoopKeeper
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Executor, StreamEnds
 from millstream_trainer.settings import Settings
@@ -51,6 +53,8 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         causes=causes,
     )
     service.keeps("drafts", lambda: sweep_drafts(packages, settings.run_timeout))
+    if settings.loop_configs:
+        _keep_loops(service, settings, trainer)
     if settings.warm:
         service.keeps("fork server", executor.prepare)
     # Before the journal is read: from then on nobody else adds to it.
@@ -60,6 +64,17 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     service.at_stop(executor.close)
     service.at_stop(writer.stop)
     return service
+
+
+def _keep_loops(service: Service, settings: Settings, trainer: Trainer) -> None:
+    """Raises BadSetup."""
+    # As below: 40 MB and 2 s that few need.
+    from millstream_trainer.adapters.kubernetes_loops import KubernetesLoops
+
+    resources = KubernetesLoops.of(settings.loop_configs, settings.loop_restarts, settings.kubeconfig)
+    check = ProcessCheck(settings.project)
+    service.keeps("loops", LoopKeeper(resources=resources, check=check, states=lambda: trainer.states).work)
+    service.at_stop(resources.close)
 
 
 def _executor(settings: Settings, metrics: TrainerMetrics) -> Executor:

@@ -13,6 +13,10 @@ class TrackingFailed(MillstreamError):
     """The run's record for people is missing or incomplete: logged and counted. The run itself goes on."""
 
 
+class LoopsRefused(MillstreamError):
+    """Kubernetes says no to what the loops as resources need: logged, and tried again. The loops go on as they are."""
+
+
 class UnknownLoop(MillstreamError):
     """Nobody declared this loop in the project."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from millstream.contracts.events import Event, ModelRef
 from millstream.contracts.package import Manifest
+from millstream_trainer.domain.loop_resource import Checked, LoopResource, Status
 from millstream_trainer.domain.run import Positions, RunResult, RunSpec
 
 if TYPE_CHECKING:
@@ -52,6 +53,39 @@ class Executor(Protocol):
     async def close(self) -> None:
         """End what still runs and does not outlive us, after a moment for records that are being written; no process, thread
         or connection is left behind."""
+
+
+class LoopResources(Protocol):
+    """Loops as resources of Kubernetes, and what becomes of them. Called by one task, one call at a time; never blocks the
+    event loop. Every call is twice safe, and raises RetryLater where Kubernetes is away and LoopsRefused where it says no."""
+
+    async def loops(self) -> list[LoopResource]:
+        """All there are."""
+
+    async def held(self) -> dict[str, str]:
+        """Name and text of the loop files as they are kept now."""
+
+    async def keep(self, files: Mapping[str, str]) -> None:
+        """These files and no others."""
+
+    async def restart(self, mark: str) -> None:
+        """Have the services start again, one pod after the other, unless they started with this mark already."""
+
+    async def say(self, loop: str, status: Status) -> None:
+        """The loop's status."""
+
+    async def wait(self, seconds: int) -> None:
+        """Until a loop changes, for `seconds` at most."""
+
+    async def close(self) -> None:
+        """End a wait that is under way, and leave no thread or connection behind."""
+
+
+class LoopCheck(Protocol):
+    """Whether the services would take loop files, beside the streams and features that are there."""
+
+    async def check(self, files: Mapping[str, str]) -> Checked:
+        """What is wrong with each. Takes seconds. Raises RetryLater."""
 
 
 class Packages(Protocol):

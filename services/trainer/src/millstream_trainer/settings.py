@@ -32,6 +32,12 @@ class Settings(ServiceSettings):
     kubeconfig: Path | None = None
     """How the API server is reached from outside of a cluster. Empty: by the token of the pod's ServiceAccount."""
 
+    loop_configs: str = ""
+    """ConfigMaps, as `namespace/name`, that the MillstreamLoops of the first one's namespace become: the pods mount one as the
+    loops/ of their project. Empty: loops are the project's own files."""
+    loop_restarts: str = ""
+    """Deployments of that namespace whose pods start again with changed loops; the trainer's own comes last."""
+
     train_threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Of the fit and of scoring. The result does not depend on it."""
     run_timeout: Annotated[float, Field(gt=0)] = 1800.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,9 @@ class Guard:
     """Of the authority that signed the brokers' certificate, and must have signed that of a client."""
     certificate: Path
     key: Path
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Further users with their passwords (SCRAM). With any, Kafka authorizes too: `user`, and whoever comes by the open port,
+    may do all, the others what ACLs say, which is nothing at first."""
 
 
 class GuardedPorts:
@@ -63,12 +66,21 @@ class GuardedPorts:
             "listener.name.scramtls.sasl.enabled.mechanisms": f"{SCRAM},PLAIN",
             "listener.name.scramtls.scram-sha-512.sasl.jaas.config": scram,
             "listener.name.scramtls.plain.sasl.jaas.config": plain,
+            **(self._authorizer() if guard.others else {}),
+        }
+
+    def _authorizer(self) -> Mapping[str, object]:
+        return {
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{self._guard.user}",
         }
 
     @property
     def format_arguments(self) -> tuple[str, ...]:
-        """For Kafka's tool that formats a folder: the user's password."""
-        return ("--add-scram", f"{SCRAM}=[name={self._guard.user},password={self._guard.password}]")
+        """For Kafka's tool that formats a folder: the users' passwords."""
+        users = {self._guard.user: self._guard.password, **self._guard.others}
+        said = (("--add-scram", f"{SCRAM}=[name={name},password={password}]") for name, password in users.items())
+        return tuple(part for one in said for part in one)
 
 
 PROTOCOLS = "SCRAM:SASL_PLAINTEXT,SCRAMTLS:SASL_SSL,MTLS:SSL"

@@ -1,4 +1,4 @@
-"""The few calls of Kubernetes' API that training needs, each with what its refusals mean for a run. They block."""
+"""The few calls of Kubernetes' API that the trainer needs, each with what its refusals mean. They block."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from millstream.errors import BadSetup, RetryLater
+from millstream.project.resource import GROUP, PLURAL, VERSION
 from millstream_trainer.domain.job import Job, Pod
 from millstream_trainer.errors import RunFailed
 
-GROUPS = {"jobs": "/apis/batch/v1", "pods": "/api/v1"}
-METHODS = {"create": "POST", "delete": "DELETE"}
+GROUPS = {
+    "jobs": "/apis/batch/v1",
+    "pods": "/api/v1",
+    "configmaps": "/api/v1",
+    "deployments": "/apis/apps/v1",
+    PLURAL: f"/apis/{GROUP}/{VERSION}",
+}
+METHODS = {"create": "POST", "delete": "DELETE", "patch": "PATCH"}
 NOTHING: Mapping[str, str] = MappingProxyType({})
+
+MERGE = "application/merge-patch+json"
 
 CONNECT, READ = 5.0, 15.0
 """Seconds until an API server that does not answer counts as away."""
@@ -56,8 +65,8 @@ class KubernetesApi:
         except config.ConfigException as error:
             where = "the pod has no token of its ServiceAccount" if kubeconfig is None else str(kubeconfig)
             raise BadSetup(
-                f"MILLSTREAM_EXECUTOR is kubernetes, and {where}: {error}. In a cluster the pod wants "
-                "automountServiceAccountToken: true, elsewhere MILLSTREAM_KUBECONFIG names a file"
+                f"MILLSTREAM_EXECUTOR is kubernetes, or MILLSTREAM_LOOP_CONFIGS is set, and {where}: {error}. In a cluster "
+                "the pod wants automountServiceAccountToken: true, elsewhere MILLSTREAM_KUBECONFIG names a file"
             ) from error
         self._client = client.ApiClient(configuration)
         self._watches: set[urllib3.BaseHTTPResponse] = set()
@@ -76,7 +85,7 @@ class KubernetesApi:
         """None: there is none."""
         try:
             return msgspec.json.decode(self._ask("get", "jobs", name), type=Job)
-        except _Missing:
+        except Missing:
             return None
 
     def pods(self, name: str) -> list[Pod]:
@@ -87,13 +96,13 @@ class KubernetesApi:
 
     def wait(self, job: Job, seconds: int) -> None:
         """Until the Job changes or goes, for `seconds` at most."""
-        query = {
-            "watch": "true",
-            "fieldSelector": f"metadata.name={job.metadata.name}",
-            "resourceVersion": job.metadata.resourceVersion,
-            "timeoutSeconds": str(seconds),
-        }
-        with self._open("watch", "jobs", query=query, patience=seconds + READ) as response:
+        only = {"fieldSelector": f"metadata.name={job.metadata.name}"}
+        self._watch("jobs", job.metadata.resourceVersion, seconds, only)
+
+    def _watch(self, resource: str, since: str, seconds: int, only: Mapping[str, str] = NOTHING) -> None:
+        """Until something changes after the version `since`, for `seconds` at most."""
+        query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": str(seconds), **only}
+        with self._open("watch", resource, query=query, patience=seconds + READ) as response:
             with self._lock:
                 self._watches.add(response)
                 closed = self._closed
@@ -108,7 +117,7 @@ class KubernetesApi:
 
     def delete(self, name: str) -> None:
         """With its pods. One that is gone is no error."""
-        with suppress(_Missing):
+        with suppress(Missing):
             self._ask("delete", "jobs", name, query={"propagationPolicy": "Background"})
 
     def close(self) -> None:
@@ -146,7 +155,10 @@ class KubernetesApi:
             method=METHODS.get(verb, "GET"),
             resource_path=f"{path}/{name}" if name else path,
             query_params=list(query.items()),
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={
+                "Accept": "application/json",
+                "Content-Type": MERGE if verb == "patch" else "application/json",
+            },
             body=body,
             auth_settings=["BearerToken"],
         )
@@ -169,10 +181,10 @@ class KubernetesApi:
         if said.reason == "AlreadyExists":
             return _There()
         if status == 404 and verb != "create":
-            return _Missing()
+            return Missing()
         what = f"Kubernetes refused to {verb} {resource} in namespace {self.namespace}: {said.message}"
         if status == 403 and " cannot " in said.message:
-            group = "batch" if resource == "jobs" else ""
+            group = "/".join(GROUPS[resource].split("/")[2:-1])  # /apis/batch/v1, and nothing of /api/v1
             rule = f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]'
             return RunFailed(f"{what}; the Role of the trainer's ServiceAccount misses {{{rule}}}")
         if status == 404:
@@ -192,5 +204,5 @@ class _There(Exception):
     pass
 
 
-class _Missing(Exception):
-    pass
+class Missing(Exception):
+    """There is no such object, or no such kind."""

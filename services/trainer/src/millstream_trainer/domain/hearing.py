@@ -31,6 +31,7 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         return state if older else replace(state, matured=event.matured, counted_at=at)
     if isinstance(event, ChallengerJudged):
         return replace(state, judged=event)
+    state = replace(state, verdicts={**state.verdicts, event.kind: event})
     if event.kind in LEARNED:
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}

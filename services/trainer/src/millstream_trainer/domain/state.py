@@ -21,6 +21,7 @@ from millstream.contracts.events import (
     Step,
     TrainingFinished,
     TrainingStarted,
+    WindowJudged,
     WindowKind,
 )
 from millstream.contracts.times import from_datetime
@@ -114,6 +115,8 @@ class LoopState:
     """When they were broken so far, by the same verdicts."""
     judged: ChallengerJudged | None = None
     """The last comparison that was heard, for people."""
+    verdicts: Mapping[WindowKind, WindowJudged] = field(default_factory=dict)
+    """The last verdict of each kind that was heard, for people."""
     waiting: Waiting | None = None
     """A request that waits for labels or the end of quiet hours; others join it."""
 
