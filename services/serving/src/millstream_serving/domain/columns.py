@@ -36,6 +36,13 @@ class Table(NamedTuple):
     def columns(self) -> FeatureValues:
         return dict(zip(self.names, self.values.T, strict=True))
 
+    def rows(self) -> list[dict[str, float | int | None]]:
+        """The numbers exactly as they came, NaN as None."""
+        found = [dict(zip(self.names, row, strict=True)) for row in self.values.tolist()]
+        if self.values.dtype.kind == "f" and np.isnan(self.values).any():
+            return [{name: None if value != value else value for name, value in row.items()} for row in found]
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Misfit:
