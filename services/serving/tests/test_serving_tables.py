@@ -39,7 +39,7 @@ async def http(stage: Stage) -> Any:
 async def test_each_of_many_has_the_answer_and_the_record_of_its_own_rows(
     stage: Stage, http: httpx.AsyncClient
 ) -> None:
-    await stage.obey(stage.package("3", lambda row: 0.0 if np.isnan(row["distance"]) else row["distance"] / 100, inputs=NUMBERS))
+    await stage.obey(stage.package("3", lambda row: float(np.nan_to_num(row["distance"])) / 100, inputs=NUMBERS))
     asked = [table([[number + row, 7.5] for row in range(1 + number % 3)], id=f"{number}") for number in range(20)]
     found = await asyncio.gather(*(http.post(INFER, json=one) for one in asked))
     records = {}

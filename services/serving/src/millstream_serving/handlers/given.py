@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class GivenTable(NamedTuple):
         return id(self.standing), self.asked.datatype
 
 
-def joined(some: Sequence[Given | GivenTable]) -> tuple[list[Question], FeatureValues | Table]:
+def joined(some: Sequence[Given | GivenTable]) -> tuple[Sequence[Question], FeatureValues | Table]:
     """The questions and features of requests that are of one kind."""
     first = some[0]
     if isinstance(first, GivenTable):
@@ -75,14 +75,14 @@ def joined(some: Sequence[Given | GivenTable]) -> tuple[list[Question], FeatureV
     given = [one for one in some if isinstance(one, Given)]
     questions = [question for one in given for question in one.questions]
     if isinstance(first.features, Table):
-        tables = [one.features.values for one in given if isinstance(one.features, Table)]
-        return questions, Table(first.features.names, np.concatenate(tables))
+        values: Any = np.concatenate([one.features.values for one in given if isinstance(one.features, Table)])
+        return questions, Table(first.features.names, values)
     if len(given) == 1:
         return questions, first.features
     return questions, {name: np.concatenate([one.features[name] for one in given]) for name in first.features}  # type: ignore[call-overload]  # no table is among them
 
 
-def _of_tables(first: GivenTable, some: Sequence[GivenTable]) -> tuple[list[Question], Table]:
+def _of_tables(first: GivenTable, some: Sequence[GivenTable]) -> tuple[Sequence[Question], FeatureValues | Table]:
     data = first.asked.data if len(some) == 1 else list(chain.from_iterable([one.asked.data for one in some]))
     rows = rows_of_table(numbers_of(first.asked.datatype, data), first.plan)
     ids = os.urandom(ID_BYTES * len(rows.events)).hex()  # asking the system for each costs as much as the rest
