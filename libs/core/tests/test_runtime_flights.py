@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.runtime import flights
-from millstream.runtime.flights import Flights
+from millstream.runtime.flights import MANY, Flights
+from millstream.runtime.murmur2 import of_many
 from millstream.runtime.publisher import Outgoing
 
 
@@ -126,3 +127,19 @@ async def test_of_a_delivery_that_failed_it_is_known_what_is_in_kafka() -> None:
     with pytest.raises(KafkaError):
         await alone.done
     assert waiting.confirmed(alone, [record("landed")], ONE) == frozenset()
+
+
+@given(words=st.integers(1, 12), many=st.integers(1, 70), data=st.data())
+def test_many_keys_are_hashed_like_one(words: int, many: int, data: st.DataObject) -> None:
+    keys = data.draw(st.lists(st.binary(min_size=4 * words, max_size=4 * words), min_size=many, max_size=many))
+    assert list(of_many(keys)) == [murmur2(key) & 0x7FFFFFFF for key in keys]
+
+
+@pytest.mark.parametrize("sizes", [(32,), (32, 31), (7,), (0, 4)])
+async def test_a_crowd_goes_where_each_would_go_alone(sizes: tuple[int, ...]) -> None:
+    keys = [
+        f"{number:0{sizes[number % len(sizes)] or 1}d}"[: sizes[number % len(sizes)]].encode() for number in range(MANY)
+    ]
+    records = [Outgoing("stream", key or None, b"x", []) for key in keys]
+    where = {"stream": [0, 1, 2, 3, 4]}
+    assert flights._chosen(records, where) == [flights._chosen([record], where)[0] for record in records]

@@ -35,7 +35,7 @@ def in_memory(settings: Settings, runtime: MemoryRuntime) -> Service:
 def main() -> int:
     settings = Settings()
     service = in_memory(settings, MemoryRuntime({b"graph of 1": steady, b"graph of 2": steady}))
-    publish = service.publisher.publish
+    publish = service.publisher.publish_fitting
 
     async def last_words(records: Sequence[Outgoing]) -> None:
         await publish(records)
@@ -43,7 +43,7 @@ def main() -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if os.environ.get("SERVING_DIES"):
-        service.publisher.publish = last_words  # type: ignore[method-assign]
+        service.publisher.publish_fitting = last_words  # type: ignore[method-assign]
     return serve(lambda: service, settings)
 
 

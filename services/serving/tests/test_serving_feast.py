@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -167,3 +170,20 @@ async def test_v2_beside_v1_leaves_v1_what_models_were_trained_on(valkey_url: st
     await tiles.close()
     for store in stores.values():
         await store.close()
+
+
+def test_feast_is_imported_as_it_is_written() -> None:
+    """typeguard would compile its classes anew, which is most of a start; whoever imports Feast elsewhere has them checked."""
+    code = (
+        "import asyncio, sys, typeguard; from pathlib import Path; found = typeguard.typechecked\n"
+        "from millstream_serving.adapters.feast_features import FeastStore\n"
+        "store = FeastStore(repo=Path(sys.argv[1]), registry=Path(sys.argv[2]), url='redis://127.0.0.1:1', namespace='n')\n"
+        "asyncio.run(store.prepare())\n"
+        "assert typeguard.typechecked is found\n"
+        "import feast; print(set(feast.Entity.__init__.__code__.co_names) & {'check_argument_types', 'TypeCheckMemo'})\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(FLIGHTS.parent, Path(folder) / "flights")
+        args = [sys.executable, "-c", code, str(Path(folder) / "flights/features"), f"{folder}/registry.db"]
+        done = subprocess.run(args, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "set()\n", done.stderr[-1000:]

@@ -15,6 +15,7 @@ from millstream.errors import RejectEvent
 from millstream_serving.domain.question import Question
 from millstream_serving.errors import StaleFeatures
 from millstream_serving.handlers import Answer, ask
+from millstream_serving.handlers.given import Given
 from millstream_serving.handlers.together import AT_ONCE, MOST_TOGETHER, Together
 
 from .conftest import NOON, Stage, asking, flight
@@ -148,7 +149,7 @@ async def test_large_requests_of_one_moment_are_runs_of_bounded_size(stage: Stag
     def asked(rows: int) -> Any:
         questions = [question(stage, number) for number in range(rows)]
         features = {"origin_delays__mean": np.arange(rows, dtype=np.float64)}
-        return stage.online.infer(standing, questions, features, pinned=False)
+        return stage.online.infer(Given(standing, questions, features, pinned=False))
 
     found = await asyncio.gather(*(asked(rows) for rows in (300, 150, 100, 900, 2)))
     assert [len(one) for one in found] == [300, 150, 100, 900, 2]

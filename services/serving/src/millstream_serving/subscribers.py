@@ -16,6 +16,7 @@ from millstream.runtime.codecs import Codecs
 from millstream.runtime.confirming import Confirming
 from millstream.runtime.delivery import Batch, Record, Rejected, envelope
 from millstream.runtime.publisher import Outgoing, Publisher
+from millstream.runtime.records import origin
 from millstream.runtime.service import Service
 from millstream.runtime.table import TopicReader
 from millstream.runtime.traced_batch import handed_on, traceparent_of
@@ -63,14 +64,14 @@ class AnswerStream:
         for event in events:
             for loop in self._loops:
                 try:
-                    said = event.envelope
+                    id, source = origin(event.record)
                     question = ask(
                         loop,
                         event.event,
                         asked_at=event.known_at,
                         transport="kafka",
-                        cause=said.id,
-                        producer=said.source,
+                        cause=id,
+                        producer=source,
                         trace=handed_on(event.record.headers),
                     )
                 except RejectEvent as error:
@@ -93,7 +94,7 @@ class AnswerStream:
                 continue
             too_large = RejectEvent("too_large", f"its answer has {len(one.value)} bytes, more than Kafka takes")
             refused.setdefault(record.offset, Rejected(record, too_large))
-        sent = asyncio.create_task(self._publisher.publish(outgoing))
+        sent = asyncio.create_task(self._publisher.publish_fitting(outgoing))
         return Confirming(sent=sent, rejected=[*rejected, *refused.values()])
 
     async def _models_known(self) -> None:

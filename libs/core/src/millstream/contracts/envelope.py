@@ -98,6 +98,27 @@ def envelope_of(headers: Iterable[tuple[str, bytes]]) -> Envelope:
         raise ValueError(f"header ce_time or ce_knownat: {error}") from error
 
 
+def origin_of(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str]:
+    """`ce_id` and `ce_source` alone, for who reads tens of thousands a second. Raises ValueError where `envelope_of` does."""
+    id = source = ""
+    for name, value in headers:
+        if not name.startswith("ce_") and name != "traceparent":
+            continue
+        try:
+            said = value.decode()
+            if name == "ce_id":
+                id = said
+            elif name == "ce_source":
+                source = said
+            elif said and name in ("ce_time", "ce_knownat"):
+                from_rfc3339(said)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"header {name} is not UTF-8") from error
+        except ValueError as error:
+            raise ValueError(f"header ce_time or ce_knownat: {error}") from error
+    return id, source
+
+
 def identity_of(headers: Iterable[tuple[str, bytes]]) -> str | None:
     """What tells a record's event from every other, where the stream has no id field; None without a `ce_id`.
 

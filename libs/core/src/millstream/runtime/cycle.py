@@ -10,8 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE, 
 
 _KNOWN = frozenset({b"content-type", b"content-length", b"date", b"server", b"retry-after"})
 """Headers that say nothing of how the connection goes on."""
-LONGEST_LINE = 256
-"""Bytes of a header that is remembered."""
+LONGEST_HEAD = 512
+"""Bytes of the values of a head that is remembered: of one second nearly all are alike."""
 
 
 class Cycle(RequestResponseCycle):
@@ -49,29 +49,26 @@ class Cycle(RequestResponseCycle):
         body: bytes = message.get("body", b"")
         if message.get("more_body", False) or not self.keep_alive or self.access_log or self.scope["method"] == "HEAD":
             return None
-        content, size = [STATUS_LINE[head["status"]]], None
-        for headers in (self.default_headers, head.get("headers", ())):
-            for name, value in headers:
-                line = _line(name, value) if len(value) < LONGEST_LINE else None
-                if line is None:
-                    return None
-                if name == b"content-length":
-                    size = value
-                content.append(line)
-        if size != b"%d" % len(body):
+        headers = (*self.default_headers, *head["headers"])
+        if sum([len(value) for _, value in headers]) > LONGEST_HEAD:
             return None
-        content += (b"\r\n", body)
-        return b"".join(content)
+        lines, size = _lines(head["status"], headers)
+        return None if lines is None or size != len(body) else lines + body
 
 
 def _says_its_length(head: Any) -> bool:
     """Whoever does not is about to speak for a while: its client may wait for the head."""
-    return any(name == b"content-length" for name, _ in head.get("headers", ()))
+    return b"content-length" in [name for name, _ in head.get("headers", ())]
 
 
 @lru_cache(maxsize=512)
-def _line(name: bytes, value: bytes) -> bytes | None:
-    """A header as it is written; None for one that uvicorn has to look at."""
-    if name not in _KNOWN or HEADER_VALUE_RE.search(value):
-        return None
-    return b"%b: %b\r\n" % (name, value)
+def _lines(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes | None, int | None]:
+    """A head as it is written, and the length that it says; None for one that uvicorn has to look at."""
+    lines, size = [STATUS_LINE[status]], None
+    for name, value in headers:
+        if name not in _KNOWN or HEADER_VALUE_RE.search(value):
+            return None, None
+        if name == b"content-length":
+            size = int(value) if value.isdigit() else None
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join([*lines, b"\r\n"]), size

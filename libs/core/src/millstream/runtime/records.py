@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from millstream.contracts.envelope import Envelope, envelope_of
+from millstream.contracts.envelope import Envelope, envelope_of, origin_of
 from millstream.contracts.topics import dead_letter_topic
 from millstream.errors import RejectEvent
 from millstream.runtime.publisher import MAX_RECORD_BYTES, Outgoing
@@ -32,6 +32,14 @@ def envelope(record: Record) -> Envelope:
     """The record's envelope. Raises RejectEvent("bad_headers")."""
     try:
         return envelope_of(record.headers)
+    except ValueError as error:
+        raise RejectEvent("bad_headers", str(error)) from error
+
+
+def origin(record: Record) -> tuple[str, str]:
+    """Id and source of the record's envelope. Raises RejectEvent("bad_headers")."""
+    try:
+        return origin_of(record.headers)
     except ValueError as error:
         raise RejectEvent("bad_headers", str(error)) from error
 

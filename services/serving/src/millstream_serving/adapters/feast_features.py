@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,9 @@ class FeastStore:
 
     def _open_store(self) -> Any:
         from millstream_tiles.errors import TilesError
-        from millstream_tiles.registry import catalogue_of, open_store
+
+        with _unchecked():
+            from millstream_tiles.registry import catalogue_of, open_store
 
         try:
             store = open_store(self._repo, registry=self._registry, online=self._online)
@@ -134,13 +137,38 @@ class FeastStore:
     def _open(self, service: str) -> FeastFeatures:
         from millstream_tiles.digest import digest
         from millstream_tiles.errors import BadRepo
-        from millstream_tiles.feature_reader import FeatureReader
+
+        with _unchecked():
+            from millstream_tiles.feature_reader import FeatureReader
 
         try:
             reader = FeatureReader(self._store, service)
         except BadRepo as error:
             raise ModelRefused("features", str(error)) from error
         return FeastFeatures(reader, {name: digest(view) for name, view in reader.views.items()})
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """While Feast is imported typeguard leaves its classes as they are. Else it parses and compiles each of them anew, to
+    check the arguments of every call: three quarters of what the import takes. Whoever writes a repo has them checked by
+    `millstream check`, and by features.
+    """
+    try:
+        import typeguard
+    except ImportError:  # a Feast that needs it no more
+        yield
+        return
+    found = typeguard.typechecked
+
+    def as_it_is(target: Any = None, **said: object) -> Any:
+        return (lambda one: one) if target is None else target
+
+    typeguard.typechecked = as_it_is
+    try:
+        yield
+    finally:
+        typeguard.typechecked = found
 
 
 def _numbers(values: NDArray[Any]) -> NDArray[np.float64] | NDArray[np.int64]:

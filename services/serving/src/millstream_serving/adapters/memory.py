@@ -142,7 +142,7 @@ class MemoryPublisher(Publisher):
         self.away = False
         """Set to confirm nothing any more."""
 
-    async def publish(self, records: Sequence[Outgoing]) -> None:
+    async def publish_fitting(self, records: Sequence[Outgoing]) -> None:
         if self.away:
             raise DeliveryUnknown(f"Kafka did not confirm {len(records)} records")
         self.sent += records

@@ -18,8 +18,16 @@ from millstream.runtime.probes import Probes
 from millstream.runtime.request_span import carried_on
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
-from millstream_serving.domain.inference import InferRequest
-from millstream_serving.domain.tensor_json import Wanted, answer_of, metadata_of, request_of, simple_request_of
+from millstream_serving.domain.inference import InferRequest, TableRequest, TableResponse
+from millstream_serving.domain.tensor_json import (
+    PLAIN,
+    Wanted,
+    answer_of,
+    metadata_of,
+    request_of,
+    table_answer_of,
+    table_request_of,
+)
 from millstream_serving.domain.tensors import bad
 from millstream_serving.errors import ModelFailed, NoModel, UnknownLoop
 from millstream_serving.handlers import Inference
@@ -227,15 +235,19 @@ class InferenceDoorway:
 
         try:
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
-            asked, wanted = await _asked(scope, headers, receive, hold)
+            asked, wanted = await _asked(scope, headers, receive, hold, tables=not version)
             at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
-            found = await self._inference.infer(
-                loop, version, asked, transport="http", asked_at=at, trace=carried_on(headers)
-            )
+            trace = carried_on(headers)
+            if isinstance(asked, TableRequest):
+                found = await self._inference.infer_table(loop, asked, transport="http", asked_at=at, trace=trace)
+            else:
+                found = await self._inference.infer(loop, version, asked, transport="http", asked_at=at, trace=trace)
         except MillstreamError as error:
             return _refused(error)
         finally:
             self._held -= held
+        if isinstance(found, TableResponse):
+            return _encode(table_answer_of(found))
         said, parts = answer_of(found, wanted)
         head = _encode(said)
         if not parts:
@@ -243,8 +255,10 @@ class InferenceDoorway:
         return Response(b"".join([head, *parts]), headers={HEADER: str(len(head))}, media_type=OCTETS)
 
 
-async def _asked(scope: Scope, headers: Headers, receive: Receive, hold: Hold) -> tuple[InferRequest, Wanted]:
-    """Raises Refusal."""
+async def _asked(
+    scope: Scope, headers: Headers, receive: Receive, hold: Hold, *, tables: bool
+) -> tuple[InferRequest | TableRequest, Wanted]:
+    """`tables`: one that is no more than a table may stay one. Raises Refusal."""
     if b"content-encoding" in headers or headers.get(b"content-type") != b"application/json":
         request = Request(scope)
         if b"content-type" in headers:  # Triton's client sends none with JSON
@@ -253,7 +267,8 @@ async def _asked(scope: Scope, headers: Headers, receive: Receive, hold: Hold) -
             raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
     whole = await read_small(scope, headers, receive, LARGEST_REQUEST, REQUEST_SECONDS, hold)
     if HEADER.encode() not in headers:
-        return simple_request_of(whole) or request_of(read_json(whole), b"")
+        table = table_request_of(whole) if tables else None
+        return request_of(read_json(whole), b"") if table is None else (table, PLAIN)
     said, raw = headers[HEADER.encode()].decode("latin-1"), memoryview(whole)
     size = len(raw)
     if not (said.isascii() and said.isdecimal() and len(said) < 10 and int(said) <= size):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from millstream.contracts.content import Content, contents
+from millstream.contracts.content import contents
 from millstream.contracts.events import PredictionServed, QuestionUnanswered, Scalar
 from millstream.contracts.times import to_datetime
-from millstream_serving.domain.columns import FeatureValues, inputs_of, nullable, rows_of
+from millstream_serving.domain.columns import FeatureValues, Table, inputs_of, nullable, rows_of
 from millstream_serving.domain.question import Question
 from millstream_serving.domain.turn import Given
 
@@ -15,48 +15,12 @@ from millstream_serving.domain.turn import Given
 class Reading:
     """One read of one FeatureService for some questions, also as one mapping a question."""
 
-    def __init__(self, entities: Mapping[str, Sequence[Scalar]], features: FeatureValues, rows: int) -> None:
-        self.features = features
+    def __init__(self, entities: Mapping[str, Sequence[Scalar]], features: FeatureValues | Table, rows: int) -> None:
+        if isinstance(features, Table):
+            self.features, self.read = features.columns(), features.rows()
+        else:
+            self.features, self.read = features, rows_of(nullable(features), rows)
         self.asked = rows_of(entities, rows)
-        self.read = rows_of(nullable(features), rows)
-
-
-def served(
-    question: Question,
-    answer: Given,
-    *,
-    entities: dict[str, Scalar],
-    inputs: dict[str, Scalar],
-    features: dict[str, float | int | None],
-    timings_ms: dict[str, float],
-    stale_views: dict[str, float],
-    content: dict[str, Content],
-    given: bool,
-    store_away: bool,
-) -> PredictionServed:
-    """The record of an answer. Inputs and features are those of who answered; timings the question's share of its batch."""
-    return PredictionServed(
-        id=question.prediction_id,
-        loop=question.loop,
-        question=question.id,
-        key=question.key,
-        asked_at=to_datetime(question.asked_at),
-        version=answer.version,
-        variant=answer.role,
-        transport=question.transport,
-        entities=entities,
-        inputs=inputs,
-        features=features,
-        output=answer.output,
-        timings_ms=timings_ms,
-        stale_views=stale_views,
-        given=given,
-        store_away=store_away,
-        other=answer.other,
-        fallback=answer.fallback,
-        producer=question.producer,
-        content=content,
-    )
 
 
 def recorded(
@@ -71,30 +35,43 @@ def recorded(
     given: bool,
     store_away: bool = False,
 ) -> list[PredictionServed | QuestionUnanswered]:
-    """The records of one run's questions, in order. `inputs` and `readings` by role; `timings_ms` without the model's;
+    """The records of one run's questions, in order: each the answer's, with inputs and features as who answered had them.
+    `inputs` and `readings` by role; `timings_ms`, without the model's, is a question's share of its run;
     `content` names the texts and embeddings that go on record; `given`: the features came with the questions;
     `store_away`: nobody could read them."""
-    timings = {stage: round(ms, 4) for stage, ms in timings_ms.items()}
     found: list[PredictionServed | QuestionUnanswered] = []
     events = [question.event for question in questions]
     taken = {role: inputs_of(names, events) for role, names in inputs.items()}
+    timings: dict[float, dict[str, float]] = {}
     for row, (question, answer, lags) in enumerate(zip(questions, answers, stale, strict=True)):
         if answer is None:
             found.append(unanswered(question, "model_failed"))
             continue
-        reading = readings[answer.role]
+        role, reading, ms = answer.role, readings[answer.role], answer.ms
+        if (spent := timings.get(ms)) is None:
+            spent = timings[ms] = {stage: round(one, 4) for stage, one in (*timings_ms.items(), ("model", ms))}
         found.append(
-            served(
-                question,
-                answer,
+            PredictionServed(
+                id=question.prediction_id,
+                loop=question.loop,
+                question=question.id,
+                key=question.key,
+                asked_at=to_datetime(question.asked_at),
+                version=answer.version,
+                variant=role,
+                transport=question.transport,
                 entities=reading.asked[row],
-                inputs=taken[answer.role][row],
+                inputs=taken[role][row],
                 features=reading.read[row],
-                timings_ms=timings | {"model": round(answer.ms, 4)},
+                output=answer.output,
+                timings_ms=spent,
                 stale_views=lags,
-                content=contents(question.event, content) if content else {},
                 given=given,
                 store_away=store_away,
+                other=answer.other,
+                fallback=answer.fallback,
+                producer=question.producer,
+                content=contents(question.event, content) if content else {},
             )
         )
     return found

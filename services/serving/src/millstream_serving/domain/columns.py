@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +37,13 @@ class Table(NamedTuple):
     def columns(self) -> FeatureValues:
         return dict(zip(self.names, self.values.T, strict=True))
 
+    def rows(self) -> list[dict[str, float | int | None]]:
+        """The numbers exactly as they came, NaN as None."""
+        found = [dict(zip(self.names, row, strict=True)) for row in self.values.tolist()]
+        if self.values.dtype.kind == "f" and np.isnan(self.values).any():
+            return [{name: None if value != value else value for name, value in row.items()} for row in found]
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Misfit:
@@ -51,11 +59,12 @@ def columns_of(inputs: Sequence[InputColumn], events: Events, features: FeatureV
     columns: Columns = {}
     misfits: list[Misfit] = []
     numbers: list[NDArray[Any]] = []
+    asked = _asked_numbers([one.name for one in inputs if one.type == "number" and one.source != "feature"], events)
     for column in inputs:
         if column.source == "feature":
             numbers.append(features[column.name])
         elif column.type == "number":
-            numbers.append(_numbers(column.name, events, misfits))
+            numbers.append(_numbers(column.name, events, misfits) if asked is None else asked[column.name])
         else:
             columns[column.name] = _categories(column.name, events, misfits)
     if not numbers:
@@ -89,6 +98,11 @@ def entities_of(join_keys: Sequence[str], events: Events) -> dict[str, list[Scal
 
 def inputs_of(names: Sequence[str], events: Events) -> list[dict[str, Scalar]]:
     """The same fields, as one mapping an event."""
+    if len(names) > 1:
+        with suppress(KeyError):  # an event that lacks one
+            rows = list(map(itemgetter(*names), events))
+            if _SCALARS_AND_NULL.issuperset(map(type, chain.from_iterable(rows))):
+                return [dict(zip(names, row, strict=True)) for row in rows]
     return rows_of({name: _scalars(name, events) for name in names}, len(events))
 
 
@@ -131,6 +145,17 @@ def _field(name: str, events: Events) -> list[Any]:
 def _scalars(name: str, events: Events) -> list[Scalar]:
     values = _field(name, events)
     return values if _SCALARS_AND_NULL.issuperset(map(type, values)) else [scalar(value) for value in values]
+
+
+def _asked_numbers(names: Sequence[str], events: Events) -> dict[str, NDArray[np.float64]] | None:
+    """Several columns of numbers at once; None where one of their values is none, and each has to be looked at."""
+    if len(names) < 2:
+        return None
+    with suppress(KeyError, OverflowError):
+        rows = list(map(itemgetter(*names), events))
+        if _NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
+            return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
+    return None
 
 
 def _numbers(name: str, events: Events, misfits: list[Misfit]) -> NDArray[np.float64]:

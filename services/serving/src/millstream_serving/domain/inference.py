@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from millstream_serving.domain.tensors import Tensor, bad
+from millstream_serving.domain.tensors import Tensor, bad, numbers_of
 
 LONGEST_NAME = 256
 """Characters of a name or an id: it is said again in answers and errors, and becomes a header of the record."""
@@ -34,6 +34,39 @@ class InferResponse(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     parameters: Mapping[str, str]
     tensors: Sequence[Tensor]
+
+
+class TableRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The commonest request: one tensor of numbers and nothing beside it. Its numbers stay a list until those of all who ask
+    at the same time are made an array in one piece: an array of each would cost more than its row's trees."""
+
+    name: str
+    datatype: str
+    rows: int
+    width: int
+    data: list[float]
+    """Row by row."""
+    id: str = ""
+
+    def request(self) -> InferRequest:
+        """The same as any request."""
+        values = numbers_of(self.datatype, self.data)
+        tensor = Tensor(name=self.name, datatype=self.datatype, shape=(self.rows, self.width), values=values)
+        return InferRequest(id=self.id, tensors=(tensor,))
+
+
+class TableResponse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Its answer."""
+
+    model: str
+    version: str
+    """Of who answered the first row."""
+    id: str
+    parameters: Mapping[str, str]
+    output: str
+    shape: Sequence[int]
+    data: list[float]
+    """Row by row."""
 
 
 @dataclass(frozen=True, kw_only=True)

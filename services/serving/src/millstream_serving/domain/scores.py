@@ -51,7 +51,9 @@ def shape_of(task: Task, classes: Sequence[str], rows: int) -> tuple[int, ...]:
 
 def outputs_of(task: Task, classes: Sequence[str], values: NDArray[Any]) -> list[Output | None]:
     """One output a row of `values`, which have `shape_of`; None where a row is no answer."""
-    names = classes if task is Task.MULTICLASS else (VALUE if task is Task.REGRESSION else PROBABILITY,)
+    if task is Task.BINARY:  # as `is_answer` has it, without a call a row; NaN fails both comparisons
+        return [{PROBABILITY: chance} if 0.0 <= chance <= 1.0 else None for chance in values.tolist()]
+    names = classes if task is Task.MULTICLASS else (VALUE,)
     rows = values.astype(np.float64).reshape(len(values), -1).tolist()
     found = [dict(zip(names, row, strict=True)) for row in rows]
     return [output if is_answer(task, output) else None for output in found]

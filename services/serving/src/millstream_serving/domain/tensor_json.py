@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 
 from millstream_serving.domain.inference import (
     LONGEST_NAME,
     InferRequest,
     InferResponse,
     ModelMetadata,
+    TableRequest,
+    TableResponse,
     TensorSpec,
     name_in,
 )
-from millstream_serving.domain.tensors import LARGEST_DIMENSION, NUMBERS, Tensor, bad, from_bytes, from_values, to_bytes
+from millstream_serving.domain.tensors import FP32, LARGEST_DIMENSION, Tensor, bad, from_bytes, from_values, to_bytes
 
 MOST_TENSORS = 2_000
 """Inputs or outputs of one request; a model with more columns takes them as one tensor."""
@@ -34,6 +35,10 @@ class Wanted:
         return self.by_name.get(name, self.otherwise)
 
 
+PLAIN = Wanted(by_name={}, otherwise=False)
+"""All outputs in JSON, as who says nothing of it wants them."""
+
+
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     shape: tuple[int, int]
@@ -47,12 +52,11 @@ class _Simple(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _simple = msgspec.json.Decoder(_Simple).decode
-_PLAIN = Wanted(by_name={}, otherwise=False)
 
 
-def simple_request_of(raw: bytes) -> tuple[InferRequest, Wanted] | None:
-    """What `request_of` makes of the commonest body: one tensor of numbers and nothing beside it. None for any other body,
-    and for one with a fault, which `request_of` names."""
+def table_request_of(raw: bytes) -> TableRequest | None:
+    """What `request_of` makes of the commonest body. None for any other body, and for one with a fault, which `request_of`
+    names."""
     try:
         body = _simple(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -63,10 +67,7 @@ def simple_request_of(raw: bytes) -> tuple[InferRequest, Wanted] | None:
         return None
     if len(table.name) > LONGEST_NAME:
         return None
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
-        values = np.array(data, np.float64).astype(NUMBERS[table.datatype], copy=False)
-    tensor = Tensor(name=table.name, datatype=table.datatype, shape=(rows, width), values=values)
-    return InferRequest(id=body.id, tensors=(tensor,)), _PLAIN
+    return TableRequest(name=table.name, datatype=table.datatype, rows=rows, width=width, data=data, id=body.id)
 
 
 def request_of(body: Any, binary: bytes | memoryview) -> tuple[InferRequest, Wanted]:
@@ -119,6 +120,16 @@ def answer_of(response: InferResponse, wanted: Wanted) -> tuple[dict[str, Any], 
     if response.id:
         found["id"] = response.id
     return found | {"parameters": response.parameters, "outputs": outputs}, binary
+
+
+def table_answer_of(response: TableResponse) -> dict[str, Any]:
+    """The JSON of the answer to a `TableRequest`."""
+    output = {"name": response.output, "datatype": FP32, "shape": response.shape, "data": response.data}
+    found: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
+    if response.id:
+        found["id"] = response.id
+    found["parameters"], found["outputs"] = response.parameters, (output,)
+    return found
 
 
 def metadata_of(model: ModelMetadata) -> dict[str, Any]:

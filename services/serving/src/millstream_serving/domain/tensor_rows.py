@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from millstream.contracts.package import InputColumn, Manifest
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
 from millstream_serving.domain.columns import FeatureValues, Table, Values
+from millstream_serving.domain.inference import TableRequest
 from millstream_serving.domain.scores import Output
 from millstream_serving.domain.tensors import BYTES, FP32, NUMBERS, Tensor, bad, of_numbers
 
@@ -39,9 +39,11 @@ def rows_of(
 
     Columns in `others` (a model on trial has inputs of its own) and `fields` that identify a row may come too.
     """
-    plan = _table_plan(tuple(inputs)) if len(tensors) == 1 and tensors[0].name == FEATURES else None
-    if plan is not None and not any(name in fields for name, _ in plan.asked):
-        return _of_table(tensors[0], plan)
+    plan = table_plan(inputs) if len(tensors) == 1 and tensors[0].name == FEATURES else None
+    if plan is not None and plan.names.isdisjoint(fields):
+        _check_table(tensors[0], inputs)
+        _check_rows(tensors[0].shape[0])
+        return rows_of_table(tensors[0].values, plan)
     wanted = {column.name: column for column in inputs}
     given = {tensor.name: tensor for tensor in tensors}
     if len(given) < len(tensors):
@@ -70,38 +72,42 @@ def rows_of(
     return Rows(events=events, features=features)
 
 
-class _Plan(NamedTuple):
+class TablePlan(NamedTuple):
     """Where the columns of a model are in one tensor."""
 
-    inputs: Sequence[InputColumn]
+    width: int
     asked: Sequence[tuple[str, int]]
     """Names and places of those that the question brings."""
+    names: frozenset[str]
+    """Of the same."""
     features: tuple[str, ...]
     places: Sequence[int]
     """Of the features."""
 
+    def holds(self, asked: TableRequest) -> bool:
+        """Whether `asked` is what the model takes."""
+        return asked.name == FEATURES and asked.width == self.width and asked.rows <= MOST_ROWS
 
-@lru_cache(maxsize=64)
-def _table_plan(inputs: tuple[InputColumn, ...]) -> _Plan | None:
-    """None where one tensor cannot hold them. Remembered for the models of one process."""
+
+def table_plan(inputs: Sequence[InputColumn]) -> TablePlan | None:
+    """None where one tensor cannot hold them."""
     if any(column.type != "number" or column.name == FEATURES for column in inputs):
         return None
     places = [(column.name, place) for place, column in enumerate(inputs) if column.source == "feature"]
-    return _Plan(
-        inputs,
-        [(column.name, place) for place, column in enumerate(inputs) if column.source != "feature"],
+    asked = [(column.name, place) for place, column in enumerate(inputs) if column.source != "feature"]
+    return TablePlan(
+        len(inputs),
+        asked,
+        frozenset(name for name, _ in asked),
         tuple(name for name, _ in places),
         [place for _, place in places],
     )
 
 
-def _of_table(tensor: Tensor, plan: _Plan) -> Rows:
-    """As `rows_of` does it column by column, for all at once."""
-    _check_table(tensor, plan.inputs)
-    rows = tensor.shape[0]
-    _check_rows(rows)
-    table = tensor.values.reshape(tensor.shape)
-    events: list[dict[str, Any]] = [{} for _ in range(rows)]
+def rows_of_table(values: NDArray[Any], plan: TablePlan) -> Rows:
+    """As `rows_of` does it column by column, for all at once; `values` row by row."""
+    table = values.reshape(-1, plan.width)
+    events: list[dict[str, Any]] = [{} for _ in range(len(table))]
     for name, place in plan.asked:
         for event, value in zip(events, table[:, place].tolist(), strict=True):
             event[name] = None if value != value else value
@@ -109,17 +115,19 @@ def _of_table(tensor: Tensor, plan: _Plan) -> Rows:
 
 
 def output_tensor(manifest: Manifest, outputs: Sequence[Output]) -> Tensor:
-    """What the rows were answered, as the graph of `manifest` has it.
+    """What the rows were answered, as the graph of `manifest` has it."""
+    name, shape = output_of(manifest)
+    return of_numbers(name, (len(outputs), *shape[1:]), np.array(output_numbers(manifest, outputs), np.float32))
+
+
+def output_numbers(manifest: Manifest, outputs: Sequence[Output]) -> list[float]:
+    """The same, row by row.
 
     A row that another version answered may lack a class, which then has 0, or have one more, which has no place here.
     """
-    name, shape = output_of(manifest)
     if manifest.task == Task.MULTICLASS:
-        found = [[output.get(one, 0.0) for one in manifest.classes] for output in outputs]
-    else:
-        found = [list(output.values()) for output in outputs]
-    values = np.array(found, np.float32)
-    return of_numbers(name, (len(outputs), *shape[1:]), values)
+        return [output.get(one, 0.0) for output in outputs for one in manifest.classes]
+    return [value for output in outputs for value in output.values()]
 
 
 def output_of(manifest: Manifest) -> tuple[str, list[int]]:

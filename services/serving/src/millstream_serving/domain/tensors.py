@@ -82,11 +82,16 @@ def from_values(name: str, datatype: str, shape: Sequence[int], data: Sequence[A
         return Tensor(name=name, datatype=datatype, shape=tuple(shape), values=_objects([one or "" for one in flat]))
     kind = NUMBERS[datatype]
     try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, in training as here
-            values = np.array(flat, np.float64).astype(kind) if kind.kind == "f" else np.array(flat, kind)
+        values = numbers_of(datatype, flat) if kind.kind == "f" else np.array(flat, kind)
     except OverflowError as error:
         raise bad(f"input {name!r}: a number is too large for {datatype}; send a wider datatype") from error
     return Tensor(name=name, datatype=datatype, shape=tuple(shape), values=values)
+
+
+def numbers_of(datatype: str, data: Sequence[float | None]) -> NDArray[Any]:
+    """`data` as the floats of `datatype`; beyond float32 is infinity, in training as here. Raises OverflowError."""
+    with np.errstate(over="ignore"):
+        return np.array(data, np.float64).astype(NUMBERS[datatype], copy=False)
 
 
 def of_numbers(name: str, shape: Sequence[int], values: NDArray[np.float32]) -> Tensor:

@@ -42,9 +42,13 @@ def given(trusted: Side, guarded: Side | None, turns: Sequence[bool]) -> list[Gi
     Where the guarded side fails in its turn the trusted one answers. The reverse never happens: a challenger in the shadow
     answers nobody, not even where the champion has no answer.
     """
+    if guarded is None:
+        role, version, ms = trusted.role, trusted.version, trusted.scores.ms
+        said = trusted.scores.outputs
+        return [one if one is None else Given(role=role, version=version, output=one, ms=ms) for one in said]
     found: list[Given | None] = []
     for row, turn in enumerate(turns):
-        if guarded is None or not turn:
+        if not turn:
             found.append(_by(trusted, guarded, row))
             continue
         first = _by(guarded, trusted, row)

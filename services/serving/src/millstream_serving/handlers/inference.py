@@ -14,13 +14,21 @@ from millstream.errors import Refusal, RejectEvent
 from millstream.project.fields import text_of
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
-from millstream_serving.domain.inference import InferRequest, InferResponse, ModelMetadata, TensorSpec
+from millstream_serving.domain.inference import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    TableRequest,
+    TableResponse,
+    TensorSpec,
+)
 from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
-from millstream_serving.domain.tensor_rows import datatype_of, output_of, output_tensor, rows_of
+from millstream_serving.domain.tensor_rows import datatype_of, output_numbers, output_of, output_tensor, rows_of
 from millstream_serving.domain.tensors import FP32, bad, of_texts
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, UnknownLoop
 from millstream_serving.handlers.explain import Explainer
+from millstream_serving.handlers.given import Given, GivenTable
 from millstream_serving.handlers.loaded import Loaded
 from millstream_serving.handlers.online import Online
 from millstream_serving.handlers.residents import Residents
@@ -121,10 +129,8 @@ class Inference:
         explain = _explain(asked, len(rows.events))
         at = self._clock() if asked_at is None else asked_at
         questions = [_question(loop, event, at, transport, asked.id, trace) for event in rows.events]
-        answers = await self._online.infer(standing, questions, rows.features, pinned=bool(version))
-        served = [one for one in answers if isinstance(one, PredictionServed)]
-        if len(served) < len(answers):
-            raise _why_not(name, answers)
+        answers = await self._online.infer(Given(standing, questions, rows.features, bool(version)))
+        served = _served(name, answers)
         return InferResponse(
             model=name,
             version=served[0].version,
@@ -139,6 +145,34 @@ class Inference:
                 ),
                 *([of_texts(EXPLANATION, await self._explained(served))] if explain else ()),
             ],
+        )
+
+    async def infer_table(
+        self,
+        name: str,
+        asked: TableRequest,
+        *,
+        transport: Transport,
+        asked_at: int | None = None,
+        trace: str | None = None,
+    ) -> InferResponse | TableResponse:
+        """As `infer`, without a version; what most ask, in half of the time."""
+        standing = await self._awake(name)
+        champion = self._model(name, standing, "")
+        plan = champion.table
+        if plan is None or not plan.holds(asked) or not plan.names.isdisjoint(self._fields[name]):
+            return await self.infer(name, "", asked.request(), transport=transport, asked_at=asked_at, trace=trace)
+        at = self._clock() if asked_at is None else asked_at
+        served = _served(name, await self._online.infer(GivenTable(standing, plan, asked, name, at, transport, trace)))
+        output, shape = output_of(champion.manifest)
+        return TableResponse(
+            model=name,
+            version=served[0].version,
+            id=asked.id,
+            parameters=_alike(served),
+            output=output,
+            shape=[len(served), *shape[1:]],
+            data=output_numbers(champion.manifest, [one.output for one in served]),
         )
 
     async def _explained(self, served: Sequence[PredictionServed]) -> list[str]:
@@ -181,6 +215,14 @@ class Inference:
             raise bad(f"parameter 'entity' is {entity!r:.60}; send a text or a whole number, the value {where}")
         for event in events:
             event.setdefault(field, entity)
+
+
+def _served(name: str, answers: Sequence[object]) -> list[PredictionServed]:
+    """`answers`, where all of them are some. Raises Refusal, ModelFailed."""
+    served = [one for one in answers if isinstance(one, PredictionServed)]
+    if len(served) < len(answers):
+        raise _why_not(name, answers)
+    return served
 
 
 def _beside(served: Sequence[PredictionServed], what: str) -> list[str]:

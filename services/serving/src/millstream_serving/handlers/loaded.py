@@ -17,6 +17,7 @@ from millstream.contracts.package import Manifest
 from millstream.contracts.tasks import Task
 from millstream_serving.domain.columns import Columns
 from millstream_serving.domain.scores import LATE, NOT_FINITE, RAISED, Output, Scores, outputs_of, shape_of
+from millstream_serving.domain.tensor_rows import TablePlan, table_plan
 from millstream_serving.errors import ModelAway, ModelFailed
 from millstream_serving.handlers.guard import Guard
 from millstream_serving.ports import Features, Model, RemoteModel
@@ -58,6 +59,11 @@ class Loaded:
     def inputs(self) -> list[str]:
         """Fields of the question that it takes."""
         return [column.name for column in self.manifest.inputs if column.source == "input"]
+
+    @cached_property
+    def table(self) -> TablePlan | None:
+        """How one tensor holds all that it takes; None where that cannot be."""
+        return table_plan(self.manifest.inputs)
 
     @property
     def size(self) -> int:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Hashable, Sequence
 
 from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.errors import MillstreamError, RejectEvent, RetryLater
-from millstream_serving.domain.columns import FeatureValues, Table
+from millstream.runtime.publisher import Outgoing
 from millstream_serving.domain.question import Question
-from millstream_serving.domain.roster import Standing
 from millstream_serving.errors import StaleFeatures
-from millstream_serving.handlers.loaded import Loaded
+from millstream_serving.handlers.given import Given, GivenTable, joined
 from millstream_serving.handlers.predict import MOST_ROWS, Answer, Predictor
 from millstream_serving.handlers.record import Recorded, Recorder, fits
 from millstream_serving.handlers.together import Together
 from millstream_serving.ports import AnswerLog
-
-
-class Given(NamedTuple):
-    """One request with its features: some rows for the models of one standing."""
-
-    standing: Standing[Loaded]
-    questions: Sequence[Question]
-    features: FeatureValues | Table
-    pinned: bool
 
 
 class Online:
@@ -38,7 +25,7 @@ class Online:
         self._log = log
         self._recorder = recorder
         self._asked: dict[str, Together[Question, Recorded]] = {}
-        self._given: dict[str, Together[Given, Sequence[Answer]]] = {}
+        self._given: dict[str, Together[Given | GivenTable, Sequence[Answer]]] = {}
 
     async def predict(self, question: Question) -> Recorded:
         """The answer; one by a model is in the log.
@@ -50,20 +37,12 @@ class Online:
             together = self._asked[question.loop] = Together(self._predict)
         return await together.ask(question)
 
-    async def infer(
-        self,
-        standing: Standing[Loaded],
-        questions: Sequence[Question],
-        features: FeatureValues | Table,
-        *,
-        pinned: bool,
-    ) -> Sequence[Answer]:
-        """One answer a question, all in the log but those of what is no question: see `Predictor.infer`. Raises NotSent."""
-        loop = questions[0].loop
-        together = self._given.get(loop)
+    def infer(self, given: Given | GivenTable) -> asyncio.Future[Sequence[Answer]]:
+        """One answer a row, all in the log but those of what is no question: see `Predictor.infer`. Raises NotSent."""
+        together = self._given.get(given.loop)
         if together is None:
-            together = self._given[loop] = Together(self._infer)
-        return await together.ask(Given(standing, questions, features, pinned))
+            together = self._given[given.loop] = Together(self._infer)
+        return together.ask(given)
 
     async def _predict(self, questions: Sequence[Question]) -> list[Recorded | Exception]:
         if len(questions) > 1 and not await self._predictor.current(questions):
@@ -87,31 +66,28 @@ class Online:
             self._predictor.refused(questions, error)
             raise
 
-    async def _infer(self, asked: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
-        alike: dict[tuple[object, ...], list[int]] = {}
+    async def _infer(self, asked: Sequence[Given | GivenTable]) -> Sequence[Sequence[Answer] | Exception]:
+        alike: dict[Hashable, list[int]] = {}
         for position, one in enumerate(asked):
-            kind = (id(one.standing), one.pinned, _kind(one.features), *one.questions[0].event)
-            alike.setdefault(kind, []).append(position)
+            alike.setdefault(one.kind(), []).append(position)
         found: dict[int, Sequence[Answer] | Exception] = {}
         for positions in alike.values():
             for some in _runs(positions, asked):
                 found.update(zip(some, await self._infer_alike([asked[place] for place in some]), strict=True))
         return [found[position] for position in range(len(asked))]
 
-    async def _infer_alike(self, some: Sequence[Given]) -> Sequence[Sequence[Answer] | Exception]:
-        first = some[0]
-        questions = [question for one in some for question in one.questions]
-        features = _joined([one.features for one in some])
+    async def _infer_alike(self, some: Sequence[Given | GivenTable]) -> Sequence[Sequence[Answer] | Exception]:
+        questions, features = joined(some)
         try:
-            answers = await self._predictor.infer(first.standing, questions, features, pinned=first.pinned)
+            answers = await self._predictor.infer(some[0].standing, questions, features, pinned=some[0].pinned)
             logged = self._logged(questions, answers, unanswered=True)
         except MillstreamError as error:
             self._predictor.refused(questions, error)
             return [error] * len(some)
         found, at = [], 0
         for one in some:
-            found.append(logged[at : at + len(one.questions)])
-            at += len(one.questions)
+            found.append(logged[at : at + one.rows])
+            at += one.rows
         return found
 
     def _logged(self, questions: Sequence[Question], answers: Sequence[Answer], *, unanswered: bool) -> list[Answer]:
@@ -122,41 +98,26 @@ class Online:
         if not places:
             return said
         pairs = [(questions[place], answers[place]) for place in places]
-        records = self._recorder.records(pairs)  # type: ignore[arg-type]  # of these kinds
-        for place, record in zip(places, records, strict=True):
-            if not fits(record):
+        fitting: list[Outgoing] = []
+        for place, record in zip(places, self._recorder.records(pairs), strict=True):  # type: ignore[arg-type]  # of these kinds
+            if fits(record):
+                fitting.append(record)
+            else:
                 size = f"its answer has {len(record.value)} bytes, more than Kafka takes"
                 said[place] = RejectEvent("too_large", size)
-        self._log.put(questions[0].loop, [record for record in records if fits(record)])
+        self._log.put(questions[0].loop, fitting)
         return said
 
 
-def _runs(positions: Sequence[int], asked: Sequence[Given]) -> list[list[int]]:
+def _runs(positions: Sequence[int], asked: Sequence[Given | GivenTable]) -> list[list[int]]:
     """Requests that are scored together: MOST_ROWS rows, or one that has more."""
     runs: list[list[int]] = []
     rows = MOST_ROWS
     for position in positions:
-        more = len(asked[position].questions)
+        more = asked[position].rows
         if rows + more > MOST_ROWS:
             runs.append([])
             rows = 0
         runs[-1].append(position)
         rows += more
     return runs
-
-
-def _kind(features: FeatureValues | Table) -> object:
-    """Equal for features that can be joined."""
-    if isinstance(features, Table):
-        return features.names, features.values.dtype
-    return tuple((name, values.dtype) for name, values in features.items())  # 2^53 + 1 is itself in company too
-
-
-def _joined(some: Sequence[FeatureValues | Table]) -> FeatureValues:
-    """The features of several requests, which are of one kind."""
-    first = some[0]
-    if isinstance(first, Table):
-        return Table(first.names, np.concatenate([one.values for one in some if isinstance(one, Table)])).columns()
-    if len(some) == 1:
-        return first
-    return {name: np.concatenate([one[name] for one in some if not isinstance(one, Table)]) for name in first}

@@ -18,7 +18,7 @@ from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream_serving.domain import turn
 from millstream_serving.domain.answer import Reading, recorded, unanswered
-from millstream_serving.domain.columns import Columns, FeatureValues, Misfit, columns_of, entities_of, unread
+from millstream_serving.domain.columns import Columns, FeatureValues, Misfit, Table, columns_of, entities_of, unread
 from millstream_serving.domain.question import Question, Transport
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.domain.scores import RAISED, Scores
@@ -143,7 +143,12 @@ class Predictor:
         return found is None or found
 
     async def infer(
-        self, standing: Standing[Loaded], questions: Sequence[Question], features: FeatureValues, *, pinned: bool
+        self,
+        standing: Standing[Loaded],
+        questions: Sequence[Question],
+        features: FeatureValues | Table,
+        *,
+        pinned: bool,
     ) -> list[Answer]:
         """One answer a question, all of one loop, from features that came with the questions: nothing is read, so nothing
         can be stale. `standing` has a champion, and `features` what its manifest wants; a model beside it is asked where
@@ -151,12 +156,12 @@ class Predictor:
         predecessor where a champion on watch fails.
         """
         began = self._stopwatch()
-        here = {"input": questions[0].event.keys(), "feature": features.keys()}
+        reading = Reading({}, features, len(questions))
+        here = {"input": questions[0].event.keys(), "feature": reading.features.keys()}
         if standing.other is not None and any(
             one.name not in here[one.source] for one in standing.other.manifest.inputs
         ):
             standing = replace(standing, other=None)
-        reading = Reading({}, features, len(questions))
         stale: list[dict[str, float]] = [{} for _ in questions]
         readings = dict.fromkeys(standing.models, reading)
         done = await self._answered(standing, questions, readings, stale, began, given=True, pinned=pinned)
