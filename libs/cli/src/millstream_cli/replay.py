@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import httpx
 from aiokafka import TopicPartition
 
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.project import Project
 from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
@@ -63,7 +63,9 @@ class Replay:
         self._ingest = IngestClient(addresses.ingest)
         self._http = httpx.AsyncClient(base_url=addresses.serving, timeout=10.0)
         self._tiles_streams: list[str] = []
-        self._drift_topics = sorted({PREDICTIONS.name, *(loop.label.stream for loop in project.loops.values())})
+        self._drift_topics = sorted(
+            {PREDICTIONS.name, LABELS.name, *(loop.label.stream for loop in project.loops.values())}
+        )
         self._known: dict[TopicPartition, int] = {}
         """Ends of the control topics when they were last read."""
         self._revisions: dict[str, int] = {}
