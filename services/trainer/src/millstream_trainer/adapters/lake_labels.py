@@ -19,6 +19,7 @@ from millstream.project import Loop
 from millstream_tiles.errors import TilesError
 from millstream_tiles.lake import Lake
 from millstream_trainer.adapters.lake_questions import as_text, rows_of
+from millstream_trainer.domain.dataset import WITHOUT_QUESTION
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 
@@ -98,7 +99,7 @@ def joined(asked: pl.DataFrame, known: Labels, loop: Loop) -> tuple[pl.DataFrame
         **known.left_out,
         "without_label": len(asked) - labelled,
         "label_outside_within": labelled - len(first),
-        "label_without_question": unasked,
+        WITHOUT_QUESTION: unasked,
     }
     for why, count in _later(counted, "_question").items():
         left_out[why] += count
