@@ -143,6 +143,29 @@ def test_definitions_that_cannot_be_imported_are_told(flights: Path, capsys: pyt
     }
 
 
+def test_one_import_that_fails_hides_no_other_mistake_of_its_file(
+    flights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What only lacks the import is not told beside it, and the loop's feature service is not called missing."""
+    definitions = flights / "features" / "definitions.py"
+    text = definitions.read_text().replace('"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES')
+    head, future, rest = text.partition("from __future__ import annotations\n")
+    if not future:
+        head, rest = "", text
+    extra = "\nLONG = nothing_of_that_name.LONG\nlonger = LONG * 2\nwrong = 1 / 0\n"
+    definitions.write_text(f"{head}{future}import nothing_of_that_name\n{rest}{extra}")
+    assert check(flights, as_json=True) == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [
+        (one["path"], one["message"].partition(";")[0]) for one in problems if "arr_dely" not in one["message"]
+    ] == [
+        ("", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("", "ZeroDivisionError: division by zero"),
+    ]
+    [hidden] = [one for one in problems if "arr_dely" in one["message"]]
+    assert hidden["path"] == "origin_landings.mean_delay_3h"
+
+
 def test_a_store_class_that_does_not_exist_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = flights / "features" / "feature_store.yaml"
     store.write_text(store.read_text().replace("MillstreamOfflineStore", "MillstreamOflineStore"))
