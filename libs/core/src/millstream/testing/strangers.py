@@ -57,8 +57,9 @@ def _by_the_document(url: str, seed: int, names: Mapping[str, Sequence[str]], me
                 case.path_parameters[parameter] = known[choice % len(known)]
         _note(met, case.call(timeout=PATIENCE).status_code, case.operation.label)
 
-    for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
-        operation: Any = found.ok()
+    offered: Any = schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()
+    for found in offered:
+        operation = found.ok()
         for mode in schemathesis.GenerationMode:
             work = given(operation.as_strategy(generation_mode=mode), st.integers(0, 9))(attempt)
             with suppress(Unsatisfiable):  # where nothing is asked nothing can be asked wrong
