@@ -14,9 +14,12 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Cause
 from millstream.contracts.times import DAY, HOUR, from_rfc3339, to_datetime
+from millstream.contracts.topics import LABELS
 from millstream.project import BadProject, Project, load_project
+from millstream.project.told import TOLD
 from millstream_backtest.backtest import Figures, Recorded, Wanted, backtest
 from millstream_backtest.chart import draw
 from millstream_backtest.errors import BacktestFailed
@@ -24,8 +27,9 @@ from millstream_backtest.past import Past, PastHistory
 from millstream_backtest.policies import CURRENT, read_policies
 from millstream_backtest.recorded_lake import recorded_lake
 from millstream_backtest.view import legend, table
-from millstream_tiles.lake import Lake
+from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_reader import read_events
+from millstream_tiles.lake_schema import events_table, table_schema
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.domain.table import Table
@@ -224,6 +228,48 @@ def test_nothing_was_asked_then(project: Project, folder: Path) -> None:
             Wanted(tick=HOUR, since=from_rfc3339("2014-01-01T00:00:00Z")),
             folder=folder,
         )
+
+
+def test_labels_by_prediction_id_alone_are_learned_as_the_streams_are(
+    project: Project, found: list[Figures], folder: Path, tmp_path: Path
+) -> None:
+    """The same truths at the same times, of a loop whose label stream is silent."""
+    events = recording(turn=8)
+    (tmp_path / "lake").mkdir()
+    shutil.copytree(recorded_lake(project, events, folder, tick=HOUR), tmp_path / "lake", dirs_exist_ok=True)
+    shutil.copytree(project.path, tmp_path / "project")
+    stream, loop = tmp_path / "project/streams/flights-landed.yaml", tmp_path / f"project/loops/{LOOP}.yaml"
+    audited = stream.with_name("flights-audited.yaml")
+    audited.write_text(stream.read_text().replace("stream: flights-landed", "stream: flights-audited"))
+    loop.write_text(loop.read_text().replace("from: flights-landed", "from: flights-audited"))
+    silent = load_project(tmp_path / "project")
+    landed = events["flights-landed"]
+    known = landed["known_at"].to_numpy() // HOUR * HOUR + HOUR
+    ids = [derived_id(LOOP, flight) for flight in landed["flight_id"]]
+    rows = events_table(
+        table_schema(TOLD.event_schema),
+        partition=0,
+        offsets=list(range(len(ids))),
+        event_times=known.tolist(),
+        known_at=known.tolist(),
+        ids=ids,
+        events=[
+            {"loop": LOOP, "prediction_id": id, "value": delay >= 15}
+            for id, delay in zip(ids, landed["arr_delay"], strict=True)
+        ],
+    )
+    lake = Lake(str(tmp_path / "lake"))
+    lake.append(LABELS.name, [LakeBatch(partition=0, end=len(ids) - 1, rows=rows)], group="features-lake")
+
+    [told] = backtest(silent, read_policies(silent, LOOP, []), lake.uri, Wanted(tick=HOUR), folder=tmp_path / "kept")
+
+    learns = found[0]
+    assert (told.retrains, told.promotions, told.loss, told.scored) == (
+        learns.retrains,
+        learns.promotions,
+        learns.loss,
+        learns.scored,
+    )
 
 
 def test_by_a_replays_clock_questions_are_early_and_events_late(project: Project, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from millstream.project import load_project
+from millstream.project import Stream, load_project
+from millstream.project.told import TOLD
 from millstream_cli.check import check
 from millstream_cli.errors import CommandFailed
+from millstream_cli.lake_labels import label_notes
 from millstream_cli.lake_schemas import lake_problems
 from millstream_tiles.lake import Lake, LakeBatch
-from millstream_tiles.lake_schema import table_schema
+from millstream_tiles.lake_schema import events_table, table_schema
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "flights"
 
@@ -139,6 +141,29 @@ def test_definitions_that_cannot_be_imported_are_told(flights: Path, capsys: pyt
         "message": "ModuleNotFoundError: No module named 'nothing_of_that_name'",
         "remedy": "correct it; `feast plan` in features/ shows the whole traceback",
     }
+
+
+def test_one_import_that_fails_hides_no_other_mistake_of_its_file(
+    flights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What only lacks the import is not told beside it, and the loop's feature service is not called missing."""
+    definitions = flights / "features" / "definitions.py"
+    text = definitions.read_text().replace('"arr_delay", 3, TEN_MINUTES', '"arr_dely", 3, TEN_MINUTES')
+    head, future, rest = text.partition("from __future__ import annotations\n")
+    if not future:
+        head, rest = "", text
+    extra = "\nLONG = nothing_of_that_name.LONG\nlonger = LONG * 2\nwrong = 1 / 0\n"
+    definitions.write_text(f"{head}{future}import nothing_of_that_name\n{rest}{extra}")
+    assert check(flights, as_json=True) == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert [
+        (one["path"], one["message"].partition(";")[0]) for one in problems if "arr_dely" not in one["message"]
+    ] == [
+        ("", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("", "ZeroDivisionError: division by zero"),
+    ]
+    [hidden] = [one for one in problems if "arr_dely" in one["message"]]
+    assert hidden["path"] == "origin_landings.mean_delay_3h"
 
 
 def test_a_store_class_that_does_not_exist_is_told(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,6 +294,34 @@ def test_a_folder_that_is_no_project_is_told(tmp_path: Path, capsys: pytest.Capt
     )
     assert check(tmp_path) == 2
     assert "features/feature_store.yaml: is missing" in capsys.readouterr().out
+
+
+def test_a_loop_that_was_asked_and_never_told_gets_a_word(
+    flights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, lake = load_project(flights), Lake(str(tmp_path / "lake"))
+
+    def add(stream: Stream, event: dict[str, object]) -> None:
+        rows = events_table(
+            table_schema(stream.event_schema),
+            partition=0,
+            offsets=[0],
+            event_times=[0],
+            known_at=[0],
+            ids=["a"],
+            events=[event],
+        )
+        lake.append(stream.name, [LakeBatch(partition=0, end=0, rows=rows)], group="features-lake")
+
+    assert label_notes(project, lake.uri) == [], "nobody has asked"
+    add(project.streams["flights-scheduled"], {"flight_id": "a"})
+    assert check(flights, lake=lake.uri) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "! loops/flight-delay: label: the lake has questions of flights-scheduled and no label, neither from flights-landed "
+        "nor by prediction id (POST /v1/loops/flight-delay/labels of ingest); without one of them no model is trained"
+    ]
+    add(TOLD, {"loop": "flight-delay", "prediction_id": "b", "value": True})
+    assert label_notes(project, lake.uri) == []
 
 
 @pytest.mark.parametrize("kind", ["integer", "string"])

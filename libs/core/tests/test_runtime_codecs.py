@@ -1,6 +1,6 @@
 """Schemas come from a registry: fetched once, waited for, never confused with a registry that is away; secrets stay secret.
 
-The registry is a small one of the tests' own. Confluent's client, which knows the published API alone, works with it too.
+The registry is a small one of the tests' own; what any has to answer alike is in `test_runtime_registries.py`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
-from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from google.protobuf import message_factory
 
 from millstream.codecs.codec import MOST_WRITERS, RegistryCodec
-from millstream.codecs.proto_schema import ProtoSchema
 from millstream.codecs.wire import framed
 from millstream.errors import BadSetup, RejectEvent, RetryLater
 from millstream.project import Stream
@@ -32,7 +27,7 @@ from millstream.runtime.schema_registry import RegistrySettings
 from millstream.runtime.user_events import read_batch, read_event
 from millstream.testing.registry_server import RegistryServer
 
-from .formats_story import AVSC, DEPARTURE, FLOWN, stream_of
+from .formats_story import AVSC, DEPARTURE, stream_of
 
 DEPARTED = "flights-departed"
 TO = SerializationContext(DEPARTED, MessageField.VALUE)
@@ -68,43 +63,6 @@ def batch(*values: bytes | None, ago: float = 0.0) -> Batch:
     at = int((time.time() - ago) * 1000)
     records = [Told(value, offset, timestamp=at) for offset, value in enumerate(values)]
     return Batch(DEPARTED, 0, 0, len(values) - 1, records)
-
-
-async def test_what_confluents_avro_serializer_wrote_is_read_and_the_other_way_round(
-    registry: RegistryServer, tmp_path: Path
-) -> None:
-    stream = stream_of(tmp_path, "avro")
-    made = codecs(registry, stream)
-    await made.register()
-    with SchemaRegistryClient({"url": registry.url}) as client:
-        back = AvroDeserializer(client)(made[DEPARTED].encode(DEPARTURE), TO)
-        raw = AvroSerializer(client, json.dumps(AVSC))(back, TO)
-
-    await made.prepare(batch(raw))
-    assert made[DEPARTED].decode(raw) == DEPARTURE
-    assert list(registry.subjects) == ["flights-departed-value"]
-    await made.close()
-
-
-async def test_what_confluents_protobuf_serializer_wrote_is_read(registry: RegistryServer, tmp_path: Path) -> None:
-    stream = stream_of(tmp_path, "protobuf")
-    wire = stream.wire
-    assert isinstance(wire, ProtoSchema)
-    kind: Any = message_factory.GetMessageClass(wire.descriptor())
-    made = codecs(registry, stream)
-    await made.register()
-    ours = made[DEPARTED].encode(FLOWN)
-    # Were it to register by itself, it would send a serialized descriptor, which only a real registry makes text of.
-    said = {"use.deprecated.format": False, "auto.register.schemas": False, "use.latest.version": True}
-    with SchemaRegistryClient({"url": registry.url}) as client:
-        theirs = ProtobufSerializer(kind, client, said)(kind.FromString(ours[7:]), TO)
-        back = ProtobufDeserializer(kind, {"use.deprecated.format": False})(ours, TO)
-
-    assert theirs == ours
-    assert back == kind.FromString(ours[7:])
-    await made.prepare(batch(theirs))
-    assert made[DEPARTED].decode(theirs) == FLOWN
-    await made.close()
 
 
 async def test_a_schema_is_fetched_once(registry: RegistryServer, tmp_path: Path) -> None:

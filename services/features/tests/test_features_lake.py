@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from millstream.contracts.times import now, to_rfc3339
+from millstream.contracts.topics import LABELS
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import ensure_topics, stream_topics
 from millstream.runtime.user_events import UserEvent, read_batch
@@ -180,6 +182,48 @@ async def test_a_field_is_added_and_another_changes_its_type(
     store = open_store(shop.root / "features", offline={"lake": place})
     found = store.get_historical_features(asked, ["spend:amount_1h", "saved:coupon_1h"]).to_df()
     assert found[["amount_1h", "coupon_1h"]].to_numpy().tolist() == [[13.5, 2.0]]
+
+
+async def test_labels_by_prediction_id_are_kept_beside_the_streams(
+    shop: Shop, unique_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Each record of their topic is in the lake once, over a restart; what is no label is a dead letter."""
+    lake, loop = Lake(str(tmp_path / "lake")), unique_name("spending")
+    shop.declare("orders.yaml", shop.orders, amount="number")
+    shop.declare("visits.yaml", shop.visits, seconds="number")
+    definitions = shop.root / "features" / "definitions.py"
+    text = definitions.read_text().replace("import Entity\n", "import Entity, FeatureService\n")
+    definitions.write_text(text + 'spend_v1 = FeatureService(name="spend_v1", features=[spend])\n')
+    (shop.root / "loops" / "spending.yaml").write_text(
+        f"loop: {loop}\n"
+        f"predict: {{on: {shop.orders}, features: spend_v1, inputs: [amount], id: customer}}\n"
+        f"label: {{from: {shop.visits}, by: customer, value: seconds, within: 1h}}\n"
+        "model: {task: regression}\n"
+    )
+    await ensure_topics(shop.kafka, stream_topics(LABELS.name, 1, timedelta(days=30), [LAKE]))
+
+    async def tell(*values: bytes) -> int:
+        producer = AIOKafkaProducer(bootstrap_servers=shop.kafka, acks="all")
+        await producer.start()
+        try:
+            return max([(await producer.send_and_wait(LABELS.name, value)).offset for value in values])
+        finally:
+            await producer.stop()
+
+    def label(prediction: str, value: object) -> bytes:
+        said = {"id": f"{prediction}-{value}", "loop": loop, "prediction_id": prediction, "value": value}
+        return json.dumps(said | {"told_at": to_rfc3339(now())}).encode()
+
+    async with features(shop, lake.uri, tmp_path / "data"):
+        last = await tell(label("a", 12), label("a", 12), label("b", 7.5), b'{"loop": "nobody"}')
+        await asyncio.to_thread(lake.wait_for, LABELS.name, LAKE, {0: last}, timeout=60)
+    async with features(shop, lake.uri, tmp_path / "data"):
+        last = await tell(label("c", "many"))
+        await asyncio.to_thread(lake.wait_for, LABELS.name, LAKE, {0: last}, timeout=60)
+
+    rows = read_events(lake, LABELS.name, ["loop", "prediction_id", "value", "_id"])
+    mine = rows.filter(rows["loop"] == loop).drop("loop")
+    assert mine.rows() == [("a", "12", "a-12"), ("a", "12", "a-12"), ("b", "7.5", "b-7.5"), ("c", "many", "c-many")]
 
 
 async def test_small_files_are_joined_on_schedule_while_rows_keep_coming(tmp_path: Path) -> None:

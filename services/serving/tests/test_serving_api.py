@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
 from millstream.runtime.http import KNOWN_AT_STATUS, LARGEST_BODY, STATUS
 from millstream_serving.api import ERRORS, loops
+from millstream_serving.domain.answer import empty_views
 
 from .conftest import Stage
 
@@ -42,6 +44,41 @@ async def test_a_question_is_answered_as_of_now_and_put_on_record(
     assert isinstance(logged, PredictionServed)
     assert (logged.id, logged.transport) == (said["prediction_id"], "http")
     assert logged.output["probability"] == said["probability"]
+
+
+async def test_the_answer_to_an_unknown_entity_names_the_views_that_know_nothing(
+    stage: Stage, http: httpx.AsyncClient, flight: Flight
+) -> None:
+    await promote(stage, 1, 0.25)
+    known = (await http.post(PREDICT, json={"event": flight()})).json()
+    unknown = (await http.post(PREDICT, json={"event": flight(24, origin="XXX")})).json()
+
+    assert (known["features"], known["empty_views"]) == ({"origin_delays__mean": 12.1}, [])
+    assert (unknown["features"], unknown["empty_views"]) == ({"origin_delays__mean": None}, ["origin_delays"])
+    first_release = {
+        *("prediction_id", "loop", "question", "probability", "version", "variant", "asked_at", "entities", "inputs"),
+        *("features", "timings_ms", "stale_views", "store_away"),
+    }
+    assert unknown.keys() == first_release | {"empty_views"}, "what callers read stays, what is new comes beside it"
+
+
+@pytest.mark.parametrize(
+    ("features", "more", "empty"),
+    [
+        ({"a__mean": None, "a__count": 0, "b__count": 1}, {}, ["a"]),
+        ({"a__sum": 0.0, "a__count": 0}, {}, []),
+        ({"a__mean": None}, {"given": True}, []),
+        ({"a__mean": None}, {"store_away": True}, []),
+        ({}, {}, []),
+    ],
+    ids=["null and no event", "a sum of 0 is known", "nobody looked", "nobody could look", "no features"],
+)
+def test_a_view_is_empty_where_nothing_is_known(
+    features: dict[str, float | int | None], more: dict[str, bool], empty: list[str]
+) -> None:
+    base: dict[str, Any] = dict.fromkeys(("id", "loop", "question", "key", "version", "variant", "transport"), "x")
+    base |= {"asked_at": datetime(2013, 6, 1, tzinfo=UTC), "entities": {}, "inputs": {}, "output": {}, "timings_ms": {}}
+    assert empty_views(PredictionServed(**base, features=features, **more)) == empty
 
 
 @pytest.mark.parametrize("trusts_known_at", [True])

@@ -8,15 +8,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from millstream.contracts.events import Scalar
-from millstream.contracts.times import MINUTE, from_rfc3339
+from millstream.contracts.events import PredictionServed, Scalar
+from millstream.contracts.times import MINUTE, from_rfc3339, to_datetime
 from millstream.errors import BadSetup
 from millstream.testing.valkey import EmbeddedValkey
 from millstream_serving.adapters.feast_features import FeastStore
+from millstream_serving.domain.answer import empty_views
+from millstream_serving.domain.columns import nullable, rows_of
 from millstream_serving.errors import FeaturesUnavailable, ModelRefused
 from millstream_tiles.events import EventBatch
 from millstream_tiles.generations import Generations
@@ -84,6 +87,13 @@ async def test_features_are_read_by_view_and_name_as_of_each_question(
     assert found["origin_departures__flights_1h"].tolist() == [2, 0]
     assert np.isnan(found["origin_departures__mean_delay_1h"][1])
     assert np.isnan(found["dest_departures__mean_delay_6h"][1]), "no destination, no flights"
+
+    rows = rows_of(nullable(found), 2)
+    base: dict[str, Any] = dict.fromkeys(("id", "loop", "question", "key", "version", "variant", "transport"), "x")
+    base |= {"asked_at": to_datetime(NOON), "entities": {}, "inputs": {}, "output": {}, "timings_ms": {}}
+    silent = [set(empty_views(PredictionServed(**base, features=row))) for row in rows]
+    assert silent[0] == {view for view in features.views if view.endswith("_landings")}, "nobody has landed yet"
+    assert silent[1] == {view for view in features.views if not view.startswith("carrier_dep")}, "of B6 we know"
 
     with pytest.raises(ModelRefused, match="delay_v9"):
         await store.open("delay_v9")

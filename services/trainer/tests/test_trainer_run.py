@@ -296,3 +296,10 @@ def test_a_run_says_how_many_labels_it_does_not_believe(tides_loop: Loop, ships:
     data = replace(ships.dataset(), left_out={"broken_labels": 7})
     result = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken_labels=(spell,)))
     assert "7 rows labelled while labels were broken are left out (1 windows; the last: 2013-01-20" in result.reason
+
+
+def test_a_run_says_how_many_labels_find_no_question(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:
+    result = trained(tides_loop, replace(ships.dataset(), left_out={"label_without_question": 7}), packages)
+    assert result.reason.endswith(
+        "7 labels by prediction id are not learned: they are about no questions of ships-expected in the run's history"
+    )

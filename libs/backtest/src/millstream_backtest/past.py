@@ -37,7 +37,7 @@ class Past:
     features: Mapping[str, NDArray[np.float64]]
     label_known_at: NDArray[np.int64]
     labels: list[Label]
-    """Every event of the label stream, by time: what drift hears."""
+    """Every event of the label stream, and every label by prediction id, by time: what drift hears."""
 
     @property
     def known_at(self) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +14,18 @@ from numpy.typing import NDArray
 
 from millstream.contracts.events import Cause
 from millstream.contracts.tasks import Task, Truth, class_name
+from millstream.contracts.topics import LABELS
 from millstream.errors import RejectEvent
 from millstream.project import Loop, Project
 from millstream.project.train import Train
 from millstream_backtest.errors import BacktestFailed
 from millstream_backtest.past import NEVER, Past
-from millstream_drift.domain.events import Label
+from millstream_drift.domain.events import Label, by_prediction
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
 from millstream_trainer.adapters.feast_history import FeastHistory
-from millstream_trainer.adapters.lake_questions import as_text, joined, labels, questions
+from millstream_trainer.adapters.lake_labels import joined, labels, told_label
+from millstream_trainer.adapters.lake_questions import as_text, questions
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
@@ -85,13 +88,13 @@ class _Everything(FeastHistory):
         key = self._project.streams[loop.predict.on].key
         by = [name for name in (loop.rollout.by, key) if name is not None]
         asked = questions(self._lake, loop, spec, [*fields, *by])
-        known, _ = labels(self._lake, loop, spec)
-        if asked.is_empty() or known.is_empty():
+        known = labels(self._lake, loop, spec)
+        if asked.is_empty() or not known:
             raise RunFailed(
-                f"the lake has {len(asked)} questions of {loop.predict.on} and {len(known)} labels of "
-                f"{loop.label.stream}; there is nothing to judge a policy by"
+                f"the lake has {len(asked)} questions of {loop.predict.on} and {len(known)} labels, of {loop.label.stream} or "
+                "by prediction id; there is nothing to judge a policy by"
             )
-        labelled, _ = joined(asked, known, loop.label.within)
+        labelled, _ = joined(asked, known, loop)
         found = labelled.select("_question", "_label", "_label_known_at")
         rows = asked.join(found, on="_question", how="left", validate="1:1").sort("_known_at", "_question")
         entity = pl.coalesce(*(as_text(rows[name]).alias(name) for name in by), "_question")
@@ -129,6 +132,19 @@ def _labels(lake: Lake, project: Project, loop: Loop) -> list[Label]:
                 broken.add(row)
         if row not in broken and key is not None:
             heard.append(Label(time, id, key, values[row]))
+    return sorted([*heard, *_told(lake, loop)], key=lambda one: one.time)
+
+
+def _told(lake: Lake, loop: Loop) -> list[Label]:
+    """Labels by prediction id."""
+    if lake.table(LABELS.name) is None:
+        return []
+    frame = read_events(lake, LABELS.name, ["_known_at", "_id", "prediction_id", "value", "loop"])
+    frame = frame.filter(pl.col("loop") == loop.name).with_columns(pl.col("_known_at").dt.epoch("us"))
+    heard, task = [], Task(loop.model.task)
+    for time, id, prediction, text, _ in frame.iter_rows():
+        with suppress(ValueError, OverflowError):  # a dead letter of drift's
+            heard.append(Label(time, id, by_prediction(prediction), _truth(task, told_label(task, text))))
     return heard
 
 

@@ -33,25 +33,30 @@ class _Partly:
 def check(path: str | Path, as_json: bool = False, lake: str | None = None, against: str | None = None) -> int:
     """Print every problem of the project in folder `path`; the exit code, 0 when there is none and 2 otherwise.
 
-    With a `lake` also whether its tables can take the streams' events as they are declared now; with `against` (a git ref, a
+    With a `lake` also whether its tables can take the streams' events as they are declared now, and which loops have questions
+    there and no label of either kind (a note); with `against` (a git ref, a
     folder, an ingest's address) also what the streams' schemas break of those there. 2 as of any command that is
     given a project which cannot run; 1 is left for what fails while it runs. Raises CommandFailed for a lake that cannot be
     read.
     """
     project, problems = examine(Path(path))
+    remarks: list[str] = []
     if project is not None:
         from millstream_cli.schema_changes import change_problems
 
         problems = change_problems(project, against)
         if lake is not None:
+            from millstream_cli.lake_labels import label_notes
             from millstream_cli.lake_schemas import lake_problems
 
             problems += lake_problems(project, lake)
+            remarks = label_notes(project, lake)
+        remarks = [*notes(project), *remarks]
         project = None if problems else project
     if as_json:
-        print(json.dumps(_report(project, problems), indent=2))
+        print(json.dumps(_report(project, problems, remarks), indent=2))
     else:
-        _print(Console(file=sys.stdout, highlight=False, soft_wrap=True), Path(path), project, problems)
+        _print(Console(file=sys.stdout, highlight=False, soft_wrap=True), Path(path), project, problems, remarks)
     return 2 if project is None else 0
 
 
@@ -103,21 +108,23 @@ def _problem(fault: RepoFault) -> Problem:
     return Problem(file=file, line=fault.line, path=fault.path, message=fault.message, remedy=fault.remedy)
 
 
-def _report(project: Project | None, problems: list[Problem]) -> dict[str, object]:
+def _report(project: Project | None, problems: list[Problem], remarks: Sequence[str]) -> dict[str, object]:
     return {
         "ok": project is not None,
         "problems": [asdict(problem) for problem in problems],
-        "notes": [] if project is None else notes(project),
+        "notes": [] if project is None else list(remarks),
         "streams": sorted(project.streams) if project else [],
         "loops": sorted(project.loops) if project else [],
     }
 
 
-def _print(console: Console, path: Path, project: Project | None, problems: list[Problem]) -> None:
+def _print(
+    console: Console, path: Path, project: Project | None, problems: list[Problem], remarks: Sequence[str]
+) -> None:
     if project is not None:
         counts = f"{_count(len(project.streams), 'stream')}, {_count(len(project.loops), 'loop')}"
         console.print(Text.assemble(("✓ ", "green"), f"{path}: {counts}, nothing wrong"))
-        for note in notes(project):
+        for note in remarks:
             console.print(Text.assemble(("! ", "yellow"), note))
         return
     if not path.is_dir():

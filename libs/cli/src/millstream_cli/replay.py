@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import httpx
 from aiokafka import TopicPartition
 
-from millstream.contracts.topics import PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.project import Project
 from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
@@ -63,7 +63,9 @@ class Replay:
         self._ingest = IngestClient(addresses.ingest)
         self._http = httpx.AsyncClient(base_url=addresses.serving, timeout=10.0)
         self._tiles_streams: list[str] = []
-        self._drift_topics = sorted({PREDICTIONS.name, *(loop.label.stream for loop in project.loops.values())})
+        self._drift_topics = sorted(
+            {PREDICTIONS.name, LABELS.name, *(loop.label.stream for loop in project.loops.values())}
+        )
         self._drift = {DRIFT: self._drift_topics}
         """What drift hears of them, by consumer group: one for each of its shares."""
         self._known: dict[TopicPartition, int] = {}

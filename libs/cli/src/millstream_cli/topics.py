@@ -8,7 +8,13 @@ from millstream.contracts.topics import LABELS, PREDICTIONS, RETRAIN, TOPICS, VE
 from millstream.project import Project
 from millstream.runtime.topic_admin import TopicSpec, our_topics, stream_topics
 
-_OURS = ((PREDICTIONS.name, "drift"), (LABELS.name, "drift"), (VERDICTS.name, "trainer"), (RETRAIN.name, "trainer"))
+_OURS = (
+    (PREDICTIONS.name, "drift"),
+    (LABELS.name, "drift"),
+    (LABELS.name, "features-lake"),
+    (VERDICTS.name, "trainer"),
+    (RETRAIN.name, "trainer"),
+)
 _KEPT = timedelta(days=30)
 
 

@@ -22,6 +22,7 @@ from feast.repo_operations import get_repo_files
 from feast.stream_feature_view import StreamFeatureView
 
 from millstream_tiles.errors import BadSource, RepoFault, TilesError
+from millstream_tiles.salvage import salvage
 
 _KINDS = (
     DataSource,
@@ -51,8 +52,9 @@ def definitions(repo: Path) -> tuple[list[Any], list[RepoFault]]:
             try:
                 module = importlib.import_module(name)
             except Exception as error:  # noqa: BLE001  (a user's own code)
-                faults[_fault(repo, file, error)] = None
-                continue
+                # One mistake is not to hide the others of its file.
+                module, errors = salvage(name, file)
+                faults |= dict.fromkeys(_fault(repo, file, one) for one in errors or [error])
             for thing in vars(module).values():
                 if isinstance(thing, _KINDS):
                     found.setdefault(id(thing), thing)

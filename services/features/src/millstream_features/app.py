@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from millstream.contracts.topics import PREDICTIONS
+from millstream.codecs.codec import JSON
+from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.errors import BadSetup
 from millstream.project import Project, Stream, load_project
+from millstream.project.told import TOLD
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.health import Health
 from millstream.runtime.kafka_security import Kafka
@@ -68,6 +70,18 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
         lambda: opened[0].times if opened else None,
     )
 
+    told: dict[str, Stream] = {}
+    """What the lake keeps beside the project's streams."""
+
+    async def find_labels() -> None:
+        if await topic_exists(service.kafka, LABELS.name):
+            told[TOLD.name] = TOLD
+        else:
+            log.warning(
+                "no model learns from labels by prediction id: there is no topic %s; create it (millstream topics) and restart",
+                LABELS.name,
+            )
+
     async def open_stores() -> None:
         # Reading the definitions imports Feast, which takes seconds: off the event loop, so that probes answer meanwhile.
         if not opened:
@@ -85,12 +99,13 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             metrics=metrics,
             codecs=codecs,
         )
+        kept = {**project.streams, **told}
         lake = KeepInLake(
-            streams=project.streams,
-            names=names,
+            streams=kept,
+            names={**names, **{name: _names(stream, ()) for name, stream in told.items()}},
             history=found.history,
             metrics=metrics,
-            codecs=codecs,
+            codecs={**codecs, **dict.fromkeys(told, JSON)},
             rows=settings.lake_rows,
             age=settings.lake_age,
             quiet=settings.lake_quiet,
@@ -104,7 +119,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             service,
             codecs,
             tiles_streams=sorted(found.views) if settings.part in ("all", "tiles") else [],
-            lake_streams=list(project.streams) if settings.part in ("all", "lake") else [],
+            lake_streams=list(kept) if settings.part in ("all", "lake") else [],
             tiles=tiles,
             lake=lake,
             tidy=tidy if settings.lake_tidy_every else None,
@@ -118,6 +133,8 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
             service.at_stop(door.close)
             await door.open(settings.host, port)
 
+    if project.loops and settings.part in ("all", "lake"):
+        service.before_hearing("labels by prediction id", find_labels)
     service.before_hearing("feature definitions", open_stores)
     service.before_hearing("grpc", open_grpc)
     if settings.part in ("all", "tiles"):  # the others have nothing to do with Valkey, and do not wait for it
@@ -192,7 +209,7 @@ def _open(settings: Settings, project: Project, metrics: FeatureMetrics, health:
         tiles=ValkeyTiles(store=store, streams=streams, views=reader.views, group=TILES, metrics=metrics),
         history=DeltaHistory(
             lake=lake,
-            streams=streams,
+            streams={**streams, TOLD.name: TOLD},
             group=LAKE,
             tidy_bytes=settings.lake_tidy_mb * 1024 * 1024,
             keep=timedelta(days=settings.lake_keep_days) if settings.lake_keep_days else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from zoneinfo import ZoneInfo
 
 from millstream.contracts.events import Cause
+from millstream.contracts.topics import LABELS
 from millstream.project import Loop, load_project
 from millstream.runtime.causes import Causes
 from millstream.runtime.packages import PackageStore
@@ -44,7 +45,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     packages = PackageStore(settings.packages)
     trainer = Trainer(
         rules={name: rules_of(loop) for name, loop in project.loops.items()},
-        streams=project.streams,
+        streams=[*project.streams, LABELS.name],
         announcer=announcer,
         ends=ends or KafkaEnds(service.kafka),
         executor=executor,

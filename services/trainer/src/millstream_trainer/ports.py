@@ -31,7 +31,8 @@ class StreamEnds(Protocol):
     """How far the streams are."""
 
     async def ends(self, streams: Sequence[str]) -> Positions:
-        """Last offset of every partition now, -1 where it is empty. Raises RetryLater."""
+        """Last offset of every partition now, -1 where nothing was ever written. Without a partition whose records have all
+        expired: nobody can wait for those. Raises RetryLater."""
 
 
 class Executor(Protocol):

@@ -9,8 +9,8 @@ from millstream.contracts.event import Event
 
 
 class LabelTold(Event, frozen=True, kw_only=True):
-    """The truth about one prediction. Drift judges the prediction by it; to learn from, a model needs the question's own label
-    stream, where the truth stands beside the key."""
+    """The truth about one prediction. Drift judges the prediction by it, and a model learns from it where the question is an
+    event of the loop's stream: the id of a prediction is a hash of loop and question."""
 
     type_name: ClassVar[str] = "millstream.label.told.v1"
 

@@ -64,7 +64,7 @@ LABELS = Topic(
     owner="ingest",
     partitions=1,
     retention=timedelta(days=30),
-    why="Labels by prediction id, from who does not know the question's key: drift judges by them. Else labels are a stream's.",
+    why="Labels by prediction id, from who does not know the question's key: drift judges by them, and models learn.",
 )
 VERDICTS = Topic(
     name="millstream-verdicts",

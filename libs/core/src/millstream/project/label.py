@@ -26,7 +26,8 @@ class Label(BaseModel):
     model_config = STRICT
 
     stream: Annotated[Name, Field(alias="from")]
-    """Stream whose events carry the outcome."""
+    """Stream whose events carry the outcome. Who knows the answer's id alone says the outcome by that, to ingest
+    (`POST /v1/loops/{loop}/labels`); of both the first known counts."""
     by: FieldName
     """Field that question and outcome share."""
     value: ExpressionText

@@ -160,10 +160,12 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _how_to_write(model: type[BaseModel], key: str) -> str:
-    """A missing key is explained by the reason that stands beside its field."""
+    """A missing key is explained by the reason that stands beside its field, or by what its own keys say together."""
+    section = _model_at(model, (key,))
     for name, field in model.model_fields.items():
-        if key in (name, field.alias) and field.description:
-            sentence = " ".join(field.description.split()).partition(". ")[0].rstrip(".")
+        said = field.description or (section.__doc__ if section is not model else None)
+        if key in (name, field.alias) and said:
+            sentence = " ".join(said.split()).partition(". ")[0].rstrip(".")
             acronym = sentence[1:2].isupper()  # JSON Schema …
             return f"write {key}: {sentence if acronym else sentence[0].lower() + sentence[1:]}"
     return f"write {key}"

@@ -212,6 +212,10 @@ class ManagedProcess:
             )
         return self._last_usage
 
+    def resident_bytes(self) -> int:
+        """Memory that the process itself has now; 0 where none runs."""
+        return _memory(self.pid, "VmRSS:") or 0
+
 
 def _read_usage(pid: int | None) -> Usage | None:
     try:
@@ -219,23 +223,23 @@ def _read_usage(pid: int | None) -> Usage | None:
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     except OSError:
         return None
-    peak = _peak(pid)
+    peak = _memory(pid, "VmHWM:")
     if peak is None:
         return None
     return Usage(
         peak_rss_bytes=peak,
         cpu_seconds=sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
-        children_peak_rss_bytes=max((_peak(child) or 0 for child in _descendants(pid)), default=0),
+        children_peak_rss_bytes=max((_memory(child, "VmHWM:") or 0 for child in _descendants(pid)), default=0),
     )
 
 
-def _peak(pid: int | None) -> int | None:
-    """Bytes; None for a process that is not there any more, or is a zombie and has no memory."""
+def _memory(pid: int | None, line: str) -> int | None:
+    """Bytes that a line of /proc says; None for a process that is not there any more, or is a zombie and has no memory."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
-    found = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    found = next((one.split()[1] for one in lines if one.startswith(line)), None)
     return None if found is None else int(found) * 1024
 
 

@@ -11,7 +11,7 @@ import msgspec
 from millstream.codecs.codec import Codec
 from millstream.contracts.content import Content, cut, packed
 from millstream.contracts.events import Event, LabelTold, QuestionUnanswered, decode_event
-from millstream.contracts.tasks import Task, Truth, is_answer
+from millstream.contracts.tasks import Task, Truth, class_name, is_answer
 from millstream.contracts.times import HOUR, from_datetime, to_rfc3339
 from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.errors import RejectEvent, RetryLater
@@ -227,7 +227,7 @@ def _truth(task: Task, value: Truth | None) -> Truth | None:
     if task is Task.BINARY:
         return bool(value)
     if task is Task.MULTICLASS:
-        return str(value)
+        return class_name(value)
     try:
         number = math.nan if isinstance(value, str) else float(value)
     except OverflowError:  # JSON's whole numbers have no end

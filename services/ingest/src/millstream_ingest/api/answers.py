@@ -108,10 +108,7 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def one_accepted(admitted: Admitted, *, replayed: bool) -> Answer:
-    more = b"" if admitted.learned is None else b',"learned":%b' % encode(admitted.learned)
-    return Answer(
-        202, b'{"id":%b,"status":"accepted"%b}' % (encode(admitted.id), more), (REPLAYED,) if replayed else ()
-    )
+    return Answer(202, b'{"id":%b,"status":"accepted"}' % encode(admitted.id), (REPLAYED,) if replayed else ())
 
 
 def one_rejected(error: BadEvent) -> Answer:

@@ -16,6 +16,7 @@ from millstream.contracts.times import SECOND
 from millstream.errors import Refusal
 from millstream.project import Stream
 from millstream.project.loop import Loop
+from millstream.project.told import TOLD
 from millstream.runtime import http
 from millstream.runtime.http import JSON
 from millstream.runtime.tracing import current_traceparent
@@ -31,7 +32,6 @@ from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
 from millstream_ingest.errors import BadEvent
 from millstream_ingest.handlers import Acceptor, Admission, Admits, Arrival, Labeller, Once, Permit, Porter
-from millstream_ingest.handlers.labels import TOLD
 from millstream_ingest.metrics import IngestMetrics
 from millstream_ingest.ports import EventLog, SharedReplies
 from millstream_ingest.settings import IngestSettings
@@ -108,7 +108,7 @@ class Doorway:
             "/{loop}/labels", self.label, methods=["POST"], summary="Say what turned out to be true", **docs.LABEL
         )
         for name, loop in loops.items():
-            door = Door(Labeller(loop, admissions[loop.label.stream], told, clock), metrics)
+            door = Door(Labeller(loop, admissions[loop.label.stream], told), metrics)
             self.doors["POST", f"/v1/loops/{name}/labels"] = partial(self._serve, "labels", door)
 
     async def events(self, stream: str, request: Request) -> Response:
@@ -125,7 +125,8 @@ class Doorway:
     async def label(self, loop: str, request: Request) -> Response:
         """Accept one label, or an array of them: each becomes an event of the loop's label stream, and is answered as one.
 
-        A label by `prediction_id` is for drift alone, and its answer says so: `"learned": false`.
+        A label by `prediction_id` becomes an event of `millstream-labels`: drift judges that answer by it, and models learn
+        from it where its question is an event of `predict.on`.
         """
         known = self._loops
         return self._none(Refusal("unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(known)}", known=known))

@@ -34,6 +34,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """`not_accepted` and `unknown` are of streams only: Kafka went away after the answer had begun."""
     id: str | None = None
     """The event's id, where one could be read."""
-    learned: bool | None = None
-    """False: accepted, and no model learns from it (a label by prediction id)."""
     error: Fault | None = None

@@ -94,7 +94,7 @@ class Acceptor:
                 checked.rejected.append(error.reason)
                 checked.results.append(Result(index=index, status="rejected", error=Fault.of(error)))
             else:
-                checked.results.append(Result(index=index, status="accepted", id=admitted.id, learned=admitted.learned))
+                checked.results.append(Result(index=index, status="accepted", id=admitted.id))
                 self._claim(checked, admitted, arrival.producer)
 
     async def write(self, checked: Checked) -> None:

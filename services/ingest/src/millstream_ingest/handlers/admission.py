@@ -48,8 +48,6 @@ class Admitted(NamedTuple):
     identity: str
     """What tells it from every other event of its stream: the id, and whose it is where ids are the sources' own."""
     entry: Outgoing
-    learned: bool | None = None
-    """False: no model learns from it, and who sent it is told so."""
 
 
 class Admits(Protocol):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.json_text import read_json
-from millstream.contracts.tasks import Task
+from millstream.contracts.tasks import Task, class_name
 from millstream.contracts.times import to_rfc3339
-from millstream.contracts.topics import LABELS
 from millstream.errors import Refusal
-from millstream.project import Stream
 from millstream.project.event_schema import required_of
 from millstream.project.loop import Loop
 from millstream_ingest.domain.cloudevents import Origin
@@ -27,41 +24,18 @@ _SAYS = ("key", "prediction_id", "value", "at")
 LONGEST_ID = 200
 """Characters of a prediction id. Ours have 32."""
 
-TOLD = Stream.model_validate(
-    {
-        "stream": "labels",
-        "description": LABELS.why,
-        "key": "prediction_id",
-        "id": "id",
-        "time": "told_at",
-        "schema": {
-            "type": "object",
-            "required": ["id", "loop", "prediction_id", "value", "told_at"],
-            "properties": {
-                "id": {"type": "string"},
-                "loop": {"type": "string"},
-                "prediction_id": {"type": "string"},
-                "value": {"type": ["boolean", "number", "string"]},
-                "told_at": {"type": "string", "format": "date-time"},
-            },
-        },
-    }
-).model_copy(update={"stream": LABELS.name})  # a name that no project may give
-"""Labels by prediction id are events like others; what lies in their topic is a `LabelTold`."""
-
 
 class Labeller:
     """Of one loop. A label says `{"key": {…}, "value": …, "at": …}`; the event has the key's fields, and the value in the one
-    that the loop learns from. Or `{"prediction_id": …, "value": …}`: that is an event of ours, for drift alone."""
+    that the loop learns from. Or `{"prediction_id": …, "value": …}`: that is an event of ours, `TOLD`."""
 
-    def __init__(self, loop: Loop, stream: Admission, told: Admission, clock: Callable[[], int]) -> None:
+    def __init__(self, loop: Loop, stream: Admission, told: Admission) -> None:
         """`stream` admits the loop's label events, `told` those of `TOLD`."""
         self._loop = loop.name
         self._task = Task(loop.model.task)
         self._events, self._told = stream, told
         self.stream = stream.stream
         self._by = loop.label.by
-        self._clock = clock
         value = loop.label.value
         self._computed = None if value.text in value.fields else value
         self._field = value.text
@@ -76,24 +50,27 @@ class Labeller:
         makes an event of the stream."""
         said = self._said(raw)
         if "prediction_id" in said:
-            return self._told.admit(self._about_prediction(said), arrival)._replace(learned=False)
-        return self._events.admit(self._about_key(said), arrival)
+            return self._told.admit(self._about_prediction(said, arrival), arrival)
+        return self._events.admit(self._about_key(said, arrival), arrival)
 
-    def _about_prediction(self, said: dict[str, Any]) -> bytes:
+    def _about_prediction(self, said: dict[str, Any], arrival: Arrival) -> bytes:
         if "key" in said:
             raise _bad("a label names its question by key or by prediction_id, not by both", "/key")
-        id, value = said["prediction_id"], said.get("value")
+        id: Any = said["prediction_id"]
+        value: Any = said.get("value")
         if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
             raise _bad("prediction_id is that of the answer, a text like 9f3b6c0d…", "/prediction_id", shown(id))
         self._is_scalar(value)
         if wanted := _misfit(self._task, value):
             raise _bad(f"value of a label of {self._loop}, which is {self._task}, is {wanted}", "/value", shown(value))
-        at = said["at"] if said.get("at") is not None else to_rfc3339(self._clock())
+        if self._task is Task.MULTICLASS:
+            value = class_name(value)
+        at = said["at"] if said.get("at") is not None else _now(arrival)
         event = {"loop": self._loop, "prediction_id": id, "value": value, "told_at": at}
         # The same label has the same id, whenever it is said.
         return _ENCODE(event | {"id": derived_id(self._loop, _ENCODE([id, value]).decode())})
 
-    def _about_key(self, said: dict[str, Any]) -> bytes:
+    def _about_key(self, said: dict[str, Any], arrival: Arrival) -> bytes:
         if self._computed is not None:
             needs = sorted({*self._required, *self._computed.fields})
             raise Refusal(
@@ -106,7 +83,7 @@ class Labeller:
         key, value, at = self._key(said)
         event = dict(key)
         event[self._field] = value
-        event.setdefault(self.stream.time, at if at is not None else to_rfc3339(self._clock()))
+        event.setdefault(self.stream.time, at if at is not None else _now(arrival))
         name = self.stream.id
         if name is not None and name not in event and self.stream.types_of(name) == {"string"}:
             # The same label has the same id, whenever it is said.
@@ -152,6 +129,10 @@ def _misfit(task: Task, value: Any) -> str | None:
     if task is Task.REGRESSION and (isinstance(value, bool | str) or abs(value) > sys.float_info.max):
         return "a number"
     return None
+
+
+def _now(arrival: Arrival) -> str:
+    return to_rfc3339(arrival.now if arrival.known_at is None else arrival.known_at)
 
 
 def _bad(message: str, pointer: str, got: str | None = None) -> BadEvent:

@@ -23,6 +23,7 @@ from millstream.runtime.request_span import carried_on
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
+from millstream_serving.domain.answer import empty_views
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
 from millstream_serving.handlers import Explainer, Loaded, Online, Residents, ask
@@ -76,6 +77,7 @@ _ANSWER = {
     "features": {"origin_departures__mean_delay_3h": 12.25, "aircraft_landings__mean_delay_24h": None},
     "timings_ms": {"features": 1.9, "model": 0.1, "total": 2.1},
     "stale_views": {},
+    "empty_views": ["aircraft_landings"],
     "store_away": False,
 }
 _ANSWERED = (
@@ -187,7 +189,8 @@ class Doorway:
     async def predict(self, loop: str, request: Request) -> Response:
         """Ask one question as of now, or of the header `ce-knownat` where that is trusted.
 
-        A 200 means that the answer is in the prediction log, and milliseconds later in `millstream-predictions`. With `explain`
+        A 200 means that the answer is in the prediction log, and milliseconds later in `millstream-predictions`. `empty_views`
+        know nothing of the question's entity: each of their features is null, or a count of 0. With `explain`
         it has an `explanation`: what each column contributed. That waits behind other explanations, and is left out where it
         takes too long.
         """
@@ -302,6 +305,7 @@ def _said(served: PredictionServed) -> dict[str, Any]:
         "features": served.features,
         "timings_ms": served.timings_ms,
         "stale_views": served.stale_views,
+        "empty_views": empty_views(served),
         "store_away": served.store_away,
     }
 

@@ -77,6 +77,23 @@ def recorded(
     return found
 
 
+def empty_views(served: PredictionServed) -> list[str]:
+    """Views that know nothing of the question's entity: each of their features is null, or a count of 0. So are those of an
+    entity that nobody has ever heard of, that was silent for longer than the windows, or that the question does not name.
+
+    Empty where nobody looked: features that came with the question, a store that was away.
+    """
+    if served.given or served.store_away:
+        return []
+    known, views = set[str](), dict[str, None]()
+    for name, value in served.features.items():
+        view = name.partition("__")[0]
+        views[view] = None
+        if value is not None and (value or type(value) is float):
+            known.add(view)
+    return [view for view in views if view not in known]
+
+
 def unanswered(question: Question, reason: str) -> QuestionUnanswered:
     """The record of a question that nobody could answer: `no_model`, `model_failed` or `stale_features`."""
     return QuestionUnanswered(

@@ -21,7 +21,8 @@ from millstream_tiles.feast_views import columns_in, views_of
 from millstream_tiles.lake import Lake
 from millstream_tiles.past_rows import past_features
 from millstream_tiles.registry import open_store
-from millstream_trainer.adapters.lake_questions import joined, labels, questions, wait_for, without_broken
+from millstream_trainer.adapters.lake_labels import joined, labels
+from millstream_trainer.adapters.lake_questions import questions, wait_for, without_broken
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.run import RunSpec
@@ -75,15 +76,15 @@ class FeastHistory:
 
     def _rows(self, loop: Loop, spec: RunSpec, fields: list[str]) -> tuple[pl.DataFrame, dict[str, int]]:
         asked = questions(self._lake, loop, spec, fields)
-        known, without = labels(self._lake, loop, spec)
-        rows, outside = joined(asked, known, loop.label.within)
+        known = labels(self._lake, loop, spec)
+        rows, left_out = joined(asked, known, loop)
         rows, broken = without_broken(rows, spec)
         if rows.is_empty():
             raise RunFailed(
-                f"no question of {loop.predict.on} has its label from {loop.label.stream} by {spec.at:%Y-%m-%d %H:%M}: "
-                f"{len(asked)} questions, {len(known)} labels"
+                f"no question of {loop.predict.on} has its label from {loop.label.stream} or by prediction id by "
+                f"{spec.at:%Y-%m-%d %H:%M}: {len(asked)} questions, {len(known.by_key)} and {len(known.by_prediction)} labels"
             )
-        return rows, {**without, **outside, **broken}
+        return rows, {**left_out, **broken}
 
     def _features(
         self, store: Any, service: Any, rows: pl.DataFrame, keys: list[str], names: list[str]

@@ -19,8 +19,9 @@ class KafkaEnds:
         bounds = TopicBounds(self._bootstrap)
         try:
             found: Positions = {stream: {} for stream in streams}
-            for (topic, partition), (_, after) in (await bounds.of(streams)).items():
-                found[topic][partition] = after - 1
+            for (topic, partition), (first, after) in (await bounds.of(streams)).items():
+                if first < after or not after:
+                    found[topic][partition] = after - 1
         finally:
             await bounds.close()
         return found

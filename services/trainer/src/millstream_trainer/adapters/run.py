@@ -30,7 +30,7 @@ from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
-from millstream_trainer.domain.dataset import Dataset
+from millstream_trainer.domain.dataset import WITHOUT_QUESTION, Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -94,7 +94,7 @@ def train(
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, made.metrics)
-    notes = [*_of_broken_data(spec, data), *made.notes]
+    notes = [*_of_what_is_left_out(spec, loop, data), *made.notes]
     if passed and loop.train.refit and made.again is not None:
         with phases.phase("refit"):
             learned, graph, fitted_on = made.again()
@@ -231,7 +231,7 @@ def _whole(spec: RunSpec, data: Dataset) -> Dataset:
     return replace(data, table=table, left_out={**data.left_out, BROKEN_INPUTS: len(data.table) - len(table)})
 
 
-def _of_broken_data(spec: RunSpec, data: Dataset) -> list[str]:
+def _of_what_is_left_out(spec: RunSpec, loop: Loop, data: Dataset) -> list[str]:
     said = (
         (BROKEN_INPUTS, "asked while inputs were broken", spec.broken),
         (BROKEN_LABELS, "labelled while labels were broken", spec.broken_labels),
@@ -241,6 +241,9 @@ def _of_broken_data(spec: RunSpec, data: Dataset) -> list[str]:
         if rows := data.left_out.get(reason):
             last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in windows[-3:])
             notes.append(f"{rows} rows {what} are left out ({len(windows)} windows; the last: {last})")
+    if told := data.left_out.get(WITHOUT_QUESTION):
+        where = f"questions of {loop.predict.on} in the run's history"
+        notes.append(f"{told} labels by prediction id are not learned: they are about no {where}")
     return notes
 
 

@@ -9,6 +9,9 @@ from millstream.contracts.content import Content
 from millstream.contracts.package import Origin
 from millstream_trainer.domain.table import Table
 
+WITHOUT_QUESTION = "label_without_question"
+"""Reason of labels left out: they name a prediction, and no question of the stream in the run's history has that id."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:

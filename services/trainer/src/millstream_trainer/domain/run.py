@@ -9,7 +9,7 @@ import msgspec
 from millstream.contracts.events import Cause, GateCheck, GivenModel, ModelRef
 
 Positions = dict[str, dict[int, int]]
-"""Last offset per stream and partition; -1 where a partition is empty."""
+"""Last offset per stream and partition, as `ports.StreamEnds` says it."""
 
 PHASES = ("start", "dataset", "choice", "fit", "export", "score", "refit", "package", "mlflow")
 """Parts of a run, in their order."""
