@@ -249,15 +249,26 @@ def test_the_two_deployments_of_serving_have_a_door_each(helm: Path) -> None:
     assert doors("everything-values.yaml") == {"serving": "http", "serving-scorer": "kafka"}
 
 
-@pytest.mark.parametrize("service", ["drift", "trainer"])
-def test_who_must_be_alone_is_alone(service: str, helm: Path) -> None:
-    found = documents(template(helm, service, "everything-values.yaml"))
+def test_trainer_is_alone(helm: Path) -> None:
+    found = documents(template(helm, "trainer", "everything-values.yaml"))
 
     (deployment,) = of_kind(found, "Deployment")
     assert deployment["spec"]["replicas"] == 1
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     assert not of_kind(found, "ScaledObject")
     assert not of_kind(found, "PodDisruptionBudget")
+
+
+def test_drift_is_one_until_its_loops_are_shared_and_no_two_releases_judge_side_by_side(helm: Path) -> None:
+    (deployment,) = of_kind(documents(template(helm, "drift", "everything-values.yaml")), "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    found = documents(template(helm, "drift", "keda-values.yaml"))
+    (shared,) = of_kind(found, "Deployment")
+    (scaler,) = of_kind(found, "ScaledObject")
+    assert "replicas" not in shared["spec"], "or each upgrade would undo the scaler's work"
+    assert shared["spec"]["strategy"] == {"type": "Recreate"}
+    assert scaler["spec"]["maxReplicaCount"] == 3
 
 
 def test_a_changed_project_restarts_the_pods(helm: Path) -> None:

@@ -223,7 +223,7 @@ async def test_http_shows_windows_and_reports() -> None:
     reports: MemoryReports = desk.reports
     (job,) = reports.asked
     app = http_app(title="drift")
-    app.include_router(routes(desk.judging, reports))
+    app.include_router(routes({LOOP: desk.judging}, reports))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://drift") as http:
         windows = (await http.get(f"/v1/loops/{LOOP}/windows")).json()
         assert {window["finding"] for window in windows["windows"]} == {"suspected", "healthy"}
@@ -246,6 +246,9 @@ async def test_http_shows_windows_and_reports() -> None:
         assert "connect-src 'none'" in policy
         assert "unsafe-eval" not in policy
         assert [entry["id"] for entry in (await http.get("/v1/reports")).json()["reports"]] == [job.id]
+        await desk.judging.assigned([])
+        elsewhere = await http.get(f"/v1/loops/{LOOP}/windows")
+        assert (elsewhere.status_code, elsewhere.json()["error"]) == (503, "elsewhere")
 
 
 @pytest.mark.parametrize("id", ["..", "../x", "A" * 32, "a" * 31, "a" * 32 + "/", "a" * 32 + "\n"])
