@@ -1,0 +1,244 @@
+"""On a real node: the umbrella chart with our own images, and what no control plane without one can show.
+
+One story on one installation, told in the order of the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from millstream.contracts.times import HOUR, from_rfc3339
+from millstream.testing.errors import ServerDidNotStart
+from millstream.testing.waiting import wait_until
+from millstream_cli.recording import load_recording
+from millstream_cli.replay import Addresses
+from millstream_cli.running import run_replay
+from millstream_cli.summary import Places, broken_promises, summarise
+from millstream_cli.ticks import Ticks
+
+from .charts import SERVICES
+from .engine import Docker
+from .images import DOCKERFILES, Image, name_of
+from .kubectl import Helm, Said
+from .node import RealNode
+from .node_mill import RELEASE, Mill, mill
+from .node_servers import Servers, servers
+from .node_tools import lacking, missing
+from .tools import NoTool
+
+pytestmark = pytest.mark.timeout(3600)
+
+UNTIL = "2013-01-11T12:00:00Z"
+"""Ten and a half days: a first model, a second one, and its trial."""
+NAMESPACE = "mill"
+NEXT = "next"
+"""Another tag of the same images: what a release brings that changes no code."""
+
+
+@pytest.fixture(scope="module")
+def node(
+    docker: Docker, images: Callable[[str], Image], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealNode]:
+    """Ready, with our images."""
+    if packages := lacking():
+        pytest.skip(f"a node needs packages of the distribution: apt-get install {' '.join(packages)}")
+    if programs := missing():
+        pytest.skip(f"no {programs[0].name} in {programs[0].parent}: python -m tests.deploy.node_tools says why")
+    made = RealNode(tmp_path_factory.mktemp("node"), docker)
+    try:
+        made.start()
+        made.load([images(which).name for which in DOCKERFILES])
+        yield made
+    except NoTool as error:
+        pytest.skip(str(error))
+    except ServerDidNotStart as error:
+        pytest.fail(str(error))
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def around(node: RealNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory.mktemp("servers")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def installed(node: RealNode, helm: Path, around: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mill]:
+    """The release, in a namespace where Pod Security refuses what is not `restricted`."""
+    kubectl = node.namespace(NAMESPACE)
+    releases = Helm(program=helm, kubeconfig=node.kubeconfig, namespace=NAMESPACE)
+    with mill(tmp_path_factory.mktemp("mill"), kubectl, releases, around) as found:
+        yield found
+
+
+def test_every_pod_is_ready_as_nobody_on_a_root_that_is_read_only(node: RealNode, installed: Mill) -> None:
+    for service in SERVICES:
+        for pod in installed.pods(service):
+            name = pod["metadata"]["name"]
+            run = ("exec", name, "--", "/opt/venv/bin/python", "-c")
+            who = (
+                "import os; print(os.getuid(), *[l.split()[1] for l in open('/proc/self/status') if l[:6] == 'CapEff'])"
+            )
+            assert installed.kubectl(*run, who).split() == ["10001", "0" * 16]
+            assert "Read-only file system" in installed.kubectl.refuses(*run, "open('/opt/venv/here', 'w')")
+
+
+def test_the_charts_own_test_passes(node: RealNode, installed: Mill) -> None:
+    installed.helm("test", RELEASE, "--timeout", "120s", within=150)
+
+
+def test_a_replay_loses_nothing_and_trains_in_jobs(node: RealNode, installed: Mill) -> None:
+    before = installed.restarts()
+
+    figures = asyncio.run(replay(installed))
+
+    assert broken_promises(figures) == []
+    assert figures["events_in_topics"] == figures["events_in_lake"] == figures["events_sent"]
+    assert figures["predictions_effective"] > 4000
+    assert figures["skew_max"] <= 1e-9
+    assert figures["promotions"] >= 1
+    jobs = installed.kubectl.get("jobs", "-l", "app.kubernetes.io/name=training")["items"]
+    assert len([job for job in jobs if job["status"].get("succeeded")]) == figures["retrains"]
+    assert installed.restarts() == before
+
+
+async def replay(made: Mill) -> dict[str, object]:
+    """The figures of `make demo`, of this replay."""
+    recording = load_recording(made.project)
+    ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(UNTIL))
+    kafka = made.servers.kafka.bootstrap
+    replayed = await run_replay(
+        project=made.project,
+        ticks=ticks,
+        addresses=Addresses(kafka=kafka, ingest=made.address("ingest"), serving=made.address("serving")),
+        console=Console(file=StringIO(), width=160),
+        states=dict,
+    )
+    places = Places(kafka=kafka, lake=str(made.lake), packages=str(made.packages), registry=made.folder / "registry.db")
+    loop = made.project.loops["flight-delay"]
+    return await summarise(made.project, loop, recording, ticks, replayed.story, places)
+
+
+class Load:
+    """Requests, one after the other, each on a connection of its own, until told to stop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.answered = 0
+        self.failed: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=60)
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                with urllib.request.urlopen(self._url, timeout=10) as answer:
+                    answer.read()
+                self.answered += 1
+            except urllib.error.HTTPError as refused:
+                self.failed.append(f"{refused.code} {refused.read()[:200]!r}")
+            except OSError as error:
+                self.failed.append(repr(error))
+            self._end.wait(0.02)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_upgrade_under_load_fails_no_request(service: str, node: RealNode, installed: Mill) -> None:
+    node.tag(name_of(service), NEXT)
+    old = {pod["metadata"]["name"] for pod in installed.pods(service)}
+    many = service in ("ingest", "features", "serving")
+
+    with Load(f"{installed.address(service)}/readyz") as load:
+        wait_until(lambda: load.answered > 10, within=30, what="the first answers")
+        installed.upgrade(f"{service}.image.tag={NEXT}")
+        installed.wait_ready(service)
+
+    new = installed.pods(service)
+    assert old.isdisjoint(pod["metadata"]["name"] for pod in new)
+    assert all(pod["spec"]["containers"][0]["image"].endswith(f":{NEXT}") for pod in new)
+    if many:  # of the others there is one at a time, by design
+        assert load.failed == [], f"{len(load.failed)} of {load.answered + len(load.failed)}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_container_is_started_again(service: str, node: RealNode, installed: Mill) -> None:
+    (pod, *_) = installed.pods(service)
+    name = pod["metadata"]["name"]
+    before = installed.restarts()[name]
+
+    node.kill(pod)
+
+    wait_until(lambda: installed.restarts().get(name) == before + 1, within=60, what="the restart", every=0.5)
+    installed.wait_ready(service)
+
+
+def answers(made: Mill, service: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{made.address(service)}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        pytest.param(("serving.image.tag=nowhere",), "nowhere", id="an-image-that-is-not-there"),
+        pytest.param(
+            ("serving.valkey.secretName=not-there", "serving.valkey.url="),
+            'secret "not-there" not found',
+            id="no-secret",
+        ),
+        pytest.param(("serving.resources.limits.memory=128Mi",), "", id="too-little-memory"),
+    ],
+)
+def test_a_bad_release_stops_and_the_old_one_answers(
+    sets: tuple[str, ...], why: str, node: RealNode, installed: Mill
+) -> None:
+    old = {pod["metadata"]["name"] for pod in installed.pods("serving")}
+
+    with Load(f"{installed.address('serving')}/readyz") as load, pytest.raises(Said):
+        installed.upgrade(*sets, wait=60)
+
+    assert load.failed == []
+    assert load.answered > 100
+    pods = {pod["metadata"]["name"]: pod for pod in installed.pods("serving")}
+    assert old <= pods.keys()
+    (new,) = pods.keys() - old
+    if why:
+        assert why in installed.events()
+    else:
+        status = pods[new]["status"]["containerStatuses"][0]
+        ended = status["state"].get("terminated") or status["lastState"]["terminated"]
+        assert ended["reason"] == "OOMKilled", json.dumps(status)
+    installed.rollback()
+    installed.wait_ready("serving")
+
+
+def test_uninstalling_leaves_only_the_claim(node: RealNode, installed: Mill) -> None:
+    installed.helm("uninstall", RELEASE, "--wait", "--timeout", "120s", within=150)
+
+    deadline = time.monotonic() + 60
+    while left := installed.kubectl.names("deployments,services,pods,jobs,networkpolicies,roles,poddisruptionbudgets"):
+        assert time.monotonic() < deadline, left
+        time.sleep(1)
