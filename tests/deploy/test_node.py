@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -21,18 +18,24 @@ from rich.console import Console
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.testing.errors import ServerDidNotStart
 from millstream.testing.waiting import wait_until
+from millstream_cli.ingest_client import IngestClient
+from millstream_cli.offsets import Offsets
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import run_replay
 from millstream_cli.summary import Places, broken_promises, summarise
 from millstream_cli.ticks import Ticks
 
+from . import plane_tools
 from .charts import SERVICES
+from .conftest import built
 from .engine import Docker
 from .images import DOCKERFILES, Image, name_of
+from .keda import install_keda
 from .kubectl import Helm, Said
+from .load import EVENT, Load
 from .node import RealNode
-from .node_mill import RELEASE, Mill, mill
+from .node_mill import RELEASE, SMALL, Mill, mill
 from .node_servers import Servers, servers
 from .node_tools import lacking, missing
 from .tools import NoTool
@@ -131,44 +134,13 @@ async def replay(made: Mill) -> dict[str, object]:
     return await summarise(made.project, loop, recording, ticks, replayed.story, places)
 
 
-class Load:
-    """Requests, one after the other, each on a connection of its own, until told to stop."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.answered = 0
-        self.failed: list[str] = []
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join(timeout=60)
-
-    def _run(self) -> None:
-        while not self._end.is_set():
-            try:
-                with urllib.request.urlopen(self._url, timeout=10) as answer:
-                    answer.read()
-                self.answered += 1
-            except urllib.error.HTTPError as refused:
-                self.failed.append(f"{refused.code} {refused.read()[:200]!r}")
-            except OSError as error:
-                self.failed.append(repr(error))
-            self._end.wait(0.02)
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_upgrade_under_load_fails_no_request(service: str, node: RealNode, installed: Mill) -> None:
     node.tag(name_of(service), NEXT)
     old = {pod["metadata"]["name"] for pod in installed.pods(service)}
     many = service in ("ingest", "features", "serving")
 
-    with Load(f"{installed.address(service)}/readyz") as load:
+    with Load(installed.address(service), service) as load:
         wait_until(lambda: load.answered > 10, within=30, what="the first answers")
         installed.upgrade(f"{service}.image.tag={NEXT}")
         installed.wait_ready(service)
@@ -192,20 +164,12 @@ def test_a_killed_container_is_started_again(service: str, node: RealNode, insta
     installed.wait_ready(service)
 
 
-def answers(made: Mill, service: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{made.address(service)}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize(
     ("sets", "why"),
     [
         pytest.param(("serving.image.tag=nowhere",), "nowhere", id="an-image-that-is-not-there"),
         pytest.param(
-            ("serving.valkey.secretName=not-there", "serving.valkey.url="),
+            ("serving.valkey.secretName=not-there",),
             'secret "not-there" not found',
             id="no-secret",
         ),
@@ -217,7 +181,7 @@ def test_a_bad_release_stops_and_the_old_one_answers(
 ) -> None:
     old = {pod["metadata"]["name"] for pod in installed.pods("serving")}
 
-    with Load(f"{installed.address('serving')}/readyz") as load, pytest.raises(Said):
+    with Load(installed.address("serving"), "serving") as load, pytest.raises(Said):
         installed.upgrade(*sets, wait=60)
 
     assert load.failed == []
@@ -233,6 +197,55 @@ def test_a_bad_release_stops_and_the_old_one_answers(
         assert ended["reason"] == "OOMKilled", json.dumps(status)
     installed.rollback()
     installed.wait_ready("serving")
+
+
+@pytest.fixture(scope="module")
+def scaled(node: RealNode) -> RealNode:
+    """The same node, with KEDA at work."""
+    built(plane_tools.SCALER)
+    node.install_crds()
+    install_keda(node)
+    return node
+
+
+def test_keda_wakes_the_scorer_for_questions_and_lets_it_go(scaled: RealNode, installed: Mill) -> None:
+    keda = "serving.scorer.keda"
+    installed.upgrade(
+        *("serving.scorer.enabled=true", f"{keda}.enabled=true", f"{keda}.minReplicas=0", f"{keda}.maxReplicas=2"),
+        *(f"{keda}.topics[0].name=flights-scheduled", f"{keda}.topics[0].partitions=2"),
+        *(f"{keda}.pollingInterval=2", f"{keda}.cooldownPeriod=10"),
+        *(f"serving.scorer.resources.requests.{name}={size}" for name, size in SMALL.items()),
+    )
+
+    def wanted() -> int:
+        return int(installed.kubectl.get("deployment", f"{RELEASE}-serving-scorer")["spec"]["replicas"])
+
+    wait_until(lambda: wanted() == 0, within=120, what="a scorer without work to go", every=1)
+    asyncio.run(ask(installed, questions=500))
+    wait_until(lambda: wanted() > 0, within=60, what="a scorer to come", every=0.5)
+    asyncio.run(all_answered(installed))
+    wait_until(lambda: wanted() == 0, within=120, what="the scorer to go", every=1)
+
+
+async def ask(made: Mill, questions: int) -> None:
+    """Through ingest, each of another flight."""
+    client = IngestClient(made.address("ingest"))
+    await client.start()
+    try:
+        events = [json.dumps(EVENT | {"flight_id": f"asked-{number}"}).encode() for number in range(questions)]
+        await client.send("flights-scheduled", events, from_rfc3339(EVENT["announced_at"]))
+    finally:
+        await client.close()
+
+
+async def all_answered(made: Mill) -> None:
+    """Raises Stuck."""
+    offsets = Offsets(made.servers.kafka.bootstrap)
+    await offsets.start()
+    try:
+        await offsets.reached("serving", await offsets.ends(["flights-scheduled"]))
+    finally:
+        await offsets.stop()
 
 
 def test_uninstalling_leaves_only_the_claim(node: RealNode, installed: Mill) -> None:
