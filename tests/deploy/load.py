@@ -8,17 +8,19 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+NOW = "2013-01-11T12:00:00Z"
+"""Where the replay ends: an event of today would move stream time by years, and everything that goes by it."""
 EVENT: dict[str, Any] = {
-    "flight_id": "2013-01-31-B6-0-JFK",
-    "announced_at": "2013-01-31T23:00:00Z",
-    "scheduled_at": "2013-02-01T00:00:00Z",
+    "flight_id": "2013-01-11-B6-0-JFK",
+    "announced_at": "2013-01-11T11:00:00Z",
+    "scheduled_at": "2013-01-11T13:00:00Z",
     "origin": "JFK",
     "dest": "LAX",
     "carrier": "B6",
     "tailnum": "N708JB",
     "distance": 2475,
-    "scheduled_minute": 1140,
-    "weekday": 3,
+    "scheduled_minute": 480,
+    "weekday": 4,
 }
 QUESTIONS: dict[str, tuple[str, Any]] = {
     "ingest": ("/v1/streams/flights-scheduled/events", EVENT),
@@ -45,7 +47,7 @@ class Load:
         self._request = urllib.request.Request(
             f"{address}{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={} if body is None else {"content-type": "application/json"},
+            headers={} if body is None else {"content-type": "application/json", "ce-knownat": NOW},
         )
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -12,6 +12,9 @@ from millstream.testing.waiting import wait_until
 
 ROOT = Path("/sys/fs/cgroup")
 EMPTY_WITHIN = 20
+SHARES, WEIGHT = 20 * 1024, 20 * 100
+"""Of CPU, as version 1 and version 2 say it: what twenty processes have. Else all pods together had what one has, and on a
+busy machine none would start in time."""
 
 
 def hierarchies() -> list[Path]:
@@ -32,6 +35,9 @@ def make(name: str) -> str:
         for setting in ("cpuset.cpus", "cpuset.mems"):  # version 1 starts a cgroup with none, and then nothing may join
             if (folder / setting).exists() and not (folder / setting).read_text().strip():
                 (folder / setting).write_text((hierarchy / setting).read_text())
+        for setting, value in (("cpu.shares", SHARES), ("cpu.weight", WEIGHT)):
+            if (folder / setting).exists():
+                (folder / setting).write_text(str(value))
     return name
 
 

@@ -33,7 +33,7 @@ from .engine import Docker
 from .images import DOCKERFILES, Image, name_of
 from .keda import install_keda
 from .kubectl import Helm, Said
-from .load import EVENT, Load
+from .load import EVENT, NOW, Load
 from .node import RealNode
 from .node_mill import RELEASE, SMALL, Mill, mill
 from .node_servers import Servers, servers
@@ -42,7 +42,7 @@ from .tools import NoTool
 
 pytestmark = pytest.mark.timeout(3600)
 
-UNTIL = "2013-01-11T12:00:00Z"
+UNTIL = NOW
 """Ten and a half days: a first model, a second one, and its trial."""
 NAMESPACE = "mill"
 NEXT = "next"
@@ -233,7 +233,7 @@ async def ask(made: Mill, questions: int) -> None:
     await client.start()
     try:
         events = [json.dumps(EVENT | {"flight_id": f"asked-{number}"}).encode() for number in range(questions)]
-        await client.send("flights-scheduled", events, from_rfc3339(EVENT["announced_at"]))
+        await client.send("flights-scheduled", events, from_rfc3339(NOW))
     finally:
         await client.close()
 
