@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from millstream.testing.cache import cache_folder, try_lock
 from millstream.testing.waiting import wait_until
@@ -53,6 +53,7 @@ class RealNode(ControlPlane):
         self._kept = (cache or cache_folder()) / "node"
         """Images, as containerd has them, from run to run."""
         self._before: dict[str, str] = {}
+        self._lock: IO[str] | None = None
 
     def start(self, *, api_only: bool = False) -> None:
         """Raises NoTool, ServerDidNotStart."""
@@ -82,6 +83,8 @@ class RealNode(ControlPlane):
         for name, value in self._before.items():
             with suppress(NoTool):
                 network.command("sysctl", "-qw", f"{name}={value}")
+        if self._lock is not None:
+            self._lock.close()
 
     def load(self, images: Iterable[str]) -> None:
         """Of the engine's. Raises NoTool."""

@@ -56,7 +56,7 @@ class Report:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         said = dict(report.user_properties).get("real")
-        if said is None:
+        if not isinstance(said, list):
             return
         name = report.nodeid.removeprefix("tests/deploy/")
         check = self._checks.setdefault(name, Check(name=name, real=list(said), result="passed", seconds=0.0))
