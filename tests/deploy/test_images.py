@@ -22,7 +22,7 @@ from millstream_cli.topics import topics_of
 
 from .charts import ROOT, SERVICES
 from .engine import Docker
-from .images import Image
+from .images import TAG, Image, table
 
 pytestmark = pytest.mark.timeout(3600)  # the first that asks for images waits until they are built
 
@@ -56,6 +56,18 @@ def test_an_image_has_what_its_service_needs_and_nothing_else(
     assert f"millstream-{service}" in there
     assert {f"millstream-{other}" for other in SERVICES if other != service}.isdisjoint(there)
     assert {name for name, may in ONLY_IN.items() if service not in may and name in there} == set()
+
+
+def test_the_table_has_the_smallest_first() -> None:
+    made = [
+        Image(name=f"millstream/{which}:{TAG}", size=size, own=size - 100_000_000, seconds=1.0)
+        for which, size in (("trainer", 1_814_400_000), ("ingest", 363_000_000))
+    ]
+
+    assert table(made).splitlines()[2:] == [
+        "| `millstream/ingest` | 363 | 263 |",
+        "| `millstream/trainer` | 1,814 | 1,714 |",
+    ]
 
 
 def test_ingest_is_the_smallest(images: Callable[[str], Image]) -> None:
