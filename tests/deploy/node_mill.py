@@ -102,6 +102,8 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 def values(project: Project, servers: Servers) -> dict[str, Any]:
     """Of the umbrella."""
     small = {"resources": {"requests": SMALL}}
+    # The replay and our callers say when something became known, and nobody else is on the line.
+    told = small | {"settings": {"trust_known_at": True}}
     return {
         "global": {
             "project": {"files": project_files(project.path)},
@@ -110,10 +112,9 @@ def values(project: Project, servers: Servers) -> dict[str, Any]:
             "shared": {"claim": CLAIM},
             "image": {"tag": TAG},
         },
-        # The replay says when an event became known, and nobody else is on the line.
-        "ingest": small | {"auth": "off", "settings": {"trust_known_at": True}},
+        "ingest": told | {"auth": "off"},
         "features": small,
-        "serving": small,
+        "serving": told,
         "drift": small,
         "trainer": small | {"training": {"executor": "kubernetes", "policy": {"enabled": True}, **small}},
     }

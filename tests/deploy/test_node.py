@@ -18,24 +18,19 @@ from rich.console import Console
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.testing.errors import ServerDidNotStart
 from millstream.testing.waiting import wait_until
-from millstream_cli.ingest_client import IngestClient
-from millstream_cli.offsets import Offsets
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import run_replay
 from millstream_cli.summary import Places, broken_promises, summarise
 from millstream_cli.ticks import Ticks
 
-from . import plane_tools
 from .charts import SERVICES
-from .conftest import built
 from .engine import Docker
 from .images import DOCKERFILES, Image, name_of
-from .keda import install_keda
 from .kubectl import Helm, Said
-from .load import EVENT, NOW, Load
+from .load import NOW, Load
 from .node import RealNode
-from .node_mill import RELEASE, SMALL, Mill, mill
+from .node_mill import RELEASE, Mill, mill
 from .node_servers import Servers, servers
 from .node_tools import lacking, missing
 from .tools import NoTool
@@ -197,55 +192,6 @@ def test_a_bad_release_stops_and_the_old_one_answers(
         assert ended["reason"] == "OOMKilled", json.dumps(status)
     installed.rollback()
     installed.wait_ready("serving")
-
-
-@pytest.fixture(scope="module")
-def scaled(node: RealNode) -> RealNode:
-    """The same node, with KEDA at work."""
-    built(plane_tools.SCALER)
-    node.install_crds()
-    install_keda(node)
-    return node
-
-
-def test_keda_wakes_the_scorer_for_questions_and_lets_it_go(scaled: RealNode, installed: Mill) -> None:
-    keda = "serving.scorer.keda"
-    installed.upgrade(
-        *("serving.scorer.enabled=true", f"{keda}.enabled=true", f"{keda}.minReplicas=0", f"{keda}.maxReplicas=2"),
-        *(f"{keda}.topics[0].name=flights-scheduled", f"{keda}.topics[0].partitions=2"),
-        *(f"{keda}.pollingInterval=2", f"{keda}.cooldownPeriod=10"),
-        *(f"serving.scorer.resources.requests.{name}={size}" for name, size in SMALL.items()),
-    )
-
-    def wanted() -> int:
-        return int(installed.kubectl.get("deployment", f"{RELEASE}-serving-scorer")["spec"]["replicas"])
-
-    wait_until(lambda: wanted() == 0, within=120, what="a scorer without work to go", every=1)
-    asyncio.run(ask(installed, questions=500))
-    wait_until(lambda: wanted() > 0, within=60, what="a scorer to come", every=0.5)
-    asyncio.run(all_answered(installed))
-    wait_until(lambda: wanted() == 0, within=120, what="the scorer to go", every=1)
-
-
-async def ask(made: Mill, questions: int) -> None:
-    """Through ingest, each of another flight."""
-    client = IngestClient(made.address("ingest"))
-    await client.start()
-    try:
-        events = [json.dumps(EVENT | {"flight_id": f"asked-{number}"}).encode() for number in range(questions)]
-        await client.send("flights-scheduled", events, from_rfc3339(NOW))
-    finally:
-        await client.close()
-
-
-async def all_answered(made: Mill) -> None:
-    """Raises Stuck."""
-    offsets = Offsets(made.servers.kafka.bootstrap)
-    await offsets.start()
-    try:
-        await offsets.reached("serving", await offsets.ends(["flights-scheduled"]))
-    finally:
-        await offsets.stop()
 
 
 def test_uninstalling_leaves_only_ended_training(node: RealNode, installed: Mill) -> None:
