@@ -176,21 +176,23 @@ def test_a_bad_release_stops_and_the_old_one_answers(
 ) -> None:
     old = {pod["metadata"]["name"] for pod in installed.pods("serving")}
 
-    with Load(installed.address("serving"), "serving") as load, pytest.raises(Said):
-        installed.upgrade(*sets, wait=60)
+    try:
+        with Load(installed.address("serving"), "serving") as load, pytest.raises(Said):
+            installed.upgrade(*sets, wait=60)
 
-    assert load.failed == []
-    assert load.answered > 100
-    pods = {pod["metadata"]["name"]: pod for pod in installed.pods("serving")}
-    assert old <= pods.keys()
-    (new,) = pods.keys() - old
-    if why:
-        assert why in installed.events()
-    else:
-        status = pods[new]["status"]["containerStatuses"][0]
-        ended = status["state"].get("terminated") or status["lastState"]["terminated"]
-        assert ended["reason"] == "OOMKilled", json.dumps(status)
-    installed.rollback()
+        assert load.failed == []
+        assert load.answered > 100
+        pods = {pod["metadata"]["name"]: pod for pod in installed.pods("serving")}
+        assert old <= pods.keys()
+        (new,) = pods.keys() - old
+        if why:
+            assert why in installed.events()
+        else:
+            status = pods[new]["status"]["containerStatuses"][0]
+            ended = status["state"].get("terminated") or status["lastState"]["terminated"]
+            assert ended["reason"] == "OOMKilled", json.dumps(status)
+    finally:  # the next release is not to begin with this one's fault
+        installed.rollback()
     installed.wait_ready("serving")
 
 
