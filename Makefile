@@ -54,7 +54,7 @@ test-deploy: $(READY) ## the charts, by Helm and its kin and on a control plane 
 	@$(BIN)/python -m tests.deploy.plane_tools || echo "millstream: what needs a control plane is skipped"
 	@MILLSTREAM_DEPLOY=1 $(BIN)/pytest tests/deploy
 
-images: $(READY) ## our images, built from the Dockerfiles, and how large each is (a Docker engine; ten minutes the first time)
+images: $(READY) ## our images, built from the Dockerfiles, and how large each is (needs a Docker engine; half an hour on a busy machine, once)
 	@$(BIN)/python -m tests.deploy.images
 
 test-node: $(READY) ## our images in Docker, then the umbrella chart on a real Kubernetes node of this machine (root; Go builds it)

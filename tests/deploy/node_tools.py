@@ -1,6 +1,6 @@
 """A node's programs and the control plane's, built once from Go modules into the cache folder.
 
-python -m tests.deploy.node_tools    build what is missing; a quarter of an hour, and 4 GB of disk meanwhile
+python -m tests.deploy.node_tools    build what is missing; half an hour or more, and 4 GB of disk meanwhile
 
 containerd, runc, the CNI plugins and what they call are the distribution's: `lacking()` names those that are not here.
 """
@@ -82,7 +82,7 @@ def main() -> int:
     cache = cache_folder()
     if not missing():
         return 0
-    print("millstream: builds kubelet, kube-proxy and CoreDNS, once: a quarter of an hour, 4 GB meanwhile", flush=True)
+    print("millstream: builds kubelet, kube-proxy and CoreDNS, once: half an hour or more, 4 GB meanwhile", flush=True)
     try:
         with one_at_a_time(cache / "deploy-tools.lock", "builds the charts' tools"):
             for group in (ETCD, KUBERNETES, *NODE):
