@@ -54,6 +54,14 @@ test-deploy: $(READY) ## the charts, by Helm and its kin and on a control plane 
 	@$(BIN)/python -m tests.deploy.plane_tools || echo "millstream: what needs a control plane is skipped"
 	@MILLSTREAM_DEPLOY=1 $(BIN)/pytest tests/deploy
 
+images: $(READY) ## our images, built from the Dockerfiles, and how large each is (needs a Docker engine; half an hour on a busy machine, once)
+	@$(BIN)/python -m tests.deploy.images
+
+test-node: $(READY) ## our images in Docker, then the umbrella chart on a real Kubernetes node of this machine (root; Go builds it)
+	@$(BIN)/python -m tests.deploy.tools
+	@$(BIN)/python -m tests.deploy.node_tools || echo "millstream: what needs a node is skipped"
+	@MILLSTREAM_NODE=1 $(BIN)/pytest tests/deploy/test_images.py tests/deploy/test_node.py
+
 goldens: $(READY) ## rewrite what the charts render of their examples (then look at the difference)
 	@$(BIN)/python -m tests.deploy.tools && $(BIN)/python -m tests.deploy.goldens
 
@@ -91,4 +99,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-deploy goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean
+.PHONY: help setup demo up down test test-deploy test-node images goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean

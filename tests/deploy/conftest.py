@@ -2,14 +2,15 @@
 them first, and then a missing one is an error.
 
 A control plane is started by `make test-deploy` alone: it takes a minute and a gigabyte. Where its programs could not be built,
-the tests on it are skipped there too.
+the tests on it are skipped there too. Images are built, and a node is started, by `make test-node` alone.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ import pytest
 from millstream.testing.cache import cache_folder
 
 from . import kube_schemas, plane_tools
+from .base_image import base_image
 from .control_plane import ControlPlane
+from .engine import Docker, engine
+from .images import Image, build
 from .keda import install_keda
 from .kubectl import Helm, Kubectl
 from .report import Report
-from .tools import TOOLS
+from .tools import TOOLS, NoTool
 
 MENDS = "run: make test-deploy (it builds the tools, with Go, in some minutes)"
 
@@ -70,8 +74,9 @@ def promtool() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("MILLSTREAM_DEPLOY"):
-        config.pluginmanager.register(Report())
+    for variable, name in (("MILLSTREAM_DEPLOY", "deploy"), ("MILLSTREAM_NODE", "node")):
+        if os.environ.get(variable):
+            config.pluginmanager.register(Report(name))
 
 
 def built(*groups: plane_tools.Programs) -> None:
@@ -118,3 +123,22 @@ def kubeconfig(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of who may do everything; also in MILLSTREAM_TEST_KUBECONFIG."""
     monkeypatch.setenv("MILLSTREAM_TEST_KUBECONFIG", str(plane.kubeconfig))
     return plane.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """An engine, and the image that ours stand on."""
+    if not os.environ.get("MILLSTREAM_NODE"):
+        pytest.skip("builds and runs images, which `make test-node` does")
+    try:
+        with engine(tmp_path_factory.mktemp("engine") / "dockerd.log") as found:
+            base_image(found)
+            yield found
+    except NoTool as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def images(docker: Docker) -> Callable[[str], Image]:
+    """Of a service, or of the command line (cli), as its Dockerfile makes it now."""
+    return cache(lambda which: build(docker, which))

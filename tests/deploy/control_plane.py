@@ -17,7 +17,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,9 @@ from .plane_tools import ETCD, KWOK
 READY_WITHIN = 90.0
 """Five to fifteen seconds for all of it on two free cores."""
 NODES = ("node-a", "node-b")
+SERVICES = "10.96.0.0/16"
+"""Addresses of Services; the first is the API server's."""
+FIRST_SERVICE = "10.96.0.1"
 STAGES = ("node/fast/node-initialize", "node/heartbeat-with-lease/node-heartbeat-with-lease")
 STAGES = (*STAGES, "pod/fast/pod-ready", "pod/fast/pod-delete")
 HPA_EVERY = "3s"
@@ -43,12 +46,15 @@ HPA_EVERY = "3s"
 class ControlPlane:
     """One control plane with its data under `folder`."""
 
+    address = HOST
+    """Where the API server listens."""
+
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         """Nothing is started yet."""
         self.folder = folder
         self._cache = cache or cache_folder()
         self.manifests = plane_tools.manifests(self._cache)
-        self.server = f"https://{HOST}:{free_port()}"
+        self.server = f"https://{self.address}:{free_port()}"
         self.authority = Authority(folder / "keys", "authority")
         self.kubeconfig = self.authority.kubeconfig(self.server, "admin", "millstream-admin", "system:masters")
         self.kubectl = Kubectl(program=self._program("kubectl"), kubeconfig=self.kubeconfig)
@@ -105,15 +111,23 @@ class ControlPlane:
         except OSError:
             return False
 
-    def launch(self, name: str, program: Path, *arguments: str, ready: str, env: dict[str, str] | None = None) -> None:
-        """A process of this control plane; `ready` is the URL that says so. Raises ServerDidNotStart."""
+    def launch(
+        self,
+        name: str,
+        program: Path,
+        *arguments: str,
+        ready: str | Callable[[], bool],
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """A process of this control plane; `ready` says so, or is the URL that does. Raises ServerDidNotStart."""
+        known = ready if callable(ready) else lambda: self.asks(ready)
         process = ManagedProcess(
             name,
             [program, *arguments],
             log=self.folder / "logs" / f"{name}.log",
             env=env,
             cwd=self.folder,
-            ready=lambda: self.asks(ready),
+            ready=known,
             ready_within=READY_WITHIN,
         )
         self.processes.append(process)
@@ -139,16 +153,16 @@ class ControlPlane:
         # Who holds a certificate of the front proxy's authority may claim any name: it is not the clients'.
         front = Authority(keys, "front-authority")
         proxy, proxy_key = front.vouch("front-proxy", "front-proxy-client")
-        hosts = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+        names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+        hosts = (*names, self.address, FIRST_SERVICE)
         certificate, key = self.authority.vouch("kube-apiserver", "kube-apiserver", hosts=hosts)
         self._account_key, public = account_key(keys)
         self.launch(
             *("kube-apiserver", self._program("kube-apiserver"), f"--etcd-servers={etcd}"),
-            # Loopback has no default route, and Endpoints may not name it.
-            *(f"--bind-address={HOST}", f"--advertise-address={HOST}", "--endpoint-reconciler-type=none"),
-            *(f"--secure-port={self.server.rpartition(':')[2]}", "--service-cluster-ip-range=10.96.0.0/16"),
+            *(f"--bind-address={self.address}", f"--advertise-address={self.address}"),
+            *(f"--secure-port={self.server.rpartition(':')[2]}", f"--service-cluster-ip-range={SERVICES}"),
             *(f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}"),
-            *(f"--client-ca-file={self.authority.certificate}", "--authorization-mode=RBAC"),
+            *(f"--client-ca-file={self.authority.certificate}", *self._for_nodes()),
             *(f"--service-account-key-file={public}", f"--service-account-signing-key-file={self._account_key}"),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             # For KEDA's adapter, which answers as an API of its own behind this one.
@@ -161,6 +175,11 @@ class ControlPlane:
             *(f"--proxy-client-cert-file={proxy}", f"--proxy-client-key-file={proxy_key}", "--profiling=false"),
             ready=f"{self.server}/readyz",
         )
+
+    def _for_nodes(self) -> tuple[str, ...]:
+        """What the API server is told because of them."""
+        # Loopback has no default route, and Endpoints may not name it.
+        return ("--endpoint-reconciler-type=none", "--authorization-mode=RBAC")
 
     def _controllers(self) -> None:
         keys = self.folder / "keys"

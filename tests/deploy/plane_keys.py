@@ -48,12 +48,12 @@ class Authority:
         self.certificate = _write(folder / f"{name}.crt", signed.public_bytes(serialization.Encoding.PEM))
 
     def vouch(self, name: str, user: str, *groups: str, hosts: tuple[str, ...] = ()) -> tuple[Path, Path]:
-        """Files of the certificate and of the key of `user` in `groups`, as a server also at loopback and `hosts`."""
+        """Files of the certificate and of the key of `user` in `groups`, as a server also at loopback and `hosts` (names or
+        addresses)."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
-        served: list[x509.GeneralName] = [x509.DNSName(host) for host in ("localhost", *hosts)]
-        served.append(x509.IPAddress(ipaddress.ip_address(HOST)))
+        served = [_named(host) for host in ("localhost", HOST, *hosts)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         signed = (
             self._builder(x509.Name(subject), key.public_key())
@@ -94,6 +94,13 @@ class Authority:
             .not_valid_before(now - timedelta(minutes=1))
             .not_valid_after(now + VALID)
         )
+
+
+def _named(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:

@@ -39,6 +39,8 @@ class Programs:
     """The version of the modules that this one requires at v0.0.0 and replaces by folders that its zip has not."""
     wrapped: bool = False
     """Built from a module of ours that requires it, because its own replacements are folders that its zip has not."""
+    source: str = ""
+    """Of main.go in the module of ours, where the program is one of ours too."""
 
     def folder(self, cache: Path) -> Path:
         return cache / f"{self.name}-{self.version}"
@@ -178,7 +180,12 @@ def wrapper(group: Programs, work: Path) -> Path:
         # Not k8s.io/utils v0.0.0-20251002…, which is a version like any other.
         staged = sorted(set(re.findall(r"(k8s\.io/[a-z0-9-]+) v0\.0\.0\s", Path(required).read_text())))
         go("mod", "edit", *(f"-replace={module}={module}@{group.staging}" for module in staged), at=source)
-    go("get", *(f"{package}@{group.version}" for package in group.packages.values()), at=source)
+    if group.source:
+        (source / "main.go").write_text(group.source)
+        go("get", f"{group.module}@{group.version}", at=source)
+        go("mod", "tidy", at=source)
+    else:
+        go("get", *(f"{package}@{group.version}" for package in group.packages.values()), at=source)
     return source
 
 

@@ -1,4 +1,4 @@
-"""What `make test-deploy` found: a table at its end, and out/deploy.json with each check by itself."""
+"""What `make test-deploy` or `make test-node` found: a table, and out/deploy.json or out/node.json with each check."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ REAL = {
     "kafka": "Apache Kafka",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
     "schemas": "the API's own schemas",
+    "images": "our images, run by a Docker engine",
+    "node": f"Kubernetes {KUBERNETES.version}, with a node: kubelet, kube-proxy, containerd, CoreDNS; our images in its pods",
 }
 """What runs for real behind each fixture."""
-REPORT = ROOT / "out" / "deploy.json"
+OUT = ROOT / "out"
 
 
 @dataclass(kw_only=True)
@@ -40,7 +42,9 @@ class Check:
 class Report:
     """A plugin of pytest that hears every test of this folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name` of the file in out/."""
+        self._file = OUT / f"{name}.json"
         self._checks: dict[str, Check] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -52,7 +56,7 @@ class Report:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         said = dict(report.user_properties).get("real")
-        if said is None:
+        if not isinstance(said, list):
             return
         name = report.nodeid.removeprefix("tests/deploy/")
         check = self._checks.setdefault(name, Check(name=name, real=list(said), result="passed", seconds=0.0))
@@ -65,12 +69,14 @@ class Report:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._checks:
             return
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(json.dumps({"checks": [asdict(check) for check in self._checks.values()]}, indent=1) + "\n")
+        self._file.parent.mkdir(exist_ok=True)
+        self._file.write_text(
+            json.dumps({"checks": [asdict(check) for check in self._checks.values()]}, indent=1) + "\n"
+        )
         terminalreporter.section("deploy")
         for line in table(list(self._checks.values())):
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"Each by itself: {REPORT.relative_to(ROOT)}")
+        terminalreporter.write_line(f"Each by itself: {self._file.relative_to(ROOT)}")
 
 
 def table(checks: list[Check]) -> list[str]:
