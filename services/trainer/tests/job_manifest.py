@@ -55,3 +55,31 @@ def manifest(namespace: str, packages: str, **environment: str) -> dict[str, Any
             },
         },
     }
+
+
+def train_job(namespace: str) -> dict[str, Any]:
+    runtime = {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "mill-trainer"}
+    return _of("trainer.kubeflow.org/v1alpha1", "TrainJob", namespace, runtimeRef=runtime)
+
+
+def ray_job(namespace: str, packages: str) -> dict[str, Any]:
+    pod = manifest(namespace, packages)["spec"]["template"]
+    command = pod["spec"]["containers"][0].pop("command")
+    head = {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": pod}
+    return _of(
+        *("ray.io/v1", "RayJob", namespace),
+        entrypoint=" ".join(command),
+        submissionMode="HTTPMode",
+        backoffLimit=2,
+        shutdownAfterJobFinishes=True,
+        rayClusterSpec={"headGroupSpec": head},
+    )
+
+
+def workflow(namespace: str) -> dict[str, Any]:
+    return _of("argoproj.io/v1alpha1", "Workflow", namespace, workflowTemplateRef={"name": "mill-trainer"})
+
+
+def _of(api: str, kind: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "mill-trainer", "namespace": namespace}
+    return {"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec}

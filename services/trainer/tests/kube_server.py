@@ -17,8 +17,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 Object = dict[str, Any]
-GROUPS = {"jobs": "batch", "pods": ""}
-KINDS = {"jobs": "Job", "pods": "Pod"}
+GROUPS = {
+    "jobs": "batch",
+    "pods": "",
+    "trainjobs": "trainer.kubeflow.org",
+    "rayjobs": "ray.io",
+    "workflows": "argoproj.io",
+}
 USER = "system:serviceaccount:mill:trainer"
 
 
@@ -155,10 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.kube.changed:
             found = [one for (kind, _), one in self.kube.objects.items() if kind == resource and _matches(one, query)]
             metadata = {"resourceVersion": str(self.kube.version)}
-            version = "batch/v1" if resource == "jobs" else "v1"
-            self._json(
-                200, {"kind": f"{KINDS[resource]}List", "apiVersion": version, "metadata": metadata, "items": found}
-            )
+            self._json(200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": found})
 
     def _watch(self, resource: str, query: dict[str, str]) -> None:
         self.send_response(200)
@@ -234,5 +236,6 @@ def _merged(old: Any, new: Any) -> Any:
 def _matches(found: Object, query: dict[str, str]) -> bool:
     name = query.get("fieldSelector", "").removeprefix("metadata.name=")
     labels = found["metadata"].get("labels") or {}
-    wanted = dict(one.split("=", 1) for one in query.get("labelSelector", "").split(",") if one)
-    return (not name or found["metadata"]["name"] == name) and wanted.items() <= labels.items()
+    wanted = [one.partition("=") for one in query.get("labelSelector", "").split(",") if one]
+    fits = all(labels.get(label) == value if equals else label in labels for label, equals, value in wanted)
+    return (not name or found["metadata"]["name"] == name) and fits
