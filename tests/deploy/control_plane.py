@@ -78,7 +78,8 @@ class ControlPlane:
             self.stop()
 
     def install_crds(self) -> None:
-        """Those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets and VPA: the charts have flags for them."""
+        """Those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets, VPA, Kubeflow, Ray and Argo: the charts
+        have values for them."""
         # By the server: some are larger than what kubectl may note of them in an annotation.
         self.kubectl("apply", "--server-side", "-f", self.manifests / "crds")
         # By its kustomization, which adds to them.

@@ -60,6 +60,13 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             "training.namespace, or leave training.quota empty",
         ),
         (
+            "trainer",
+            EVERYTHING,
+            ["training.executor=rayjob", "training.image="],
+            "trainer: training.executor=rayjob, and training.image is empty: the trainer's image has no Ray; name one that has "
+            "both",
+        ),
+        (
             "features",
             "keda-values.yaml",
             ["keda.topics=[]"],

@@ -15,18 +15,29 @@ import pytest
 
 from millstream.contracts.events import Cause
 from millstream.testing.waiting import wait_until
+from millstream_trainer.adapters.job_kinds import JOB, RAY_JOB, TRAIN_JOB, WORKFLOW
 from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.settings import Settings
 
-from .charts import EXAMPLES, ROOT, Document, documents, job_of, of_kind, template
+from .charts import EXAMPLES, ROOT, Document, documents, job_of, of_kind, runs, template
 from .kube_schemas import KUBERNETES
 from .test_rendered import conforms
 
 EVERYTHING = "everything-values.yaml"
 JOBS = "training.executor=kubernetes"
+SAME = (
+    *(
+        "serviceAccountName",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+        "imagePullSecrets",
+        "securityContext",
+    ),
+    *("nodeSelector", "tolerations", "affinity", "runtimeClassName", "priorityClassName", "volumes"),
+)
 SPEC = RunSpec(
     loop="parcel-delay",
     run="0123456789ab",
@@ -40,8 +51,14 @@ SPEC = RunSpec(
 )
 
 
-def rendered(helm: Path, values: str) -> list[Document]:
-    return documents(template(helm, "trainer", values, JOBS))
+EXECUTORS = {"kubernetes": JOB, "trainjob": TRAIN_JOB, "rayjob": RAY_JOB, "workflow": WORKFLOW}
+"""Of each value of training.executor that makes what stands for a run: what the trainer takes it for."""
+
+
+def rendered(helm: Path, values: str, executor: str = "kubernetes") -> list[Document]:
+    # An image that has Ray, for the one that wants it.
+    image = ("training.image=registry.example/millstream/trainer-torch:7",) if executor == "rayjob" else ()
+    return documents(template(helm, "trainer", values, f"training.executor={executor}", *image))
 
 
 def config(found: list[Document]) -> Document:
@@ -60,31 +77,84 @@ EXAMPLES_OF_TRAINER = [values for chart, values in EXAMPLES if chart == "trainer
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
 def test_the_trainer_makes_a_job_that_the_api_knows(
-    values: str, version: str, helm: Path, kubeconform: Path, schemas: Path, tmp_path: Path
+    values: str, executor: str, version: str, helm: Path, kubeconform: Path, schemas: Path, tmp_path: Path
 ) -> None:
-    made = job(rendered(helm, values), tmp_path)
+    made = job(rendered(helm, values, executor), tmp_path)
 
     said = conforms(json.dumps(made), version, kubeconform, schemas)
 
     assert said.returncode == 0, said.stdout
+    assert "Skipped: 0" in said.stdout
+    assert made["kind"] == EXECUTORS[executor].kind
     assert made["metadata"]["name"].startswith("mill-trainer-")
-    assert len(made["metadata"]["name"]) <= 63
+    assert len(made["metadata"]["name"]) <= EXECUTORS[executor].longest
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
-def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, helm: Path) -> None:
+def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, executor: str, helm: Path) -> None:
     code = (ROOT / "services/trainer/src/millstream_trainer/adapters/kubernetes_api.py").read_text()
     does = {(resource, verb) for verb, resource in re.findall(r'self\._(?:ask|open)\("(\w+)", "(\w+)"', code)}
-    found = rendered(helm, values)
+    kind = EXECUTORS[executor]
+    found = rendered(helm, values, executor)
 
-    (role,) = of_kind(found, "Role")
-    may = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    # Another Role is the account's of Argo's own container.
+    (role,) = (one for one in of_kind(found, "Role") if one["metadata"]["name"] == "trainer-training")
+    may = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
-    assert does
-    assert may == does
+    assert ("jobs", "list") in does
+    if not kind.stays:
+        does -= {("jobs", "list")}  # to remove what Kubernetes and Argo remove by themselves
+    assert may == {
+        (kind.group, kind.resource, verb) if resource == "jobs" else ("", resource, verb) for resource, verb in does
+    }
     assert of_kind(found, "ClusterRole") == []
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_the_pod_of_a_run_is_the_same_whoever_makes_it(executor: str, helm: Path) -> None:
+    def plain(executor: str) -> dict[str, Any]:
+        found = rendered(helm, EVERYTHING, executor)
+        (pod,) = (one["spec"] for one in runs(found))
+        said = {key: pod.get(key) for key in SAME}
+        (container,) = pod["containers"]
+        # Ray's container starts Ray, and Argo and Kubeflow call it by names of their own.
+        return said | {key: value for key, value in container.items() if key not in ("name", "command", "args")}
+
+    assert plain(executor) == plain("kubernetes")
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_it_refers_to_is_there(executor: str, helm: Path, tmp_path: Path) -> None:
+    found = rendered(helm, EVERYTHING, executor)
+    spec = job(found, tmp_path)["spec"]
+    wanted = spec.get("runtimeRef") or (spec.get("workflowTemplateRef") or {}) | {"kind": "WorkflowTemplate"}
+    there = [one for one in found if one["metadata"]["name"] == wanted.get("name")]
+
+    assert [(one["kind"], one["metadata"]["namespace"]) for one in there] == (
+        [(wanted["kind"], "training")] if "name" in wanted else []
+    )
+
+
+def test_argo_tells_the_run_what_the_trainer_told_it(helm: Path, tmp_path: Path) -> None:
+    found = rendered(helm, EVERYTHING, "workflow")
+    (beside,) = of_kind(found, "WorkflowTemplate")
+    told = {one["name"] for one in job(found, tmp_path)["spec"]["arguments"]["parameters"]}
+
+    assert {one["name"] for one in beside["spec"]["arguments"]["parameters"]} == told
+    assert beside["spec"]["templates"][0]["container"]["args"] == [
+        "{{workflow.parameters.name}}",
+        "{{workflow.parameters.spec}}",
+    ]
 
 
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)

@@ -49,6 +49,9 @@
 {{- if and .facts.jobs $v.training.quota (eq (include "millstream.training.namespace" .) .root.Release.Namespace) -}}
 {{- fail (printf "%s: training.quota would bound everything in %s: name a namespace for the Jobs alone as training.namespace, or leave training.quota empty" $chart .root.Release.Namespace) -}}
 {{- end -}}
+{{- if and .facts.jobs (eq $v.training.executor "rayjob") (not $v.training.image) -}}
+{{- fail (printf "%s: training.executor=rayjob, and training.image is empty: the trainer's image has no Ray; name one that has both" $chart) -}}
+{{- end -}}
 {{- $drain := $v.settings.drain_timeout | default 20 -}}
 {{- $needs := add 15 (mul 2 (int $drain)) -}}
 {{- if lt (int $v.terminationGracePeriodSeconds) (int $needs) -}}

@@ -5,7 +5,7 @@ many: false
 lake: true
 shared: write
 mlflow: true
-{{- if eq .Values.training.executor "kubernetes" }}
+{{- if has .Values.training.executor (list "kubernetes" "trainjob" "rayjob" "workflow") }}
 jobs: true
 environment:
   MILLSTREAM_EXECUTOR: kubernetes
