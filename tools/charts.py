@@ -34,7 +34,7 @@ OWN = frozenset(
         *("kafka", "valkey", "lake", "packages", "mlflow", "project", "data", "host", "port", "instance", "grpc_port"),
         *("auth", "part", "doors", "place", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
         *("schema_registry_cert", "schema_registry_key"),
-        *("executor", "job_template", "kubeconfig"),
+        *("executor", "job_template", "job_tries", "kubeconfig"),
         *KafkaSecurity.model_fields,
     )
 )

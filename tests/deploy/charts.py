@@ -81,6 +81,8 @@ def runs(found: Sequence[Document]) -> Iterator[Mapping[str, Any]]:
             # As Argo makes it, less its own containers.
             pod = {**spec, **json.loads(spec["podSpecPatch"]), "containers": [made["container"]]}
             yield {"metadata": made["metadata"], "spec": pod}
+        elif document["kind"] == "ScaledJob":
+            yield document["spec"]["jobTargetRef"]["template"]
         elif "job.yaml" in document.get("data", {}):
             spec = job_of(document)["spec"]
             template = spec.get("rayClusterSpec", {}).get("headGroupSpec", spec).get("template")

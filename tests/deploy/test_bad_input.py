@@ -62,6 +62,13 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
         (
             "trainer",
             EVERYTHING,
+            ["training.executor=keda"],
+            "trainer: training.executor=keda and training.policy.enabled=true: the trainer makes no Jobs, so that there is "
+            "nothing to bound; write training.policy.enabled=false",
+        ),
+        (
+            "trainer",
+            EVERYTHING,
             ["training.executor=rayjob", "training.image="],
             "trainer: training.executor=rayjob, and training.image is empty: the trainer's image has no Ray; name one that has "
             "both",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from millstream.contracts.events import Cause
+from millstream.contracts.topics import TRAINING_JOBS, TRAINING_JOBS_GROUP
 from millstream.testing.waiting import wait_until
 from millstream_trainer.adapters.job_kinds import JOB, RAY_JOB, TRAIN_JOB, WORKFLOW
 from millstream_trainer.adapters.job_template import JobTemplate
@@ -201,6 +202,48 @@ def test_a_long_name_of_a_release_still_fits(helm: Path, tmp_path: Path) -> None
     made = job(found, tmp_path)
 
     assert len(made["metadata"]["name"]) <= 63
+
+
+def test_where_keda_starts_the_pods_the_trainer_may_nothing(helm: Path) -> None:
+    found = documents(template(helm, "trainer", EVERYTHING, "training.executor=keda", "training.policy.enabled=false"))
+    (deployment,) = of_kind(found, "Deployment")
+
+    assert deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    for kind in ("Role", "RoleBinding", "ValidatingAdmissionPolicy"):
+        assert of_kind(found, kind) == []
+
+
+def test_keda_starts_the_same_pod_and_it_knows_kafka_besides(helm: Path) -> None:
+    sets = ("training.executor=keda", "training.policy.enabled=false")
+    (pod,) = (one["spec"] for one in runs(documents(template(helm, "trainer", EVERYTHING, *sets))))
+    (plain,) = (one["spec"] for one in runs(rendered(helm, EVERYTHING)))
+    (container,), (before,) = pod["containers"], plain["containers"]
+    more = {one["name"] for one in container["env"]} - {one["name"] for one in before["env"]}
+
+    assert {key: pod.get(key) for key in SAME if key != "volumes"} == {
+        key: plain.get(key) for key in SAME if key != "volumes"
+    }
+    assert container["command"] == ["/opt/venv/bin/python", "-m", "millstream_trainer.adapters.taking_job"]
+    assert {name for name in more if "KAFKA" not in name} == {"MILLSTREAM_JOB_TRIES"}
+    assert {f"MILLSTREAM_{name.upper()}" for name in Settings.model_fields} >= more
+    assert [volume for volume in pod["volumes"] if volume not in plain["volumes"]] == [
+        {"name": "kafka-ca", "secret": {"secretName": "kafka-cluster-ca-cert"}},
+        {"name": "kafka-client", "secret": {"secretName": "trainer"}},
+    ]
+
+
+def test_keda_counts_what_the_pods_leave_and_ends_no_run_by_an_edit(helm: Path) -> None:
+    (scaled,) = of_kind(documents(template(helm, "trainer", "keda-values.yaml")), "ScaledJob")
+    (trigger,) = scaled["spec"]["triggers"]
+
+    assert scaled["spec"]["rollout"] == {"strategy": "gradual"}, "the default ends Jobs that run"
+    assert "scalingStrategy" not in scaled["spec"], "accurate starts a Job for a run that has one"
+    assert "excludePersistentLag" not in trigger["metadata"], "a run under way is lag that does not move"
+    assert trigger["metadata"]["topic"] == TRAINING_JOBS.name
+    assert trigger["metadata"]["consumerGroup"] == TRAINING_JOBS_GROUP
+    assert scaled["spec"]["jobTargetRef"]["activeDeadlineSeconds"] == sum(
+        Settings.model_fields[name].default for name in ("job_patience", "run_timeout", "mlflow_patience")
+    )
 
 
 TRAINER = "system:serviceaccount:mill:trainer"

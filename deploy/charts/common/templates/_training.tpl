@@ -139,11 +139,12 @@ template:
 {{- end -}}
 
 {{- define "millstream.training" -}}
-{{- if .facts.jobs }}
+{{- if .facts.runs }}
 {{- $t := .v.training }}
 {{- $kind := include "millstream.training.kind" . | fromYaml }}
 {{- $own := .v.serviceAccount.name | default .name }}
 {{- $elsewhere := ne (include "millstream.training.namespace" .) .root.Release.Namespace }}
+{{- if .facts.jobs }}
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -151,6 +152,7 @@ metadata:
 data:
   job.yaml: |
     {{- include "millstream.training.job" . | nindent 4 }}
+{{- end }}
 {{- if and $elsewhere .v.project.files }}
 ---
 {{ include "millstream.project" (merge (dict "name" (printf "%s-training" .name) "in" (include "millstream.training.namespace" .)) .) | trim }}
@@ -168,6 +170,7 @@ metadata:
   {{- end }}
 automountServiceAccountToken: false
 {{- end }}
+{{- if .facts.jobs }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -185,6 +188,9 @@ metadata:
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ .name }}-training }
 subjects:
   - { kind: ServiceAccount, name: {{ $own }}, namespace: {{ .root.Release.Namespace }} }
+{{- else }}
+{{- include "millstream.training.scaledjob" . }}
+{{- end }}
 {{- include "millstream.training.beside" . }}
 {{- with $t.quota }}
 ---
@@ -209,11 +215,17 @@ spec:
   policyTypes: [Ingress, Egress]
   egress:
     {{- include "millstream.dns" . | nindent 4 }}
+    {{- if not .facts.jobs }}
+    - ports:
+        {{- range include "millstream.ports" . | fromJsonArray }}
+        - { port: {{ int . }}, protocol: TCP }
+        {{- end }}
+    {{- end }}
     {{- with .v.networkPolicy.to }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}
-{{- if $t.policy.enabled }}
+{{- if and .facts.jobs $t.policy.enabled }}
 ---
 {{ include "millstream.training.policy" . }}
 {{- end }}

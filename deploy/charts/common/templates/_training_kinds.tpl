@@ -144,3 +144,70 @@ subjects:
   - { kind: ServiceAccount, name: {{ $account }}, namespace: {{ include "millstream.training.namespace" . }} }
 {{- end }}
 {{- end -}}
+
+{{/* Where the trainer may make no Jobs: it offers its runs on a topic, and KEDA starts a pod for each that waits. Of triggers an
+edit of a ScaledJob with the default rollout ends the Jobs that run; its default strategy counts those as begun, another does not. */}}
+{{- define "millstream.training.scaledjob" -}}
+{{- $t := .v.training }}
+{{- $s := .v.settings }}
+{{- $patience := list (dig "job_patience" 900 $s) (dig "run_timeout" 1800 $s) (dig "mlflow_patience" 60 $s) }}
+{{- $job := include "millstream.training.jobspec" . | fromYaml }}
+{{- $pod := $job.template.spec }}
+{{- $container := first $pod.containers }}
+{{- $kafka := list (dict "name" "MILLSTREAM_KAFKA" "value" .v.kafka.bootstrap) }}
+{{- $kafka = concat $kafka (include "millstream.kafka.env" . | fromYamlArray) }}
+{{- $kafka = append $kafka (dict "name" "MILLSTREAM_JOB_TRIES" "value" (add1 $t.retries | toString)) }}
+{{- $_ := set $container "command" (list "/opt/venv/bin/python" "-m" "millstream_trainer.adapters.taking_job") }}
+{{- $_ := set $container "env" (concat $container.env $kafka) }}
+{{- with include "millstream.kafka.mounts" . | trim }}
+{{- $_ := set $container "volumeMounts" (concat $container.volumeMounts (fromYamlArray .)) }}
+{{- end }}
+{{- with include "millstream.kafka.volumes" . | trim }}
+{{- $_ := set $pod "volumes" (concat $pod.volumes (fromYamlArray .)) }}
+{{- end }}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata:
+  {{- include "millstream.training.metadata" . | nindent 2 }}
+spec:
+  pollingInterval: {{ int $t.pollingInterval }}
+  maxReplicaCount: {{ int $t.maxRuns }}
+  # The default ends the Jobs that run whenever this object is changed.
+  rollout: { strategy: gradual }
+  triggers:
+    - type: kafka
+      metadata:
+        bootstrapServers: {{ .v.kafka.bootstrap | quote }}
+        {{- with include "millstream.kafka.sasl" . }}
+        sasl: {{ . | lower | replace "-sha-" "_sha" | replace "plain" "plaintext" | quote }}
+        {{- end }}
+        {{- if include "millstream.kafka.tls" . }}
+        tls: enable
+        {{- end }}
+        version: "3.6.0"
+        consumerGroup: training-jobs
+        topic: millstream-training-jobs
+        # A pod for each run.
+        lagThreshold: "1"
+        offsetResetPolicy: earliest
+        # The group has no members, so that its partitions bound nothing.
+        allowIdleConsumers: "true"
+        scaleToZeroOnInvalidOffset: "false"
+      {{- if include "millstream.kafka.secured" . }}
+      authenticationRef: { name: {{ .name }}-training }
+      {{- end }}
+  jobTargetRef:
+    # Of Jobs that nobody watches: to wait for a node, to train, to be written down.
+    activeDeadlineSeconds: {{ add (index $patience 0 | int) (index $patience 1 | int) (index $patience 2 | int) }}
+    {{- toYaml $job | nindent 4 }}
+{{- if include "millstream.kafka.secured" . }}
+---
+apiVersion: keda.sh/v1alpha1
+kind: TriggerAuthentication
+metadata:
+  {{- include "millstream.training.metadata" . | nindent 2 }}
+spec:
+  {{- include "millstream.kafka.keda" (merge (dict "container" "training") .) | trim | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -7,9 +7,16 @@ shared: write
 mlflow: true
 {{- if has .Values.training.executor (list "kubernetes" "trainjob" "rayjob" "workflow") }}
 jobs: true
+runs: true
 environment:
   MILLSTREAM_EXECUTOR: kubernetes
   MILLSTREAM_JOB_TEMPLATE: /training/job.yaml
+{{- end }}
+{{- if eq .Values.training.executor "keda" }}
+runs: true
+environment:
+  MILLSTREAM_EXECUTOR: keda
+  MILLSTREAM_JOB_TRIES: {{ add1 .Values.training.retries | quote }}
 {{- end }}
 paths: [/v1]
 next: |-

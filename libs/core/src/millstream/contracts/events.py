@@ -29,6 +29,7 @@ from millstream.contracts.training_events import (
     RetrainDecided,
     RetrainRequested,
     RunApproved,
+    RunOffered,
     TrainingFinished,
     TrainingStarted,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "RolloutMoved",
     "RolloutRequested",
     "RunApproved",
+    "RunOffered",
     "Scalar",
     "SkewJudged",
     "SkewedValue",
@@ -99,6 +101,7 @@ EVENTS: tuple[type[Event], ...] = (
     SkewJudged,
     RetrainRequested,
     RunApproved,
+    RunOffered,
     RolloutRequested,
     RetrainDecided,
     TrainingStarted,
