@@ -20,6 +20,8 @@ REAL = {
     "kafka": "Apache Kafka",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
     "schemas": "the API's own schemas",
+    "prometheus": "five services on Kafka and Valkey, Debian's Prometheus",
+    "alertmanager": "Debian's Alertmanager",
 }
 """What runs for real behind each fixture."""
 REPORT = ROOT / "out" / "deploy.json"

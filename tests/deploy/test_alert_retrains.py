@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from tests.e2e.small_mill import Outcome, run_small, small_project
 
 from millstream.project import load_project
 from millstream.testing.ports import HOST, free_port
@@ -26,7 +27,6 @@ from millstream.testing.waiting import wait_until
 from millstream_cli.mill import Mill
 from millstream_cli.ticks import Tick
 
-from tests.e2e.small_mill import Outcome, run_small, small_project
 from .charts import ROOT
 
 pytestmark = pytest.mark.timeout(900)
@@ -172,5 +172,24 @@ def test_an_alert_on_drift_becomes_a_decision_a_run_and_a_model(
     assert max(watcher.effect) > 0
     assert (alert["labels"]["alertname"], alert["labels"]["loop"]) == ("InputsMoved", LOOP)
     rows = outcome.replayed.story.timeline()
-    for row in rows:
-        print(json.dumps(row, default=str)[:400])
+
+    def after(row: dict[str, Any], kind: str) -> dict[str, Any]:
+        """The one event of a kind that a row caused."""
+        (found,) = (one for one in rows if one["type"] == f"millstream.{kind}.v1" and one["caused_by"] == row["id"])
+        return found
+
+    (asked,) = (row for row in rows if row["type"] == "millstream.retrain.requested.v1")
+    assert (asked["cause"], asked["by"]) == ("alert", "Alertmanager")
+    assert asked["reason"] == f"InputsMoved: what {LOOP} is asked with has moved"
+    decided = after(asked, "retrain.decided")
+    assert (decided["decision"], decided["cause"]) == ("accepted", "alert")
+    started = after(decided, "training.started")
+    finished = after(started, "training.finished")
+    assert {decided["run"], started["run"]} == {finished["run"]}
+    moved = after(started, "rollout.moved")
+    model = after(moved, "model.state")
+    assert (moved["run"], moved["version"], moved["step"]) == (finished["run"], "2", "shadow")
+    assert model["at"] == moved["at"]
+    first = next(row for row in rows if row["type"] == "millstream.training.started.v1")
+    runs = {row["run"] for row in rows if row["type"] == "millstream.training.started.v1"}
+    assert runs == {first["run"], started["run"]}, "somebody else asked as well"
