@@ -16,6 +16,7 @@ from .tools import TOOLS
 _PLANE = f"etcd {ETCD.version}, Kubernetes {KUBERNETES.version} without kubelet, kwok {KWOK.version} for its pods"
 REAL = {
     "plane": _PLANE,
+    "api_only": f"etcd {ETCD.version}, kube-apiserver {KUBERNETES.version}",
     "keda": f"KEDA {SCALER.version}",
     "kafka": "Apache Kafka",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},

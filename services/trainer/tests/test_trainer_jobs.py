@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ from .job_manifest import SPEC, manifest
 from .trainer_kit import Office, passes
 
 Until = Callable[..., Any]
+
+DISPATCHER = """
+import asyncio, pathlib, sys, msgspec
+from millstream_trainer.adapters.job_template import JobTemplate
+from millstream_trainer.adapters.kubernetes_api import KubernetesApi
+from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
+from millstream_trainer.adapters.run_notes import RunNotes
+from millstream_trainer.domain.run import RunSpec
+manifest, spec = msgspec.json.decode(sys.stdin.read(), type=tuple[dict, RunSpec])
+template = JobTemplate(manifest)
+api = KubernetesApi(template.namespace, pathlib.Path(sys.argv[1]))
+executor = KubernetesJobs(template=template, api=api, notes=RunNotes(sys.argv[2]), deadline=100, patience=60, untracked=print)
+asyncio.run(executor.run(spec))
+"""
+"""A dispatcher's part that makes Jobs, in a process that can be killed."""
 
 GPU = "no node takes its pod: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 DONE = Said(result=passes(SPEC))
@@ -116,6 +132,32 @@ async def test_two_dispatchers_that_race_start_one_job_and_hear_one_result(
         cluster.completes()
         assert await asyncio.gather(*running) == [DONE.result] * 6
         assert len(cluster.jobs()) == 1
+
+
+async def test_a_dispatcher_that_is_killed_before_it_tells_anybody_leaves_one_job(
+    dispatchers: Dispatchers, cluster: Cluster, notes: RunNotes, until: Until
+) -> None:
+    """kill -9, between the Job and what is published of it."""
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", DISPATCHER, str(cluster.kubeconfig), dispatchers.packages),
+        stdin=asyncio.subprocess.PIPE,
+    )
+    assert killed.stdin is not None
+    killed.stdin.write(msgspec.json.encode([manifest(cluster.namespace, dispatchers.packages), SPEC]))
+    killed.stdin.close()
+    try:
+        await until(lambda: killed.returncode is not None or len(cluster.jobs()) == 1, seconds=60)
+    finally:
+        with suppress(ProcessLookupError):
+            killed.kill()
+        await killed.wait()
+    made = cluster.job().metadata
+    async with dispatchers.one() as first, dispatchers.one() as second:
+        running = [asyncio.create_task(one.run(SPEC)) for one in (first, second)]
+        notes.say(made.name, DONE)
+        cluster.completes()
+        assert await asyncio.gather(*running) == [DONE.result] * 2
+    assert [one.metadata.uid for one in cluster.jobs()] == [made.uid]
 
 
 async def test_a_dispatcher_that_ended_after_it_made_the_job_leaves_it_to_its_successor(
