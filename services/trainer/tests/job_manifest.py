@@ -21,6 +21,22 @@ SPEC = RunSpec(
 )
 
 
+DISPATCHER = """
+import asyncio, pathlib, sys, msgspec
+from millstream_trainer.adapters.job_template import JobTemplate
+from millstream_trainer.adapters.kubernetes_api import KubernetesApi
+from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
+from millstream_trainer.adapters.run_notes import RunNotes
+from millstream_trainer.domain.run import RunSpec
+manifest, spec = msgspec.json.decode(sys.stdin.read(), type=tuple[dict, RunSpec])
+template = JobTemplate(manifest)
+api = KubernetesApi(template.namespace, pathlib.Path(sys.argv[1]))
+executor = KubernetesJobs(template=template, api=api, notes=RunNotes(sys.argv[2]), deadline=100, patience=60, untracked=print)
+asyncio.run(executor.run(spec))
+"""
+"""A dispatcher's part that makes Jobs, in a process that can be killed."""
+
+
 def manifest(namespace: str, packages: str, **environment: str) -> dict[str, Any]:
     variables = {"MILLSTREAM_LAKE": "/shared/lake", "MILLSTREAM_PACKAGES": packages} | environment
     return {

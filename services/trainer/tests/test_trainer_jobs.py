@@ -22,25 +22,10 @@ from millstream_trainer.errors import RunFailed
 from millstream_trainer.handlers import MAX_ATTEMPTS
 
 from .cluster import Cluster, new_cluster
-from .job_manifest import SPEC, manifest
+from .job_manifest import DISPATCHER, SPEC, manifest
 from .trainer_kit import Office, passes
 
 Until = Callable[..., Any]
-
-DISPATCHER = """
-import asyncio, pathlib, sys, msgspec
-from millstream_trainer.adapters.job_template import JobTemplate
-from millstream_trainer.adapters.kubernetes_api import KubernetesApi
-from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs
-from millstream_trainer.adapters.run_notes import RunNotes
-from millstream_trainer.domain.run import RunSpec
-manifest, spec = msgspec.json.decode(sys.stdin.read(), type=tuple[dict, RunSpec])
-template = JobTemplate(manifest)
-api = KubernetesApi(template.namespace, pathlib.Path(sys.argv[1]))
-executor = KubernetesJobs(template=template, api=api, notes=RunNotes(sys.argv[2]), deadline=100, patience=60, untracked=print)
-asyncio.run(executor.run(spec))
-"""
-"""A dispatcher's part that makes Jobs, in a process that can be killed."""
 
 GPU = "no node takes its pod: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 DONE = Said(result=passes(SPEC))

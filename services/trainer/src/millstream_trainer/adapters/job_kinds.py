@@ -64,7 +64,7 @@ class Kind:
         if self.pod is not None:
             described.append(at(manifest, self.pod).setdefault("metadata", {}))
         for metadata in described:
-            metadata["labels"] = (metadata.get("labels") or {}) | labels
+            metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
         self.tell(manifest, name, told)
 
 
