@@ -38,7 +38,7 @@ OWN = frozenset(
         *("kafka", "valkey", "lake", "packages", "mlflow", "project", "data", "host", "port", "instance", "grpc_port"),
         *("auth", "part", "shares", "doors", "place", "schema_registry", "schema_registry_auth", "schema_registry_ca"),
         *("schema_registry_cert", "schema_registry_key"),
-        *("executor", "job_template", "kubeconfig", "loop_configs", "loop_restarts"),
+        *("executor", "job_template", "job_tries", "kubeconfig", "loop_configs", "loop_restarts"),
         *KafkaSecurity.model_fields,
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -65,8 +66,28 @@ def pods(found: Sequence[Document]) -> Iterator[Mapping[str, Any]]:
             yield document["spec"]
         elif document["kind"] in ("Deployment", "Job"):
             yield document["spec"]["template"]["spec"]
+    for template in runs(found):
+        yield template["spec"]
+
+
+def runs(found: Sequence[Document]) -> Iterator[Mapping[str, Any]]:
+    """The template of the pod of a training run, wherever the documents have it."""
+    for document in found:
+        if document["kind"] == "TrainingRuntime":
+            yield document["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        elif document["kind"] == "WorkflowTemplate":
+            spec = document["spec"]
+            (made,) = spec["templates"]
+            # As Argo makes it, less its own containers.
+            pod = {**spec, **json.loads(spec["podSpecPatch"]), "containers": [made["container"]]}
+            yield {"metadata": made["metadata"], "spec": pod}
+        elif document["kind"] == "ScaledJob":
+            yield document["spec"]["jobTargetRef"]["template"]
         elif "job.yaml" in document.get("data", {}):
-            yield job_of(document)["spec"]["template"]["spec"]
+            spec = job_of(document)["spec"]
+            template = spec.get("rayClusterSpec", {}).get("headGroupSpec", spec).get("template")
+            if template is not None:  # of a TrainJob and a Workflow it stands beside
+                yield template
 
 
 def job_of(config: Document) -> dict[str, Any]:

@@ -84,15 +84,15 @@ class ControlPlane:
             self.stop()
 
     def install_crds(self) -> None:
-        """Ours, and those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets and VPA: the charts have flags for
-        them."""
+        """Ours, and those of KEDA, Prometheus operator, Gateway API, Istio, External Secrets, VPA, Kubeflow, Ray and Argo: the
+        charts have values for them."""
         self.kubectl("apply", "--server-side", "-f", Path(__file__).parents[2] / "deploy" / "crds")
         # By the server: some are larger than what kubectl may note of them in an annotation.
-        self.kubectl("apply", "--server-side", "-f", self.manifests / "crds")
+        self.kubectl("apply", "--server-side", "-f", self.manifests / "crds", within=240)
         # By its kustomization, which adds to them.
         scalers = self.kubectl("kustomize", self.manifests / "keda" / "crd")
-        self.kubectl("apply", "--server-side", "-f", "-", given=scalers)
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        self.kubectl("apply", "--server-side", "-f", "-", given=scalers, within=120)
+        self.kubectl("wait", "--for=condition=Established", "--timeout=100s", "crd", "--all", within=120)
 
     def namespace(self, name: str) -> Kubectl:
         """Where Pod Security refuses what is not `restricted`; with its default account."""

@@ -29,13 +29,14 @@ KINDS = frozenset(
             "NetworkPolicy",
             "PersistentVolumeClaim",
         ),
-        *("Pod", "PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Service", "ServiceAccount"),
+        *("Pod", "PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "Secret", "Service", "ServiceAccount"),
         *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
     )
 )
 KEDA = ("github.com/kedacore/keda/v2", "v2.20.2")
 CRDS = {
     KEDA: (
+        "config/crd/bases/keda.sh_scaledjobs.yaml",
         "config/crd/bases/keda.sh_scaledobjects.yaml",
         "config/crd/bases/keda.sh_triggerauthentications.yaml",
     ),
@@ -49,6 +50,15 @@ CRDS = {
         "config/crds/bases/external-secrets.io_externalsecrets.yaml",
     ),
     ("k8s.io/autoscaler/vertical-pod-autoscaler", "v1.8.1"): ("deploy/vpa-v1-crd-gen.yaml",),
+    ("github.com/kubeflow/trainer/v2", "v2.2.0"): (
+        "manifests/base/crds/trainer.kubeflow.org_trainjobs.yaml",
+        "manifests/base/crds/trainer.kubeflow.org_trainingruntimes.yaml",
+    ),
+    ("github.com/ray-project/kuberay/ray-operator", "v1.5.1"): ("config/crd/bases/ray.io_rayjobs.yaml",),
+    ("github.com/argoproj/argo-workflows/v3", "v3.7.3"): (
+        "manifests/base/crds/full/argoproj.io_workflows.yaml",
+        "manifests/base/crds/full/argoproj.io_workflowtemplates.yaml",
+    ),
 }
 RECIPE = "1"
 """Raised when the conversion below changes."""

@@ -16,12 +16,15 @@ from .tools import TOOLS
 _PLANE = f"etcd {ETCD.version}, Kubernetes {KUBERNETES.version} without kubelet, kwok {KWOK.version} for its pods"
 REAL = {
     "plane": _PLANE,
+    "api_only": f"etcd {ETCD.version}, kube-apiserver {KUBERNETES.version}",
     "keda": f"KEDA {SCALER.version}",
     "kafka": "Apache Kafka",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
     "schemas": "the API's own schemas",
     "images": "our images, run by a Docker engine",
     "node": f"Kubernetes {KUBERNETES.version}, with a node: kubelet, kube-proxy, containerd, CoreDNS; our images in its pods",
+    "prometheus": "five services on Kafka and Valkey, Debian's Prometheus",
+    "alertmanager": "Debian's Alertmanager",
 }
 """What runs for real behind each fixture."""
 OUT = ROOT / "out"

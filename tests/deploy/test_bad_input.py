@@ -66,6 +66,20 @@ def refusal(helm: Path, chart: str, values: str, *sets: str) -> str:
             "drift: keda.maxReplicas=4 is above shares=3, and one replica judges a share whole: write keda.maxReplicas=3, or",
         ),
         (
+            "trainer",
+            EVERYTHING,
+            ["training.executor=keda"],
+            "trainer: training.executor=keda and training.policy.enabled=true: the trainer makes no Jobs, so that there is "
+            "nothing to bound; write training.policy.enabled=false",
+        ),
+        (
+            "trainer",
+            EVERYTHING,
+            ["training.executor=rayjob", "training.image="],
+            "trainer: training.executor=rayjob, and training.image is empty: the trainer's image has no Ray; name one that has "
+            "both",
+        ),
+        (
             "features",
             "keda-values.yaml",
             ["keda.topics=[]"],

@@ -59,6 +59,13 @@ def test_a_kind_that_the_cluster_does_not_know(releases: Helm, kubectl: Kubectl)
             "serving: serviceMonitor.enabled is true, and this cluster does not know the kind ServiceMonitor of "
             "monitoring.coreos.com/v1: install the Prometheus operator first, or write serviceMonitor.enabled=false",
         ),
+        (
+            "trainer",
+            "trainjob-values.yaml",
+            [],
+            "trainer: training.executor is trainjob, and this cluster does not know the kind TrainJob of "
+            "trainer.kubeflow.org/v1alpha1: install Kubeflow Trainer first, or write training.executor=kubernetes",
+        ),
     ],
 )
 def test_a_renderer_that_knows_the_cluster_says_it_too(

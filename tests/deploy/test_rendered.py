@@ -12,7 +12,7 @@ import pytest
 
 from millstream.testing.certificates import Authority
 
-from .charts import ALL, CHARTS, EXAMPLES, ROOT, SERVICES, documents, golden, job_of, of_kind, pods, read_yaml, template
+from .charts import ALL, CHARTS, EXAMPLES, ROOT, SERVICES, documents, golden, of_kind, pods, read_yaml, runs, template
 from .kube_schemas import KUBERNETES
 from .test_values import GENERATOR
 
@@ -204,7 +204,7 @@ def test_what_an_object_points_at_is_there(chart: str, values: str, helm: Path) 
     deployments = {one["metadata"]["name"]: one for one in of_kind(found, "Deployment")}
     accounts = {one["metadata"]["name"] for one in of_kind(found, "ServiceAccount")}
     templates = [one["spec"]["template"] for one in deployments.values()]
-    templates += [job_of(one)["spec"]["template"] for one in of_kind(found, "ConfigMap") if "job.yaml" in one["data"]]
+    templates += runs(found)
 
     names = [(one["kind"], one["metadata"]["name"]) for one in found]
     assert len(names) == len(set(names))

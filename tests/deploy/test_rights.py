@@ -20,7 +20,10 @@ ASKED = (
         (
             *(("", "pods"), ("", "secrets"), ("", "configmaps"), ("", "serviceaccounts"), ("", "events")),
             *(("apps", "deployments"), ("batch", "jobs"), ("coordination.k8s.io", "leases")),
-            *(("keda.sh", "scaledobjects"), ("rbac.authorization.k8s.io", "roles")),
+            *(("keda.sh", "scaledobjects"), ("keda.sh", "scaledjobs"), ("rbac.authorization.k8s.io", "roles")),
+            *(("trainer.kubeflow.org", "trainjobs"), ("trainer.kubeflow.org", "trainingruntimes")),
+            *(("ray.io", "rayjobs"), ("ray.io", "rayclusters"), ("argoproj.io", "workflows")),
+            *(("argoproj.io", "workflowtemplates"), ("argoproj.io", "workflowtaskresults")),
         ),
     ),
     *product(("create", "get"), (("", "pods/exec"), ("", "pods/log"), ("", "pods/ephemeralcontainers"))),
@@ -33,6 +36,21 @@ ASKED = (
 """Verbs, groups and resources: what people are hurt by, and what a service of ours might want."""
 MAY: dict[str, set[tuple[str, tuple[str, str]]]] = {service: set() for service in SERVICES}
 """Nothing: no service asks the cluster for anything."""
+
+
+def makes(group: str, resource: str, *more: str) -> set[tuple[str, tuple[str, str]]]:
+    verbs = ("create", "get", "watch", "delete", *more)
+    return {*((verb, (group, resource)) for verb in verbs), ("list", ("", "pods"))}
+
+
+TRAINER_MAY = {
+    "kubernetes": makes("batch", "jobs"),
+    "trainjob": makes("trainer.kubeflow.org", "trainjobs", "list"),
+    "rayjob": makes("ray.io", "rayjobs", "list"),
+    "workflow": makes("argoproj.io", "workflows"),
+    "keda": set(),
+}
+"""The trainer's account, in the namespace of its Jobs, by training.executor."""
 
 
 def reviews(kubectl: Kubectl, user: str, namespace: str) -> set[tuple[str, tuple[str, str]]]:
@@ -69,6 +87,26 @@ def test_an_account_may_do_what_the_table_says_and_no_more(
 
     assert reviews(plane.kubectl, user, kubectl.namespace) == MAY[service]
     assert reviews(plane.kubectl, user, "kube-system") == set()
+
+
+@pytest.mark.parametrize("executor", TRAINER_MAY)
+def test_the_trainer_may_make_its_kind_of_jobs_and_its_jobs_may_nothing(
+    executor: str, releases: Helm, kubectl: Kubectl, plane: ControlPlane
+) -> None:
+    inside = kubectl.namespace
+    image = ("--set", "training.image=registry.example/millstream/trainer-ray:7") if executor == "rayjob" else ()
+    releases("install", "trainer", *chart("trainer"), "--set", f"training.executor={executor}", *image)
+
+    def may(account: str, where: str = inside) -> set[tuple[str, tuple[str, str]]]:
+        return reviews(plane.kubectl, f"system:serviceaccount:{inside}:{account}", where)
+
+    assert may("trainer") == TRAINER_MAY[executor]
+    assert may("trainer", "kube-system") == set()
+    assert may("trainer-training") == set()
+    results = ("argoproj.io", "workflowtaskresults")
+    assert may("trainer-training-argo") == (
+        {("create", results), ("patch", results)} if executor == "workflow" else set()
+    )
 
 
 def chart(service: str) -> tuple[str | Path, ...]:

@@ -20,7 +20,8 @@ from .charts import EXAMPLES, ROOT, documents, of_kind, template
 def test_triggers_say_what_keda_knows(chart: str, values: str, helm: Path, schemas: Path) -> None:
     """KEDA takes a misspelt key and shows it only as Ready=False."""
     known = json.loads((schemas / "triggers.json").read_text())
-    for scaler in of_kind(documents(template(helm, chart, values)), "ScaledObject"):
+    found = documents(template(helm, chart, values))
+    for scaler in (*of_kind(found, "ScaledObject"), *of_kind(found, "ScaledJob")):
         for trigger in scaler["spec"]["triggers"]:
             parameters = {parameter["name"]: parameter for parameter in known[trigger["type"]]}
             assert set(trigger["metadata"]) <= set(parameters)

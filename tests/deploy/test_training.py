@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,32 @@ from typing import Any
 import pytest
 
 from millstream.contracts.events import Cause
+from millstream.contracts.topics import TRAINING_JOBS, TRAINING_JOBS_GROUP
 from millstream.project.resource import PLURAL
 from millstream.testing.waiting import wait_until
+from millstream_trainer.adapters.job_kinds import JOB, RAY_JOB, TRAIN_JOB, WORKFLOW
 from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi, hang_up
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 from millstream_trainer.settings import Settings
 
-from .charts import EXAMPLES, ROOT, Document, documents, job_of, of_kind, template
+from .charts import EXAMPLES, ROOT, Document, documents, job_of, of_kind, runs, template
 from .kube_schemas import KUBERNETES
 from .test_rendered import conforms
 
 EVERYTHING = "everything-values.yaml"
 JOBS = "training.executor=kubernetes"
+SAME = (
+    *(
+        "serviceAccountName",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+        "imagePullSecrets",
+        "securityContext",
+    ),
+    *("nodeSelector", "tolerations", "affinity", "runtimeClassName", "priorityClassName", "volumes"),
+)
 SPEC = RunSpec(
     loop="parcel-delay",
     run="0123456789ab",
@@ -41,8 +54,14 @@ SPEC = RunSpec(
 )
 
 
-def rendered(helm: Path, values: str) -> list[Document]:
-    return documents(template(helm, "trainer", values, JOBS))
+EXECUTORS = {"kubernetes": JOB, "trainjob": TRAIN_JOB, "rayjob": RAY_JOB, "workflow": WORKFLOW}
+"""Of each value of training.executor that makes what stands for a run: what the trainer takes it for."""
+
+
+def rendered(helm: Path, values: str, executor: str = "kubernetes") -> list[Document]:
+    # An image that has Ray, for the one that wants it.
+    image = ("training.image=registry.example/millstream/trainer-torch:7",) if executor == "rayjob" else ()
+    return documents(template(helm, "trainer", values, f"training.executor={executor}", *image))
 
 
 def config(found: list[Document]) -> Document:
@@ -62,31 +81,46 @@ EXAMPLES_OF_TRAINER = [values for chart, values in EXAMPLES if chart == "trainer
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
 def test_the_trainer_makes_a_job_that_the_api_knows(
-    values: str, version: str, helm: Path, kubeconform: Path, schemas: Path, tmp_path: Path
+    values: str, executor: str, version: str, helm: Path, kubeconform: Path, schemas: Path, tmp_path: Path
 ) -> None:
-    made = job(rendered(helm, values), tmp_path)
+    made = job(rendered(helm, values, executor), tmp_path)
 
     said = conforms(json.dumps(made), version, kubeconform, schemas)
 
     assert said.returncode == 0, said.stdout
+    assert "Skipped: 0" in said.stdout
+    assert made["kind"] == EXECUTORS[executor].kind
     assert made["metadata"]["name"].startswith("mill-trainer-")
-    assert len(made["metadata"]["name"]) <= 63
+    assert len(made["metadata"]["name"]) <= EXECUTORS[executor].longest
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
-def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, helm: Path) -> None:
+def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, executor: str, helm: Path) -> None:
     code = (ADAPTERS / "kubernetes_api.py").read_text()
     does = {(resource, verb) for verb, resource in re.findall(r'self\._(?:ask|open)\("(\w+)", "(\w+)"', code)}
-    does |= {(resource, "watch") for resource in re.findall(r'self\._watch\("(\w+)"', code)}
-    found = rendered(helm, values)
+    kind = EXECUTORS[executor]
+    found = rendered(helm, values, executor)
 
-    (role,) = (one for one in of_kind(found, "Role") if one["metadata"]["name"].endswith("-training"))
-    may = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    # Another Role is the account's of Argo's own container.
+    (role,) = (one for one in of_kind(found, "Role") if one["metadata"]["name"] == "trainer-training")
+    may = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
-    assert does
-    assert may == does
+    assert ("jobs", "list") in does
+    if not kind.stays:
+        does -= {("jobs", "list")}  # to remove what Kubernetes and Argo remove by themselves
+    assert may == {
+        (kind.group, kind.resource, verb) if resource == "jobs" else ("", resource, verb) for resource, verb in does
+    }
     assert of_kind(found, "ClusterRole") == []
 
 
@@ -116,6 +150,43 @@ def test_for_loops_it_may_do_what_it_does_with_what_is_named(helm: Path) -> None
     ]
     made = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in of_kind(found, "ConfigMap")}
     assert {("mill", "mill-loops"), ("training", "mill-trainer-loops")} <= made
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_the_pod_of_a_run_is_the_same_whoever_makes_it(executor: str, helm: Path) -> None:
+    def plain(executor: str) -> dict[str, Any]:
+        found = rendered(helm, EVERYTHING, executor)
+        (pod,) = (one["spec"] for one in runs(found))
+        said = {key: pod.get(key) for key in SAME}
+        (container,) = pod["containers"]
+        # Ray's container starts Ray, and Argo and Kubeflow call it by names of their own.
+        return said | {key: value for key, value in container.items() if key not in ("name", "command", "args")}
+
+    assert plain(executor) == plain("kubernetes")
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_what_it_refers_to_is_there(executor: str, helm: Path, tmp_path: Path) -> None:
+    found = rendered(helm, EVERYTHING, executor)
+    spec = job(found, tmp_path)["spec"]
+    wanted = spec.get("runtimeRef") or (spec.get("workflowTemplateRef") or {}) | {"kind": "WorkflowTemplate"}
+    there = [one for one in found if one["metadata"]["name"] == wanted.get("name")]
+
+    assert [(one["kind"], one["metadata"]["namespace"]) for one in there] == (
+        [(wanted["kind"], "training")] if "name" in wanted else []
+    )
+
+
+def test_argo_tells_the_run_what_the_trainer_told_it(helm: Path, tmp_path: Path) -> None:
+    found = rendered(helm, EVERYTHING, "workflow")
+    (beside,) = of_kind(found, "WorkflowTemplate")
+    told = {one["name"] for one in job(found, tmp_path)["spec"]["arguments"]["parameters"]}
+
+    assert {one["name"] for one in beside["spec"]["arguments"]["parameters"]} == told
+    assert beside["spec"]["templates"][0]["container"]["args"] == [
+        "{{workflow.parameters.name}}",
+        "{{workflow.parameters.spec}}",
+    ]
 
 
 @pytest.mark.parametrize("values", EXAMPLES_OF_TRAINER)
@@ -164,11 +235,50 @@ def test_a_long_name_of_a_release_still_fits(helm: Path, tmp_path: Path) -> None
     assert len(made["metadata"]["name"]) <= 63
 
 
-TRAINER = "system:serviceaccount:mill:trainer"
+def test_where_keda_starts_the_pods_the_trainer_may_nothing(helm: Path) -> None:
+    found = documents(template(helm, "trainer", EVERYTHING, "training.executor=keda", "training.policy.enabled=false"))
+    (deployment,) = of_kind(found, "Deployment")
+
+    assert deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    for kind in ("Role", "RoleBinding", "ValidatingAdmissionPolicy"):
+        assert of_kind(found, kind) == []
 
 
-@pytest.fixture
-def api(helm: Path) -> Iterator[KubernetesApi]:
+def test_keda_starts_the_same_pod_and_it_knows_kafka_besides(helm: Path) -> None:
+    sets = ("training.executor=keda", "training.policy.enabled=false")
+    (pod,) = (one["spec"] for one in runs(documents(template(helm, "trainer", EVERYTHING, *sets))))
+    (plain,) = (one["spec"] for one in runs(rendered(helm, EVERYTHING)))
+    (container,), (before,) = pod["containers"], plain["containers"]
+    more = {one["name"] for one in container["env"]} - {one["name"] for one in before["env"]}
+
+    assert {key: pod.get(key) for key in SAME if key != "volumes"} == {
+        key: plain.get(key) for key in SAME if key != "volumes"
+    }
+    assert container["command"] == ["/opt/venv/bin/python", "-m", "millstream_trainer.adapters.taking_job"]
+    assert {name for name in more if "KAFKA" not in name} == {"MILLSTREAM_JOB_TRIES"}
+    assert {f"MILLSTREAM_{name.upper()}" for name in Settings.model_fields} >= more
+    assert [volume for volume in pod["volumes"] if volume not in plain["volumes"]] == [
+        {"name": "kafka-ca", "secret": {"secretName": "kafka-cluster-ca-cert"}},
+        {"name": "kafka-client", "secret": {"secretName": "trainer"}},
+    ]
+
+
+def test_keda_counts_what_the_pods_leave_and_ends_no_run_by_an_edit(helm: Path) -> None:
+    (scaled,) = of_kind(documents(template(helm, "trainer", "keda-values.yaml")), "ScaledJob")
+    (trigger,) = scaled["spec"]["triggers"]
+
+    assert scaled["spec"]["rollout"] == {"strategy": "gradual"}, "the default ends Jobs that run"
+    assert "scalingStrategy" not in scaled["spec"], "accurate starts a Job for a run that has one"
+    assert "excludePersistentLag" not in trigger["metadata"], "a run under way is lag that does not move"
+    assert trigger["metadata"]["topic"] == TRAINING_JOBS.name
+    assert trigger["metadata"]["consumerGroup"] == TRAINING_JOBS_GROUP
+    assert scaled["spec"]["jobTargetRef"]["activeDeadlineSeconds"] == sum(
+        Settings.model_fields[name].default for name in ("job_patience", "run_timeout", "mlflow_patience")
+    )
+
+
+@contextmanager
+def trainers_api(helm: Path, executor: str) -> Iterator[KubernetesApi]:
     """Of a real API server, in the rendered namespace, as the trainer's account with the chart's own rights and policy."""
     real = os.environ.get("MILLSTREAM_TEST_KUBECONFIG")
     if real is None:
@@ -180,13 +290,17 @@ def api(helm: Path) -> Iterator[KubernetesApi]:
     config.load_kube_config(real, client_configuration=settings)
     admin = client.ApiClient(settings)
     core = client.CoreV1Api(admin)
-    for namespace in ("mill", "training"):
+    there = "training" if executor == "kubernetes" else f"training-{executor}"
+    here = "mill" if executor == "kubernetes" else f"mill-{executor}"
+    for namespace in (here, there):
         core.create_namespace({"metadata": {"name": namespace}})
-    found = [one for one in rendered(helm, EVERYTHING) if one["kind"] in wanted]
-    for one in found:
+    text = json.dumps([one for one in rendered(helm, EVERYTHING, executor) if one["kind"] in wanted])
+    # A namespace that is deleted stays for a while: each kind has its own.
+    text = text.replace('"training"', f'"{there}"').replace('"mill"', f'"{here}"').replace(":mill:", f":{here}:")
+    for one in json.loads(text):
         utils.create_from_dict(admin, one)
-    trainer = KubernetesApi("training", Path(real))
-    trainer._client.set_default_header("Impersonate-User", TRAINER)
+    trainer = KubernetesApi(there, Path(real), EXECUTORS[executor])
+    trainer._client.set_default_header("Impersonate-User", f"system:serviceaccount:{here}:trainer")
     try:
         yield trainer
     finally:
@@ -195,9 +309,84 @@ def api(helm: Path) -> Iterator[KubernetesApi]:
         policies = client.AdmissionregistrationV1Api(admin)
         policies.delete_validating_admission_policy_binding("mill-trainer-training")
         policies.delete_validating_admission_policy("mill-trainer-training")
-        for namespace in ("mill", "training"):
+        for namespace in (here, there):
             core.delete_namespace(namespace)
         hang_up(admin)
+
+
+def refusal(api: KubernetesApi, made: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> str:
+    """What the API server says to another one, with its spec changed; nothing where it takes it."""
+    other = copy.deepcopy(made)
+    other["metadata"]["name"] = "another"
+    change(other["spec"])
+    try:
+        api.create(other)
+    except RunFailed as error:
+        return str(error)
+    api.delete("another")
+    return ""
+
+
+@pytest.mark.parametrize("executor", [name for name in EXECUTORS if name != "kubernetes"])
+def test_a_policy_takes_what_the_trainer_makes_and_nothing_that_says_more(
+    executor: str, helm: Path, tmp_path: Path
+) -> None:
+    with trainers_api(helm, executor) as api:
+        made = job(rendered(helm, EVERYTHING, executor), tmp_path)
+        made["metadata"]["namespace"] = api.namespace
+        # A policy is obeyed a moment after it was made.
+        first, _ = MORE[executor][0]
+        wait_until(lambda: refusal(api, made, first), within=30, what="the policy")
+        for change, says in MORE[executor]:
+            assert says in refusal(api, made, change), says
+        assert (api.create(made), api.create(made)) == (True, False)
+        name = made["metadata"]["name"]
+        there = api.job(name)
+        assert there is not None
+        assert api.pods(name) == []
+        assert not EXECUTORS[executor].stays or api.ended() == []
+        api.wait(there, 1)
+        api.delete(name)
+
+
+def head(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    return found
+
+
+MORE: dict[str, list[tuple[Callable[[dict[str, Any]], object], str]]] = {
+    "trainjob": [
+        (lambda spec: spec["trainer"].update(image="registry.example/miner:1"), "say arguments and a deadline"),
+        (lambda spec: spec["trainer"].update(command=["sh"]), "say arguments and a deadline"),
+        (lambda spec: spec.update(initializer={"model": {"storageUri": "hf://x"}}), "say arguments and a deadline"),
+        (lambda spec: spec["runtimeRef"].update(name="torch-distributed"), "the TrainingRuntime mill-trainer alone"),
+    ],
+    "rayjob": [
+        (lambda spec: head(spec)["containers"][0].update(image="registry.example/miner:1"), "run images of"),
+        (lambda spec: head(spec).update(serviceAccountName="admin"), "run as trainer-training"),
+        (lambda spec: head(spec)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}), "nothing of the node"),
+        (lambda spec: spec.update(submissionMode="K8sJobMode"), "are one pod, Ray's head"),
+        (lambda spec: spec.update(clusterSelector={"ray.io/cluster": "everybodys"}), "are one pod, Ray's head"),
+    ],
+    "workflow": [
+        (
+            lambda spec: spec.update(templates=[{"name": "x", "container": {"image": "miner"}}]),
+            "say arguments and a deadline",
+        ),
+        (lambda spec: spec.update(podSpecPatch='{"hostNetwork": true}'), "say arguments and a deadline"),
+        (lambda spec: spec.update(serviceAccountName="admin"), "say arguments and a deadline"),
+        (lambda spec: spec["workflowTemplateRef"].update(name="another"), "the WorkflowTemplate mill-trainer alone"),
+        (lambda spec: spec["workflowTemplateRef"].update(clusterScope=True), "the WorkflowTemplate mill-trainer alone"),
+    ],
+}
+"""Of each kind: what somebody might change who speaks as the trainer, and what is said to that."""
+
+
+@pytest.fixture
+def api(helm: Path) -> Iterator[KubernetesApi]:
+    """For Jobs."""
+    with trainers_api(helm, "kubernetes") as made:
+        yield made
 
 
 def test_an_api_server_lets_the_trainer_do_what_it_does_and_no_more(
@@ -207,27 +396,19 @@ def test_an_api_server_lets_the_trainer_do_what_it_does_and_no_more(
     made = job(rendered(helm, EVERYTHING), tmp_path)
     name = made["metadata"]["name"]
 
-    def refusal(change: Callable[[dict[str, Any]], object]) -> str:
-        other = copy.deepcopy(made)
-        other["metadata"]["name"] = "another"
-        change(other["spec"]["template"]["spec"])
-        try:
-            api.create(other)
-        except RunFailed as error:
-            return str(error)
-        api.delete("another")
-        return ""
+    def says(change: Callable[[dict[str, Any]], object]) -> str:
+        return refusal(api, made, lambda spec: change(spec["template"]["spec"]))
 
     def image(pod: dict[str, Any]) -> None:
         pod["containers"][0]["image"] = "registry.example/millstream/trainer-torch-and-more:7"
 
     # A policy is obeyed a moment after it was made.
-    wait_until(lambda: refusal(image), within=30, what="the policy")
-    assert "run images of registry.example/millstream/trainer-torch alone" in refusal(image)
-    assert "run as trainer-training" in refusal(lambda pod: pod.update(serviceAccountName="admin"))
-    assert "run as trainer-training" in refusal(lambda pod: pod.update(automountServiceAccountToken=True))
-    assert "nothing of the node" in refusal(lambda pod: pod["volumes"].append({"name": "x", "hostPath": {"path": "/"}}))
-    assert "no Secret but the lake's" in refusal(
+    wait_until(lambda: says(image), within=30, what="the policy")
+    assert "run images of registry.example/millstream/trainer-torch alone" in says(image)
+    assert "run as trainer-training" in says(lambda pod: pod.update(serviceAccountName="admin"))
+    assert "run as trainer-training" in says(lambda pod: pod.update(automountServiceAccountToken=True))
+    assert "nothing of the node" in says(lambda pod: pod["volumes"].append({"name": "x", "hostPath": {"path": "/"}}))
+    assert "no Secret but the lake's" in says(
         lambda pod: pod["containers"][0].update(envFrom=[{"secretRef": {"name": "kafka-admin"}}])
     )
 

@@ -17,13 +17,25 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 Object = dict[str, Any]
-GROUPS = {"jobs": "batch", "pods": "", "configmaps": "", "deployments": "apps", "millstreamloops": "millstream.dev"}
+GROUPS = {
+    "jobs": "batch",
+    "pods": "",
+    "configmaps": "",
+    "deployments": "apps",
+    "millstreamloops": "millstream.dev",
+    "trainjobs": "trainer.kubeflow.org",
+    "rayjobs": "ray.io",
+    "workflows": "argoproj.io",
+}
 KINDS = {
     "jobs": "Job",
     "pods": "Pod",
     "configmaps": "ConfigMap",
     "deployments": "Deployment",
     "millstreamloops": "MillstreamLoop",
+    "trainjobs": "TrainJob",
+    "rayjobs": "RayJob",
+    "workflows": "Workflow",
 }
 USER = "system:serviceaccount:mill:trainer"
 
@@ -249,5 +261,6 @@ def _merged(old: Any, new: Any) -> Any:
 def _matches(found: Object, query: dict[str, str]) -> bool:
     name = query.get("fieldSelector", "").removeprefix("metadata.name=")
     labels = found["metadata"].get("labels") or {}
-    wanted = dict(one.split("=", 1) for one in query.get("labelSelector", "").split(",") if one)
-    return (not name or found["metadata"]["name"] == name) and wanted.items() <= labels.items()
+    wanted = [one.partition("=") for one in query.get("labelSelector", "").split(",") if one]
+    fits = all(labels.get(label) == value if equals else label in labels for label, equals, value in wanted)
+    return (not name or found["metadata"]["name"] == name) and fits

@@ -37,7 +37,7 @@ def test_a_manifest_is_what_yaml_makes_of_it(tmp_path: Path) -> None:
         (("spec", "template", "spec", "containers", 0, "env"), [], "containers[0].env has no MILLSTREAM_LAKE"),
         (("spec", "podFailurePolicy", "rules", 1, "onExitCodes", "values"), [7], "no FailJob for onExitCodes 3 and 2"),
         (("metadata", "name"), "Mill_Trainer", "'Mill_Trainer' is no name of 46 lowercase letters"),
-        (("kind",), "Pod", "batch/v1 Pod, not batch/v1 Job"),
+        (("kind",), "Pod", "batch/v1 Pod, and none of batch/v1 Job, trainer"),
     ],
 )
 def test_a_template_that_misses_something_is_refused_with_its_key(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from millstream_trainer.errors import RunFailed
 from millstream_trainer.handlers import MAX_ATTEMPTS
 
 from .cluster import Cluster, new_cluster
-from .job_manifest import SPEC, manifest
+from .job_manifest import DISPATCHER, SPEC, manifest
 from .trainer_kit import Office, passes
 
 Until = Callable[..., Any]
@@ -116,6 +117,32 @@ async def test_two_dispatchers_that_race_start_one_job_and_hear_one_result(
         cluster.completes()
         assert await asyncio.gather(*running) == [DONE.result] * 6
         assert len(cluster.jobs()) == 1
+
+
+async def test_a_dispatcher_that_is_killed_before_it_tells_anybody_leaves_one_job(
+    dispatchers: Dispatchers, cluster: Cluster, notes: RunNotes, until: Until
+) -> None:
+    """kill -9, between the Job and what is published of it."""
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", DISPATCHER, str(cluster.kubeconfig), dispatchers.packages),
+        stdin=asyncio.subprocess.PIPE,
+    )
+    assert killed.stdin is not None
+    killed.stdin.write(msgspec.json.encode([manifest(cluster.namespace, dispatchers.packages), SPEC]))
+    killed.stdin.close()
+    try:
+        await until(lambda: killed.returncode is not None or len(cluster.jobs()) == 1, seconds=60)
+    finally:
+        with suppress(ProcessLookupError):
+            killed.kill()
+        await killed.wait()
+    made = cluster.job().metadata
+    async with dispatchers.one() as first, dispatchers.one() as second:
+        running = [asyncio.create_task(one.run(SPEC)) for one in (first, second)]
+        notes.say(made.name, DONE)
+        cluster.completes()
+        assert await asyncio.gather(*running) == [DONE.result] * 2
+    assert [one.metadata.uid for one in cluster.jobs()] == [made.uid]
 
 
 async def test_a_dispatcher_that_ended_after_it_made_the_job_leaves_it_to_its_successor(

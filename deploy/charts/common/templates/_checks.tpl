@@ -53,8 +53,14 @@
 {{- $why := ternary "the lake is there, or lake.url=s3://BUCKET/PREFIX" "model packages are handed over there" (eq $chart "features") -}}
 {{- fail (printf "%s: shared.claim is empty: name a PersistentVolumeClaim that several nodes can mount (ReadWriteMany); %s" $chart $why) -}}
 {{- end -}}
-{{- if and .facts.jobs $v.training.quota (eq (include "millstream.training.namespace" .) .root.Release.Namespace) -}}
+{{- if and .facts.runs $v.training.quota (eq (include "millstream.training.namespace" .) .root.Release.Namespace) -}}
 {{- fail (printf "%s: training.quota would bound everything in %s: name a namespace for the Jobs alone as training.namespace, or leave training.quota empty" $chart .root.Release.Namespace) -}}
+{{- end -}}
+{{- if and .facts.jobs (eq $v.training.executor "rayjob") (not $v.training.image) -}}
+{{- fail (printf "%s: training.executor=rayjob, and training.image is empty: the trainer's image has no Ray; name one that has both" $chart) -}}
+{{- end -}}
+{{- if and .facts.runs (not .facts.jobs) $v.training.policy.enabled -}}
+{{- fail (printf "%s: training.executor=keda and training.policy.enabled=true: the trainer makes no Jobs, so that there is nothing to bound; write training.policy.enabled=false" $chart) -}}
 {{- end -}}
 {{- $drain := $v.settings.drain_timeout | default 20 -}}
 {{- $needs := add 15 (mul 2 (int $drain)) -}}

@@ -78,7 +78,29 @@
 {{- end -}}
 {{- end -}}
 
-{{/* For KEDA, which asks Kafka itself. */}}
+{{/* What KEDA is given, which asks Kafka itself: of the pods that it scales, whose `container` says who they are. */}}
+{{- define "millstream.kafka.keda" -}}
+{{- $k := .v.kafka -}}
+{{- if include "millstream.kafka.sasl" . }}
+env:
+  - { parameter: username, name: MILLSTREAM_KAFKA_USER, containerName: {{ .container }} }
+{{- end }}
+{{- $tls := include "millstream.kafka.tls" . }}
+{{- if or (include "millstream.kafka.sasl" .) $k.caSecretName $k.clientSecretName }}
+secretTargetRef:
+  {{- if include "millstream.kafka.sasl" . }}
+  - { parameter: password, name: {{ $k.secretName }}, key: password }
+  {{- end }}
+  {{- if and $tls $k.caSecretName }}
+  - { parameter: ca, name: {{ $k.caSecretName }}, key: ca.crt }
+  {{- end }}
+  {{- if and $tls $k.clientSecretName }}
+  - { parameter: cert, name: {{ $k.clientSecretName }}, key: {{ include "millstream.kafka.stem" . }}.crt }
+  - { parameter: key, name: {{ $k.clientSecretName }}, key: {{ include "millstream.kafka.stem" . }}.key }
+  {{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "millstream.triggerauthentication" -}}
 {{- $keda := .workload.values.keda | default dict -}}
 {{- $k := .v.kafka -}}
@@ -88,25 +110,7 @@ kind: TriggerAuthentication
 metadata:
   {{- include "millstream.workload.metadata" . | nindent 2 }}
 spec:
-  {{- if include "millstream.kafka.sasl" . }}
-  # Of the pods that are scaled.
-  env:
-    - { parameter: username, name: MILLSTREAM_KAFKA_USER, containerName: {{ .root.Chart.Name }} }
-  {{- end }}
-  {{- $tls := include "millstream.kafka.tls" . }}
-  {{- if or (include "millstream.kafka.sasl" .) $k.caSecretName $k.clientSecretName }}
-  secretTargetRef:
-    {{- if include "millstream.kafka.sasl" . }}
-    - { parameter: password, name: {{ $k.secretName }}, key: password }
-    {{- end }}
-    {{- if and $tls $k.caSecretName }}
-    - { parameter: ca, name: {{ $k.caSecretName }}, key: ca.crt }
-    {{- end }}
-    {{- if and $tls $k.clientSecretName }}
-    - { parameter: cert, name: {{ $k.clientSecretName }}, key: {{ include "millstream.kafka.stem" . }}.crt }
-    - { parameter: key, name: {{ $k.clientSecretName }}, key: {{ include "millstream.kafka.stem" . }}.key }
-    {{- end }}
-  {{- end }}
+  {{- include "millstream.kafka.keda" (merge (dict "container" .root.Chart.Name) .) | trim | nindent 2 }}
 {{- end }}
 {{- end -}}
 

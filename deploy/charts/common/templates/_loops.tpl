@@ -11,7 +11,7 @@
 {{- end -}}
 
 {{- define "millstream.loops.elsewhere" -}}
-{{- if and .facts.jobs (ne (include "millstream.training.namespace" .) .root.Release.Namespace) -}}true{{- end -}}
+{{- if and .facts.runs (ne (include "millstream.training.namespace" .) .root.Release.Namespace) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "millstream.loops.env" -}}

@@ -4,7 +4,7 @@
 {{- end -}}
 
 {{- define "millstream.training.metadata" -}}
-name: {{ printf "%s-training" .name }}
+name: {{ .called | default (printf "%s-training" .name) }}
 namespace: {{ include "millstream.training.namespace" . }}
 labels:
   {{- include "millstream.labels" . | nindent 2 }}
@@ -24,11 +24,12 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{ .v.training.image | default (include "millstream.image" . | trimAll "\"") }}
 {{- end -}}
 
-{{/* Of a cluster: several releases may train in one namespace. 46 characters, a hash of the run follows. */}}
+{{/* Of a cluster: several releases may train in one namespace. A hash of the run follows. */}}
 {{- define "millstream.training.prefix" -}}
 {{- $whole := printf "%s-%s" .root.Release.Namespace .name -}}
-{{- if gt (len $whole) 46 -}}
-{{ printf "%s-%s" ($whole | trunc 37 | trimSuffix "-") (sha256sum $whole | trunc 8) }}
+{{- $longest := int (include "millstream.training.kind" . | fromYaml).longest -}}
+{{- if gt (len $whole) $longest -}}
+{{ printf "%s-%s" ($whole | trunc (int (sub $longest 9)) | trimSuffix "-") (sha256sum $whole | trunc 8) }}
 {{- else -}}
 {{ $whole }}
 {{- end -}}
@@ -40,115 +41,113 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{ ternary (printf "%s-training" .name) .name $elsewhere }}
 {{- end -}}
 
-{{/* What the trainer adds: a name, labels, arguments and a deadline. Of settings only what a run reads; nothing of Kafka. */}}
-{{- define "millstream.training.job" -}}
+{{/* The pod of a run, whoever makes it; `container`: how it has to be called. Of settings only what a run reads. */}}
+{{- define "millstream.training.pod" -}}
 {{- $v := .v -}}
 {{- $t := .v.training -}}
-apiVersion: batch/v1
-kind: Job
 metadata:
-  name: {{ include "millstream.training.prefix" . }}
-  namespace: {{ include "millstream.training.namespace" . }}
   labels:
     {{- include "millstream.training.selector" . | nindent 4 }}
-    app.kubernetes.io/part-of: millstream
+    {{- with $v.pod.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $v.pod.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
-  backoffLimit: {{ int $t.retries }}
-  ttlSecondsAfterFinished: {{ int $t.ttlSecondsAfterFinished }}
-  # Never two pods of one run.
-  podReplacementPolicy: Failed
-  podFailurePolicy:
-    rules:
-      # An evicted pod, a drained or reclaimed node: begun again, and not counted.
-      - action: Ignore
-        onPodConditions: [{ type: DisruptionTarget, status: "True" }]
-      # The run has said why it failed (3), or cannot read what it was told (2): another pod would end alike.
-      - action: FailJob
-        onExitCodes: { containerName: training, operator: In, values: [2, 3] }
-  template:
-    metadata:
-      labels:
-        {{- include "millstream.training.selector" . | nindent 8 }}
-        {{- with $v.pod.labels }}
-        {{- toYaml . | nindent 8 }}
+  restartPolicy: Never
+  serviceAccountName: {{ include "millstream.training.account" . }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  {{- with $v.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- range $key := list "runtimeClassName" "priorityClassName" }}
+  {{- with get $t $key }}
+  {{ $key }}: {{ . }}
+  {{- end }}
+  {{- end }}
+  {{- range $key := list "nodeSelector" "tolerations" "affinity" }}
+  {{- with get $t $key }}
+  {{ $key }}:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  securityContext:
+    {{- include "millstream.podsecurity" . | nindent 4 }}
+  containers:
+    - name: {{ .container | default "training" }}
+      image: {{ include "millstream.training.image" . | quote }}
+      {{- with $v.image.pullPolicy }}
+      imagePullPolicy: {{ . }}
+      {{- end }}
+      command: [/opt/venv/bin/python, -m, millstream_trainer.adapters.training_job]
+      env:
+        - { name: MILLSTREAM_LAKE, value: {{ $v.lake.url | default "/shared/lake" | quote }} }
+        - { name: MILLSTREAM_PACKAGES, value: /shared/packages }
+        {{- with $v.mlflow.url }}
+        - { name: MILLSTREAM_MLFLOW, value: {{ . | quote }} }
         {{- end }}
-      {{- with $v.pod.annotations }}
-      annotations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-    spec:
-      restartPolicy: Never
-      serviceAccountName: {{ include "millstream.training.account" . }}
-      automountServiceAccountToken: false
-      enableServiceLinks: false
-      {{- with $v.image.pullSecrets }}
-      imagePullSecrets:
-        {{- range . }}
-        - name: {{ . }}
+        {{- range $name, $value := $v.objectStore.env }}
+        - { name: {{ $name }}, value: {{ $value | quote }} }
         {{- end }}
+        {{- range $name := list "lake_patience" "log_level" "mlflow_patience" "model_hosts" "train_threads" }}
+        {{- if hasKey $v.settings $name }}
+        - { name: {{ printf "MILLSTREAM_%s" (upper $name) }}, value: {{ include "millstream.text" (get $v.settings $name) | quote }} }
+        {{- end }}
+        {{- end }}
+      {{- with $v.objectStore.secretName }}
+      envFrom:
+        - secretRef: { name: {{ . }} }
       {{- end }}
-      {{- range $key := list "runtimeClassName" "priorityClassName" }}
-      {{- with get $t $key }}
-      {{ $key }}: {{ . }}
-      {{- end }}
-      {{- end }}
-      {{- range $key := list "nodeSelector" "tolerations" "affinity" }}
-      {{- with get $t $key }}
-      {{ $key }}:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- end }}
+      resources:
+        {{- toYaml $t.resources | nindent 8 }}
       securityContext:
-        {{- include "millstream.podsecurity" . | nindent 8 }}
-      containers:
-        - name: training
-          image: {{ include "millstream.training.image" . | quote }}
-          {{- with $v.image.pullPolicy }}
-          imagePullPolicy: {{ . }}
-          {{- end }}
-          command: [/opt/venv/bin/python, -m, millstream_trainer.adapters.training_job]
-          env:
-            - { name: MILLSTREAM_LAKE, value: {{ $v.lake.url | default "/shared/lake" | quote }} }
-            - { name: MILLSTREAM_PACKAGES, value: /shared/packages }
-            {{- with $v.mlflow.url }}
-            - { name: MILLSTREAM_MLFLOW, value: {{ . | quote }} }
-            {{- end }}
-            {{- range $name, $value := $v.objectStore.env }}
-            - { name: {{ $name }}, value: {{ $value | quote }} }
-            {{- end }}
-            {{- range $name := list "lake_patience" "log_level" "mlflow_patience" "model_hosts" "train_threads" }}
-            {{- if hasKey $v.settings $name }}
-            - { name: {{ printf "MILLSTREAM_%s" (upper $name) }}, value: {{ include "millstream.text" (get $v.settings $name) | quote }} }
-            {{- end }}
-            {{- end }}
-          {{- with $v.objectStore.secretName }}
-          envFrom:
-            - secretRef: { name: {{ . }} }
-          {{- end }}
-          resources:
-            {{- toYaml $t.resources | nindent 12 }}
-          securityContext:
-            {{- include "millstream.security" . | nindent 12 }}
-          volumeMounts:
-            - { name: tmp, mountPath: /tmp }
-            - { name: data, mountPath: /data }
-            {{- include "millstream.project.mounts" . | nindent 12 }}
-            - { name: shared, mountPath: /shared }
-      volumes:
-        - { name: tmp, emptyDir: { sizeLimit: 128Mi } }
-        - { name: data, emptyDir: { sizeLimit: {{ $v.data.size }} } }
-        {{- include "millstream.project.volume" (merge (dict "name" (include "millstream.training.project" .)) .) | nindent 8 }}
-        {{- if include "millstream.project.loops" . }}
-        - { name: loops, configMap: { name: {{ include "millstream.loops.training" . }} } }
-        {{- end }}
-        - { name: shared, persistentVolumeClaim: { claimName: {{ $t.claim | default $v.shared.claim }} } }
+        {{- include "millstream.security" . | nindent 8 }}
+      volumeMounts:
+        - { name: tmp, mountPath: /tmp }
+        - { name: data, mountPath: /data }
+        {{- include "millstream.project.mounts" . | nindent 8 }}
+        - { name: shared, mountPath: /shared }
+  volumes:
+    - { name: tmp, emptyDir: { sizeLimit: 128Mi } }
+    - { name: data, emptyDir: { sizeLimit: {{ $v.data.size }} } }
+    {{- include "millstream.project.volume" (merge (dict "name" (include "millstream.training.project" .)) .) | nindent 4 }}
+    {{- if include "millstream.project.loops" . }}
+    - { name: loops, configMap: { name: {{ include "millstream.loops.training" . }} } }
+    {{- end }}
+    - { name: shared, persistentVolumeClaim: { claimName: {{ $t.claim | default $v.shared.claim }} } }
+{{- end -}}
+
+{{/* How a Job ends and is tried again. */}}
+{{- define "millstream.training.jobspec" -}}
+backoffLimit: {{ int .v.training.retries }}
+ttlSecondsAfterFinished: {{ int .v.training.ttlSecondsAfterFinished }}
+# Never two pods of one run.
+podReplacementPolicy: Failed
+podFailurePolicy:
+  rules:
+    # An evicted pod, a drained or reclaimed node: begun again, and not counted.
+    - action: Ignore
+      onPodConditions: [{ type: DisruptionTarget, status: "True" }]
+    # The run has said why it failed (3), or cannot read what it was told (2): another pod would end alike.
+    - action: FailJob
+      onExitCodes: { containerName: {{ .container | default "training" }}, operator: In, values: [2, 3] }
+template:
+  {{- include "millstream.training.pod" . | nindent 2 }}
 {{- end -}}
 
 {{- define "millstream.training" -}}
-{{- if .facts.jobs }}
+{{- if .facts.runs }}
 {{- $t := .v.training }}
+{{- $kind := include "millstream.training.kind" . | fromYaml }}
 {{- $own := .v.serviceAccount.name | default .name }}
 {{- $elsewhere := ne (include "millstream.training.namespace" .) .root.Release.Namespace }}
+{{- if .facts.jobs }}
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -156,6 +155,7 @@ metadata:
 data:
   job.yaml: |
     {{- include "millstream.training.job" . | nindent 4 }}
+{{- end }}
 {{- if and $elsewhere .v.project.files }}
 ---
 {{ include "millstream.project" (merge (dict "name" (printf "%s-training" .name) "in" (include "millstream.training.namespace" .)) .) | trim }}
@@ -173,13 +173,14 @@ metadata:
   {{- end }}
 automountServiceAccountToken: false
 {{- end }}
+{{- if .facts.jobs }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
   {{- include "millstream.training.metadata" . | nindent 2 }}
 rules:
-  - { apiGroups: [batch], resources: [jobs], verbs: [create, get, watch, delete] }
+  - { apiGroups: [{{ splitList "/" $kind.api | first }}], resources: [{{ $kind.resource }}], verbs: [create, get, {{ if $kind.stays }}list, {{ end }}watch, delete] }
   # Why a Job does not begin, or how it ended.
   - { apiGroups: [""], resources: [pods], verbs: [list] }
 ---
@@ -190,6 +191,10 @@ metadata:
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ .name }}-training }
 subjects:
   - { kind: ServiceAccount, name: {{ $own }}, namespace: {{ .root.Release.Namespace }} }
+{{- else }}
+{{- include "millstream.training.scaledjob" . }}
+{{- end }}
+{{- include "millstream.training.beside" . }}
 {{- with $t.quota }}
 ---
 apiVersion: v1
@@ -213,69 +218,19 @@ spec:
   policyTypes: [Ingress, Egress]
   egress:
     {{- include "millstream.dns" . | nindent 4 }}
+    {{- if not .facts.jobs }}
+    - ports:
+        {{- range include "millstream.ports" . | fromJsonArray }}
+        - { port: {{ int . }}, protocol: TCP }
+        {{- end }}
+    {{- end }}
     {{- with .v.networkPolicy.to }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}
-{{- if $t.policy.enabled }}
+{{- if and .facts.jobs $t.policy.enabled }}
 ---
 {{ include "millstream.training.policy" . }}
 {{- end }}
 {{- end }}
-{{- end -}}
-
-{{/* Who may create Jobs may run any pod: hence what the trainer's may be. Of the cluster, so named after the namespace too. */}}
-{{- define "millstream.training.policy" -}}
-{{- $name := printf "%s-training" (include "millstream.training.prefix" .) -}}
-{{- $account := printf "system:serviceaccount:%s:%s" .root.Release.Namespace (.v.serviceAccount.name | default .name) -}}
-{{- $image := include "millstream.training.image" . | regexFind "^[^@]*" -}}
-{{- $repository := regexReplaceAll ":[^/]*$" $image "" -}}
-{{- $secrets := list -}}
-{{- with .v.objectStore.secretName -}}{{- $secrets = append $secrets . -}}{{- end -}}
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicy
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "millstream.labels" . | nindent 4 }}
-spec:
-  failurePolicy: Fail
-  matchConstraints:
-    resourceRules:
-      - { apiGroups: [batch], apiVersions: [v1], operations: [CREATE], resources: [jobs] }
-  matchConditions:
-    - name: by-the-trainer
-      expression: request.userInfo.username == {{ $account | quote }}
-  variables:
-    - name: pod
-      expression: object.spec.template.spec
-    - name: containers
-      expression: variables.pod.containers + variables.pod.?initContainers.orValue([])
-  validations:
-    {{- with .v.training.policy.imagePrefix }}
-    - expression: variables.containers.all(c, c.image.startsWith({{ . | quote }}))
-      message: {{ printf "the trainer's Jobs run images of %s alone (training.policy.imagePrefix)" . | quote }}
-    {{- else }}
-    - expression: variables.containers.all(c, c.image.startsWith({{ printf "%s:" $repository | quote }}) || c.image.startsWith({{ printf "%s@" $repository | quote }}))
-      message: {{ printf "the trainer's Jobs run images of %s alone" $repository | quote }}
-    {{- end }}
-    - expression: variables.pod.?serviceAccountName.orValue("default") == {{ include "millstream.training.account" . | quote }} && variables.pod.?automountServiceAccountToken.orValue(true) == false
-      message: {{ printf "the trainer's Jobs run as %s, without its token" (include "millstream.training.account" .) | quote }}
-    - expression: variables.pod.?volumes.orValue([]).all(v, !has(v.hostPath) && !has(v.secret) && !has(v.projected)) && !variables.pod.?hostNetwork.orValue(false) && !variables.pod.?hostPID.orValue(false)
-      message: the trainer's Jobs have nothing of the node, and no Secret as a volume
-    - expression: variables.containers.all(c, c.?env.orValue([]).all(e, !has(e.valueFrom)) && c.?envFrom.orValue([]).all(f, has(f.secretRef) && f.secretRef.name in {{ $secrets | toJson }}))
-      message: the trainer's Jobs read no Secret but the lake's
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "millstream.labels" . | nindent 4 }}
-spec:
-  policyName: {{ $name }}
-  validationActions: [Deny]
-  matchResources:
-    namespaceSelector:
-      matchLabels: { kubernetes.io/metadata.name: {{ include "millstream.training.namespace" . }} }
 {{- end -}}

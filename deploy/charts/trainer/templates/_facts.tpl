@@ -5,13 +5,20 @@ many: false
 lake: true
 shared: write
 mlflow: true
-{{- if eq .Values.training.executor "kubernetes" }}
+{{- if has .Values.training.executor (list "kubernetes" "trainjob" "rayjob" "workflow") }}
 jobs: true
+runs: true
 environment:
   MILLSTREAM_EXECUTOR: kubernetes
   MILLSTREAM_JOB_TEMPLATE: /training/job.yaml
 {{- end }}
-{{- if or .Values.loops.enabled (eq .Values.training.executor "kubernetes") }}
+{{- if eq .Values.training.executor "keda" }}
+runs: true
+environment:
+  MILLSTREAM_EXECUTOR: keda
+  MILLSTREAM_JOB_TRIES: {{ add1 .Values.training.retries | quote }}
+{{- end }}
+{{- if or .Values.loops.enabled (has .Values.training.executor (list "kubernetes" "trainjob" "rayjob" "workflow")) }}
 asks: true
 {{- end }}
 paths: [/v1]

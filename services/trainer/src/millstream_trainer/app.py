@@ -12,12 +12,16 @@ from millstream.contracts.topics import LABELS
 from millstream.project import Loop, load_project
 from millstream.runtime.causes import Causes
 from millstream.runtime.packages import PackageStore
+from millstream.runtime.publisher import Publisher
 from millstream.runtime.service import Service
 from millstream.runtime.sole_writer import SoleWriter
+from millstream_trainer.adapters.claims import Claims
 from millstream_trainer.adapters.kafka_announcer import WRITER, KafkaAnnouncer
 from millstream_trainer.adapters.kafka_ends import KafkaEnds
 from millstream_trainer.adapters.loop_check import ProcessCheck
+from millstream_trainer.adapters.offered_runs import OfferedRuns
 from millstream_trainer.adapters.process_executor import ProcessExecutor
+from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.workplace import workplace_of
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
@@ -38,7 +42,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
     project = load_project(settings.project)
     service = Service("trainer", settings, title="Millstream trainer")
     metrics = TrainerMetrics(service.registry)
-    executor = executor or _executor(settings, metrics)
+    executor = executor or _executor(settings, metrics, service.publisher)
     writer = SoleWriter(bootstrap=service.kafka, name=WRITER, timeout=settings.publish_timeout, metrics=service.metrics)
     causes = Causes()
     announcer = KafkaAnnouncer(service.publisher, writer, causes)
@@ -78,7 +82,7 @@ def _keep_loops(service: Service, settings: Settings, trainer: Trainer) -> None:
     service.at_stop(resources.close)
 
 
-def _executor(settings: Settings, metrics: TrainerMetrics) -> Executor:
+def _executor(settings: Settings, metrics: TrainerMetrics, publisher: Publisher) -> Executor:
     """Raises BadSetup."""
 
     def untracked(loop: str) -> None:
@@ -87,6 +91,17 @@ def _executor(settings: Settings, metrics: TrainerMetrics) -> Executor:
     if settings.executor == "process":
         return ProcessExecutor(
             place=workplace_of(settings), timeout=settings.run_timeout, untracked=untracked, phase=metrics.in_phase
+        )
+    if settings.executor == "keda":
+        notes = RunNotes(settings.packages)
+        return OfferedRuns(
+            publisher=publisher,
+            notes=notes,
+            claims=Claims(notes),
+            deadline=settings.job_tries * (settings.run_timeout + settings.mlflow_patience),
+            patience=settings.job_patience,
+            untracked=untracked,
+            phase=metrics.in_phase,
         )
     # Imported here: the client of Kubernetes is 40 MB and 2 s that only a cluster's dispatcher needs.
     from millstream_trainer.adapters.kubernetes_jobs import KubernetesJobs

@@ -22,13 +22,16 @@ class Settings(ServiceSettings):
     data: Path = Path("data/trainer")
     """The trainer's own folder: compiled Feast registries of its runs."""
 
-    executor: Literal["process", "kubernetes"] = "process"
-    """Where runs happen: processes beside the dispatcher, or Jobs of Kubernetes, which go on while the dispatcher restarts."""
+    executor: Literal["process", "kubernetes", "keda"] = "process"
+    """Where runs happen: processes beside the dispatcher, Jobs of Kubernetes, which go on while the dispatcher restarts, or
+    pods that KEDA starts for the runs on `millstream-training-jobs`, where no service may make Jobs."""
     job_template: Path | None = None
-    """Manifest of a Job as YAML; a run adds its name, labels, arguments and deadline. Needed with `kubernetes`; the chart
-    writes one."""
+    """Manifest of a Job, TrainJob, RayJob or Workflow as YAML; a run adds its name, labels, arguments and deadline. Needed with
+    `kubernetes`; the chart writes one."""
     job_patience: Annotated[float, Field(gt=0)] = 900.0
     """Seconds that a Job may wait for a node and its image, then it is deleted. An autoscaler takes ten minutes for a GPU."""
+    job_tries: Annotated[int, Field(ge=1, le=11)] = 3
+    """With `keda`: pods that may take one run and end without a word, of memory for example, before it has failed."""
     kubeconfig: Path | None = None
     """How the API server is reached from outside of a cluster. Empty: by the token of the pod's ServiceAccount."""
 

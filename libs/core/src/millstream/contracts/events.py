@@ -29,6 +29,7 @@ from millstream.contracts.training_events import (
     RetrainDecided,
     RetrainRequested,
     RunApproved,
+    RunOffered,
     TrainingFinished,
     TrainingStarted,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "RolloutMoved",
     "RolloutRequested",
     "RunApproved",
+    "RunOffered",
     "Scalar",
     "SkewJudged",
     "SkewedValue",
@@ -102,6 +104,7 @@ EVENTS: tuple[type[Event], ...] = (
     SkewJudged,
     RetrainRequested,
     RunApproved,
+    RunOffered,
     RolloutRequested,
     RetrainDecided,
     TrainingStarted,

@@ -21,6 +21,7 @@ from millstream.contracts.events import (
     RolloutMoved,
     RolloutRequested,
     RunApproved,
+    RunOffered,
     SkewJudged,
     TrainingFinished,
     TrainingStarted,
@@ -102,6 +103,15 @@ TRAINING = Topic(
     retention=timedelta(days=3650),
     why="Trainer's journal: every decision and why, every run, every step of a rollout. Trainer rebuilds its state from it.",
 )
+TRAINING_JOBS = Topic(
+    name="millstream-training-jobs",
+    events=(RunOffered,),
+    key="run offered",
+    owner="trainer",
+    partitions=6,
+    retention=timedelta(days=7),
+    why="Runs that wait for a pod, where KEDA starts those (executor: keda). A pod says beside the packages which one it took.",
+)
 MODELS = Topic(
     name="millstream-models",
     events=(ModelState,),
@@ -140,8 +150,23 @@ AUDIT = Topic(
     why="Who made and revoked which key, and when. For people: no service hears it.",
 )
 
-TOPICS: tuple[Topic, ...] = (PREDICTIONS, LABELS, VERDICTS, SKEW, RETRAIN, TRAINING, MODELS, REPLICAS, KEYS, AUDIT)
+TOPICS: tuple[Topic, ...] = (
+    PREDICTIONS,
+    LABELS,
+    VERDICTS,
+    SKEW,
+    RETRAIN,
+    TRAINING,
+    TRAINING_JOBS,
+    MODELS,
+    REPLICAS,
+    KEYS,
+    AUDIT,
+)
 
+
+TRAINING_JOBS_GROUP = "training-jobs"
+"""Whose offsets say which of the offered runs have ended. It has no members: KEDA counts what is left by it."""
 
 TILES_GROUP = "features-tiles"
 """The consumer group that keeps the online windows: its fences in the online store say how far features are applied."""

@@ -113,6 +113,19 @@ class RunApproved(Event, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RunOffered(Event, frozen=True, kw_only=True):
+    """A run waits for a pod that takes it, where KEDA starts them and the trainer may make no Jobs."""
+
+    type_name: ClassVar[str] = "millstream.run.offered.v1"
+
+    id: str
+    """The same for the same run, however often it is offered; also names what the run says beside the packages."""
+    loop: str
+    run: str
+    spec: str
+    """What the run is told, as JSON of the trainer's own, which writes and reads it in one release."""
+
+
 class Outcome(StrEnum):
     PROMOTED = "promoted"
     """It answers: a first model, or one without a trial."""

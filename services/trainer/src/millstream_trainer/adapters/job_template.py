@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,22 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from millstream.errors import BadSetup
-from millstream_trainer.adapters.training_job import FAILED, UNUSABLE
+from millstream_trainer.adapters.job_kinds import HASHED, KINDS, Kind, at
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 
-CONTAINER = "training"
-LONGEST_NAME = 46
-"""Characters of metadata.name: a dash and 16 more follow, and 63 are allowed."""
-LONGEST_SPEC = 100_000
-"""Bytes of one argument: Linux takes 131,072. A stream's partition takes about ten."""
+LONGEST_SPEC = 65_536
+"""Bytes of one argument: a TrainJob takes no more, and Linux 131,072. A stream's partition takes about ten."""
 
-NEEDED = (
-    ("apiVersion",),
-    ("kind",),
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("spec", "backoffLimit"),
-    ("spec", "ttlSecondsAfterFinished"),
-    ("spec", "podFailurePolicy", "rules"),
-    ("spec", "template", "spec", "restartPolicy"),
-    ("spec", "template", "spec", "serviceAccountName"),
-    ("spec", "template", "spec", "containers"),
-)
-OF_CONTAINER = ("image", "command", "resources", "volumeMounts")
+KEPT = "millstream/ttl-seconds-after-finished"
+"""Annotation of what Kubernetes does not remove by itself: how old an ended one becomes, a day where it is not said."""
+
+ALWAYS = (("metadata", "name"), ("metadata", "namespace"))
+OF_POD = (("spec", "restartPolicy"), ("spec", "serviceAccountName"), ("spec", "containers"))
+OF_CONTAINER = ("image", "resources", "volumeMounts")
 VARIABLES = ("MILLSTREAM_LAKE", "MILLSTREAM_PACKAGES")
 OURS = (("metadata", "generateName"), ("spec", "activeDeadlineSeconds"))
-"""What a run writes itself: standing in the template they would not do what they say."""
+"""What every run writes itself: standing in the template they would not do what they say."""
 
 
 class JobTemplate:
@@ -48,8 +38,10 @@ class JobTemplate:
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         self._manifest = manifest
+        self.kind = _kind_of(manifest)
         self.namespace = str(manifest["metadata"]["namespace"])
         self._prefix = str(manifest["metadata"]["name"])
+        self.kept = timedelta(seconds=int((manifest["metadata"].get("annotations") or {}).get(KEPT, 86_400)))
 
     @classmethod
     def read(cls, path: Path | None, packages: str) -> JobTemplate:
@@ -72,70 +64,80 @@ class JobTemplate:
         text = "\0".join((self.namespace, self._prefix, spec.loop, spec.run))
         return f"{self._prefix}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
+    def made(self, name: str) -> bool:
+        """Whether it is of a run of this template."""
+        return name.rpartition("-")[0] == self._prefix
+
     def job(self, spec: RunSpec, deadline: float) -> dict[str, Any]:
-        """The Job of a run; `deadline` in seconds. Raises RunFailed."""
-        told = msgspec.json.encode(spec)
-        if len(told) > LONGEST_SPEC:
-            raise RunFailed(
-                f"what the run has to be told is {len(told)} bytes; as an argument {LONGEST_SPEC} are allowed"
-            )
-        made: dict[str, Any] = copy.deepcopy(dict(self._manifest))
+        """The Job of a run, or what stands for one; `deadline` in seconds. Raises RunFailed."""
+        told = as_argument(spec)
         labels = {"millstream/loop": spec.loop[:63].rstrip("-"), "millstream/run": spec.run}
-        made["metadata"]["name"] = name = self.name(spec)
-        made["spec"]["activeDeadlineSeconds"] = math.ceil(deadline)
-        template = made["spec"]["template"]
-        for metadata in (made["metadata"], template.setdefault("metadata", {})):
-            metadata["labels"] = (metadata.get("labels") or {}) | labels
-        template["spec"]["containers"][0]["args"] = [name, told.decode()]
+        made: dict[str, Any] = copy.deepcopy(dict(self._manifest))
+        self.kind.fill(made, self.name(spec), labels, told, deadline)
         return made
+
+
+def as_argument(spec: RunSpec) -> str:
+    """As JSON, in which nobody on the way finds a variable of its own: Kubernetes `$(X)`, Argo `{{x}}`. Raises RunFailed."""
+    # Outside of strings JSON has neither; inside, an escape is read as what it stands for.
+    told = msgspec.json.encode(spec).decode().replace("$", r"\u0024").replace("{{", r"{\u007b")
+    if len(told.encode()) > LONGEST_SPEC:
+        raise RunFailed(
+            f"what the run has to be told is {len(told.encode())} bytes; as an argument {LONGEST_SPEC} are allowed"
+        )
+    return told
+
+
+def _kind_of(manifest: Any) -> Kind:
+    said = (at(manifest, ("apiVersion",)), at(manifest, ("kind",)))
+    for kind in KINDS:
+        if said == (kind.api, kind.kind):
+            return kind
+    known = ", ".join(f"{kind.api} {kind.kind}" for kind in KINDS)
+    raise BadSetup(f"apiVersion and kind are {said[0]} {said[1]}, and none of {known}")
 
 
 def _faults(manifest: Any, packages: str) -> list[str]:
     """What is missing or contradicts us, each with its key."""
-    missing = [f"{'.'.join(path)} is missing" for path in NEEDED if _at(manifest, path) in (None, "", [], {})]
+    try:
+        kind = _kind_of(manifest)
+    except BadSetup as error:
+        return [str(error)]
+    pod = kind.pod or ()
+    needed = (*ALWAYS, *kind.needed, *((*pod, *path) for path in OF_POD if kind.pod is not None))
+    missing = [f"{'.'.join(path)} is missing" for path in needed if at(manifest, path) in (None, "", [], {})]
     if missing:
         return missing
-    faults = [f"{'.'.join(path)} is the run's to write" for path in OURS if _at(manifest, path) is not None]
-    if (manifest["apiVersion"], manifest["kind"]) != ("batch/v1", "Job"):
-        faults.append(f"apiVersion and kind are {manifest['apiVersion']} {manifest['kind']}, not batch/v1 Job")
-    name = str(manifest["metadata"]["name"])
-    if len(name) > LONGEST_NAME or re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) is None:
-        faults.append(f"metadata.name {name!r:.80} is no name of {LONGEST_NAME} lowercase letters, digits and dashes")
-    pod = manifest["spec"]["template"]["spec"]
-    if pod["restartPolicy"] != "Never":
-        faults.append("spec.template.spec.restartPolicy has to be Never: a podFailurePolicy wants it")
-    ended = {code for rule in manifest["spec"]["podFailurePolicy"]["rules"] for code in _fails_at(rule)}
-    if not ended >= {FAILED, UNUSABLE}:
+    told = (*OURS, *kind.told)
+    faults = [f"{'.'.join(path)} is the run's to write" for path in told if at(manifest, path) is not None]
+    name, longest = str(manifest["metadata"]["name"]), kind.longest - HASHED
+    if len(name) > longest or re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) is None:
         faults.append(
-            f"spec.podFailurePolicy.rules has no FailJob for onExitCodes {FAILED} and {UNUSABLE}, by which a run says that "
-            "another try would end as it did"
+            f"metadata.name {name!r:.80} is no name of {longest} lowercase letters, digits and dashes that begins with a letter"
         )
-    return faults + _of_container(pod["containers"], packages)
-
-
-def _of_container(containers: Sequence[Mapping[str, Any]], packages: str) -> list[str]:
-    at = "spec.template.spec.containers"
-    if len(containers) != 1:
-        return [f"{at} has {len(containers)} containers; a run is one"]
-    faults = [f"{at}[0].{key} is missing" for key in OF_CONTAINER if not containers[0].get(key)]
-    if "args" in containers[0]:
-        faults.append(f"{at}[0].args is the run's to write")
-    variables = {one.get("name"): one for one in containers[0].get("env") or []}
-    faults += [f"{at}[0].env has no {name}" for name in VARIABLES if name not in variables]
-    there = variables.get("MILLSTREAM_PACKAGES", {}).get("value", packages)
-    if there != packages:
-        faults.append(
-            f"{at}[0].env has MILLSTREAM_PACKAGES={there}, and this trainer's is {packages}: a package is named by its path"
-        )
+    faults += kind.faults(manifest)
+    if kind.pod is not None:
+        where = ".".join((*pod, "spec"))
+        spec = at(manifest, (*pod, "spec"))
+        if spec["restartPolicy"] != "Never":
+            faults.append(f"{where}.restartPolicy has to be Never: who tries again is the {kind.kind}")
+        faults += _of_containers(spec["containers"], packages, where, kind.commanded)
     return faults
 
 
-def _fails_at(rule: Mapping[str, Any]) -> list[int]:
-    codes: Mapping[str, Any] = rule.get("onExitCodes") or {}
-    return list(codes.get("values") or []) if (rule.get("action"), codes.get("operator")) == ("FailJob", "In") else []
-
-
-def _at(manifest: Any, path: Sequence[str]) -> Any:
-    for part in path:
-        manifest = manifest.get(part) if isinstance(manifest, Mapping) else None
-    return manifest
+def _of_containers(containers: Sequence[Mapping[str, Any]], packages: str, where: str, commanded: bool) -> list[str]:
+    if len(containers) != 1:
+        return [f"{where}.containers has {len(containers)} containers; a run is one"]
+    needed = (*OF_CONTAINER, *(("command",) if commanded else ()))
+    faults = [f"{where}.containers[0].{key} is missing" for key in needed if not containers[0].get(key)]
+    if "args" in containers[0]:
+        faults.append(f"{where}.containers[0].args is the run's to write")
+    variables = {one.get("name"): one for one in containers[0].get("env") or []}
+    faults += [f"{where}.containers[0].env has no {name}" for name in VARIABLES if name not in variables]
+    there = variables.get("MILLSTREAM_PACKAGES", {}).get("value", packages)
+    if there != packages:
+        faults.append(
+            f"{where}.containers[0].env has MILLSTREAM_PACKAGES={there}, and this trainer's is {packages}: a package is named "
+            "by its path"
+        )
+    return faults

@@ -16,11 +16,11 @@ from kubernetes.client.exceptions import ApiException
 
 from millstream.errors import BadSetup, RetryLater
 from millstream.project.resource import GROUP, PLURAL, VERSION
+from millstream_trainer.adapters.job_kinds import JOB, Kind
 from millstream_trainer.domain.job import Job, Pod
 from millstream_trainer.errors import RunFailed
 
 GROUPS = {
-    "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
     "configmaps": "/api/v1",
     "deployments": "/apis/apps/v1",
@@ -45,16 +45,22 @@ class Status(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+class Jobs(msgspec.Struct, frozen=True):
+    items: list[Job] = []
+
+
 class Pods(msgspec.Struct, frozen=True):
     items: list[Pod] = []
 
 
 class KubernetesApi:
-    """Of one namespace. Every call raises RetryLater where the API server is away, and RunFailed where it says no."""
+    """Of one namespace, and of one kind of Jobs. Every call raises RetryLater where the API server is away, and RunFailed where
+    it says no."""
 
-    def __init__(self, namespace: str, kubeconfig: Path | None) -> None:
+    def __init__(self, namespace: str, kubeconfig: Path | None, kind: Kind = JOB) -> None:
         """Asks nobody yet. Raises BadSetup."""
         self.namespace = namespace
+        self._kind = kind
         configuration = client.Configuration()
         configuration.retries = False  # who waits is the run, and it says what for
         try:
@@ -88,9 +94,14 @@ class KubernetesApi:
         except Missing:
             return None
 
+    def ended(self) -> list[Job]:
+        """Those of runs that have come to their end."""
+        raw = self._ask("list", "jobs", query={"labelSelector": "millstream/run"})
+        return [job for job in msgspec.json.decode(raw, type=Jobs).items if job.ended]
+
     def pods(self, name: str) -> list[Pod]:
         """Of the Job, oldest first."""
-        raw = self._ask("list", "pods", query={"labelSelector": f"batch.kubernetes.io/job-name={name}"})
+        raw = self._ask("list", "pods", query={"labelSelector": f"{self._kind.label}={name}"})
         found = msgspec.json.decode(raw, type=Pods).items
         return sorted(found, key=lambda pod: (str(pod.metadata.creationTimestamp), pod.metadata.name))
 
@@ -131,6 +142,13 @@ class KubernetesApi:
         """Hang up."""
         hang_up(self._client)
 
+    def _called(self, resource: str) -> str:
+        """`jobs` are whatever stands for one here."""
+        return self._kind.resource if resource == "jobs" else resource
+
+    def _group(self, resource: str) -> str:
+        return self._kind.path if resource == "jobs" else GROUPS[resource]
+
     def _ask(
         self, verb: str, resource: str, name: str = "", *, query: Mapping[str, str] = NOTHING, body: Any = None
     ) -> bytes:
@@ -150,7 +168,7 @@ class KubernetesApi:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """The answer, whose body is not read yet."""
         # Not by the client's models: they refuse what the API takes (a number as a quantity), and what is newer than they.
-        path = f"{GROUPS[resource]}/namespaces/{self.namespace}/{resource}"
+        path = f"{self._group(resource)}/namespaces/{self.namespace}/{self._called(resource)}"
         request = self._client.param_serialize(
             method=METHODS.get(verb, "GET"),
             resource_path=f"{path}/{name}" if name else path,
@@ -182,11 +200,15 @@ class KubernetesApi:
             return _There()
         if status == 404 and verb != "create":
             return Missing()
-        what = f"Kubernetes refused to {verb} {resource} in namespace {self.namespace}: {said.message}"
+        called = self._called(resource)
+        what = f"Kubernetes refused to {verb} {called} in namespace {self.namespace}: {said.message}"
         if status == 403 and " cannot " in said.message:
-            group = "/".join(GROUPS[resource].split("/")[2:-1])  # /apis/batch/v1, and nothing of /api/v1
-            rule = f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]'
+            group = "/".join(self._group(resource).split("/")[2:-1])  # /apis/batch/v1, and nothing of /api/v1
+            rule = f'apiGroups: ["{group}"], resources: ["{called}"], verbs: ["{verb}"]'
             return RunFailed(f"{what}; the Role of the trainer's ServiceAccount misses {{{rule}}}")
+        if status == 404 and said.reason != "NotFound":
+            wanted = f"{self._kind.kind} of {self._kind.api}"
+            return RunFailed(f"{what}; the cluster does not know the kind {wanted}: install what brings it")
         if status == 404:
             return RunFailed(f"{what}; make the namespace, or name another one in the template of the Job")
         return RunFailed(what) if status in SAYS_SO else RetryLater(what)

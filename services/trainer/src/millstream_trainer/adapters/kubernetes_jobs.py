@@ -1,4 +1,7 @@
-"""One Job of Kubernetes per run, named by it: however many dispatchers ask for a run, and however often, it is started once."""
+"""One Job of Kubernetes per run, named by it: however many dispatchers ask for a run, and however often, it is started once.
+
+Or one TrainJob, RayJob or Workflow: the template says which, and `job_kinds` where they differ.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -77,7 +81,7 @@ class KubernetesJobs:
         template = JobTemplate.read(settings.job_template, settings.packages)
         return cls(
             template=template,
-            api=KubernetesApi(template.namespace, settings.kubeconfig),
+            api=KubernetesApi(template.namespace, settings.kubeconfig, template.kind),
             notes=RunNotes(settings.packages),
             deadline=settings.job_patience + settings.run_timeout + settings.mlflow_patience,
             patience=settings.job_patience,
@@ -110,6 +114,8 @@ class KubernetesJobs:
     async def _begin(self, name: str, spec: RunSpec) -> Said:
         """Have the Job there, and see it to its end."""
         await self._call(self._notes.sweep)
+        if self._template.kind.stays:
+            await self._patiently(self._sweep, spec)
         body = self._template.job(spec, self._deadline)
         made = await self._patiently(lambda: self._api.create(body), spec)
         log.info("job created" if made else "job is there already", extra={"loop": spec.loop, "job": name})
@@ -144,6 +150,13 @@ class KubernetesJobs:
                 reason = f"job {name} did not begin within {self._patience:.0f} s and was deleted: {waited}"
                 raise RunFailed(f"{reason}; MILLSTREAM_JOB_PATIENCE is how long it may wait")
             await self._patiently(partial(self._api.wait, job, self._look), spec)
+
+    def _sweep(self) -> None:
+        """Remove our ended ones, of kinds that nobody else removes."""
+        for job in self._api.ended():
+            created = job.metadata.creationTimestamp or datetime.now(UTC)
+            if self._template.made(job.metadata.name) and datetime.now(UTC) - created > self._template.kept:
+                self._api.delete(job.metadata.name)
 
     async def _note(self, name: str, spec: RunSpec) -> Said | None:
         """What the run said last; its phase is shown."""

@@ -44,11 +44,12 @@ def main(arguments: Sequence[str]) -> int:
     notes = RunNotes(settings.packages)
     said = notes.read(name)
     if said is None or not said.last:
-        said = _run(name, spec, workplace_of(settings), notes)
+        said = do_run(name, spec, workplace_of(settings), notes)
     return FAILED if said.result is None else 0
 
 
-def _run(name: str, spec: RunSpec, place: Workplace, notes: RunNotes) -> Said:
+def do_run(name: str, spec: RunSpec, place: Workplace, notes: RunNotes) -> Said:
+    """The run, each phase and its last word in the note `name`. Raises OSError where the folder is away."""
     # Sets what OpenMP and OpenBLAS read when they are loaded.
     from millstream_trainer.adapters import preload  # noqa: F401
 

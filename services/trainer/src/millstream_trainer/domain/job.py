@@ -29,19 +29,25 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True):
+    """Of a Job and of a TrainJob the conditions, of a RayJob jobDeploymentStatus, of a Workflow the phase."""
+
     conditions: list[Condition] = []
-    failed: int = 0
+    jobDeploymentStatus: str = ""
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
 
 
 class Job(msgspec.Struct, frozen=True):
-    """The part of a `batch/v1` Job that we read."""
+    """The part of a Job that we read, or of what stands for one."""
 
     metadata: Metadata
     status: JobStatus = JobStatus()
 
     @property
     def complete(self) -> bool:
-        return self._condition("Complete") is not None
+        said = (self.status.jobDeploymentStatus, self.status.phase)
+        return self._condition("Complete") is not None or said in (("Complete", ""), ("", "Succeeded"))
 
     @property
     def ended(self) -> bool:
@@ -49,6 +55,9 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def failure(self) -> Condition | None:
+        status = self.status
+        if status.jobDeploymentStatus in ("Failed", "ValidationFailed") or status.phase in ("Failed", "Error"):
+            return Condition("Failed", "True", status.reason or status.phase, status.message)
         return self._condition("Failed")
 
     def _condition(self, type: str) -> Condition | None:
