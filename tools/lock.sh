@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves locks/*.txt: one hashed list per service, one for developers, two to add for Spark and for PyTorch. No addresses are written.
+# Resolves locks/*.txt: one hashed list per service, one for developers, three to add for Spark, Trino and PyTorch. No addresses are written.
 set -euo pipefail
 uv=$(command -v uv || echo .millstream/uv/bin/uv)
 ours=(); for p in backtest cli core drift expression features ingest serving tiles trainer; do ours+=(--no-emit-package "millstream-$p"); done
@@ -14,6 +14,7 @@ done
 compile libs/cli/pyproject.toml -c locks/dev.txt -o locks/cli.txt
 # PySpark alone is 450 MB: only `make spark` installs it.
 compile libs/tiles/pyproject.toml --extra spark -c locks/dev.txt -o locks/spark.txt
+compile libs/tiles/pyproject.toml --extra trino -c locks/dev.txt -o locks/trino.txt # 4 packages more, and a server: `make trino`
 # PyTorch from PyPI is 4 GB on Linux, since its wheel loads CUDA's libraries wherever it runs: only `make torch` installs it. Left
 # out is Triton, 1 GB more, which compiles for GPUs and which nothing here imports.
 compile services/trainer/pyproject.toml --extra torch -c locks/dev.txt --overrides <(echo "triton; sys_platform == 'never'") -o locks/torch.txt

@@ -285,7 +285,7 @@ COLUMNS |= {"origin": "string", "dep_delay": "float64", "diverted": "boolean", "
 
 @pytest.mark.parametrize("view", [v for v in VIEWS if v.name != "different"], ids=lambda view: view.name)
 def test_the_plan_compiles_to_trino_s_sql(view: View) -> None:
-    """That is all that is known of Trino: no server of it was ever asked."""
+    """What a server says to it: test_ibis_trino.py."""
     fields = COLUMNS | {"gate": "int64", "flight_id": "string"}
     events = {view.stream: ibis.table(fields, name="departed")}
     questions = ibis.table({key: fields[key] for key in view.keys} | {"event_timestamp": "int64"}, name="questions")

@@ -1,4 +1,4 @@
-"""The same windowed features as a plan in Ibis: whoever outgrows one machine runs it on Spark (or on Trino: never tried).
+"""The same windowed features as a plan in Ibis: whoever outgrows one machine runs it on Spark or Trino.
 
     import ibis
     from millstream_tiles.ibis_plan import windowed_features

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from millstream_tiles.ibis_columns import MINE, builtin, double, floor_to
+from millstream_tiles.ibis_columns import MINE, beside, builtin, double, floor_to
 from millstream_tiles.sketches import BOUNDS, REGISTERS, SEED, percentiles, sigma, spread_slots
 
 _REST = 2**52
@@ -82,7 +82,7 @@ def bucketed(rows: ir.Table, number: str, stand_in: str) -> ir.Table:
         _HERE: values[1:-1],
         _ABOVE: values[2:],
     }
-    buckets = ibis.memtable(pa.table(table))
+    buckets = beside(rows, pa.table(table))
     size = rows[number].abs()
     # A logarithm of nothing is an error to DuckDB and null to Spark.
     steps = ibis.cases((size >= double(BOUNDS[0]), size / double(BOUNDS[0]))).ln()
@@ -106,7 +106,7 @@ def distinct_estimates(seen: ir.Table, by: Sequence[str], hashed: str, names: Se
     sums = registers.group_by(by).agg(**{_SUM: registers[_PART].sum(), _FILLED: registers.count()})
     filled = np.arange(1, REGISTERS + 1)
     empty = REGISTERS * sigma((REGISTERS - filled) / REGISTERS)
-    found = sums.left_join(ibis.memtable(pa.table({_FILLED: pa.array(filled), _SIGMA: empty})), _FILLED)
+    found = sums.left_join(beside(seen, pa.table({_FILLED: pa.array(filled), _SIGMA: empty})), _FILLED)
     estimate = double(REGISTERS * REGISTERS / (2 * math.log(2))) / (found[_SUM] + found[_SIGMA])
     return found.select(*by, **dict.fromkeys(names, estimate.round().cast("int64")))
 
