@@ -1,5 +1,5 @@
 """Runs offered to pods that KEDA starts: on a real Kafka, with the pods' own program. KEDA is played, which counts what the
-group has left; of the real one tests/deploy/test_traps.py shows what it does to a ScaledJob.
+group has left; no real one has started a pod of ours in a test yet.
 """
 
 from __future__ import annotations
