@@ -102,6 +102,7 @@ def test_the_trainer_makes_a_job_that_the_api_knows(
 def test_the_trainer_may_do_what_it_does_and_nothing_else(values: str, executor: str, helm: Path) -> None:
     code = (ADAPTERS / "kubernetes_api.py").read_text()
     does = {(resource, verb) for verb, resource in re.findall(r'self\._(?:ask|open)\("(\w+)", "(\w+)"', code)}
+    does |= {(resource, "watch") for resource in re.findall(r'self\._watch\("(\w+)"', code)}
     kind = EXECUTORS[executor]
     found = rendered(helm, values, executor)
 

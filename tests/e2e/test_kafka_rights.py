@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from millstream.contracts.topics import TRAINING_JOBS_GROUP
 from millstream.project import Project, load_project
 from millstream.runtime.kafka_security import Bootstrap, KafkaSecurity
 from millstream.runtime.topic_admin import ensure_topics
@@ -30,7 +31,16 @@ from .test_kafka_asks_who_is_there import answer_with, service
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "features", "serving", "drift", "trainer")
-GROUPS = ("features-tiles", "features-lake", "features-skew", "serving", "drift", "trainer", "another")
+GROUPS = (
+    "features-tiles",
+    "features-lake",
+    "features-skew",
+    "serving",
+    "drift",
+    "trainer",
+    TRAINING_JOBS_GROUP,
+    "another",
+)
 DOOR: Door = "sasl_plaintext"
 
 
@@ -66,7 +76,7 @@ def test_the_names_are_those_of_the_services(project: Project) -> None:
     assert of(project, "features").groups == {features.TILES, features.LAKE, features.SKEW}
     assert of(project, "serving").groups == {serving.GROUP}
     assert of(project, "drift").groups == {drift.GROUP}
-    assert of(project, "trainer").groups == {trainer.GROUP}
+    assert of(project, "trainer").groups == {trainer.GROUP, TRAINING_JOBS_GROUP}
     assert of(project, "trainer").transactional == {WRITER}
 
 

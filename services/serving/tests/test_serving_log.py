@@ -38,7 +38,7 @@ class Broker(MemoryPublisher):
 
     async def publish_fitting(self, records: Sequence[Outgoing]) -> None:
         await self.let.wait()
-        await self.publish(records)
+        await super().publish_fitting(records)
 
 
 async def confirmed(broker: Broker, count: int) -> None:

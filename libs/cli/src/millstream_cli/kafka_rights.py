@@ -15,6 +15,8 @@ from millstream.contracts.topics import (
     SKEW,
     TILES_GROUP,
     TRAINING,
+    TRAINING_JOBS,
+    TRAINING_JOBS_GROUP,
     VERDICTS,
     dead_letter_topic,
     late_topic,
@@ -62,6 +64,8 @@ def rights_of(project: Project) -> list[Rights]:
         named = frozenset(dead_letter_topic(topic, group) for topic in topics for group in groups)
         return named & there
 
+    # As many as there are loops, at most; a single one is called as the service is.
+    shares = {f"{DRIFT_GROUP}-{turn + 1}" for turn in range(len(project.loops))} if len(project.loops) > 1 else set()
     drift_hears = {PREDICTIONS.name, LABELS.name, *labelled}
     every_group = (TILES_GROUP, LAKE_GROUP, SERVING_GROUP, DRIFT_GROUP)
     return [
@@ -74,8 +78,10 @@ def rights_of(project: Project) -> list[Rights]:
         ),
         Rights(
             service="features",
-            reads=streams | {PREDICTIONS.name},
-            writes=frozenset(map(late_topic, streams)) | dead(streams, TILES_GROUP, LAKE_GROUP) | {SKEW.name},
+            reads=streams | {PREDICTIONS.name, LABELS.name},
+            writes=frozenset(map(late_topic, streams))
+            | dead({*streams, LABELS.name}, TILES_GROUP, LAKE_GROUP)
+            | {SKEW.name},
             groups=frozenset({TILES_GROUP, LAKE_GROUP, SKEW_GROUP}),
         ),
         Rights(
@@ -88,14 +94,18 @@ def rights_of(project: Project) -> list[Rights]:
             service="drift",
             reads=frozenset(drift_hears) | {MODELS.name},
             writes=dead(drift_hears, DRIFT_GROUP) | {VERDICTS.name},
-            groups=frozenset({DRIFT_GROUP}),
+            groups=frozenset({DRIFT_GROUP} | shares),
         ),
         Rights(
             service="trainer",
-            reads=frozenset({VERDICTS.name, RETRAIN.name, TRAINING.name, MODELS.name, REPLICAS.name}),
-            writes=dead({VERDICTS.name, RETRAIN.name}, TRAINER_GROUP) | {RETRAIN.name, TRAINING.name, MODELS.name},
-            describes=streams,
-            groups=frozenset({TRAINER_GROUP}),
+            # Of the offers only with `training.executor: keda`, where the pods of its runs are the same user.
+            reads=frozenset(
+                {VERDICTS.name, RETRAIN.name, TRAINING.name, MODELS.name, REPLICAS.name, TRAINING_JOBS.name}
+            ),
+            writes=dead({VERDICTS.name, RETRAIN.name}, TRAINER_GROUP)
+            | {RETRAIN.name, TRAINING.name, MODELS.name, TRAINING_JOBS.name},
+            describes=streams | {LABELS.name},
+            groups=frozenset({TRAINER_GROUP, TRAINING_JOBS_GROUP}),
             transactional=frozenset({TRAINER_WRITER}),
         ),
     ]

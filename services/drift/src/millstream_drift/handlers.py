@@ -383,9 +383,7 @@ class Judging:
         for name, loop in fold.loops.items():
             for version in sorted(loop.versions):
                 if self._models.baseline(name, version) is None:
-                    log.error(
-                        "version %s of %s has no reference any more: its rows are judged by nobody", version, name
-                    )
+                    log.error("version %s of %s has no reference any more: nobody judges its rows", version, name)
                     loop.forget(version)
         self._begin(fold, {name: one.recent for name, one in kept.items()})
         log.info("state restored", extra={"from_snapshots": sorted(kept)})
