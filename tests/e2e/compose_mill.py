@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from millstream.testing.ports import free_port
@@ -152,7 +153,15 @@ def _as(user: int) -> list[str]:
     """Words before a command that run it as `user`, where we may; a service must not need to be root."""
     if user == 0 or os.getuid() != 0 or shutil.which("setpriv") is None:
         return []
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+    return words if _runs_python(tuple(words)) else []
+
+
+@cache
+def _runs_python(words: tuple[str, ...]) -> bool:
+    """Whether this Python and its library are where that user may read: one in the home of root is not."""
+    asks = f"import os, subprocess as s, sys; assert os.__file__ == {os.__file__!r}; s.run([sys.executable, '-V'], check=True)"
+    return subprocess.run([*words, sys.executable, "-c", asks], capture_output=True, check=False).returncode == 0
 
 
 def _bare() -> dict[str, str]:

@@ -51,9 +51,11 @@ def spark() -> Iterator[Any]:
             .config("spark.ui.showConsoleProgress", "false")
             .getOrCreate()
         )
-    gateway = session.sparkContext._gateway
+    context = type(session.sparkContext)
+    gateway = context._gateway
     yield ibis.pyspark.connect(session)
     session.stop()
+    context._gateway = context._jvm = None  # another module would go on with the JVM that ends here
     gateway.shutdown()
     gateway.proc.stdin.close()  # its JVM ends with its input
     gateway.proc.wait(30)

@@ -107,7 +107,9 @@ async def left(settings: Settings) -> int:
     )
     await consumer.start()
     try:
-        parts = [TopicPartition(TRAINING_JOBS.name, part) for part in range(TRAINING_JOBS.partitions)]
+        await consumer._client.force_metadata_update()
+        known = consumer.partitions_for_topic(TRAINING_JOBS.name) or ()
+        parts = [TopicPartition(TRAINING_JOBS.name, part) for part in known]
         ends = await consumer.end_offsets(parts)
         return sum([ends[part] - (await consumer.committed(part) or 0) for part in parts])
     finally:
