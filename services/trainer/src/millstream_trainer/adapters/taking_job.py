@@ -73,7 +73,9 @@ async def read(kafka: Bootstrap) -> Offers:
     async with asyncio.timeout(WITHIN):
         await consumer.start()
         try:
-            await consumer._client.force_metadata_update()  # of a topic that it is not subscribed to it knows nothing else
+            await (
+                consumer._client.force_metadata_update()
+            )  # of a topic that it is not subscribed to it knows nothing else
             known = consumer.partitions_for_topic(TRAINING_JOBS.name) or ()
             parts = [TopicPartition(TRAINING_JOBS.name, part) for part in sorted(known)]
             consumer.assign(parts)
