@@ -15,7 +15,11 @@ SOURCES = sorted(
 MADE = re.compile(r"\b(AIOKafka(Consumer|Producer|AdminClient|Client)\(|KafkaBroker\(|bootstrap_servers\b)")
 RUNTIME = Path("libs/core/src/millstream/runtime")
 SERVICE = RUNTIME / "service.py"
-SCORE = Path("services/serving/src/millstream_serving/adapters/score_job.py")
+JOBS = (
+    Path("services/serving/src/millstream_serving/adapters/score_job.py"),
+    Path("services/trainer/src/millstream_trainer/adapters/taking_job.py"),
+)
+"""Programs of their own."""
 
 
 def test_clients_are_made_in_one_place() -> None:
@@ -28,6 +32,6 @@ def test_clients_are_made_in_one_place() -> None:
 def test_nobody_takes_the_address_without_the_entry() -> None:
     taken = {path for path in SOURCES if "settings.kafka" in (ROOT / path).read_text()}
 
-    assert taken == {SERVICE, SCORE}, "write service.kafka"
+    assert taken == {SERVICE, *JOBS}, "write service.kafka"
     for path in taken:
         assert "settings.at(settings.kafka)" in (ROOT / path).read_text()

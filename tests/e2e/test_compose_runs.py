@@ -56,6 +56,13 @@ def receiver() -> Iterator[SpanReceiver]:
 
 
 @pytest.fixture(scope="module")
+def kafka(folder: Path) -> Iterator[EmbeddedKafka]:
+    """Its own: a mill has one clock, and the Kafka of all tests knows of later days."""
+    with EmbeddedKafka(folder / "kafka").running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def mill(
     services: dict[str, Service], folder: Path, kafka: EmbeddedKafka, receiver: SpanReceiver
 ) -> Iterator[ComposeMill]:
