@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -49,6 +49,14 @@ JUNK = [
     (b'{"flight_id": "' + b"x" * 900_000 + b'"}', b"schema"),
     (departure(9, at="2013-06-01T12:06:00Z"), b"too_early"),
 ]
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """Its own: the topics have the names of the example, and whoever made them first in a Kafka of all tests says how long
+    records of 2013 are kept."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")).running() as server:
+        yield server
 
 
 @pytest.fixture
