@@ -41,6 +41,7 @@ SPAN = 12 * HOUR
 LATENESS = HOUR
 PARTITIONS = 4
 AIRPORTS, AIRCRAFT = 16, 4_000
+STILL = 120.0
 
 STREAM = """\
 stream: {stream}
@@ -177,6 +178,9 @@ class Crew:
         self.workers.append(worker)
         return worker
 
+    def logs(self) -> str:
+        return "\n".join(f"{worker.name}: {worker.log_tail()}" for worker in self.workers)
+
     def dismiss(self) -> None:
         for worker in self.workers:
             worker.terminate()
@@ -220,8 +224,14 @@ async def applied(admin: AIOKafkaAdminClient, stream: str) -> int:
 
 
 async def until(admin: AIOKafkaAdminClient, stream: str, count: int, crew: Crew) -> None:
-    while await applied(admin, stream) < count:
-        assert any(worker.alive() for worker in crew.workers), crew.workers[-1].log_tail()
+    """Waits while the committed place moves; workers that all died, or stand still, are told of with what they logged."""
+    clock = asyncio.get_running_loop().time
+    last, since = -1, clock()
+    while (now := await applied(admin, stream)) < count:
+        if now > last:
+            last, since = now, clock()
+        if not any(worker.alive() for worker in crew.workers) or clock() - since > STILL:
+            pytest.fail(f"{now} of {count} records applied\n{crew.logs()}")
         await asyncio.sleep(0.05)
 
 

@@ -159,13 +159,14 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled.set()
 
     async def _commit_start(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit where a new group begins: a group that never committed looks to KEDA as if it had all or nothing to do."""
+        """Commit where a new group begins, and where the store is ahead of Kafka: the lag that KEDA sees is work to do."""
         consumer = self._subscriber.consumer
         try:
-            missing = [p for p in partitions if await consumer.committed(p) is None]
-            starts = {p: await consumer.position(p) for p in missing}
-            # A batch that was handled meanwhile has committed more; never go back behind it.
-            await self._commit(consumer, {p: self._next.get(p, start) for p, start in starts.items()})
+            known = {p: await consumer.committed(p) for p in partitions}
+            starts = await consumer.beginning_offsets([p for p, offset in known.items() if offset is None])
+            starts |= {p: offset for p, offset in self._sought.items() if p in known and offset > (known[p] or 0)}
+            # A batch that was handled meanwhile commits itself, as soon as Kafka has what came of it.
+            await self._commit(consumer, {p: start for p, start in starts.items() if p not in self._next})
         except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
 

@@ -81,7 +81,9 @@ class ValkeyTiles:
                     self._asked_back[partition] = result.fence
                     return Applied(repeated=False, behind_at=result.fence + 1)
                 lost = batch.start - result.fence - 1
-                log.critical("Kafka dropped records before they were applied", extra={"lost": lost, "topic": batch.stream})
+                log.critical(
+                    "Kafka dropped records before they were applied", extra={"lost": lost, "topic": batch.stream}
+                )
                 self._metrics.gaps.labels(batch.stream).inc(lost)
                 result = await writer.write(events, accept_gap=True)
         except tiles_errors.StoreUnavailable as error:
