@@ -30,12 +30,12 @@ def api_only(tmp_path: Path) -> str:
 def test_the_trainers_tests_pass_on_a_real_api_server(api_only: str) -> None:
     """One Job of a cause though dispatchers race and one is killed; every kind; rights and policies as the chart has them."""
     files = [str(ROOT / "services" / "trainer" / "tests" / name) for name in TESTS]
-    files.append(str(Path(__file__).parent / "test_training.py"))
+    files.append(str(Path(__file__).parent / "test_training_api.py"))
     with ControlPlane(Path(api_only)).running(api_only=True) as plane:
         plane.install_crds()
         known = os.environ | {"MILLSTREAM_TEST_KUBECONFIG": str(plane.kubeconfig)}
         known.pop("MILLSTREAM_DEPLOY")  # whose report is ours to write
-        options = ("-q", "-n", "0", "--timeout=300", "-k", "not api_knows", "-p", "no:cacheprovider")
+        options = ("-q", "-n", "0", "--timeout=300", "-p", "no:cacheprovider")
         said = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *files],
             cwd=ROOT,

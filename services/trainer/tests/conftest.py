@@ -19,6 +19,7 @@ from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
 from millstream.project import load_project
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
+from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.domain.table import Table, category_column, number_column
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -320,3 +321,23 @@ def fill(lake: str, harbour: Path, ships: Ships) -> dict[str, dict[int, int]]:
 def fill_lake() -> Callable[[str, Path, Ships], dict[str, dict[int, int]]]:
     """Put the ships into a lake; returns the positions that it then holds."""
     return fill
+
+
+@pytest.fixture(scope="session")
+def first_run(harbour: Path, ships: Ships) -> Callable[[str], RunSpec]:
+    """What the first run of the tides is told; puts the ships into the lake at that place."""
+
+    def told(lake: str) -> RunSpec:
+        return RunSpec(
+            loop="tides",
+            run="r1",
+            attempt=1,
+            version="1",
+            at=datetime(2013, 3, 3, tzinfo=UTC),
+            cause=Cause.FIRST_MODEL,
+            request="labels-60",
+            positions=fill(lake, harbour, ships),
+            champion=None,
+        )
+
+    return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 
 from millstream.contracts.content import SAMPLE
-from millstream.contracts.events import Cause
 from millstream.contracts.package import REFERENCE_FILE, Reference
 from millstream.contracts.times import DAY, HOUR, from_datetime
 from millstream.project import load_project
@@ -46,18 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, harbour: Path) -> Workplace:
 
 
 @pytest.fixture(scope="module")
-def spec(place: Workplace, harbour: Path, ships: Any, fill_lake: Any) -> RunSpec:
-    return RunSpec(
-        loop="tides",
-        run="r1",
-        attempt=1,
-        version="1",
-        at=datetime(2013, 3, 2, tzinfo=UTC),
-        cause=Cause.FIRST_MODEL,
-        request="labels-60",
-        positions=fill_lake(place.lake, harbour, ships),
-        champion=None,
-    )
+def spec(place: Workplace, first_run: Callable[[str], RunSpec]) -> RunSpec:
+    return msgspec.structs.replace(first_run(place.lake), at=datetime(2013, 3, 2, tzinfo=UTC))
 
 
 def test_the_reference_holds_what_ships_radioed_and_the_model_does_not_read_it(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from millstream.contracts.events import Cause
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters.job_template import JobTemplate
 from millstream_trainer.adapters.kubernetes_api import KubernetesApi
@@ -69,18 +67,8 @@ async def executor(cluster: Cluster, settings: Settings) -> AsyncIterator[Kubern
 
 
 @pytest.fixture
-def spec(settings: Settings, harbour: Path, ships: Any, fill_lake: Any) -> RunSpec:
-    return RunSpec(
-        loop="tides",
-        run="r1",
-        attempt=1,
-        version="1",
-        at=datetime(2013, 3, 3, tzinfo=UTC),
-        cause=Cause.FIRST_MODEL,
-        request="labels-60",
-        positions=fill_lake(settings.lake, harbour, ships),
-        champion=None,
-    )
+def spec(settings: Settings, first_run: Callable[[str], RunSpec]) -> RunSpec:
+    return first_run(settings.lake)
 
 
 async def test_a_job_makes_the_package_that_a_process_makes(

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from millstream.contracts.events import Cause, RunOffered
+from millstream.contracts.events import RunOffered
 from millstream.contracts.topics import TRAINING_JOBS, TRAINING_JOBS_GROUP
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
@@ -117,18 +116,8 @@ async def left(settings: Settings) -> int:
 
 
 @pytest.fixture
-def spec(settings: Settings, harbour: Path, ships: Any, fill_lake: Any, unique_name: Callable[[str], str]) -> RunSpec:
-    return RunSpec(
-        loop="tides",
-        run=unique_name("run"),
-        attempt=1,
-        version="1",
-        at=datetime(2013, 3, 3, tzinfo=UTC),
-        cause=Cause.FIRST_MODEL,
-        request="labels-60",
-        positions=fill_lake(settings.lake, harbour, ships),
-        champion=None,
-    )
+def spec(settings: Settings, first_run: Callable[[str], RunSpec], unique_name: Callable[[str], str]) -> RunSpec:
+    return msgspec.structs.replace(first_run(settings.lake), run=unique_name("run"))
 
 
 async def test_a_run_is_offered_done_once_by_pods_that_race_and_counted_off(

@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.contracts.events import Cause
 from millstream.contracts.package import MODEL_FILE, Manifest, Origin
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import process_executor
@@ -48,18 +47,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, harbour: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def spec(place: Workplace, harbour: Path, ships: Any, fill_lake: Any) -> RunSpec:
-    return RunSpec(
-        loop="tides",
-        run="r1",
-        attempt=1,
-        version="1",
-        at=datetime(2013, 3, 3, tzinfo=UTC),
-        cause=Cause.FIRST_MODEL,
-        request="labels-60",
-        positions=fill_lake(place.lake, harbour, ships),
-        champion=None,
-    )
+def spec(place: Workplace, first_run: Callable[[str], RunSpec]) -> RunSpec:
+    return first_run(place.lake)
 
 
 @pytest.fixture

@@ -100,11 +100,7 @@ class KubernetesJobs:
                 said = await self._begin(name, spec)
         finally:
             self._phase(spec.loop, None)
-        if said.untracked:
-            self._untracked(spec.loop)
-        if said.result is None:
-            raise RunFailed(said.failed or "the run ended without a result")
-        return said.result
+        return said.settle(spec.loop, self._untracked)
 
     async def close(self) -> None:
         self._api.close()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -19,7 +19,6 @@ from millstream_trainer.adapters.job_template import as_argument
 from millstream_trainer.adapters.run_notes import RunNotes
 from millstream_trainer.adapters.training_process import Said
 from millstream_trainer.domain.run import RunResult, RunSpec
-from millstream_trainer.errors import RunFailed
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +72,7 @@ class OfferedRuns:
                 said = await self._see_through(name, spec)
         finally:
             self._phase(spec.loop, None)
-        if said.untracked:
-            self._untracked(spec.loop)
-        if said.result is None:
-            raise RunFailed(said.failed or "the run ended without a result")
-        return said.result
+        return said.settle(spec.loop, self._untracked)
 
     async def close(self) -> None:
         """Nothing of ours runs."""
@@ -86,14 +81,7 @@ class OfferedRuns:
         await self._patiently(self._notes.sweep, spec)
         event = RunOffered(id=name, loop=spec.loop, run=spec.run, spec=as_argument(spec))
         record = self._publisher.outgoing(TRAINING_JOBS.name, event, id=name, key=name, caused_by=spec.request)
-        for attempt in range(1_000_000):
-            try:
-                await self._publisher.publish([record])
-            except RetryLater as error:
-                log.warning("the run waits: %s", error, extra={"loop": spec.loop, "run": spec.run})
-                await _pause(attempt)
-            else:
-                break
+        await self._until_done(lambda: self._publisher.publish([record]), spec)
         log.info("run offered", extra={"loop": spec.loop, "job": name})
 
     async def _see_through(self, name: str, spec: RunSpec) -> Said:
@@ -132,11 +120,14 @@ class OfferedRuns:
                 return ours
 
     async def _patiently(self, work: Callable[[], T], spec: RunSpec) -> T:
-        """A run must not be lost because the folder is away: try until it is there."""
+        return await self._until_done(lambda: asyncio.to_thread(work), spec)
+
+    async def _until_done(self, work: Callable[[], Awaitable[T]], spec: RunSpec) -> T:
+        """A run must not be lost because Kafka or the folder is away: try until it is there."""
         attempt = 0
         while True:
             try:
-                return await asyncio.to_thread(work)
+                return await work()
             except (RetryLater, OSError) as error:
                 log.warning("the run waits: %s", error, extra={"loop": spec.loop, "run": spec.run})
             await _pause(attempt)

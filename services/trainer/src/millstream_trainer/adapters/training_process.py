@@ -19,6 +19,7 @@ from millstream.runtime.tracing import configure_tracing, flush_tracing, span
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunResult, RunSpec
+from millstream_trainer.errors import RunFailed
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,14 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last(self) -> bool:
         return self.phase is None
+
+    def settle(self, loop: str, untracked: Callable[[str], None]) -> RunResult:
+        """What came of the run; `untracked` hears the loop if the record was not written. Raises RunFailed."""
+        if self.untracked:
+            untracked(loop)
+        if self.result is None:
+            raise RunFailed(self.failed or "the run ended without a result")
+        return self.result
 
 
 def main(sender: Connection, spec_json: bytes, place_json: bytes) -> None:
