@@ -1,4 +1,4 @@
-"""Apache Kafka's jars: a pinned, hashed list, fetched once through Maven or, where there is none, through `jgo`."""
+"""Apache Kafka's jars, and other pinned, hashed lists: fetched once through Maven or, where there is none, through `jgo`."""
 
 import hashlib
 import os
@@ -45,8 +45,12 @@ def pinned() -> list[Jar]:
     It is pinned because resolvers disagree: jgo 3.2 lets log4j's dependency management decide on Kafka's own
     libraries and picks kafka-clients 3.8.0 for a 4.2.1 broker.
     """
-    lines = files("millstream.testing").joinpath("kafka-jars.txt").read_text().splitlines()
-    return [_parse(line) for line in lines if line and not line.startswith("#")]
+    return listed(files("millstream.testing").joinpath("kafka-jars.txt").read_text())
+
+
+def listed(text: str) -> list[Jar]:
+    """What a pinned list names: `group:artifact:version sha256:digest` a line, in class path order; # begins a remark."""
+    return [_parse(line) for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def _parse(line: str) -> Jar:
@@ -65,22 +69,27 @@ def kafka_jars(progress: Progress = lambda _: None) -> list[Path]:
 
     Raises ToolMissing when neither Maven nor jgo gets them, with both reasons.
     """
-    jars = pinned()
-    folder = kafka_folder() / "jars"
+    return fetched(f"Apache Kafka {KAFKA_VERSION}", "54 MB", pinned(), kafka_folder() / "jars", progress)
+
+
+def fetched(what: str, size: str, jars: list[Jar], folder: Path, progress: Progress = lambda _: None) -> list[Path]:
+    """The jars of a pinned list, in `folder`: fetched and checked once. Safe for several processes. Raises ToolMissing.
+
+    What is fetched meanwhile lies beside `folder`: let its parent be of this list alone."""
     if not folder.is_dir():
-        with one_at_a_time(kafka_folder() / "fetch.lock", "fetches Kafka"):
+        with one_at_a_time(folder.parent / "fetch.lock", f"fetches {what}"):
             if not folder.is_dir():
-                _fetch_all(jars, folder, progress)
+                _fetch_all(what, size, jars, folder, progress)
     return [folder / jar.filename for jar in jars]
 
 
-def _fetch_all(jars: list[Jar], folder: Path, progress: Progress) -> None:
+def _fetch_all(what: str, size: str, jars: list[Jar], folder: Path, progress: Progress) -> None:
     ways: list[tuple[str, Callable[[list[Jar], Path], None]]] = [("jgo", fetch_with_jgo)]
     if shutil.which("mvn"):  # first, because it knows the user's mirrors and proxies
         ways.insert(0, ("mvn", fetch_with_mvn))
     reasons: list[str] = []
     for name, fetch in ways:
-        progress(f"fetching Apache Kafka {KAFKA_VERSION} (54 MB, once) through {name}")
+        progress(f"fetching {what} ({size}, once) through {name}")
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:
             got = Path(scratch) / "jars"
             got.mkdir()
@@ -92,7 +101,7 @@ def _fetch_all(jars: list[Jar], folder: Path, progress: Progress) -> None:
                 continue
             got.rename(folder)  # complete or absent, never half
             return
-    raise ToolMissing(f"Apache Kafka {KAFKA_VERSION} could not be fetched. {' — '.join(reasons)}")
+    raise ToolMissing(f"{what} could not be fetched. {' — '.join(reasons)}")
 
 
 def _verify(jars: list[Jar], folder: Path) -> None:
