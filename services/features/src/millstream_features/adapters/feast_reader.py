@@ -44,6 +44,7 @@ class FeastReader:
             )
         except TilesError as error:
             raise BadSetup(str(error)) from error
+        self.project: str = self._store.project
         self.rows = FeastRows(self._store)
         self.catalogue: FeatureCatalogue = catalogue_of(self._store)
         self.views: tuple[View, ...] = tuple(views_of(self._store).values())

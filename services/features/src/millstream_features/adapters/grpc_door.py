@@ -1,4 +1,4 @@
-"""gRPC doorway of features: Feast's `ServingService`, for its Java client and stubs of its protos, answered as over HTTP."""
+"""gRPC doorway of features: Feast's `ServingService`, for its Java client, Go SDK and stubs of its protos, as over HTTP."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from feast import __version__ as feast_version
-from feast.protos.feast.serving import ServingService_pb2_grpc
 from feast.protos.feast.serving.ServingService_pb2 import (
     DESCRIPTOR,
     GetFeastServingInfoRequest,
     GetFeastServingInfoResponse,
     GetOnlineFeaturesRequest,
+    GetOnlineFeaturesRequestV2,
     GetOnlineFeaturesResponse,
 )
 from feast.type_map import feast_value_type_to_python_type
@@ -23,6 +23,7 @@ from millstream.errors import MillstreamError, Refusal, RetryLater
 from millstream.runtime.grpc_server import GrpcServer
 from millstream.runtime.health import Health
 from millstream.runtime.http import LARGEST_BODY
+from millstream_features.adapters import go_sdk
 from millstream_features.adapters.feast_reader import FeastReader
 from millstream_features.api import OnlineFeaturesRequest
 
@@ -47,29 +48,41 @@ class GrpcDoor(GrpcServer):
         """The standard health service says whether `replica` is ready."""
 
         def register(server: Any) -> None:
-            ServingService_pb2_grpc.add_ServingServiceServicer_to_server(self, server)
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
 
         super().__init__(SERVICE, register, largest=LARGEST_BODY, most_at_once=MOST_AT_ONCE, replica=replica)
         self._reader = reader
+
+    def _methods(self) -> dict[str, Any]:
+        """As Feast's `add_ServingServiceServicer_to_server` has them, but for the second message of one request."""
+        return {
+            "GetFeastServingInfo": grpc.unary_unary_rpc_method_handler(
+                self.GetFeastServingInfo,
+                request_deserializer=GetFeastServingInfoRequest.FromString,
+                response_serializer=GetFeastServingInfoResponse.SerializeToString,
+            ),
+            "GetOnlineFeatures": grpc.unary_unary_rpc_method_handler(
+                self.GetOnlineFeatures,
+                request_deserializer=go_sdk.parse,
+                response_serializer=GetOnlineFeaturesResponse.SerializeToString,
+            ),
+        }
 
     async def GetFeastServingInfo(
         self, request: GetFeastServingInfoRequest, context: Any
     ) -> GetFeastServingInfoResponse:
         return GetFeastServingInfoResponse(version=feast_version)
 
-    async def GetOnlineFeatures(self, request: GetOnlineFeaturesRequest, context: Any) -> GetOnlineFeaturesResponse:
+    async def GetOnlineFeatures(
+        self, request: GetOnlineFeaturesRequest | GetOnlineFeaturesRequestV2, context: Any
+    ) -> GetOnlineFeaturesResponse:
         """What `POST /get-online-features` answers. `as_of` is a field of the metadata, for Feast's request has none."""
+        metadata = dict(context.invocation_metadata() or ())
         try:
-            asked = _asked(request, dict(context.invocation_metadata() or ()))
-            return await asyncio.to_thread(
-                self._reader.ask,
-                features=asked.features,
-                service=asked.feature_service,
-                entities=asked.request_context | asked.entities,
-                full_names=asked.full_feature_names,
-                with_versions=asked.include_feature_view_version_metadata,
-                as_of=asked.as_of,
-            )
+            if isinstance(request, GetOnlineFeaturesRequestV2):
+                today = go_sdk.by_columns(request, self._reader.project)
+                return go_sdk.by_rows(request, await self._answer(today, metadata))
+            return await self._answer(request, metadata)
         except Refusal as error:
             refused = CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT), f"{error.code}: {error}"
         except RetryLater as error:
@@ -82,6 +95,20 @@ class GrpcDoor(GrpcServer):
             )
         await context.abort(*refused)
         raise MillstreamError("abort has raised")
+
+    async def _answer(
+        self, request: GetOnlineFeaturesRequest, metadata: Mapping[str, Any]
+    ) -> GetOnlineFeaturesResponse:
+        asked = _asked(request, metadata)
+        return await asyncio.to_thread(
+            self._reader.ask,
+            features=asked.features,
+            service=asked.feature_service,
+            entities=asked.request_context | asked.entities,
+            full_names=asked.full_feature_names,
+            with_versions=asked.include_feature_view_version_metadata,
+            as_of=asked.as_of,
+        )
 
 
 def _asked(request: GetOnlineFeaturesRequest, metadata: Mapping[str, Any]) -> OnlineFeaturesRequest:
