@@ -49,6 +49,10 @@ trino: $(READY) ## the same windows computed by a real Trino (fetches it: 208 MB
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --require-hashes -r locks/trino.txt
 	@$(BIN)/pytest libs/tiles/tests/test_ibis_trino.py
 
+test-clients: $(READY) ## Feast's own Go SDK and Java client ask a features service (builds them: Go 1.26, 25 MB, three minutes)
+	@$(BIN)/python -m tests.clients.programs || echo "millstream: what could not be built is skipped"
+	@$(BIN)/pytest tests/clients
+
 torch: $(READY) ## the estimators of PyTorch (installs PyTorch: 4 GB on Linux, since its wheel brings CUDA; no GPU is needed)
 	@$$(command -v uv || echo .millstream/uv/bin/uv) pip install -q --python $(BIN)/python --no-deps --compile-bytecode --require-hashes -r locks/torch.txt
 	@$(BIN)/pytest services/trainer/tests/test_trainer_torch.py
@@ -103,4 +107,4 @@ locks: $(READY) ## resolve every lock again
 clean: ## remove what was built and what ran here
 	@rm -rf $(VENV) .millstream out
 
-.PHONY: help setup demo up down test test-deploy test-node images goldens test-servers unit prove spark trino torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean
+.PHONY: help setup demo up down test test-deploy test-node images goldens test-servers unit prove spark trino test-clients torch check lint types bench-features bench-loop bench-ingest bench-serving fix generate locks clean
