@@ -1,5 +1,5 @@
 """Runs offered to pods that KEDA starts: on a real Kafka, with the pods' own program. KEDA is played, which counts what the
-group has left; no real one has started a pod of ours in a test yet.
+group has left; the real one is in tests/deploy/test_scaled_jobs.py.
 """
 
 from __future__ import annotations
