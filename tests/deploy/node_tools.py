@@ -11,10 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from millstream.testing.cache import cache_folder, one_at_a_time
+from millstream.testing.cache import cache_folder
 
 from .plane_tools import ETCD, KUBERNETES, Programs, build
-from .tools import NoTool, tidy
+from .tools import NoTool, building
 
 KUBELET = Programs(
     name="kubelet",
@@ -84,14 +84,12 @@ def main() -> int:
         return 0
     print("millstream: builds kubelet, kube-proxy and CoreDNS, once: half an hour or more, 4 GB meanwhile", flush=True)
     try:
-        with one_at_a_time(cache / "deploy-tools.lock", "builds the charts' tools"):
+        with building(cache):
             for group in (ETCD, KUBERNETES, *NODE):
                 print(build(group, cache), flush=True)
     except NoTool as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 1
-    finally:
-        tidy()
     return 0
 
 

@@ -15,10 +15,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from millstream.testing.cache import cache_folder, one_at_a_time
+from millstream.testing.cache import cache_folder
 
 from .kube_schemas import CRDS, KEDA
-from .tools import OLDEST_GO, NoTool, environment, go_version, module_source, tidy
+from .tools import OLDEST_GO, NoTool, building, environment, go_version, module_source
 
 FREE_DISK = 10 * 2**30
 """Modules and objects of KEDA, with every cloud's SDK, and of Kubernetes."""
@@ -221,15 +221,13 @@ def main() -> int:
         return 0
     print("millstream: builds etcd, Kubernetes, kwok and KEDA, once: half an hour or more, 8 GB meanwhile", flush=True)
     try:
-        with one_at_a_time(cache / "deploy-tools.lock", "builds the charts' tools"):
+        with building(cache):
             for group in ALL:
                 print(build(group, cache), flush=True)
             print(keep_manifests(cache))
     except NoTool as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 1
-    finally:
-        tidy()
     return 0
 
 

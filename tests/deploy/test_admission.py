@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,22 @@ TRY = ("apply", "--dry-run=server", "--warnings-as-errors", "-f", "-")
 Deployment and refuses only its pods, hence the warnings."""
 
 
+NAMESPACES = ("mill", "training")
+"""That of the goldens, and the one that the examples of the trainer have for their Jobs."""
+
+
 @pytest.fixture(scope="module")
-def mill(keda: ControlPlane) -> Iterator[Kubectl]:
-    """The namespace of the goldens, with what the examples name and do not bring."""
-    inside = keda.namespace("mill")
-    inside("label", "namespace", "mill", "pod-security.kubernetes.io/warn=restricted")
-    yield inside
-    keda.kubectl("delete", "namespace", "mill", "--wait=false")
+def mill(keda: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """In the first of the namespaces, with what the examples name and do not bring."""
+    for name in NAMESPACES:
+        keda.namespace(name)
+        keda.kubectl("label", "namespace", name, "pod-security.kubernetes.io/warn=restricted")
+    # A namespace that is only the default: with `--namespace` kubectl refuses what stands in another.
+    own = shutil.copyfile(keda.kubeconfig, tmp_path_factory.mktemp("mill") / "kubeconfig")
+    kubectl = Kubectl(program=keda.kubectl.program, kubeconfig=own)
+    kubectl("config", "set-context", "--current", f"--namespace={NAMESPACES[0]}")
+    yield kubectl
+    keda.kubectl("delete", "namespace", *NAMESPACES, "--timeout=100s", within=120)  # others want theirs by these names
 
 
 @pytest.mark.parametrize(("chart", "values"), EXAMPLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,32 +13,25 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from millstream.testing.cache import cache_folder
 from millstream_cli.kserve import RUNTIME
 from millstream_cli.main import app
 
-from .conftest import found as mended
-from .kube_schemas import versions_of
-from .tools import NoTool, module_source
+from . import delivery_schemas
+from .conftest import found
 
-KSERVE = ("github.com/kserve/kserve", "v0.15.2")
 PACKAGE = Path(__file__).parents[1] / "contracts" / "releases" / "0.1.0" / "package"
 
 
 @pytest.fixture(scope="module")
 def kserve() -> Path:
-    """The source of the newest release that the module proxy has whole."""
-    try:
-        return module_source(*KSERVE)
-    except (NoTool, FileNotFoundError) as error:
-        return mended(f"KServe ({error})", Path("/nowhere"))
+    return found("schemas of KServe", delivery_schemas.folder(cache_folder()))
 
 
 @pytest.fixture(scope="module")
 def schema(kserve: Path) -> Any:
-    crd = YAML(typ="safe").load(kserve / "config" / "crd" / "full" / "serving.kserve.io_inferenceservices.yaml")
-    [(name, found)] = versions_of(crd)
-    assert name.startswith("inferenceservice-")
-    return found
+    [found] = kserve.glob("inferenceservice-*.json")
+    return json.loads(found.read_bytes())
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ def test_the_crd_as_it_is_read_here_refuses_a_misspelt_field(schema: Any, export
 
 
 def test_the_runtime_that_it_names_is_one_of_kserves_and_runs_onnx_with_our_protocol(kserve: Path) -> None:
-    runtimes = [YAML(typ="safe").load(path) for path in (kserve / "config" / "runtimes").glob("*.yaml")]
+    runtimes = [YAML(typ="safe").load(path) for path in (kserve / "runtimes").glob("*.yaml")]
     [runtime] = [one for one in runtimes if one and one.get("metadata", {}).get("name") == RUNTIME]
     assert "onnx" in {one["name"] for one in runtime["spec"]["supportedModelFormats"]}
     assert "v2" in runtime["spec"]["protocolVersions"]

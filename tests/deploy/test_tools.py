@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from . import tools
+from millstream.testing.cache import one_at_a_time
+
+from . import delivery_schemas, kube_schemas, tools
 from .kube_schemas import kinds_of, strictly, versions_of
-from .tools import TOOLS, NoTool, build
+from .tools import TOOLS, NoTool, build, building, go_folder
 
 
 def test_without_go_the_message_says_what_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +35,36 @@ def test_what_is_there_is_not_built_again(tmp_path: Path, monkeypatch: pytest.Mo
     there.touch()
 
     assert build(TOOLS[0], tmp_path) == there
+
+
+def test_where_all_is_built_nobody_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MILLSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(tools, "BUILT_WITHIN", 0.0)
+    (go_folder() / "modules").mkdir(parents=True)  # of the run below
+    with one_at_a_time(tmp_path / "deploy-tools.lock", "builds meanwhile"):
+        assert tools.main() == 1
+        said = capsys.readouterr()
+        assert "another process that builds the charts' tools" in said.err
+        for path in [tool.path(tmp_path) for tool in TOOLS]:
+            path.parent.mkdir()
+            path.touch()
+        for folder in (kube_schemas.folder(tmp_path), delivery_schemas.folder(tmp_path)):
+            folder.mkdir()
+
+        assert tools.main() == 0
+
+    assert (go_folder() / "modules").exists(), "what another builds with is not ours to remove"
+
+
+def test_who_built_removes_what_go_kept_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLSTREAM_CACHE", str(tmp_path))
+    with building(tmp_path):
+        (go_folder() / "modules").mkdir(parents=True)
+        (go_folder() / "modules").chmod(0o500)
+
+    assert not go_folder().exists()
 
 
 def test_a_strict_schema_refuses_unknown_fields_wherever_fields_are_named() -> None:

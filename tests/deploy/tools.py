@@ -12,13 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.testing.cache import cache_folder, one_at_a_time
+from millstream.testing.errors import WaitedTooLong
 
 OLDEST_GO = (1, 26)
 """What the modules below ask for; with GOTOOLCHAIN=local an older one refuses them anyway, and says less."""
+
+BUILT_WITHIN = 3 * 3600.0
+"""Seconds that another run may take to build: everything together took two hours on two busy cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +175,21 @@ def build(tool: Tool, cache: Path) -> Path:
     return program
 
 
+@contextmanager
+def building(cache: Path) -> Iterator[None]:
+    """Alone on this machine; what Go kept goes before the next may begin. Raises NoTool."""
+    try:
+        with one_at_a_time(cache / "deploy-tools.lock", "builds the charts' tools", within=BUILT_WITHIN):
+            try:
+                yield
+            finally:
+                tidy()
+    except WaitedTooLong as error:
+        raise NoTool(str(error)) from error
+
+
 def tidy() -> None:
-    """Remove what Go kept. Modules are read-only."""
+    """Remove what Go kept. Modules are read-only. By who builds alone: another's would go with it."""
     for entry in go_folder().rglob("*"):
         if entry.is_dir() and not entry.is_symlink():
             entry.chmod(0o700)
@@ -178,21 +197,21 @@ def tidy() -> None:
 
 
 def main() -> int:
-    from .delivery_schemas import make as make_delivery
-    from .kube_schemas import make
+    from . import delivery_schemas, kube_schemas
 
     cache = cache_folder()
-    try:
-        with one_at_a_time(cache / "deploy-tools.lock", "builds the charts' tools"):
-            for tool in TOOLS:
-                print(build(tool, cache), flush=True)
-            print(make(cache))
-            print(make_delivery(cache))
-    except NoTool as error:
-        print(f"millstream: {error}", file=sys.stderr)
-        return 1
-    finally:
-        tidy()
+    wanted = [tool.path(cache) for tool in TOOLS] + [kube_schemas.folder(cache), delivery_schemas.folder(cache)]
+    if not all(path.exists() for path in wanted):
+        try:
+            with building(cache):
+                for tool in TOOLS:
+                    build(tool, cache)
+                kube_schemas.make(cache)
+                delivery_schemas.make(cache)
+        except NoTool as error:
+            print(f"millstream: {error}", file=sys.stderr)
+            return 1
+    print(*wanted, sep="\n")
     return 0
 
 

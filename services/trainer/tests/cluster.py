@@ -161,17 +161,20 @@ def new_cluster(folder: Path) -> Iterator[Cluster]:
             cluster.close()
         return
     server = KubeServer("training")
-    kubeconfig = folder / "kubeconfig"
-    named = {"name": "it", "context": {"cluster": "it", "user": "it"}}
-    clusters, users = (
-        [{"name": "it", "cluster": {"server": server.url}}],
-        [{"name": "it", "user": {"token": "the-token"}}],
-    )
-    said = {"apiVersion": "v1", "kind": "Config", "current-context": "it", "contexts": [named]}
-    kubeconfig.write_text(json.dumps(said | {"clusters": clusters, "users": users}))
+    kubeconfig = write_kubeconfig(folder / "kubeconfig", server.url)
     cluster = Cluster(kubeconfig, "training", server)
     try:
         yield cluster
     finally:
         cluster.close()
         server.stop()
+
+
+def write_kubeconfig(file: Path, server: str, **more: str) -> Path:
+    """For who has the token of our server; `more` of how it is reached."""
+    named = {"name": "it", "context": {"cluster": "it", "user": "it"}}
+    reached = {"name": "it", "cluster": {"server": server, **more}}
+    user = {"name": "it", "user": {"token": "the-token"}}
+    said = {"apiVersion": "v1", "kind": "Config", "current-context": "it", "contexts": [named]}
+    file.write_text(json.dumps(said | {"clusters": [reached], "users": [user]}))
+    return file

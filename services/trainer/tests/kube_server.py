@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import ssl
 import threading
 import time
 import uuid
@@ -43,7 +44,7 @@ USER = "system:serviceaccount:mill:trainer"
 class KubeServer:
     """Serves on loopback until `stop`."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, tls: ssl.SSLContext | None = None) -> None:
         self.namespace = namespace
         self.objects: dict[tuple[str, str], Object] = {}
         self.refused: set[tuple[str, str]] = set()
@@ -63,7 +64,9 @@ class KubeServer:
         handler = type("Handler", (Handler,), {"kube": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = False
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._http.server_port}"
         self.stopping = False
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

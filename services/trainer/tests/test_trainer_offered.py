@@ -1,5 +1,5 @@
 """Runs offered to pods that KEDA starts: on a real Kafka, with the pods' own program. KEDA is played, which counts what the
-group has left; no real one has started a pod of ours in a test yet.
+group has left; the real one is in tests/deploy/test_scaled_jobs.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from millstream.contracts.topics import TRAINING_JOBS, TRAINING_JOBS_GROUP
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.topic_admin import ensure_topics, our_topics
+from millstream_trainer.adapters import taking_job
 from millstream_trainer.adapters.claims import Claims, note_of
 from millstream_trainer.adapters.offered_runs import OfferedRuns, name_of
 from millstream_trainer.adapters.run_notes import RunNotes
@@ -97,13 +98,11 @@ async def pod(settings: Settings) -> int:
             process.kill()
 
 
-async def left(settings: Settings) -> int:
-    """What KEDA takes for lag."""
+async def left(settings: Settings, group: str = TRAINING_JOBS_GROUP) -> int:
+    """What KEDA takes for lag: of a partition without an offset all that was ever written."""
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka, group_id=TRAINING_JOBS_GROUP, enable_auto_commit=False
-    )
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
         await consumer._client.force_metadata_update()
@@ -185,6 +184,45 @@ async def test_a_record_that_nobody_can_read_holds_nothing_up(settings: Settings
         await producer.stop()
     assert await pod(settings) == 0
     assert await left(settings) == 0
+
+
+async def test_where_kafka_forgot_the_offsets_one_pod_says_them_again(
+    settings: Settings,
+    notes: RunNotes,
+    claims: Claims,
+    unique_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A week after the last run Kafka has neither the group's offsets nor the records: KEDA would start pods for ever."""
+    from aiokafka import AIOKafkaProducer, TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+    group = unique_name("forgotten")
+    monkeypatch.setattr(taking_job, "TRAINING_JOBS_GROUP", group)
+    parts = range(TRAINING_JOBS.partitions)
+    producer, admin = (kind(bootstrap_servers=settings.kafka) for kind in (AIOKafkaProducer, AIOKafkaAdminClient))
+    await asyncio.gather(producer.start(), admin.start())
+    try:
+        for part in parts:
+            await producer.send_and_wait(TRAINING_JOBS.name, b"{}", partition=part)
+        await admin.delete_records({TopicPartition(TRAINING_JOBS.name, part): RecordsToDelete(-1) for part in parts})
+    finally:
+        await asyncio.gather(producer.stop(), admin.close())
+    assert await left(settings, group) >= TRAINING_JOBS.partitions
+
+    await taking_job.commit(settings.kafka, await taking_job.read(settings.kafka), claims)
+
+    assert await left(settings, group) == 0
+    async with dispatcher(settings) as office:
+        spec = msgspec.structs.replace(SPEC, run=unique_name("run"))
+        running = asyncio.create_task(office.run(spec))
+        await _waits(settings, 1)
+        await taking_job.commit(settings.kafka, await taking_job.read(settings.kafka), claims)
+        assert await left(settings, group) == 1, "what waits stays"
+        claims.take(name_of(spec))
+        notes.say(note_of(name_of(spec), 1), Said(result=passes(spec)))
+        assert (await running).passed
+    assert await pod(settings) == 0
 
 
 async def test_a_run_that_no_pod_takes_is_called_off_and_begun_by_none_that_comes_late(

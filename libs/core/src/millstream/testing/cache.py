@@ -9,7 +9,7 @@ from pathlib import Path
 from millstream.testing.waiting import wait_until
 
 LOCK_WAIT_SECONDS = 300.0
-"""The slowest thing done under the lock is fetching 54 MB of jars: 7 to 25 s on a good line."""
+"""The slowest thing that a test does under the lock is fetching 54 MB of jars: 7 to 25 s on a good line."""
 
 
 def cache_folder() -> Path:
@@ -29,13 +29,13 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def one_at_a_time(file: Path, what: str) -> Iterator[None]:
-    """Hold `file` as a lock against other processes and threads. Raises WaitedTooLong after five minutes."""
+def one_at_a_time(file: Path, what: str, within: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold `file` as a lock against other processes and threads. Raises WaitedTooLong after `within` seconds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lock:
         wait_until(
             lambda: try_lock(lock.fileno()),
-            within=LOCK_WAIT_SECONDS,
+            within=within,
             what=f"another process that {what} ({file})",
         )
         yield

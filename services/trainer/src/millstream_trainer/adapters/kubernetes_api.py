@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -75,6 +76,11 @@ class KubernetesApi:
                 "the pod wants automountServiceAccountToken: true, elsewhere MILLSTREAM_KUBECONFIG names a file"
             ) from error
         self._client = client.ApiClient(configuration)
+        self._authority = (
+            "kube-root-ca.crt of the pod's namespace"
+            if kubeconfig is None
+            else f"certificate-authority of {kubeconfig}"
+        )
         self._watches: set[urllib3.BaseHTTPResponse] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -189,6 +195,11 @@ class KubernetesApi:
             finally:
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError, ApiException) as error:
+            if distrust := _distrust(error):
+                raise RetryLater(
+                    f"the API server of Kubernetes answers, and its certificate is not trusted ({distrust}): "
+                    f"{self._authority} has to be the authority of this cluster"
+                ) from error
             raise RetryLater(f"the API server of Kubernetes is away: {error}") from error
 
     def _meaning(self, status: int, body: bytes, verb: str, resource: str) -> Exception:
@@ -220,6 +231,16 @@ def hang_up(api: client.ApiClient) -> None:
     for key in list(pools.keys()):
         pools[key].close()
     pools.clear()
+
+
+def _distrust(error: BaseException | None) -> str:
+    """Why TLS does not trust who answers; empty where the error is another. The client keeps only its text."""
+    while error is not None:
+        for one in (error, *error.args):
+            if isinstance(one, ssl.SSLCertVerificationError):
+                return one.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 class _There(Exception):

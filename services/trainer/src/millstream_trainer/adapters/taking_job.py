@@ -42,7 +42,7 @@ OVERTAKEN = 4
 """Another pod has the run, or the trainer called it off. Also: Kafka or the folder is away. Another pod may fare better."""
 
 Offers = dict[TopicPartition, list[tuple[int, RunOffered | None]]]
-"""By partition, in their order: offset and run, None where the record is none of ours."""
+"""Of every partition, in their order: offset and run, None where the record is none of ours, or where the partition ends."""
 
 
 def main() -> int:
@@ -85,34 +85,37 @@ async def read(kafka: Bootstrap) -> Offers:
                     offers.setdefault(part, []).extend(
                         (one.offset, _offered(one.headers, one.value)) for one in records
                     )
+            for part in parts:
+                offers.setdefault(part, []).append((await consumer.position(part), None))
         finally:
             await consumer.stop()
     return offers
 
 
 async def commit(kafka: Bootstrap, offers: Offers, claims: Claims) -> None:
-    """Up to the first that has not ended, in each partition: KEDA takes the rest for lag. Raises KafkaError, TimeoutError."""
-    done: dict[TopicPartition, int] = {}
+    """The first that has not ended, in each partition: KEDA takes it and what follows for lag. Raises KafkaError, TimeoutError.
+
+    Of each, also where nothing was left: Kafka forgets the offsets of a group without members after a week, as the topic its
+    records, and for a partition without an offset KEDA takes all that was ever written for lag."""
+    waits: dict[TopicPartition, int] = {}
     for part, records in offers.items():
-        for offset, offered in records:
-            if offered is not None and claims.ended(offered.id) is None:
-                break
-            done[part] = offset + 1
-    if not done:
+        left = (offset for offset, offered in records if offered is not None and claims.ended(offered.id) is None)
+        waits[part] = next(left, records[-1][0])
+    if not waits:
         return
     consumer = Consumer(kafka, group_id=TRAINING_JOBS_GROUP, enable_auto_commit=False)
     async with asyncio.timeout(WITHIN):
         await consumer.start()
         try:
-            consumer.assign(list(done))
-            await consumer.commit(_forward(done, {part: await consumer.committed(part) or 0 for part in done}))
+            consumer.assign(list(waits))
+            await consumer.commit(_forward(waits, {part: await consumer.committed(part) or 0 for part in waits}))
         finally:
             await consumer.stop()
 
 
-def _forward(done: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+def _forward(waits: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
     """Another pod may have come further meanwhile."""
-    return {part: max(offset, before[part]) for part, offset in done.items()}
+    return {part: max(offset, before[part]) for part, offset in waits.items()}
 
 
 def _offered(headers: tuple[tuple[str, bytes], ...], value: bytes | None) -> RunOffered | None:
