@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from door import LOAD_CORE, pin
-from ndjson import batches, ndjson
+from door import LOAD_CORE, Door, pin
+from ndjson import Batches, batches, ndjson
 from ours import ours
 from peer import PEERS, peer
 from record import console, measure
@@ -64,19 +64,28 @@ class Bench:
     def peers(self) -> dict[str, Any]:
         """Ours and theirs in turns."""
         found: dict[str, list[Any]] = {}
-        batched: dict[str, list[int]] = {}
+        batched: dict[str, list[Batches]] = {}
+        streamed: list[int] = []
         for _ in range(self._asked.runs):
             for name in ("ours", *PEERS):
                 found.setdefault(name, []).append(self._single_of(name))
-                batched.setdefault(name, []).append(self._batches_of(name))
+                with self._door(name) as door:
+                    batched.setdefault(name, []).append(self._batches_of(name, door))
+                    if name == "ours":
+                        streamed.append(self._apart(ndjson, door, self._asked.events).events_per_second)
         best = {name: max(runs, key=lambda run: run["rps"]) for name, runs in found.items()}
-        most = {name: max(runs) for name, runs in batched.items()}
+        most = {name: max(run.events_per_second for run in runs) for name, runs in batched.items()}
+        least = {name: min(run.cpu_us for run in runs) for name, runs in batched.items()}
         return {
             "peers": {
                 "single": best,
                 "batch_events_per_second": most,
+                "batch_cpu_us": least,
+                "ndjson_events_per_second": max(streamed),
                 "single_vs": {name: round(best["ours"]["rps"] / best[name]["rps"], 2) for name in PEERS},
                 "batch_vs": {name: round(most["ours"] / most[name], 2) for name in PEERS},
+                "batch_cpu_vs": {name: round(least[name] / least["ours"], 2) for name in PEERS},
+                "ndjson_vs_batches": {name: round(max(streamed) / most[name], 2) for name in PEERS},
             }
         }
 
@@ -102,12 +111,11 @@ class Bench:
         console.print(f"{name}: {found}", highlight=False)
         return asdict(found)
 
-    def _batches_of(self, name: str) -> int:
-        with self._door(name) as door:
-            path = f"/v1/streams/{STREAM}/batch"
-            self._apart(batches, door, path, 50_000)
-            found: int = self._apart(batches, door, path, self._asked.events)
-        console.print(f"{name}: {found} events/s in batches", highlight=False)
+    def _batches_of(self, name: str, door: Door) -> Batches:
+        path = f"/v1/streams/{STREAM}/batch"
+        self._apart(batches, door, path, 50_000)
+        found: Batches = self._apart(batches, door, path, self._asked.events)
+        console.print(f"{name}: {found}", highlight=False)
         return found
 
     def _apart(self, work: Callable[..., Any], *args: Any) -> Any:

@@ -29,6 +29,13 @@ class Stream:
     """Resident memory, from the first tenth of the body to its end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    events_per_second: int
+    cpu_us: float
+    """Of the server, an event."""
+
+
 def ndjson(door: Door, events: int, run: int) -> Stream:
     """Raises RuntimeError when not every event was accepted, or has no result."""
     os.sched_setaffinity(0, {int(LOAD_CORE)})
@@ -64,8 +71,8 @@ def ndjson(door: Door, events: int, run: int) -> Stream:
     )
 
 
-def batches(door: Door, path: str, events: int, run: int, *, most: int = 5_000) -> int:
-    """Events a second in JSON or NDJSON bodies of `most` events, one after the other on two connections."""
+def batches(door: Door, path: str, events: int, run: int) -> Batches:
+    """Events in NDJSON bodies of BLOCK events, one after the other on two connections, each answered whole."""
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     bodies = _blocks(events // BLOCK, run)
     lock = threading.Lock()
@@ -83,13 +90,14 @@ def batches(door: Door, path: str, events: int, run: int, *, most: int = 5_000) 
             if answer.status != 202:
                 raise RuntimeError(f"{path}: {answer.status}")
 
-    began = time.perf_counter()
+    spent, began = door.cpu_seconds(), time.perf_counter()
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return round(events // BLOCK * BLOCK / (time.perf_counter() - began))
+    seconds, spent, sent = time.perf_counter() - began, door.cpu_seconds() - spent, events // BLOCK * BLOCK
+    return Batches(events_per_second=round(sent / seconds), cpu_us=round(spent / sent * 1e6, 2))
 
 
 def _blocks(count: int, run: int) -> Iterator[bytes]:

@@ -11,22 +11,13 @@ from environment import installed
 from workload import STREAM
 
 PEERS = ("fastapi", "lean")
-NEEDS = (
-    "fastapi==0.165.0",
-    "starlette",
-    "pydantic",
-    "msgspec==0.22.0",
-    "aiokafka==0.14.0",
-    "uvicorn==0.54.0",
-    "uvloop==0.23.0",
-    "httptools==0.9.0",
-)
+LOCK = Path(__file__).parent / "peers" / "lock.txt"
 """The same versions as ours: what differs is how they are used."""
 
 
 @contextmanager
 def peer(name: str, kafka: str, port: int, log: Path) -> Iterator[Door]:
-    python = installed("peers-ingest", NEEDS)
+    python = installed("peers-ingest", LOCK)
     args = [str(python), "-m", "uvicorn", f"{name}_peer:app", "--port", str(port), "--no-access-log"]
     args += ["--loop", "uvloop", "--http", "httptools", "--app-dir", str(Path(__file__).parent / "peers")]
     env = {"BENCH_KAFKA": kafka, "BENCH_TOPIC": STREAM, "PYTHONPATH": ""}

@@ -20,7 +20,7 @@ from door import Door
 from kafka_way import backlog
 from load import Asked, ask
 from mill import Mill, running
-from peer import PEERS, body_of
+from peer import PEERS, answers_as, body_of
 from peer import running as peer
 from record import console, measure
 from workload import GIVEN_QUESTIONS, LOOP, QUESTIONS, given, infer_body, predict_body, question
@@ -48,8 +48,8 @@ class Bench:
         return self._beside(CLOSE)
 
     def peers(self) -> dict[str, Any]:
-        """The same beside all peers; one that does not install or start is named with its reason."""
-        return self._beside(tuple(PEERS))
+        """The same beside all peers, or those of `--peer`; one that cannot run here is named with its reason."""
+        return self._beside(tuple(self._asked.peer or PEERS))
 
     def predict(self) -> dict[str, Any]:
         """Features looked up, in turns with Feast's own server, which only looks up."""
@@ -119,6 +119,7 @@ class Bench:
                     found.setdefault(name, []).append(self._theirs(name))
                 except Exception as error:  # noqa: BLE001  (a peer that is not to be had is no reason to measure nothing)
                     missing[name] = str(error)[-500:]
+                    found.pop(name, None)
                     console.print(f"{name}: {error}", highlight=False)
         best = {name: max(runs, key=lambda run: run.rps) for name, runs in found.items() if runs}
         ours = best["ours"]
@@ -136,8 +137,14 @@ class Bench:
             return self._asked_of("ours", door, path, body)
 
     def _theirs(self, name: str) -> Asked:
+        """Raises RuntimeError for a peer that answers another number than its model's, or errors: it has no speed."""
         with peer(name, self._mill.model, self._mill.root / f"peer-{name}", free_port()) as door:
-            return self._asked_of(name, door, PEERS[name].path, body_of(PEERS[name]))
+            path, body = PEERS[name].path, body_of(PEERS[name])
+            answers_as(self._mill.model, door, path, body)
+            found = self._asked_of(name, door, path, body)
+        if found.errors:
+            raise RuntimeError(f"{found.errors} of {found.requests} requests failed")
+        return found
 
     def _asked_of(self, name: str, door: Door, path: str, body: bytes) -> Asked:
         self._run += 2
@@ -160,6 +167,7 @@ class Bench:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench/serving", description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given again for another")
+    parser.add_argument("--peer", choices=PEERS, action="append", help="of `peers` this one alone; may be given again")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=10, help="of a run of requests")
     parser.add_argument("--questions", type=int, default=200_000, help="of a run over Kafka")

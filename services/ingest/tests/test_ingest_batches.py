@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
+
+from millstream.runtime.publisher import Outgoing
+from millstream_ingest.handlers import Admission, Admitted
+from millstream_ingest.handlers.accept import BREATH
 
 from .conftest import Airport, departure, lines
 
@@ -107,3 +115,32 @@ async def test_known_at_of_a_replay_is_on_every_event_of_the_batch(replayed_airp
     assert len(replayed_airport.log.entries) == 2
     for entry in replayed_airport.log.entries:
         assert ("ce_knownat", b"2013-01-01T11:00:00Z") in entry.headers
+
+
+async def test_large_batches_go_one_after_another_and_small_ones_between_them() -> None:
+    airport, written = Airport(), []
+
+    async def append(entries: Sequence[Outgoing]) -> None:
+        written.append((json.loads(entries[0].value)["flight_id"], len(entries), admitted["UA"]))
+
+    airport.log.append = append  # type: ignore[method-assign]
+    admitted = Counter()
+    admit = Admission.admit
+
+    def counted(self: Admission, raw: bytes, *rest: Any) -> Admitted:
+        found = admit(self, raw, *rest)
+        admitted[found.id[:2]] += 1
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Admission, "admit", counted)
+        named = [("B6", 2 * BREATH), ("UA", 2 * BREATH), ("WN", 3)]
+        bodies = [lines(*(departure(flight_id=f"{name}-{n}") for n in range(count))) for name, count in named]
+        async with airport.http:
+            answers = await asyncio.gather(*(airport.batch(body) for body in bodies))
+
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    assert [(id, size) for id, size, _ in written] == [("WN-0", 3), ("B6-0", 2 * BREATH), ("UA-0", 2 * BREATH)]
+    assert written[1][2] == 0, (
+        "the first is on its way to Kafka before the second is looked at: the core never waits for both"
+    )

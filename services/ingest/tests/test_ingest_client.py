@@ -56,7 +56,7 @@ model: {{task: regression}}
 class Ingest(ManagedProcess):
     """`python -m millstream_ingest` with one stream of departures."""
 
-    def __init__(self, folder: Path, kafka: EmbeddedKafka, stream: str) -> None:
+    def __init__(self, folder: Path, kafka: EmbeddedKafka, stream: str, **settings: str) -> None:
         self.stream = stream
         project = folder / "project"
         (project / "streams").mkdir(parents=True)
@@ -75,6 +75,7 @@ class Ingest(ManagedProcess):
                 "MILLSTREAM_PORT": str(port),
                 "MILLSTREAM_KAFKA": kafka.bootstrap,
                 "MILLSTREAM_PROJECT": str(project),
+                **settings,
             },
             ready=self._ready,
         )

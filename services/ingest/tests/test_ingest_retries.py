@@ -177,7 +177,7 @@ async def test_an_event_is_its_producer_s_own_until_readers_see_its_id() -> None
 def test_fingerprints_are_forgotten_by_time_and_by_number() -> None:
     seen = Seen(window=100, most=4)
     seen.forget(0)
-    seen.add(1)
+    seen.add([1])
     seen.forget(99)
     assert 1 in seen
     seen.forget(100)
@@ -186,7 +186,7 @@ def test_fingerprints_are_forgotten_by_time_and_by_number() -> None:
     assert 1 not in seen
 
     for number in range(2, 100):
-        seen.add(number)
+        seen.add([number])
     assert 99 in seen
     assert len(seen) <= 4
 

@@ -12,10 +12,13 @@ import pytest
 
 from millstream.runtime import connection
 from millstream.testing.sockets import said, served, status_of
+from millstream_ingest.settings import IngestSettings
 
 from .conftest import Airport, departure
 
 EVENTS = b"POST /v1/streams/flights-departed/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+IN_SOCKETS = 16 * 2**20
+"""Bytes, at most, that both ends of a connection take though nobody reads them."""
 GOOD = json.dumps(departure()).encode()
 
 
@@ -53,6 +56,34 @@ async def test_a_body_that_stops_half_way_is_no_event(gate: Any) -> None:
         while airport.counted("millstream_ingest_requests_in_flight"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert airport.log.entries == []
+
+
+@pytest.mark.parametrize(
+    ("door", "limit"), [("batch", IngestSettings().max_batch_bytes), ("events", IngestSettings().max_body_bytes)]
+)
+@pytest.mark.parametrize("head", [b"content-length: 5000000000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n"])
+async def test_five_gigabytes_are_refused_long_before_they_have_come(
+    gate: Any, door: str, limit: int, head: bytes
+) -> None:
+    """By what the head says, or once more has come than may."""
+    _, address = gate
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(EVENTS.replace(b"events HTTP", door.encode() + b" HTTP") + head)
+    answer, sent = asyncio.create_task(reader.readuntil(b"}")), 0
+    try:
+        if b"length" in head:
+            await asyncio.wait([answer], timeout=5)
+        while not answer.done():
+            writer.write(b"10000\r\n" + b"[" * 0x10000 + b"\r\n")
+            sent += 0x10000
+            await writer.drain()
+            await asyncio.sleep(0)
+        said = await answer
+    finally:
+        writer.close()
+    assert status_of(said) == 413
+    assert json.loads(said[said.index(b"{") :])["error"] == "body_too_large"
+    assert sent < limit + IN_SOCKETS
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections import defaultdict, deque
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -114,12 +114,9 @@ class Flights:
         What has not left when `done` is over (after `within` seconds, or cancelled) stays behind.
         """
         delivery = Delivery(self._loop, within)
-        loads: dict[TopicPartition, list[Parcel]] = {}
+        loads: defaultdict[TopicPartition, list[Parcel]] = defaultdict(list)
         for record, chosen in zip(records, _chosen(records, partitions), strict=True):
-            if (load := loads.get(chosen)) is None:
-                loads[chosen] = [record]
-            else:
-                load.append(record)
+            loads[chosen].append(record)
         delivery.left = len(loads)
         if len(loads) > 1:
             delivery.open = dict.fromkeys(loads, 1)
@@ -241,17 +238,22 @@ def _append(builder: BatchBuilder, record: Parcel) -> bool:
 
 def _chosen(records: Sequence[Parcel], partitions: dict[str, list[int]]) -> list[TopicPartition]:
     """Where each of `records` goes."""
-    if len(records) >= MANY and any(len(some) > 1 for some in partitions.values()):
-        keys = [record.key or b"" for record in records]
-        size = len(keys[0])
-        if size and size % 4 == 0 and all([len(key) == size for key in keys]):
-            known = {topic: [TopicPartition(topic, one) for one in some] for topic, some in partitions.items()}
-            hashes = murmur2.of_many(keys)
-            return [
-                (some := known[record.topic])[hashed % len(some)]
-                for record, hashed in zip(records, hashes, strict=True)
-            ]
-    return [TopicPartition(one.topic, _partition(partitions[one.topic], one.key)) for one in records]
+    if len(records) < MANY:
+        return [TopicPartition(one.topic, _partition(partitions[one.topic], one.key)) for one in records]
+    known = {topic: [TopicPartition(topic, one) for one in some] for topic, some in partitions.items()}
+    if all(len(some) == 1 for some in known.values()):
+        return [known[record.topic][0] for record in records]
+    return [
+        (some := known[record.topic])[hashed % len(some)]
+        for record, hashed in zip(records, _hashes([record.key for record in records]), strict=True)
+    ]
+
+
+def _hashes(keys: Sequence[bytes | None]) -> Iterable[int]:
+    size = len(keys[0] or b"")
+    if size and size % 4 == 0 and all([key is not None and len(key) == size for key in keys]):
+        return murmur2.of_many(cast("Sequence[bytes]", keys))
+    return [0 if key is None else _hash(key) for key in keys]
 
 
 def _partition(partitions: list[int], key: bytes | None) -> int:

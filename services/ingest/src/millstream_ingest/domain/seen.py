@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class Seen:
     """Fingerprints in two generations: one that fills, and the one before it. Used from one event loop only.
@@ -34,7 +36,8 @@ class Seen:
             self._old = self._young if now - self._since < 2 * self._window else set()
             self._young, self._since = set(), now
 
-    def add(self, fingerprint: int) -> None:
+    def add(self, fingerprints: Iterable[int]) -> None:
+        """Those of one write: so many more than `most` there may be."""
         if len(self._young) >= self._most:
             self._old, self._young, self._since = self._young, set(), self._now
-        self._young.add(fingerprint)
+        self._young.update(fingerprints)

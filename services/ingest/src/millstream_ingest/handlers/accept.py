@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from millstream.errors import DeliveryUnknown
 from millstream.runtime.publisher import Outgoing
@@ -45,6 +46,8 @@ class Acceptor:
     def __init__(self, log: EventLog, seen: Seen) -> None:
         self._log = log
         self._seen = seen
+        self._large = asyncio.Lock()
+        """Large batches are checked one after another: taking turns they would all end at once, and the core wait for Kafka."""
         self._writing: dict[int, asyncio.Future[None]] = {}
         """By fingerprint, what is on its way: a retry that overtakes its first try waits for it."""
 
@@ -61,9 +64,10 @@ class Acceptor:
         """Accept what is good, and say of each what became of it, in order. Raises LogAway, DeliveryUnknown."""
         checked = Checked()
         try:
-            for first in range(0, len(raws), BREATH):
-                self.check(checked, door, raws[first : first + BREATH], arrival, first=first, open=open)
-                await asyncio.sleep(0)
+            async with self._large if len(raws) > BREATH else nullcontext():
+                for first in range(0, len(raws), BREATH):
+                    self.check(checked, door, raws[first : first + BREATH], arrival, first=first, open=open)
+                    await asyncio.sleep(0)
         except BaseException:
             self._settle(checked, DeliveryUnknown("the first try was given up"))
             raise
@@ -135,8 +139,7 @@ class Acceptor:
         for fingerprint in checked.fingerprints:
             del self._writing[fingerprint]
         if error is None:
-            for fingerprint in checked.fingerprints:
-                self._seen.add(fingerprint)
+            self._seen.add(checked.fingerprints)
             checked.done.set_result(None)
         else:
             checked.done.set_exception(error)
