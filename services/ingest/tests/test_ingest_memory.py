@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import schemathesis.specs.openapi.schemas  # noqa: F401  late imports in threads: CPython 3.11 parses two files at a time wrong
 
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import EmbeddedKafka

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import schemathesis.specs.openapi.schemas  # noqa: F401  late imports in threads: CPython 3.11 parses two files at a time wrong
 
 from millstream.testing.ports import free_port
 from millstream.testing.strangers import FAT, visit

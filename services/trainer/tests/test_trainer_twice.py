@@ -122,7 +122,7 @@ async def test_the_trainer_that_started_last_writes_and_the_other_stops_and_says
             assert sorted(event.request for event in found) == sorted(["one", "two", verdict.id])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_nor_told_twice(
     settings: Settings, tides: Any, tmp_path: Path, harbour: Path, ships: Any, fill_lake: Any
 ) -> None:
@@ -139,7 +139,7 @@ async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_
             await _until(settings, lambda told: len(_of(told, TrainingStarted)) == 2)
             assert first.process.returncode is None, "it has had nothing to say yet"
             fill_lake(settings.lake, harbour, ships)
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(150):
                 assert await first.process.wait() == 2, first.log.read_text()
             journal = await _until(settings, lambda told: len(_of(told, TrainingFinished)) == 1)
             assert second.process.returncode is None
@@ -158,7 +158,7 @@ def _of(told: list[Event], kind: type[Any]) -> list[Any]:
 
 async def _until(settings: Settings, holds: Callable[[list[Event]], bool]) -> list[Event]:
     """The journal, once that holds of it."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(150):
         while not holds(told := await said(settings, TRAINING.name)):  # noqa: ASYNC110  the journal is elsewhere
             await asyncio.sleep(0.2)
         return told
