@@ -83,8 +83,8 @@ lint: $(READY) ## ruff, formatting, import layers
 types: $(READY) ## mypy, strict
 	@$(BIN)/mypy
 
-bench-features: $(READY) ## what the features cost: bench/out/features.json (half an hour)
-	@$(BIN)/python bench/features
+bench-features: $(READY) ## what the features cost: bench/out/features.json (an hour; ONLY=bytewax for one part)
+	@$(BIN)/python bench/features $(if $(ONLY),--only $(ONLY))
 
 bench-loop: $(READY) ## what the loop decides and how well: bench/out/loop.json (ONLY=replicas for one part)
 	@$(BIN)/python bench/loop $(if $(ONLY),--only $(ONLY))

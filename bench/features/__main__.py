@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from apply import apply
 from freshness import freshness
 from join import measured
 from memory import memory
+from peers import FEWER, PEERS, peer
 from push import push
-from quix import quix
 from read import read
 from rebuild import rebuild
 from rich.console import Console
@@ -34,7 +35,7 @@ from zipf import zipf
 OUT = Path(__file__).parents[1] / "out"
 SIZES = ((1_000_000, 100_000, 2), (10_000_000, 1_000_000, 2), (100_000_000, 1_000_000, 1))
 """Events, questions and runs of the join. The largest wants 3 GB of disk and some minutes: --join-events leaves it out."""
-PARTS = ["apply", "freshness", "read", "push", "rebuild", "join", "memory", "zipf", "scale", "quix"]
+PARTS = ["apply", "freshness", "read", "push", "rebuild", "join", "memory", "zipf", "scale", *PEERS]
 console = Console(stderr=True)
 
 
@@ -158,14 +159,14 @@ def scaling(events: int, runs: int) -> dict[str, Any]:
     return {"apply_scaling": found}
 
 
-def besides_quix(events: int, runs: int) -> dict[str, Any]:
-    """The first line of applying beside Quix Streams, in turns; the peer does the tumbling pieces of our windows."""
+def beside(name: str, events: int, runs: int) -> dict[str, Any]:
+    """The first line of applying beside one peer, in turns; the peer does the tumbling pieces of our windows."""
     ours, theirs = [], []
     for number in range(runs):
         ours.append(asyncio.run(apply(events, two_slides=False, headers=False)).events_per_second)
-        theirs.append(quix(events // 20))
-        console.print(f"quix, run {number + 1} of {runs}: ours {ours[-1]}, theirs {theirs[-1]}", highlight=False)
-    return {"apply_vs_quix": round(max(ours) / max(theirs), 1), "quix_events_per_second": max(theirs)}
+        theirs.append(peer(name, events // FEWER[name]))
+        console.print(f"{name}, run {number + 1} of {runs}: ours {ours[-1]}, theirs {theirs[-1]}", highlight=False)
+    return {f"apply_vs_{name}": round(max(ours) / max(theirs), 1), f"{name}_events_per_second": max(theirs)}
 
 
 def main() -> None:
@@ -186,7 +187,7 @@ def main() -> None:
         "memory": lambda: asyncio.run(memory()),
         "zipf": lambda: many(asked.events, asked.runs),
         "scale": lambda: scaling(2 * asked.events, min(asked.runs, 2)),
-        "quix": lambda: besides_quix(asked.events, asked.runs),
+        **{name: partial(beside, name, asked.events, asked.runs) for name in PEERS},
     }
     figures: dict[str, Any] = {}
     for name, part in parts.items():
