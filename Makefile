@@ -35,7 +35,7 @@ test: $(READY) check ## everything CI runs: lint, types, unit, contracts, connec
 unit: $(READY) ## the fast tests: no server is started
 	@$(BIN)/pytest -m "not connected and not e2e and not prove"
 
-prove: $(READY) ## the long proofs: features through kills, losses and five million events (an hour)
+prove: $(READY) ## the long proofs: features through kills, losses and five million events; memory of ingest (an hour)
 	@$(BIN)/pytest -m prove
 
 test-servers: $(READY) ## the online store's tests on Valkey 8.1, and on the redis-server of this machine if it has one

@@ -257,7 +257,7 @@ async def test_what_no_model_answers_is_on_record_and_said(stage: Stage, http: h
 
 BAD: list[tuple[str, Any, str]] = [
     ("no object", [], "the body is no object"),
-    ("no inputs", {}, "inputs is None"),
+    ("no inputs", {}, "inputs is missing"),
     ("empty", {"inputs": []}, "input 'distance' is missing; send one tensor for each of distance, carrier, "),
     ("missing", {"inputs": question()["inputs"][:2]}, f"input '{MEAN}' is missing"),
     ("unknown", question(speed=tensor("speed", [1])), "no input 'speed'; send one tensor for each of distance"),

@@ -38,6 +38,7 @@ FORMATS = frozenset(
         relative-json-pointer time uri uri-reference uri-template uuid
     """)
 )
+_NO_TIME = ' is not a "date-time"'
 TYPES = frozenset(_words("array boolean integer null number object string"))
 SCALARS = frozenset({"string", "number", "integer", "boolean", "null"})
 NUMBERS = frozenset({"number", "integer"})
@@ -55,6 +56,12 @@ def compile_schema(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Valida
     return jsonschema_rs.Draft202012Validator(
         dict(schema), validate_formats=True, retriever=_offline, pattern_options=jsonschema_rs.RegexOptions()
     )
+
+
+def words_of(error: jsonschema_rs.ValidationError, most: int) -> str:
+    """What is wrong with an event, in `most` characters, and how a time is written: the schema alone does not show that."""
+    message = error.message if len(error.message) <= most else f"{error.message[:most]}…"
+    return f"{message}; write a time like 2013-01-31T09:30:00Z" if error.message.endswith(_NO_TIME) else message
 
 
 def schema_faults(schema: Mapping[str, Any]) -> list[Fault]:

@@ -20,4 +20,6 @@ def text_of(event: Mapping[str, Any], name: str) -> str:
         return str(value)
     if type(value) is float and value.is_integer():
         return str(int(value))
-    raise RejectEvent("missing_field", f"{name} is {value!r:.60}; a key or id is a text or a whole number")
+    raise RejectEvent(
+        "missing_field", f"{name} is {value!r:.60}; a key or id is a text that is not empty, or a whole number"
+    )

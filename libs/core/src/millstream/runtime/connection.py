@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from millstream.runtime.cycle import Cycle
 
@@ -15,6 +15,8 @@ HEAD_SECONDS = 10.0
 """For a request's first line and headers. A thousand clients that send a byte a minute would hold a thousand connections."""
 UNREAD_SECONDS = 60.0
 """Without a byte read of what was written, beyond what the system holds. A line that is only slow reads some in a minute."""
+
+NO_HTTP = b"""{"error":"bad_http","message":"no HTTP/1.1 request; see to its first line, its headers and its length"}"""
 
 
 class Connection(HttpToolsProtocol):
@@ -47,6 +49,12 @@ class Connection(HttpToolsProtocol):
         """Whether to stay: a client that has said all it wants to say still listens."""
         cycle = self.cycle
         return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read as HTTP at all, in the one shape that refusals have; the connection ends with it."""
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[400] + head % len(NO_HTTP) + NO_HTTP)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -205,7 +205,7 @@ async def read_body(
     `hold` is told the size of each chunk before it is kept, and may raise. Raises Refusal(`body_too_large`,
     `body_timeout`, `client_gone`).
     """
-    too_large = Refusal("body_too_large", f"the body is larger than {limit} bytes")
+    too_large = Refusal("body_too_large", f"the body is larger than {limit} bytes; send that many at most")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
@@ -219,7 +219,9 @@ async def read_body(
                 hold(len(chunk))
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise Refusal("body_timeout", f"the body did not arrive within {seconds:g} s") from error
+        raise Refusal(
+            "body_timeout", f"the body did not arrive within {seconds:g} s; send all that content-length says"
+        ) from error
     except ClientDisconnect as error:
         raise Refusal("client_gone", "the client left before its body was complete") from error
     return b"".join(chunks)

@@ -12,6 +12,7 @@ from millstream.contracts.envelope import Envelope, identity_of, known_at_of
 from millstream.contracts.json_text import DEEPEST, pointer
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import BadSetup, RejectEvent
+from millstream.project.event_schema import words_of
 from millstream.project.stream import Stream
 from millstream.runtime.records import Batch, Record, Rejected, envelope
 
@@ -56,7 +57,7 @@ def read_event(stream: Stream, record: Record, codec: Codec | None = None) -> Us
         raise RejectEvent("schema", f"nested too deeply to check: {error}") from error
     if fault is not None:
         where = pointer(fault.instance_path) or "/"
-        raise RejectEvent("schema", f"{where}: {fault.message[:500]}")
+        raise RejectEvent("schema", f"{where}: {words_of(fault, 500)}")
     time = stream.time_of(event)
     known = record.timestamp * 1000 if said is None else said
     if known > now() + MAX_AHEAD:

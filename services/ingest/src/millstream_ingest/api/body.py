@@ -83,8 +83,12 @@ async def small(
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal("body_too_large", f"the body is larger than {limit} bytes")
+    return Refusal(
+        "body_too_large",
+        f"the body is larger than {limit} bytes; send less at once, or lines as application/x-ndjson to the "
+        "stream's /events, which takes any length",
+    )
 
 
 def _too_slow(patience: float) -> Refusal:
-    return Refusal("body_timeout", f"the body did not arrive within {patience:g} s")
+    return Refusal("body_timeout", f"the body did not arrive within {patience:g} s; send all that content-length says")

@@ -100,6 +100,6 @@ def _not_too_many(count: int) -> None:
 
 def _not_empty(events: list[bytes]) -> list[bytes]:
     if not events:
-        raise Refusal("empty_batch", "the batch has no event")
+        raise Refusal("empty_batch", "the batch has no event; send one at least")
     _not_too_many(len(events))
     return events

@@ -67,7 +67,10 @@ class Packed:
             raise self._broken("it ends too early")
 
     def _broken(self, why: str) -> Refusal:
-        return Refusal("bad_encoding", f"the body is no {self._name}, as content-encoding says: {why}")
+        return Refusal(
+            "bad_encoding",
+            f"the body is no {self._name}, as content-encoding says: {why}; or leave that header out",
+        )
 
     def _gunzip(self, packed: bytes) -> Iterator[bytes]:
         while packed:

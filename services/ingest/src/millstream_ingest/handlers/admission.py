@@ -14,6 +14,7 @@ from millstream.contracts.json_text import pointer
 from millstream.contracts.times import MINUTE, to_rfc3339
 from millstream.errors import RejectEvent
 from millstream.project import Stream
+from millstream.project.event_schema import words_of
 from millstream.runtime.publisher import Outgoing
 from millstream_ingest.domain.cloudevents import Origin
 from millstream_ingest.domain.reading import read_event, shown
@@ -96,8 +97,8 @@ class Admission:
         try:
             time, key, id = stream.time_of(event), stream.key_of(event), stream.id_of(event)
         except RejectEvent as error:
-            pointer = f"/{stream.time}" if error.reason == "invalid_time" else ""
-            raise BadEvent(error.reason, error.detail, pointer=pointer) from error
+            field = _unread(stream, event, error.reason)
+            raise BadEvent(error.reason, error.detail, pointer=pointer([field]), got=shown(event.get(field))) from error
         known = arrival.now if arrival.known_at is None else arrival.known_at
         if time > known + AHEAD:
             raise BadEvent(
@@ -132,13 +133,24 @@ class Admission:
         return Admitted(id, identity or id, Outgoing(self._name, key, value, headers))
 
 
+def _unread(stream: Stream, event: dict[str, Any], reason: str) -> str:
+    """The field that is no time, key or id though it fits the schema."""
+    if reason == "invalid_time":
+        return stream.time
+    try:
+        stream.key_of(event)
+    except RejectEvent:
+        return stream.key
+    return stream.id or ""
+
+
 def _misfit(stream: Stream, event: dict[str, Any]) -> BadEvent:
     """The first mistake of an event that does not fit its schema."""
     error = next(stream.validator().iter_errors(event))
     keyword, allowed = _rule(stream.event_schema, error.schema_path)
     return BadEvent(
         "schema",
-        error.message if len(error.message) <= 300 else f"{error.message[:300]}…",
+        words_of(error, 300),
         pointer=pointer(error.instance_path),
         expected=f"{keyword}: {allowed}" if keyword else None,
         got=shown(error.instance),

@@ -59,7 +59,8 @@ class Gate:
         said = next((value for name, value in scope["headers"] if name == HEADER), None)
         patience = self._patience if said is None else _seconds(said)
         if patience is None:
-            what = f"X-Request-Timeout-Ms is {said!r:.40}; send whole milliseconds, 1 to {LONGEST}"
+            text = (said or b"").decode("latin-1")
+            what = f"X-Request-Timeout-Ms is {text!r:.40}; send whole milliseconds, 1 to {LONGEST}"
             await _refusal(scope, 400, "bad_timeout", what)(scope, receive, send)
             return
         asked: _Asked | None = None

@@ -234,6 +234,7 @@ class InferenceDoorway:
             self._held += size
 
         try:
+            self._inference.exists(loop)  # before its body is read: what is wrong there is no matter without a model
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
             asked, wanted = await _asked(scope, headers, receive, hold, tables=not version)
             at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None

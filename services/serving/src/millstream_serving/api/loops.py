@@ -15,6 +15,7 @@ from millstream.contracts.events import PredictionServed, QuestionUnanswered
 from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import to_rfc3339
 from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RejectEvent, RetryLater
+from millstream.project.event_schema import words_of
 from millstream.project.loop import Loop
 from millstream.project.stream import Stream
 from millstream.runtime import http
@@ -234,7 +235,7 @@ class Doorway:
         except (ValueError, RecursionError) as error:
             raise BadQuestion([{"pointer": "/event", "message": f"nested too deeply to check: {error}"}]) from error
         if found:
-            faults = [(pointer(["event", *fault.instance_path]), fault.message[:500]) for fault in found[:MOST_FAULTS]]
+            faults = [(pointer(["event", *fault.instance_path]), words_of(fault, 500)) for fault in found[:MOST_FAULTS]]
             raise BadQuestion([{"pointer": place, "message": message} for place, message in faults])
         time = stream.time_of(event)
         if time > now + MAX_AHEAD:
@@ -317,7 +318,8 @@ def _output(served: PredictionServed) -> dict[str, Any]:
 
 def _event(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or not isinstance(body.get("event"), dict):
-        raise Refusal("bad_body", 'send {"event": {…}}, one event as its stream has it')
+        wrong = "event is no object" if isinstance(body, dict) and "event" in body else "the body has no event"
+        raise Refusal("bad_body", f'{wrong}; send {{"event": {{…}}}}, one event as its stream has it')
     if others := body.keys() - {"event"}:
         raise Refusal("bad_body", f'send {{"event": {{…}}}} and nothing beside it; found {sorted(others)[:5]!r:.200}')
     event: dict[str, Any] = body["event"]

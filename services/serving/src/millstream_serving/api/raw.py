@@ -48,7 +48,9 @@ async def read_small(
             async with asyncio.timeout(seconds):
                 first = await _Begun(coming, pending)
         except TimeoutError as error:
-            raise Refusal("body_timeout", f"the body did not arrive within {seconds:g} s") from error
+            raise Refusal(
+                "body_timeout", f"the body did not arrive within {seconds:g} s; send all that content-length says"
+            ) from error
     body: bytes = first.get("body", b"")
     if first["type"] == "http.request" and not first.get("more_body", False) and len(body) <= limit:
         if hold is not None:

@@ -160,7 +160,9 @@ def _tensor(said: Mapping[str, Any], raw: bytes | memoryview | None) -> Tensor:
 def _objects(body: Mapping[str, Any], field: str) -> Sequence[Mapping[str, Any]]:
     found = body.get(field)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise bad(f"{field} is {found!r:.60}; send a list of objects, each with a name")
+        raise bad(
+            f"{field} is {'missing' if found is None else repr(found)[:60]}; send a list of objects, each with a name"
+        )
     if len(found) > MOST_TENSORS:
         raise bad(f"{len(found)} {field}; send at most {MOST_TENSORS}")
     return found

@@ -179,10 +179,14 @@ class Inference:
         return [json.dumps(found) for found in await asyncio.gather(*map(self._explainer.explain, served))]
 
     def _standing(self, name: str) -> Standing[Loaded]:
+        self.exists(name)
+        return self._roster.standing(name)
+
+    def exists(self, name: str) -> None:
+        """Raises UnknownLoop."""
         if name not in self._loops:
             known = ", ".join(sorted(self._loops)) or "none"
             raise UnknownLoop(f"no model {name[:100]!r}; a model is a loop of the project: {known}")
-        return self._roster.standing(name)
 
     async def _awake(self, name: str) -> Standing[Loaded]:
         """As `_standing`, its models in memory. Raises ModelFailed, ModelUnloaded."""
