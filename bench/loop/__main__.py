@@ -21,7 +21,7 @@ from rich.console import Console
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "out" / "loop.json"
-PARTS = ("aa", "planted", "drift", "contents", "lag", "flights", "streams", "replicas")
+PARTS = ("aa", "planted", "drift", "shares", "contents", "lag", "flights", "streams", "replicas")
 LIBRARIES = ("aiokafka", "httpx", "lightgbm", "msgspec", "numpy", "onnxruntime", "scikit-learn")
 console = Console(stderr=True)
 

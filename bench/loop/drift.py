@@ -72,7 +72,7 @@ def run(predictions: int = 100_000, runs: int = 3) -> dict[str, float]:
 
 def _stage_one(rows: int = 5_000, windows: int = 40) -> float:
     """Windows of 20 columns compared with their reference, rows a second of CPU time."""
-    baseline, rules, memory = _baseline(), rules_of(_loop()), Memory()
+    baseline, rules, memory = _baseline(), rules_of(bench_loop()), Memory()
     found = [(one.output, one.producer, *baseline.row(one.inputs, one.features)) for one in answers(rows)]
     window = Window("1", WindowKind.INPUTS, 0, rows=found, start=START, end=START)
     began = time.process_time()
@@ -84,14 +84,14 @@ def _stage_one(rows: int = 5_000, windows: int = 40) -> float:
 async def _path(predictions: int, labels: bool) -> float:
     """Records in Kafka's form through reader, fold, windows and verdicts; predictions a second of CPU time."""
     said = answers(predictions)
-    records = {PREDICTIONS.name: [_record(n, one) for n, one in enumerate(said)]}
+    records = {PREDICTIONS.name: [record(n, one) for n, one in enumerate(said)]}
     records[LABELS] = [_label(n, one) for n, one in enumerate(said)] if labels else []
     known = MemoryModels()
     known.known[LOOP, "1"] = _baseline()
-    metrics, loop = DriftMetrics(CollectorRegistry()), _loop()
+    metrics, loop = DriftMetrics(CollectorRegistry()), bench_loop()
     reader = KafkaEvents(
         loops={LOOP: loop},
-        streams={LABELS: _stream()},
+        streams={LABELS: bench_stream()},
         codecs={LABELS: JSON},
         models=known,
         metrics=metrics,
@@ -128,7 +128,7 @@ async def _path(predictions: int, labels: bool) -> float:
     return predictions / spent
 
 
-def _record(offset: int, event: PredictionServed) -> Heard:
+def record(offset: int, event: PredictionServed) -> Heard:
     envelope = Envelope(id=event.id, type=event.type_name, source="serving")
     return Heard(PREDICTIONS.name, 0, offset, event.encode(), envelope.headers())
 
@@ -184,7 +184,7 @@ def model() -> tuple[Manifest, Reference]:
     return models.manifest(LOOP, inputs, at=START), models.reference([*numbers, *categories], answer)
 
 
-def _loop() -> Loop:
+def bench_loop() -> Loop:
     inputs = [f"category_{c}" for c in range(CATEGORIES)]
     return Loop.model_validate(
         {
@@ -195,7 +195,7 @@ def _loop() -> Loop:
     )
 
 
-def _stream() -> Stream:
+def bench_stream() -> Stream:
     properties = {"id": {"type": "string"}, "at": {"type": "string", "format": "date-time"}}
     schema = {"type": "object", "properties": properties | {"delay": {"type": "number"}}, "required": ["id", "at"]}
     return Stream.model_validate(

@@ -13,6 +13,7 @@ from millstream.contracts.events import Cause, Decision, Finding, Outcome, Rollo
 from millstream_cli import report_view
 from millstream_cli.loop_events import loop_of
 from millstream_cli.loop_report import Report, report_of
+from millstream_cli.report_page import page_of
 
 from .made_events import LOOP, Journal, day, drifted, first_model, on_trial, promoted, ref
 
@@ -43,6 +44,30 @@ def test_a_month_in_numbers() -> None:
     assert found.mean.value == pytest.approx(0.475)
     assert [(one.column, one.psi) for one in found.drift] == [("distance", 0.02)]
     assert found.needs == []
+
+
+def test_a_window_that_late_labels_corrected_is_told_corrected_and_says_so() -> None:
+    journal = Journal()
+    promoted(journal)
+    journal.performance(17, 0.45, "2")
+    journal.performance(18, 0.44, "2")
+    journal.corrected(18.5, 17, Finding.HEALTHY, Finding.HEALTHY, "2")
+    journal.corrected(19, 17, Finding.HEALTHY, Finding.SUSPECTED, "2")
+    found = report(journal, days=3)
+    first, second = found.performance
+    assert first.was is not None
+    assert (first.loss.value, first.loss.rows, first.was.value, first.late) == (0.4912, 5180, 0.45, 180)
+    assert (first.finding, first.shows) == ("healthy", "suspected")
+    assert (second.was, second.late, second.shows) == (None, 0, "")
+    assert found.mean is not None
+    assert found.mean.value == pytest.approx((0.4912 * 5180 + 0.44 * 5000) / 10180)
+    out = StringIO()
+    report_view.show(found, Console(file=out, width=200))
+    assert "healthy; corrected by 180 late labels, was 0.4500, suspected with them" in out.getvalue()
+    told = json.loads(json.dumps(report_view.as_json(found), default=str))["performance"]
+    assert [one["late"] for one in told] == [180, 0]
+    assert told[0]["was"]["value"] == 0.45
+    assert "1 of 2 windows with labels that came late:" in page_of(found)
 
 
 def test_what_was_before_the_span_is_left_out() -> None:

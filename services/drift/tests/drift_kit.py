@@ -70,12 +70,20 @@ def streams() -> dict[str, Stream]:
     return {one["stream"]: Stream.model_validate(one) for one in both}
 
 
-def loop(gate: dict[str, Any] | None = None, rollout: dict[str, Any] | None = None, **drift: Any) -> Loop:
+def loop(
+    gate: dict[str, Any] | None = None,
+    rollout: dict[str, Any] | None = None,
+    label: dict[str, Any] | None = None,
+    task: str = "binary",
+    **drift: Any,
+) -> Loop:
+    told = {"from": LANDED, "by": "flight_id", "value": "arr_delay >= 15", "within": "24h"}
     return Loop.model_validate(
         {
             "loop": LOOP,
             "predict": {"on": "flights-scheduled", "features": "delay_v1", "inputs": ["distance", "carrier"]},
-            "label": {"from": LANDED, "by": "flight_id", "value": "arr_delay >= 15", "within": "24h"},
+            "label": told | (label or {}),
+            "model": {"task": task},
             "gate": gate or {},
             "rollout": rollout or {},
             "drift": {"window": 200, **drift},

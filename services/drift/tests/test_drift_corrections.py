@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from millstream.contracts.events import Finding, PredictionServed, WindowCorrected, WindowJudged, WindowKind
+from millstream.contracts.tasks import Task, metric_of
 from millstream.contracts.times import HOUR, from_datetime
-from millstream_drift.domain.corrections import LAST, Corrections, Tally
+from millstream.project.gate import Gate
+from millstream_drift.app import rules_of
+from millstream_drift.domain.corrections import LAST, MOST_WAITING, Corrections
 from millstream_drift.domain.hysteresis import Hysteresis
+from millstream_drift.domain.ranks import BINS, Ranks
+from millstream_drift.domain.score import auc, losses, metrics
+from millstream_drift.domain.tally import SliceTally, Summary, Tally
 from millstream_drift.domain.windows import Window
 
 from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, landing
@@ -69,6 +77,9 @@ async def test_late_labels_correct_the_window_in_which_they_were_due() -> None:
         before = last[one.index].after if one.index in last else {name: first.metrics[name] for name in one.before}
         assert one.before == pytest.approx(before)
         assert one.after["log_loss"] > one.before["log_loss"], "they contradict what was answered"
+        assert one.after["auc"] < one.before["auc"], "and are the wrong way round"
+        assert one.after["brier"] > one.before["brier"]
+        assert 0 < one.after["auc_error"] < 0.02
         assert one.after["low"] < one.after["log_loss"] < one.after["high"]
         assert one.rows == first.rows + one.labels
         last[one.index] = one
@@ -106,6 +117,37 @@ async def test_a_window_that_turns_out_bad_counts_with_the_next_one_and_asks_for
     assert len(ids) == len(set(ids))
 
 
+async def test_slices_that_the_verdict_told_are_corrected_with_it() -> None:
+    desk = Desk(Topics().add(story(late=4)))
+    desk.loops[LOOP] = desk.loops[LOOP].model_copy(update={"gate": Gate(slices=("carrier",))})
+    desk.judging.rules = {LOOP: rules_of(desk.loops[LOOP])}
+    await (await desk.start()).read_all()
+    windows = {one.id: one for one in performance(desk)}
+    assert corrections(desk)
+    for one in corrections(desk):
+        first = windows[one.corrects]
+        assert [each.value for each in one.slices] == [each.value for each in first.slices]
+        assert one.slices
+        assert sum(each.rows for each in one.slices) <= one.rows
+        grown = [(new.rows - old.rows, new.loss - old.loss) for new, old in zip(one.slices, first.slices, strict=True)]
+        assert all(more >= 0 for more, _ in grown)
+        assert all(worse > 0 for more, worse in grown if more)
+        assert any(more for more, _ in grown)
+
+
+def test_many_late_labels_are_told_at_once() -> None:
+    found = Corrections()
+    found.closed(window(0, 1, 10))
+    for number in range(MOST_WAITING):
+        assert not found.are_many("1")
+        assert found.take("1", 5, ROW, str(number))
+    assert found.are_many("1")
+    assert not found.are_many("2")
+    (one,) = found.due(20, "1")
+    assert len(one.late) == MOST_WAITING
+    assert not found.are_many("1")
+
+
 async def test_late_labels_that_change_nothing_are_told_and_leave_the_finding() -> None:
     desk = await judged(story(late=20, wrong=False))
     found = corrections(desk)
@@ -123,6 +165,9 @@ def is_late(said: tuple[str, Any, int], late: int) -> bool:
     return number <= 400 and number % late == 0
 
 
+ROW = ({"probability": 0.5}, True)
+
+
 def window(index: int, start: int, end: int) -> Window:
     return Window("1", WindowKind.PERFORMANCE, index, start=start, end=end)
 
@@ -131,24 +176,96 @@ def test_only_the_last_windows_are_corrected() -> None:
     found = Corrections()
     for index in range(LAST + 1):
         found.closed(window(index, index * 10 + 1, index * 10 + 10))
-    assert not found.take("1", 5, 0.5, "of the oldest")
-    assert found.take("1", 15, 0.5, "a")
-    assert found.take("1", 20, 0.7, "b")
-    assert not found.take("1", 51, 0.5, "of the one that is open")
-    assert not found.take("2", 15, 0.5, "of a version without windows")
+    assert not found.take("1", 5, ROW, "of the oldest")
+    assert found.take("1", 15, ROW, "a")
+    assert found.take("1", 20, ROW, "b")
+    assert not found.take("1", 51, ROW, "of the one that is open")
+    assert not found.take("2", 15, ROW, "of a version without windows")
     assert found.due(98, "2") == []
     (one,) = Corrections(found.state()).due(99, "1")
-    assert (one.index, one.late.rows, one.last, one.at) == (1, 2, "b", 99)
+    assert (one.index, one.late, one.last, one.at) == (1, [ROW, ROW], "b", 99)
     assert found.due(99) == [], "each label is told once"
 
 
 def test_a_tally_knows_mean_and_deviation() -> None:
-    found = Tally()
-    for loss in (1.0, 2.0, 3.0, 4.0):
-        found.add(loss)
+    found = Tally.of(np.array([1.0, 2.0, 3.0, 4.0]))
     assert (found.mean, found.deviation) == (2.5, pytest.approx(1.2909944))
     assert found.with_(found).rows == 8
     assert Tally(1, 2.0, 4.0).deviation == 0.0
+
+
+@pytest.mark.parametrize("scores", [lambda rng, n: rng.beta(2, 5, n), lambda rng, n: rng.integers(0, 8, n) / 10])
+def test_an_auc_goes_on_within_the_error_that_it_states(scores: Any) -> None:
+    rng = np.random.default_rng(3)
+    found: Ranks | None = None
+    all_scores, all_labels = np.array([]), np.array([], dtype=bool)
+    for rows in (2_000, 40, 1, 300):
+        some = scores(rng, rows)
+        labels = rng.random(rows) < some
+        found = Ranks.of(some, labels) if found is None else found.with_(some, labels)
+        all_scores, all_labels = np.concatenate([all_scores, some]), np.concatenate([all_labels, labels])
+        exact = auc(all_scores, all_labels.astype(float))
+        assert found.auc is not None
+        assert abs(found.auc - exact) <= found.error + 1e-12
+        assert rows != 2_000 or found.error == 0, "a window's own rows are exact"
+    assert found is not None
+    assert len(found.positives) == len(found.negatives) == len(found.edges) + 1 <= BINS
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Ranks)
+    assert again == found
+
+
+def test_a_late_share_of_a_tenth_costs_an_auc_less_than_a_thousandth() -> None:
+    rng = np.random.default_rng(4)
+    scores = rng.beta(2, 5, 5_500)
+    labels = rng.random(5_500) < scores
+    found = Ranks.of(scores[:5_000], labels[:5_000]).with_(scores[5_000:], labels[5_000:])
+    assert 0 < found.error < 0.001
+
+
+def test_an_auc_of_one_class_is_none_until_the_other_comes() -> None:
+    found = Ranks.of([0.1, 0.2, 0.3], [False, False, False])
+    assert found.auc is None
+    assert found.error == 0.0
+    both = found.with_([0.25], [True])
+    assert both.auc == pytest.approx(2 / 3, abs=both.error + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "labels"),
+    [
+        (Task.BINARY, [{"probability": p / 100} for p in range(1, 100)], [p % 3 == 0 for p in range(1, 100)]),
+        (Task.REGRESSION, [{"value": float(p)} for p in range(99)], [float(p % 7) for p in range(99)]),
+        (Task.MULTICLASS, [{"a": p / 100, "b": 1 - p / 100} for p in range(99)], ["ab"[p % 2] for p in range(99)]),
+    ],
+)
+def test_a_summary_and_late_rows_say_what_all_rows_say(
+    task: Task, outputs: list[dict[str, float]], labels: list[Any]
+) -> None:
+    def summary(some: slice) -> Summary:
+        rows = losses(task, outputs[some], labels[some])
+        cells = {"quay": (["old", "new", None] * 33)[some]}
+        return Summary.of(task, outputs[some], labels[some], rows, [
+            SliceTally("quay", value, Tally.of(rows[[n for n, one in enumerate(cells["quay"]) if (one or "") == value]]))
+            for value in ("old", "new", "")
+        ])  # fmt: skip
+
+    late = slice(60, 99)
+    after = summary(slice(0, 60)).with_(
+        task,
+        outputs[late],
+        labels[late],
+        losses(task, outputs[late], labels[late]),
+        {"quay": (["old", "new", None] * 33)[late]},
+    )
+    whole, said = summary(slice(0, 99)), metrics(task, outputs, labels, losses(task, outputs, labels))
+    assert after.losses.mean == pytest.approx(whole.losses.mean)
+    assert [(one.value, one.losses.rows) for one in after.slices] == [("old", 33), ("new", 33), ("", 33)]
+    assert [one.losses.mean for one in after.slices] == pytest.approx([one.losses.mean for one in whole.slices])
+    bound = after.metrics.get("auc_error", 0.0)
+    for name, value in after.metrics.items():
+        if name != "auc_error":
+            assert value == pytest.approx(said[name], abs=bound + 1e-9)
+    assert said.keys() - after.metrics.keys() <= {metric_of(task), "calibration_error"}
 
 
 def test_a_corrected_window_counts_with_the_next_one() -> None:

@@ -19,7 +19,7 @@ from millstream.project.gate import Gate
 from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import baseline_of
 from millstream_drift.domain.estimate import ENOUGH, calibrate, expected_losses, isotonic
-from millstream_drift.domain.interval import MOST_SLICES, SLICE_ROWS, by_slice, mean_interval, worse_slices
+from millstream_drift.domain.interval import MOST_SLICES, SLICE_ROWS, by_slice, mean_interval, told_of, worse_slices
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.merge import Merge
@@ -41,7 +41,7 @@ def test_slices_together_leave_it_out_no_more_often() -> None:
     rng = np.random.default_rng(7)
     outside, carriers = 0, [f"c{n % 20}" for n in range(4_000)]
     for _ in range(300):
-        found = by_slice(rng.exponential(1.0, 4_000), {"carrier": carriers}, {})
+        found = told_of(by_slice(rng.exponential(1.0, 4_000), {"carrier": carriers}), {})
         assert len(found) == 20
         outside += any(not one.low <= 1.0 <= one.high for one in found)
     assert outside / 300 < 0.12  # 20 uncorrected ones would be wrong two times in three
@@ -49,10 +49,10 @@ def test_slices_together_leave_it_out_no_more_often() -> None:
 
 def test_small_slices_are_not_told_and_the_rest_is_bounded() -> None:
     values: list[str | None] = ["few"] * (SLICE_ROWS - 1) + [None] * SLICE_ROWS
-    (told,) = by_slice(np.ones(len(values)), {"carrier": values}, {})
+    (told,) = told_of(by_slice(np.ones(len(values)), {"carrier": values}), {})
     assert (told.value, told.rows, told.reference) == ("", SLICE_ROWS, None)
     many = [str(n % (MOST_SLICES * 2)) for n in range(MOST_SLICES * 2 * SLICE_ROWS)]
-    assert len(by_slice(np.ones(len(many)), {"carrier": many}, {})) == MOST_SLICES
+    assert len(by_slice(np.ones(len(many)), {"carrier": many})) == MOST_SLICES
 
 
 def test_only_a_slice_that_is_surely_worse_is_called_worse() -> None:

@@ -49,8 +49,8 @@ def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
         return None
     old = earlier[-1].version
     judged = [one for one in loop.windows if one.kind is WindowKind.PERFORMANCE and loss_of(one) is not None]
-    before = mean_loss([one for one in judged if one.version == old and one.at <= at][-BESIDE:])
-    after = mean_loss([one for one in judged if one.version == version and one.at > at][:BESIDE])
+    before = mean_loss(loop.losses([one for one in judged if one.version == old and one.at <= at][-BESIDE:]))
+    after = mean_loss(loop.losses([one for one in judged if one.version == version and one.at > at][:BESIDE]))
     if before is None or after is None or before.metric != after.metric:
         return None
     return Effect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TypeVar
 
 from millstream.contracts.events import (
@@ -27,6 +28,7 @@ from millstream.contracts.events import (
 )
 from millstream_cli.incidents import Incident, RunStory
 from millstream_cli.journal import Told
+from millstream_cli.losses import Loss, loss_of
 from millstream_cli.troubles import Trouble, cure_of, troubles_of
 
 T = TypeVar("T")
@@ -44,6 +46,15 @@ class Loop:
     states: list[ModelState]
     """By revision, as far as the compacted topic still has them or the journal says where a step led to."""
     incidents: list[Incident]
+
+    @cached_property
+    def corrected(self) -> dict[str, WindowCorrected]:
+        """The last correction of each window, by the id of its verdict."""
+        return {one.corrects: one for one in self.corrections}
+
+    def losses(self, windows: Iterable[WindowJudged]) -> list[Loss]:
+        """What each of them says now, with the labels that came late; those without labels are left out."""
+        return [loss for one in windows if (loss := loss_of(one, self.corrected.get(one.id))) is not None]
 
     def causer_of(self, id: str) -> Told | None:
         """The event that led to the one named."""
@@ -71,7 +82,7 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
         name=name,
         told=mine,
         windows=windows,
-        corrections=sorted(_all(mine, WindowCorrected), key=lambda one: one.at),
+        corrections=sorted(_all(mine, WindowCorrected), key=lambda one: (one.at, one.labels)),
         labels=sorted(_all(mine, LabelsMatured), key=lambda one: one.at),
         states=_states(mine),
         incidents=incidents,

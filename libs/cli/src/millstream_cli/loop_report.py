@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from millstream.contracts.events import (
     ChallengerJudged,
     Decision,
+    Finding,
     ModelState,
     ReplicaObeyed,
     RolloutMoved,
     SkewJudged,
+    WindowCorrected,
     WindowJudged,
     WindowKind,
 )
@@ -38,6 +40,13 @@ class Measured:
     kind: WindowKind
     finding: str
     loss: Loss
+    """With the labels that came late."""
+    was: Loss | None = None
+    """As the verdict had it, where late labels corrected it."""
+    late: int = 0
+    """Labels that did."""
+    shows: str = ""
+    """The finding with them, where it is another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +156,7 @@ def report_of(loop: Loop, span: timedelta) -> Report:
     skew = max(_events(loop, SkewJudged), key=lambda one: one.at, default=None)
     decisions = [one for incident in loop.incidents for one in incident.decisions if one.at > since]
     performance = [
-        Measured(at=one.at, version=one.version, kind=one.kind, finding=one.finding.value, loss=loss)
+        _measured(one, loss, loop.corrected.get(one.id))
         for one in loop.windows
         if one.at > since and one.kind is not WindowKind.INPUTS and (loss := loss_of(one)) is not None
     ]
@@ -163,7 +172,7 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         pinned="" if state is None else state.pinned,
         trial=_trial(loop, state),
         performance=performance,
-        mean=mean_loss([one for one in loop.windows if one.at > since and one.kind is WindowKind.PERFORMANCE]),
+        mean=mean_loss([one.loss for one in performance if one.kind is WindowKind.PERFORMANCE]),
         incidents=[_line(one) for one in loop.incidents if one.ended > since and not one.routine],
         decisions=dict(sorted(Counter(one.decision.value for one in decisions).items())),
         runs=_runs(loop, since),
@@ -175,6 +184,20 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         people=_people(loop, since),
         needs=_needs(loop, state, newest, skew, now),
     )
+
+
+def _measured(window: WindowJudged, loss: Loss, correction: WindowCorrected | None) -> Measured:
+    found = Measured(at=window.at, version=window.version, kind=window.kind, finding=window.finding.value, loss=loss)
+    if correction is None:
+        return found
+    # A window by itself confirms nothing, so of a drop that was confirmed a correction says `suspected` at most.
+    turned = correction.finding.value if is_well(correction.finding) is not is_well(window.finding) else ""
+    now = loss_of(window, correction) or loss
+    return replace(found, loss=now, was=loss, late=correction.labels, shows=turned)
+
+
+def is_well(finding: Finding) -> bool:
+    return finding in (Finding.HEALTHY, Finding.CLEARED)
 
 
 def _times(loop: Loop) -> Iterable[datetime]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from millstream.contracts.events import WindowJudged
+from millstream.contracts.events import WindowCorrected, WindowJudged
 
 NAMES = ("log_loss", "squared_error", "loss")
 """Metrics of a window that are its mean loss, as `contracts.tasks` has it: the first that is there."""
@@ -22,18 +22,23 @@ class Loss:
     high: float | None = None
 
 
-def loss_of(window: WindowJudged) -> Loss | None:
-    """What a window says of the loss; None for one without labels."""
+def loss_of(window: WindowJudged, correction: WindowCorrected | None = None) -> Loss | None:
+    """What a window says of the loss, with late labels as its last `correction` has them; None for one without labels."""
+    found = _loss(window.metrics, window.rows)
+    if found is None or correction is None:
+        return found
+    return _loss(correction.after, correction.rows) or found
+
+
+def _loss(metrics: Mapping[str, float], rows: int) -> Loss | None:
     for name in NAMES:
-        if name in window.metrics:
-            low, high = window.metrics.get("low"), window.metrics.get("high")
-            return Loss(metric=name, value=window.metrics[name], rows=window.rows, low=low, high=high)
+        if name in metrics:
+            return Loss(metric=name, value=metrics[name], rows=rows, low=metrics.get("low"), high=metrics.get("high"))
     return None
 
 
-def mean_loss(windows: Sequence[WindowJudged]) -> Loss | None:
+def mean_loss(found: Sequence[Loss]) -> Loss | None:
     """Over all their rows; None where there are none."""
-    found = [loss for one in windows if (loss := loss_of(one)) is not None]
     rows = sum(one.rows for one in found)
     if not rows:
         return None

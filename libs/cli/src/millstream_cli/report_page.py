@@ -10,7 +10,7 @@ from millstream_cli.charts import Point
 from millstream_cli.incident_page import CLASSES
 from millstream_cli.loop_report import Measured, Report
 from millstream_cli.page import Child, el, html, table
-from millstream_cli.report_view import facts
+from millstream_cli.report_view import facts, finding_of
 
 
 def page_of(report: Report) -> str:
@@ -62,13 +62,18 @@ def _trend(measured: Sequence[Measured], title: str) -> list[Child]:
             value=one.loss.value,
             low=one.loss.low,
             high=one.loss.high,
-            color=charts.BLUE if one.finding in ("healthy", "cleared") else charts.BAD,
-            title=f"{one.at:%Y-%m-%d %H:%M}, version {one.version}: {one.loss.value:.4f}, {one.finding.replace('_', ' ')}",
+            color=charts.BLUE if (one.shows or one.finding) in ("healthy", "cleared") else charts.BAD,
+            title=f"{one.at:%Y-%m-%d %H:%M}, version {one.version}: {one.loss.value:.4f}, {finding_of(one)}",
         )
         for one in measured
     ]
     name = f"{title}: {measured[-1].loss.metric.replace('_', ' ')} per window"
-    return [el("h2", name), charts.line([points], name)]
+    corrected = [one for one in measured if one.was is not None]
+    if not corrected:
+        return [el("h2", name), charts.line([points], name)]
+    says = f"{len(corrected)} of {len(measured)} windows with labels that came late:"
+    lines = [el("li", f"until {one.at:%Y-%m-%d %H:%M}: {one.loss.value:.4f}, {finding_of(one)}") for one in corrected]
+    return [el("h2", name), charts.line([points], name), el("p", says, class_="dim"), el("ul", *lines)]
 
 
 def _drift(report: Report) -> Child:

@@ -12,7 +12,7 @@ from rich.text import Text
 from millstream.contracts.events import WindowKind
 from millstream_cli.charts import bar, span
 from millstream_cli.incident_view import FATES
-from millstream_cli.loop_report import Report
+from millstream_cli.loop_report import Measured, Report
 from millstream_cli.losses import Loss
 from millstream_cli.telling import compared
 
@@ -112,10 +112,20 @@ def _performance(report: Report, console: Console) -> None:
             f"{one.loss.rows:,}",
             _loss(one.loss),
             span(one.loss.low, one.loss.value, one.loss.high, (min(edges), max(edges)), BAR),
-            one.finding.replace("_", " ") + (", estimated" if one.kind is WindowKind.ESTIMATED else ""),
+            finding_of(one),
         )
     console.print()
     console.print(table)
+
+
+def finding_of(one: Measured) -> str:
+    """What the window said, and what late labels made of it."""
+    said = one.finding.replace("_", " ") + (", estimated" if one.kind is WindowKind.ESTIMATED else "")
+    if one.was is None:
+        return said
+    labels = f"{one.late:,} late label{'s' * (one.late > 1)}"
+    turned = f", {one.shows.replace('_', ' ')} with them" if one.shows else ""
+    return f"{said}; corrected by {labels}, was {one.was.value:.4f}{turned}"
 
 
 def _incidents(report: Report, console: Console) -> None:

@@ -155,6 +155,36 @@ class SliceReference(msgspec.Struct, frozen=True, kw_only=True):
     """Standard deviation of one row's loss."""
 
 
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows of a group have in one column, as the graph sees it (numbers in float32)."""
+
+    column: str
+    """An input of the model; empty: its own answer."""
+    above: float | None = None
+    """Numbers: more than that."""
+    upto: float | None = None
+    """Numbers: not more than that."""
+    categories: list[str] = []
+    """Categories: one of these."""
+    others: bool = False
+    """Whether nulls belong too, and categories that no group names."""
+
+
+class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Questions for which a model was about as wrong on the holdout. A row is in the first group all of whose conditions hold;
+    the last group takes the rest."""
+
+    where: list[Condition]
+    rows: int
+    """Holdout rows that `loss` is of. Others, about as many, had a say in where the group begins and ends."""
+    share: float
+    """Of all rows of the holdout."""
+    loss: float
+    """Mean loss; by their shares the groups come to the holdout's."""
+    loss_std: float
+    """Standard deviation of one row's loss."""
+
+
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What drift compares with. Trainer computes it once; drift never recomputes it."""
 
@@ -175,6 +205,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     holdout_blind: float = 0.0
     """Loss on the holdout of who knows the shares of its labels (of numbers: their mean) and nothing else; 0: nobody said. One
     season is harder than another; beside this the losses of both compare."""
+    error_groups: list[ErrorGroup] = []
+    """Task regression: where the model is more wrong than elsewhere, for an estimate before the labels. Empty: nobody said."""
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):

@@ -167,8 +167,11 @@ class WindowCorrected(Event, frozen=True, kw_only=True):
     """As before where nothing changed, else `suspected` or `healthy`: a window by itself confirms nothing."""
     reason: str
     before: dict[str, float]
-    """Mean loss, its 95 % interval, loss_increase and standard_error before these labels."""
+    """Mean loss, its 95 % interval, loss_increase, standard_error and the task's other numbers before these labels."""
     after: dict[str, float]
+    """`auc_error`: by how much `auc` may be wrong, at most. An error of calibration is told by the verdict alone."""
+    slices: list[SlicePerformance] = []
+    """Those that the verdict told, with these labels."""
 
 
 class TrialFinding(StrEnum):

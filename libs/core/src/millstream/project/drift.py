@@ -142,8 +142,9 @@ class Drift(BaseModel):
     """One odd window is weather; two of three are a change."""
     performance: Performance = Performance()
     estimate: bool = False
-    """Whether performance is estimated before the labels are there, from the answers themselves. For tasks with classes, and
-    where label.within is longer than a window lasts. It cannot see that questions mean something else than before."""
+    """Whether performance is estimated before the labels are there, where label.within is longer than a window lasts: from the
+    answers' own chances, or of numbers from where on the holdout the model was more wrong than elsewhere. It cannot see that
+    questions mean something else than before."""
     report_every: PositiveDuration | None = None
     """Draw an Evidently report this often even when nothing is suspected; null: on suspicion alone."""
     skew: Skew = Skew()
@@ -174,10 +175,8 @@ class Drift(BaseModel):
 
     def _estimate_faults(self, task: Task) -> list[Fault]:
         path, rows = ("drift", "estimate"), self.window
-        if self.estimate and task is Task.REGRESSION:
-            message = "task regression answers no chances that a performance could be estimated from"
-            return [Fault(path=path, message=message, remedy="remove it", rests_on=(path, _TASK))]
-        if self.estimate and isinstance(rows, int) and rows < FEWEST_LABELS:
+        calibrates = self.estimate and task is not Task.REGRESSION
+        if calibrates and isinstance(rows, int) and rows < FEWEST_LABELS:
             message = f"{rows} labels a window are too few to calibrate the answers on"
             remedy = f"write a drift.window of at least {FEWEST_LABELS}, or remove estimate"
             return [Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("drift", "window")))]

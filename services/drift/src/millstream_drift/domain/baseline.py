@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from millstream.contracts.package import ColumnReference, Manifest, Origin, Reference, SliceReference
+from millstream_drift.domain.error_groups import fault_of
 from millstream_drift.domain.events import Cell
 
 IMPORTANT_SHARE = 0.9
@@ -138,6 +139,9 @@ def baseline_of(manifest: Manifest, reference: Reference) -> Baseline:
             raise UnfitReference(f"{column.name}: shares outside 0 to 1")
     if not (math.isfinite(reference.holdout_loss) and reference.holdout_loss > 0 and reference.holdout_rows > 0):
         raise UnfitReference("no holdout loss to compare with")
+    fault = fault_of(reference.error_groups, [column.name for column in reference.columns])
+    if fault is not None:
+        raise UnfitReference(fault)
     places = tuple(
         (column.name, sources.get(column.name, "feature") == "feature", column.type == "number")
         for column in reference.columns

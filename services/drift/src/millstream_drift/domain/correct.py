@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from statistics import NormalDist
-
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import Finding, WindowCorrected, WindowKind
-from millstream.contracts.tasks import Task
+from millstream.contracts.tasks import Task, metric_of
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.baseline import Baseline
-from millstream_drift.domain.corrections import Correction, Tally
-from millstream_drift.domain.interval import ERROR_RATE
-from millstream_drift.domain.judge import Rules, drop_of, is_over
+from millstream_drift.domain.corrections import Correction
+from millstream_drift.domain.drop import drop_of
+from millstream_drift.domain.interval import tally_interval, told_of
+from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.memory import Memory
+from millstream_drift.domain.score import losses
+from millstream_drift.domain.tally import Summary
 from millstream_drift.domain.windows import MINIMUM_ROWS
 
 
@@ -26,17 +26,23 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
     judged = memory.judged_as(found.version, found.index)
     if judged is None:
         return None
-    before, after = judged.losses, judged.losses.with_(found.late)
-    drop = drop_of(after.mean, baseline, rules, 1 / after.rows)
-    over = after.rows >= MINIMUM_ROWS and is_over(drop, rules)
+    told, names = judged.summary, rules.trials.slices
+    outputs, labels = [row[0] for row in found.late], [row[1] for row in found.late]
+    # Rows from before `gate.slices` was changed have none, and then nobody can say of which slice they are.
+    whole = all(len(row) == 2 + len(names) for row in found.late)
+    cells = {name: [row[2 + n] for row in found.late] for n, name in enumerate(names)} if whole else {}
+    now = told.with_(rules.task, outputs, labels, losses(rules.task, outputs, labels), cells)
+    before, after, late = told.losses, now.losses, len(found.late)
+    drop = drop_of(after.mean, baseline, 1 / after.rows)
+    over = after.rows >= MINIMUM_ROWS and drop.is_over(rules.drop)
     was = judged.finding
-    judged.losses, judged.late = after, judged.late + found.late.rows
+    judged.summary, judged.late = now, judged.late + late
     if over is not judged.over:
         memory.corrected(found.version, judged, over)
         judged.finding = Finding.SUSPECTED if over else Finding.HEALTHY
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"
     reason = (
-        f"{found.late.rows} labels came late: {name} {after.mean:.4f} of {after.rows} rows, {drop.relative:+.1%} against the "
+        f"{late} labels came late: {name} {after.mean:.4f} of {after.rows} rows, {drop.relative:+.1%} against the "
         f"holdout, was {before.mean:.4f} of {before.rows}"
     )
     if judged.finding is not was:
@@ -55,19 +61,22 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
         was=was,
         finding=judged.finding,
         reason=reason,
-        before=_measures(before, baseline, rules),
-        after=_measures(after, baseline, rules),
+        before=_measures(told, baseline, rules),
+        after=_measures(now, baseline, rules),
+        slices=told_of(now.slices, baseline.slices),
     )
 
 
-def _measures(tally: Tally, baseline: Baseline, rules: Rules) -> dict[str, float]:
+def _measures(summary: Summary, baseline: Baseline, rules: Rules) -> dict[str, float]:
     """By the names that the window's own verdict has for them."""
-    drop = drop_of(tally.mean, baseline, rules, 1 / tally.rows)
-    reach = NormalDist().inv_cdf(1 - ERROR_RATE / 2) * tally.deviation / math.sqrt(tally.rows)
+    tally = summary.losses
+    drop = drop_of(tally.mean, baseline, 1 / tally.rows)
+    low, high = tally_interval(tally)
     return {
-        "squared_error" if rules.task is Task.REGRESSION else "log_loss": tally.mean,
-        "low": tally.mean - reach,
-        "high": tally.mean + reach,
+        metric_of(rules.task): tally.mean,
+        **summary.metrics,
+        "low": low,
+        "high": high,
         "loss_increase": drop.relative,
         "standard_error": drop.error,
     }

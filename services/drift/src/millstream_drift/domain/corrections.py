@@ -6,43 +6,16 @@ open at that moment, and where that is judged it is corrected; what is open when
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
-from millstream_drift.domain.windows import Window
+from millstream_drift.domain.windows import Row, Window
 
 LAST = 4
 """Windows of a version that are corrected. By default `drift.confirm` looks at three; older ones decide nothing any more."""
 VERSIONS = 8
 """Versions with closed windows, as many as have open ones."""
-
-
-class Tally(msgspec.Struct, array_like=True):
-    """Losses that need not be kept one by one to know their mean and its interval."""
-
-    rows: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, loss: float) -> None:
-        self.rows += 1
-        self.total += loss
-        self.squares += loss * loss
-
-    def with_(self, other: Tally) -> Tally:
-        return Tally(self.rows + other.rows, self.total + other.total, self.squares + other.squares)
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.rows
-
-    @property
-    def deviation(self) -> float:
-        """Of the sample; 0 of a single row."""
-        if self.rows < 2:
-            return 0.0
-        return math.sqrt(max(0.0, self.squares - self.total * self.total / self.rows) / (self.rows - 1))
+MOST_WAITING = 1_000
+"""Late labels of a version that wait for their correction: with so many it comes at once."""
 
 
 class Closed(msgspec.Struct, array_like=True):
@@ -53,8 +26,8 @@ class Closed(msgspec.Struct, array_like=True):
     start: int
     end: int
     """Stream times of its first and last row (microseconds)."""
-    late: Tally = msgspec.field(default_factory=Tally)
-    """Of labels that came since, and wait to be told."""
+    late: list[Row] = []
+    """Rows whose labels came since, and wait to be told; as a window of labels has them."""
     last: str = ""
     """Event id of the last of them."""
 
@@ -64,7 +37,7 @@ class Correction(msgspec.Struct, frozen=True):
 
     version: str
     index: int
-    late: Tally
+    late: list[Row]
     last: str
     at: int
     """Stream time at which it is told."""
@@ -89,13 +62,13 @@ class Corrections:
         while len(self._closed) > VERSIONS:
             del self._closed[next(iter(self._closed))]
 
-    def take(self, version: str, until: int, loss: float, id: str) -> bool:
+    def take(self, version: str, until: int, row: Row, id: str) -> bool:
         """A late label whose question could have had one `until` then; False where none of the last windows was open then."""
         mine = self._closed.get(version, [])
         one = next((one for one in mine if until <= one.end), None)
         if one is None or until < mine[0].start:
             return False
-        one.late.add(loss)
+        one.late.append(row)
         one.last = id
         return True
 
@@ -103,15 +76,19 @@ class Corrections:
         """What was taken since the last time; of one version or of all, oldest window first."""
         found = []
         for one in (one for name in sorted(self._closed) if version in (None, name) for one in self._closed[name]):
-            if one.late.rows:
+            if one.late:
                 found.append(Correction(one.version, one.index, one.late, one.last, at))
-                one.late, one.last = Tally(), ""
+                one.late, one.last = [], ""
         return found
+
+    def are_many(self, version: str) -> bool:
+        """Whether so many wait that they are told at once."""
+        return sum(len(one.late) for one in self._closed.get(version, ())) >= MOST_WAITING
 
     @property
     def versions(self) -> set[str]:
         """Versions of which something waits to be told."""
-        return {version for version, some in self._closed.items() if any(one.late.rows for one in some)}
+        return {version for version, some in self._closed.items() if any(one.late for one in some)}
 
     def forget(self, version: str) -> None:
         self._closed.pop(version, None)

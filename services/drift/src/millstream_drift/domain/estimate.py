@@ -4,7 +4,7 @@ Confidence-based performance estimation, as NannyML documents its CBPE (Kivimäk
 Estimation in Binary Classification Using Calibrated Confidence, arXiv 2505.05295, 2025). A calibrated answer q for an answer p
 says how often it will turn out true, so the expected loss of a row is -(q ln p + (1 - q) ln(1 - p)), and -sum_c q_c ln p_c with
 classes. It sees harder questions; that a model is worse at the same ones it sees as far as the last labels showed it; and that
-questions mean something else than before (concept drift) not at all. Numbers have no such confidence: none for task regression.
+questions mean something else than before (concept drift) not at all. Numbers have no such confidence: see `error_groups`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from millstream.contracts.events import SlicePerformance
 from millstream.contracts.package import SliceReference
 from millstream_drift.domain.events import Cell
 from millstream_drift.domain.score import Floats
+from millstream_drift.domain.tally import SliceTally, Tally
 
 ERROR_RATE = 0.05
 """Chance that an interval leaves the truth out; of the slices together, that any of theirs does."""
@@ -27,35 +28,40 @@ Slice = tuple[str, str]
 
 def mean_interval(row_losses: Floats, tests: int = 1) -> tuple[float, float]:
     """Confidence interval of a mean by the central limit theorem; of `tests` at once (Bonferroni, as Dunn, JASA 56, 1961)."""
-    mean = float(row_losses.mean())
-    if row_losses.size < 2:
-        return mean, mean
-    reach = (
-        NormalDist().inv_cdf(1 - ERROR_RATE / (2 * tests)) * float(row_losses.std(ddof=1)) / math.sqrt(row_losses.size)
-    )
-    return mean - reach, mean + reach
+    return tally_interval(Tally.of(row_losses), tests)
 
 
-def by_slice(
-    row_losses: Floats, columns: Mapping[str, Sequence[Cell]], known: Mapping[Slice, SliceReference]
-) -> list[SlicePerformance]:
-    """Mean loss of each slice with its interval, the largest slices first; `known` are the holdout's."""
+def tally_interval(tally: Tally, tests: int = 1) -> tuple[float, float]:
+    """The same of losses that are summed up."""
+    reach = NormalDist().inv_cdf(1 - ERROR_RATE / (2 * tests)) * tally.deviation / math.sqrt(tally.rows)
+    return tally.mean - reach, tally.mean + reach
+
+
+def by_slice(row_losses: Floats, columns: Mapping[str, Sequence[Cell]]) -> list[SliceTally]:
+    """The losses of each slice that has enough rows, the largest slices first."""
     rows: defaultdict[Slice, list[int]] = defaultdict(list)
     for column, values in columns.items():
         for row, value in enumerate(values):
             rows[column, "" if value is None else str(value)].append(row)
     told = sorted((one for one in rows if len(rows[one]) >= SLICE_ROWS), key=lambda one: (-len(rows[one]), one))
+    return [
+        SliceTally(column, value, Tally.of(row_losses[np.array(rows[column, value])]))
+        for column, value in told[:MOST_SLICES]
+    ]
+
+
+def told_of(slices: Sequence[SliceTally], known: Mapping[Slice, SliceReference]) -> list[SlicePerformance]:
+    """Each mean with its interval; `known` are the holdout's."""
     found = []
-    for column, value in told[:MOST_SLICES]:
-        own = row_losses[np.array(rows[column, value])]
-        low, high = mean_interval(own, min(len(told), MOST_SLICES))
-        reference = known.get((column, value))
+    for one in slices:
+        low, high = tally_interval(one.losses, len(slices))
+        reference = known.get((one.column, one.value))
         found.append(
             SlicePerformance(
-                column=column,
-                value=value,
-                rows=own.size,
-                loss=float(own.mean()),
+                column=one.column,
+                value=one.value,
+                rows=one.losses.rows,
+                loss=one.losses.mean,
                 low=low,
                 high=high,
                 reference=None if reference is None else reference.loss,

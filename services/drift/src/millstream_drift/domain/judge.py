@@ -11,24 +11,24 @@ import numpy as np
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ColumnDrift, Finding, SlicePerformance, WindowJudged, WindowKind
-from millstream.contracts.tasks import Task
+from millstream.contracts.tasks import Task, metric_of
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentRules
-from millstream_drift.domain.corrections import Tally
-from millstream_drift.domain.estimate import calibrate, expected_losses
+from millstream_drift.domain.drop import STANDARD_ERRORS, Drop, drop_of
+from millstream_drift.domain.estimate import calibrate
+from millstream_drift.domain.estimated import from_chances, from_groups
 from millstream_drift.domain.hysteresis import Weighed
-from millstream_drift.domain.interval import by_slice, mean_interval, worse_slices
+from millstream_drift.domain.interval import by_slice, mean_interval, told_of, worse_slices
 from millstream_drift.domain.memory import Judged, Memory
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
+from millstream_drift.domain.tally import Summary
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MINIMUM_ROWS, Window
 
-STANDARD_ERRORS = 2.0
-"""A loss increase within two standard errors is what chance gives one window in forty."""
 LARGE_SHIFT = 0.25
 """PSI of the answers that is suspected even where no important column moved: large in the usual reading. It is no drift by
 itself: answers follow the season, and nothing is learned again because of it."""
@@ -145,12 +145,12 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
     # Rows from before `gate.slices` was changed have none.
     sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
     columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
-    told = by_slice(row_losses[sliced], columns, baseline.slices) if sliced else []
-    drop = drop_of(float(row_losses.mean()), baseline, rules, 1 / row_losses.size)
+    slices = by_slice(row_losses[sliced], columns) if sliced else []
+    told = told_of(slices, baseline.slices)
+    drop = drop_of(float(row_losses.mean()), baseline, 1 / row_losses.size)
     drop = replace(drop, blind=blind_loss(rules.task, labels))
     impossible = one_class(rules.task, outputs, labels)
     weighed = None
-    tally = Tally(row_losses.size, float(row_losses.sum()), float((row_losses**2).sum()))
     if impossible:
         finding, reason = Finding.BROKEN_DATA, impossible
     elif row_losses.size < MINIMUM_ROWS:
@@ -167,9 +167,9 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
             window.index,
             _id(rules, window, window.kind),
             finding,
-            tally,
+            Summary.of(rules.task, outputs, labels, row_losses, slices),
             window.start,
-            over=is_over(drop, rules),
+            over=drop.is_over(rules.drop),
             weighed=weighed is not None,
         )
         memory.remember(window.version, judged)
@@ -188,13 +188,17 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
 
 def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged | None:
     """Performance of the questions of an inputs window; None where it is not asked for or cannot be had."""
-    calibration = memory.calibrations.get(window.version) if rules.estimate else None
     # Where labels come sooner than windows close, their own windows say it better.
-    if calibration is None or len(window.rows) < MINIMUM_ROWS or window.end - window.start >= rules.within:
+    if not rules.estimate or len(window.rows) < MINIMUM_ROWS or window.end - window.start >= rules.within:
         return None
-    expected = expected_losses(rules.task, calibration, [row[0] for row in window.rows])
-    loss = float(expected.mean())
-    drop = drop_of(loss, baseline, rules, 1 / expected.size + 1 / calibration.rows)
+    found = (
+        from_groups(window, baseline)
+        if rules.task is Task.REGRESSION
+        else from_chances(window, baseline, rules.task, memory)
+    )
+    if found is None:
+        return None
+    drop, basis, told = found
     finding, reason, weighed = _weigh_drop(drop, window, WindowKind.ESTIMATED, rules, memory)
     return _verdict(
         window,
@@ -202,51 +206,16 @@ def _judge_estimated(window: Window, at: int, baseline: Baseline, rules: Rules, 
         rules,
         kind=WindowKind.ESTIMATED,
         finding=finding,
-        reason=f"estimated, no labels yet: {reason}; answers calibrated on {calibration.rows} labels",
+        reason=f"estimated, no labels yet: {reason}; {basis}",
         effect=drop.relative,
         metrics={
-            "log_loss": loss,
+            metric_of(rules.task): drop.loss,
             "loss_increase": drop.relative,
             "standard_error": drop.error,
-            "calibrated_on": float(calibration.rows),
+            **told,
         },
         weighed=weighed,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop:
-    """A mean loss against the holdout's."""
-
-    loss: float
-    reference: float
-    error: float
-    """Standard error of the difference."""
-    reference_blind: float
-    """What knowing nothing but the labels' shares costs on the holdout; 0: its package does not say."""
-    blind: float = 0.0
-    """The same of the window; 0: its labels are not known."""
-
-    def as_now(self, normal: float, blind: float) -> float:
-        """What was a `normal` loss where knowing nothing cost `blind`, as a loss of this window: one season is harder than the
-        other. As it was, where that is not known."""
-        return normal * self.blind / blind if self.blind > 0 and blind > 0 else normal
-
-    @property
-    def relative(self) -> float:
-        return (self.loss - self.reference) / self.reference
-
-
-def drop_of(loss: float, baseline: Baseline, rules: Rules, rows: float) -> Drop:
-    """`rows` is the sum of 1/n over the samples that `loss` comes from."""
-    reference = baseline.reference
-    error = reference.holdout_loss_std * math.sqrt(rows + 1 / reference.holdout_rows)
-    return Drop(loss=loss, reference=reference.holdout_loss, error=error, reference_blind=reference.holdout_blind)
-
-
-def is_over(drop: Drop, rules: Rules) -> bool:
-    """Worse by enough to act on, and beyond chance."""
-    return drop.relative >= rules.drop and drop.loss - drop.reference > STANDARD_ERRORS * drop.error
 
 
 def _weigh_drop(
@@ -254,7 +223,7 @@ def _weigh_drop(
 ) -> tuple[Finding, str, Weighed]:
     """Finding, reason, and what they were made of."""
     enough = drop.relative >= rules.drop
-    id, over = _id(rules, window, kind), is_over(drop, rules)
+    id, over = _id(rules, window, kind), drop.is_over(rules.drop)
     weighed = memory.of(kind).weigh(
         window.version,
         id,
@@ -265,7 +234,7 @@ def _weigh_drop(
         normal=drop.reference,
         blind=drop.reference_blind,
         worse_than=lambda normal, blind: (
-            kind is WindowKind.PERFORMANCE and is_over(replace(drop, reference=drop.as_now(normal, blind)), rules)
+            kind is WindowKind.PERFORMANCE and replace(drop, reference=drop.as_now(normal, blind)).is_over(rules.drop)
         ),
     )
     name = "squared error" if rules.task is Task.REGRESSION else "log loss"

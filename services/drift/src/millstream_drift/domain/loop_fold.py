@@ -17,7 +17,6 @@ from millstream_drift.domain.corrections import Closed, Correction, Corrections
 from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.join import LATE, Asked, Join, JoinState
 from millstream_drift.domain.memory import Memory
-from millstream_drift.domain.score import losses
 from millstream_drift.domain.trials import Trial, TrialRules, Trials
 from millstream_drift.domain.windows import Window, Windows
 
@@ -251,8 +250,12 @@ class LoopFold:
         """Whether a label came too late for a window that is judged, and it is told when that is corrected."""
         if asked.state != LATE or label.value is None:
             return False
-        loss = float(losses(self._rules.task, [asked.output], [label.value])[0])
-        return self.corrections.take(version, asked.time + self._within, loss, label.id)
+        row = asked.output, label.value, *asked.slices
+        if not self.corrections.take(version, asked.time + self._within, row, label.id):
+            return False
+        if self.corrections.are_many(version):
+            self._out += self.corrections.due(label.time, version)
+        return True
 
     def _close(self, now: int, by_time: bool = True) -> None:
         """Hand over the windows that end, behind what was still to say of their versions' earlier ones."""
@@ -313,6 +316,10 @@ def _still_readable(state: LoopState, rules: TrialRules, watched: list[str]) -> 
         for window in state.windows:
             if window.kind is WindowKind.PERFORMANCE:
                 window.rows = [row[:2] for row in window.rows]
+        for closed in state.closed:
+            closed.late = [row[:2] for row in closed.late]
+        for judged in (one for some in state.memory.judged.values() for one in some):
+            judged.summary.slices = []
         for trial in state.trials:
             trial.losses.slices = {one: kept for one, kept in trial.losses.slices.items() if one[0] in rules.slices}
         state.held = [

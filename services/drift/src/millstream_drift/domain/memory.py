@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from millstream.contracts.events import Finding, WindowKind
-from millstream_drift.domain.corrections import LAST, Tally
+from millstream_drift.domain.corrections import LAST
 from millstream_drift.domain.estimate import Calibration
 from millstream_drift.domain.hysteresis import Hysteresis
+from millstream_drift.domain.tally import Summary
 
 VERSIONS = 8
 """Versions whose calibration is remembered, as many as have open windows."""
@@ -20,7 +21,7 @@ class Judged(msgspec.Struct, array_like=True):
     id: str
     """Of its verdict."""
     finding: Finding
-    losses: Tally
+    summary: Summary
     start: int
     over: bool
     """Whether it showed a drop, by itself."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from millstream.contracts.tasks import PROBABILITY, SMALLEST, VALUE, Task, Truth
+from millstream.contracts.tasks import PROBABILITY, SMALLEST, VALUE, Task, Truth, metric_of
 from millstream_drift.domain.auc import midranks
 
 Floats = npt.NDArray[np.float64]
@@ -46,20 +46,30 @@ def blind_loss(task: Task, labels: Sequence[Truth]) -> float:
 def metrics(task: Task, outputs: Sequence[Output], labels: Sequence[Truth], row_losses: Floats) -> dict[str, float]:
     """The task's usual numbers of n answers, n >= 1; `row_losses` are theirs."""
     loss = float(row_losses.mean())
+    found = {metric_of(task): loss} | {
+        name: float(values.mean()) for name, values in measures(task, outputs, labels).items()
+    }
+    if task is Task.REGRESSION:
+        return found | {"rmse": float(np.sqrt(loss))}
+    if task is Task.MULTICLASS:
+        return found
+    probabilities, truth = _numbers(outputs, PROBABILITY), np.asarray(labels, dtype=np.float64)
+    found["calibration_error"] = calibration_error(probabilities, truth)
+    # With one class only there is no pair to rank.
+    return found if found["base_rate"] in (0.0, 1.0) else found | {"auc": auc(probabilities, truth)}
+
+
+def measures(task: Task, outputs: Sequence[Output], labels: Sequence[Truth]) -> dict[str, Floats]:
+    """The task's numbers that are means of rows, beside the loss: one value a row."""
     if task is Task.BINARY:
-        return {"log_loss": loss} | _binary(_numbers(outputs, PROBABILITY), np.asarray(labels, dtype=np.float64))
+        probabilities, truth = _numbers(outputs, PROBABILITY), np.asarray(labels, dtype=np.float64)
+        return {"brier": (probabilities - truth) ** 2, "base_rate": truth, "mean_prediction": probabilities}
     if task is Task.MULTICLASS:
         # As `answer.cell_of` has it: of two equal ones the first by name.
         told = (min(output, key=lambda name: (-output[name], name)) for output in outputs)
-        right = [answer == str(label) for answer, label in zip(told, labels, strict=True)]
-        return {"log_loss": loss, "accuracy": sum(right) / len(right)}
+        return {"accuracy": np.array([float(a == str(label)) for a, label in zip(told, labels, strict=True)])}
     errors = _numbers(outputs, VALUE) - np.asarray(labels, dtype=np.float64)
-    return {
-        "squared_error": loss,
-        "rmse": float(np.sqrt(loss)),
-        "mae": float(np.abs(errors).mean()),
-        "bias": float(errors.mean()),
-    }
+    return {"mae": np.abs(errors), "bias": errors}
 
 
 def one_class(task: Task, outputs: Sequence[Output], labels: Sequence[Truth]) -> str:
@@ -84,18 +94,6 @@ def calibration_error(probabilities: Floats, labels: Floats) -> float:
     order = np.argsort(probabilities, kind="stable")
     bins = np.array_split(order, min(CALIBRATION_BINS, order.size))
     return float(sum(abs(float((probabilities[one] - labels[one]).sum())) for one in bins) / order.size)
-
-
-def _binary(probabilities: Floats, labels: Floats) -> dict[str, float]:
-    base_rate = float(labels.mean())
-    found = {
-        "brier": float(np.mean((probabilities - labels) ** 2)),
-        "base_rate": base_rate,
-        "mean_prediction": float(probabilities.mean()),
-        "calibration_error": calibration_error(probabilities, labels),
-    }
-    # With one class only there is no pair to rank.
-    return found if base_rate in (0.0, 1.0) else found | {"auc": auc(probabilities, labels)}
 
 
 def _numbers(outputs: Sequence[Output], name: str) -> Floats:

@@ -20,6 +20,9 @@ REMEMBERED = 64
 """Versions whose next index is remembered per loop, so that a version that comes back repeats no verdict's id."""
 
 
+Row = tuple[Any, ...]
+
+
 class Window(msgspec.Struct, array_like=True):
     """An open or just closed window."""
 
@@ -27,7 +30,7 @@ class Window(msgspec.Struct, array_like=True):
     kind: WindowKind
     index: int
     """From 0, for each version and kind."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     """Inputs: (output, producer, *cells of the reference's columns). Performance: (output, label, *cells of `gate.slices`)."""
     start: int = 0
     end: int = 0

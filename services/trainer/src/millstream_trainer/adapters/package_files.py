@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import numpy as np
 
-from millstream.contracts.package import REFERENCE_FILE, Lineage, Manifest
+from millstream.contracts.package import REFERENCE_FILE, ErrorGroup, Lineage, Manifest
 from millstream.contracts.tasks import Task, metric_of
 from millstream.project import Loop
 from millstream_trainer.adapters import onnx_graph
+from millstream_trainer.adapters.error_groups import error_groups
 from millstream_trainer.adapters.learning import Learned
 from millstream_trainer.domain.content import content_reference
 from millstream_trainer.domain.dataset import Dataset
@@ -88,6 +89,7 @@ def package_files(
             content_reference(name, found, train, embedding=name in loop.drift.embedding)
             for name, found in data.content.items()
         ],
+        error_groups=_error_groups(holdout, train, evidence, loop.train.seed),
         seed=loop.train.seed,
     )
     manifest = Manifest(
@@ -120,6 +122,15 @@ def package_files(
     )
     files = files_of(manifest, {file: graph, REFERENCE_FILE: msgspec.json.encode(reference), **native})
     return manifest, files
+
+
+def _error_groups(holdout: Table, train: Table, evidence: Evidence, seed: int) -> list[ErrorGroup]:
+    """Of numbers alone: of classes drift estimates by the answers' own chances."""
+    answers = evidence.challenger
+    if answers.task is not Task.REGRESSION:
+        return []
+    names = [column.name for column in train.columns]
+    return error_groups(holdout, names, answers.values, answers.losses(evidence.labels), seed)
 
 
 def _libraries() -> dict[str, str]:

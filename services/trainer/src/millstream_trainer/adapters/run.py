@@ -18,7 +18,7 @@ from millstream.contracts.times import from_datetime
 from millstream.errors import RetryLater
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
-from millstream_trainer.adapters import given_model, onnx_graph
+from millstream_trainer.adapters import error_groups, given_model, onnx_graph
 from millstream_trainer.adapters.choice import Choice, choose
 from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
@@ -94,7 +94,7 @@ def train(
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, made.metrics)
-    notes = [*_of_what_is_left_out(spec, loop, data), *made.notes]
+    notes = [*_of_what_is_left_out(spec, loop, data), *_of_estimates(loop, holdout), *made.notes]
     if passed and loop.train.refit and made.again is not None:
         with phases.phase("refit"):
             learned, graph, fitted_on = made.again()
@@ -245,6 +245,15 @@ def _of_what_is_left_out(spec: RunSpec, loop: Loop, data: Dataset) -> list[str]:
         where = f"questions of {loop.predict.on} in the run's history"
         notes.append(f"{told} labels by prediction id are not learned: they are about no {where}")
     return notes
+
+
+def _of_estimates(loop: Loop, holdout: Table) -> list[str]:
+    if not loop.drift.estimate or loop.model.task is not Task.REGRESSION or len(holdout) >= error_groups.ENOUGH:
+        return []
+    return [
+        f"drift.estimate has nothing to go by: {len(holdout)} rows in the holdout, {error_groups.ENOUGH} are needed to tell "
+        "where the model errs; write a longer train.holdout"
+    ]
 
 
 def _check(task: Task, learn: Table, holdout: Table) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from millstream.contracts.events import Scalar
-from millstream.contracts.package import ColumnReference, ContentReference, Reference, SliceReference
+from millstream.contracts.package import ColumnReference, ContentReference, ErrorGroup, Reference, SliceReference
 from millstream.contracts.tasks import PROBABILITY, VALUE, Task
 from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.slices import Slice
@@ -35,9 +35,11 @@ def reference_of(
     answers: Answers,
     slices: Sequence[Slice],
     content: Sequence[ContentReference],
+    error_groups: Sequence[ErrorGroup] = (),
     seed: int,
 ) -> Reference:
-    """Reference of `train`; `labels`, `answers` and `slices` are the holdout's. `importance` is a share by column."""
+    """Reference of `train`; `labels`, `answers`, `slices` and `error_groups` are the holdout's. `importance` is a share by
+    column."""
     losses = answers.losses(labels)
     return Reference(
         columns=[
@@ -64,6 +66,7 @@ def reference_of(
         ],
         content=list(content),
         holdout_blind=float(knowing_nothing(answers.task, labels, len(labels)).losses(labels).mean()),
+        error_groups=list(error_groups),
     )
 
 
