@@ -79,6 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(Report(name))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test's time is its own: else who comes first pays for the control plane, which all share, and which takes minutes on a
+    busy machine. Each of its parts has a bound of its own."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "plane" in item.fixturenames:
+            known = item.get_closest_marker("timeout")
+            seconds = known.args[0] if known else float(config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(seconds, func_only=True), append=False)
+
+
 def built(*groups: plane_tools.Programs) -> None:
     if lacking := plane_tools.missing(cache_folder(), *groups):
         pytest.skip(f"no {lacking[0].name} in {lacking[0].parent}: python -m tests.deploy.plane_tools says why")

@@ -28,8 +28,9 @@ from millstream_cli.ticks import Tick, Ticks
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 
 
-def small_project(folder: Path, *, partitions: int) -> Project:
-    """The flights with a first model after 2,000 labels, windows of 2,000 (two days), and a retrain every four days."""
+def small_project(folder: Path, *, partitions: int, **predict: str) -> Project:
+    """The flights with a first model after 2,000 labels, windows of 2,000 (two days), and a retrain every four days; what the
+    loop says of its answers, too."""
     shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     yaml = YAML()
     for file in (folder / "streams").glob("*.yaml"):
@@ -44,6 +45,7 @@ def small_project(folder: Path, *, partitions: int) -> Project:
     loop["drift"]["window"] = 2000
     loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
     # How long a model takes is wall time, and must not decide where two runs are to be the same.
+    loop["predict"] |= predict
     loop["rollout"] |= {"guards": {"deadline": 60_000}}
     yaml.dump(loop, file)
     return load_project(folder)
