@@ -64,7 +64,9 @@ class KafkaLog:
         late = bool(self._flying) and self._clock() - self._left > OVERDUE
         refuses = self._loops[loop].predict.unlogged == "refuse"
         if refuses and (full or late):
-            why = f"{self._bytes} bytes of answers wait for Kafka" if full else "Kafka has confirmed nothing for a second"
+            why = (
+                f"{self._bytes} bytes of answers wait for Kafka" if full else "Kafka has confirmed nothing for a second"
+            )
             raise NotSent(
                 f"the answer cannot go on record, so it is not given: {why}; see predict.unlogged of the loop"
             )
