@@ -49,6 +49,7 @@ async def _none(self: object) -> Sequence[Any]:
     return ()
 
 
+@pytest.mark.timeout(300)  # so many requests, however busy the machine
 async def test_no_request_that_can_be_thought_of_makes_it_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_dead_letters.KafkaDeadLetters, "count", _none)
     app = Opened(Airport().service.app)

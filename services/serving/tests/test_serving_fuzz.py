@@ -66,6 +66,7 @@ def operations(app: FastAPI) -> Iterator[Any]:
         yield found.ok()
 
 
+@pytest.mark.timeout(300)  # so many requests, however busy the machine
 async def test_no_request_that_can_be_thought_of_makes_it_fail(app: FastAPI) -> None:
     tried: set[tuple[str, str, int]] = set()
 

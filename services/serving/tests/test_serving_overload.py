@@ -175,7 +175,7 @@ async def test_under_overload_those_who_are_answered_do_not_wait_long(stage: Sta
     async def client(port: int) -> None:
         nonlocal told
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while time.monotonic() < ending:
+        while time.monotonic() < ending or min(len(answered), told) <= 100:  # a busy machine takes longer
             before = slow["rows"]
             writer.write(head.encode() + body)
             first = await reader.readuntil(b"\r\n\r\n")
