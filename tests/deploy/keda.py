@@ -9,10 +9,12 @@ from millstream.testing.ports import HOST, free_port
 from millstream.testing.waiting import wait_until
 
 from .control_plane import ControlPlane
-from .kubectl import Said
+from .kubectl import Kubectl, Said
 from .plane_keys import text
 from .plane_tools import SCALER
 
+QUIET = 4.0
+"""Seconds, of which KEDA takes one or two to change what it was just given."""
 SERVICES = ("keda-operator", "keda-metrics-apiserver", "keda-admission-webhooks")
 
 
@@ -36,6 +38,22 @@ def install_keda(plane: ControlPlane) -> None:
     checks = checks.replace("failurePolicy: Ignore", "failurePolicy: Fail")
     plane.kubectl("apply", "--server-side", "-f", "-", given=checks)
     wait_until(lambda: _answers(plane), within=60, what="the API of external metrics")
+
+
+def settle(kubectl: Kubectl, kind: str, *names: str) -> None:
+    """Until KEDA leaves them as they are: whenever one is changed, by itself too, it looks anew, and then it does not count the
+    Jobs that it was just making, and takes lag that stands still for lag that moves."""
+    for name in names:
+        kubectl("wait", "--for=condition=Ready", "--timeout=60s", f"{kind}/{name}", within=90)
+    fields = "jsonpath={.items[*].metadata.generation} {.items[*].metadata.finalizers}"
+    seen = ""
+
+    def quiet() -> bool:
+        nonlocal seen
+        before, seen = seen, kubectl("get", kind, "-o", fields)
+        return before == seen
+
+    wait_until(quiet, within=60, what="KEDA to leave them as they are", every=QUIET)
 
 
 def _answers(plane: ControlPlane) -> bool:

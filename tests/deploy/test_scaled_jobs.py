@@ -18,6 +18,7 @@ from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.waiting import wait_until
 
 from .charts import documents, of_kind, template
+from .keda import settle
 from .kubectl import Helm, Kubectl
 from .scaled_jobs import LOOK, Jobs, Offered, offered, partition_of
 from .test_lag import PARTITIONS, group
@@ -50,28 +51,13 @@ def jobs(releases: Helm, kubectl: Kubectl, runs_kafka: EmbeddedKafka, runs: Offe
     kubectl("apply", "-f", "-", given=CLAIM.format(namespace=kubectl.namespace, name="millstream-shared"))
     releases.install("trainer", "keda-values.yaml", *sets(kubectl, runs_kafka.bootstrap))
     kubectl("patch", "scaledjob", NAME, "--type=merge", "-p", json.dumps({"spec": RUNS_ON}))
-    settle(kubectl, NAME)
+    settle(kubectl, "scaledjob", NAME)
     return Jobs(kubectl, NAME)
 
 
 def sets(kubectl: Kubectl, bootstrap: str) -> list[str]:
     said = {"kafka.bootstrap": bootstrap, "training.namespace": kubectl.namespace, "training.pollingInterval": LOOK}
     return [part for key, value in said.items() for part in ("--set", f"{key}={value}")]
-
-
-def settle(kubectl: Kubectl, *names: str) -> None:
-    """KEDA looks anew whenever a ScaledJob is changed, by itself too, and does not count the Jobs that it was just making."""
-    for name in names:
-        kubectl("wait", "--for=condition=Ready", "--timeout=60s", f"scaledjob/{name}", within=90)
-    seen = ""
-
-    def quiet() -> bool:
-        nonlocal seen
-        fields = "jsonpath={.items[*].metadata.generation} {.items[*].metadata.finalizers}"
-        before, seen = seen, kubectl("get", "scaledjobs", "-o", fields)
-        return before == seen
-
-    wait_until(quiet, within=60, what="KEDA to leave them as they are", every=2 * LOOK)
 
 
 def like(first: str, alike: bool) -> str:
@@ -159,7 +145,7 @@ async def test_records_that_are_gone_count_where_the_group_has_no_offset(
         scaled(kubectl, "ours", spec)
         jobs = Jobs(kubectl, "ours")
         wait_until(lambda: len(jobs.all()) >= PARTITIONS, within=60, what="pods for runs that nobody offers", every=0.5)
-        settle(kubectl, "ours")
+        settle(kubectl, "scaledjob", "ours")
 
         await consumers.caught_up()
         made = len(jobs.all())
@@ -189,7 +175,7 @@ async def test_accurate_starts_jobs_for_runs_that_have_one(
         await consumers.caught_up()
         scaled(kubectl, "naive", spec | {"scalingStrategy": {"strategy": "accurate"}})
         scaled(kubectl, "ours", spec)
-        settle(kubectl, "naive", "ours")
+        settle(kubectl, "scaledjob", "naive", "ours")
         await consumers.writes(1)  # one for each partition, and nobody commits before they end
         naive, ours = Jobs(kubectl, "naive"), Jobs(kubectl, "ours")
         wait_until(lambda: len(naive.all()) > PARTITIONS, within=60, what="a Job too many", every=0.5)
@@ -207,7 +193,7 @@ async def test_an_edit_ends_the_jobs_that_run_unless_the_rollout_is_gradual(
         await consumers.caught_up()
         scaled(kubectl, "naive", naive)
         scaled(kubectl, "ours", spec)
-        settle(kubectl, "naive", "ours")
+        settle(kubectl, "scaledjob", "naive", "ours")
         await consumers.writes(1)
         before = {}
         for name in ("naive", "ours"):

@@ -19,13 +19,13 @@ from millstream.testing.waiting import wait_until
 
 from .charts import documents, of_kind, template
 from .control_plane import ControlPlane
+from .keda import settle
 from .kubectl import Kubectl
 from .test_lag import PARTITIONS, QUICK, comes_to, condition, group, replicas
 
 pytestmark = [pytest.mark.usefixtures("keda"), pytest.mark.timeout(600)]
 
 POD = {
-    "metadata": {"labels": {"app": "it"}},
     "spec": {
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
@@ -50,8 +50,10 @@ OURS = {
 
 
 def workload(kubectl: Kubectl, name: str) -> None:
-    """A Deployment of one, which KEDA may scale."""
-    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "it"}}, "template": POD}
+    """A Deployment of one, which KEDA may scale, with a label of its own: an HPA scales no pods that another HPA finds too."""
+    labels = {"app": name}
+    pod = {**POD, "metadata": {"labels": labels}}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod}
     _apply(kubectl, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec})
 
 
@@ -139,7 +141,7 @@ async def test_lag_that_stands_still_brings_replicas_where_it_counts(
         for name, counts in (("naive", "false"), ("ours", "true")):
             workload(kubectl, name)
             scaled(kubectl, name, at(kafka, topic, consumers, **OURS | {"excludePersistentLag": counts}))
-            wait_until(lambda name=name: is_ready(kubectl, name), within=60, what="a scaler")
+        settle(kubectl, "scaledobject", "naive", "ours")
         await one.writes(3_000)
         await comes_to(kubectl, "naive", PARTITIONS)
         assert (await asyncio.to_thread(replicas, kubectl, "ours"))[0] == 1
@@ -179,7 +181,7 @@ async def test_a_saw_tooth_flaps_without_a_window_and_not_with_the_charts(
             # Each tooth is new lag; what stands still between two is not what is tried here.
             said = at(kafka, topic, consumers, **OURS | {"excludePersistentLag": "false"})
             scaled(kubectl, name, said, behavior=behavior)
-            wait_until(lambda name=name: is_ready(kubectl, name), within=60, what="a scaler")
+        settle(kubectl, "scaledobject", "naive", "ours")
         for _ in range(3):
             await one.writes(1_000)
             for name in ("naive", "ours"):
