@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from millstream.contracts.topics import TRAINING_JOBS, TRAINING_JOBS_GROUP
 from millstream.runtime.metrics import RuntimeMetrics
 from millstream.runtime.publisher import Publisher
 from millstream.runtime.topic_admin import ensure_topics, our_topics
+from millstream.testing.kafka import EmbeddedKafka
 from millstream_trainer.adapters import taking_job
 from millstream_trainer.adapters.claims import Claims, note_of
 from millstream_trainer.adapters.offered_runs import OfferedRuns, name_of
@@ -38,8 +39,15 @@ Until = Callable[..., Any]
 pytestmark = pytest.mark.connected
 
 
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """Its own: others make the topic with one partition, and here all its records are deleted."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")).running() as server:
+        yield server
+
+
 @pytest.fixture
-async def settings(kafka: Any, harbour: Path, tmp_path: Path) -> Settings:
+async def settings(kafka: EmbeddedKafka, harbour: Path, tmp_path: Path) -> Settings:
     await ensure_topics(kafka.bootstrap, our_topics([TRAINING_JOBS]))
     return Settings(
         kafka=kafka.bootstrap,
