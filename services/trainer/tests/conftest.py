@@ -7,7 +7,7 @@ import os
 # As in the processes that train (`adapters.preload`): on busy cores OpenMP threads that spin take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from millstream.contracts.events import Cause, Finding, LabelsMatured, RetrainRequested, WindowJudged, WindowKind
 from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
 from millstream.project import load_project
+from millstream.testing.kafka import EmbeddedKafka
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.domain.run import RunSpec
@@ -100,6 +101,13 @@ class Tides:
             reason="the harbour was rebuilt",
             at=None if day is None else self.day(day),
         )
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """Of each file its own: a run waits until the lake has every label that anybody ever wrote to `millstream-labels`."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

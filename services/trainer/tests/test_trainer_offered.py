@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,6 @@ from .trainer_kit import passes
 Until = Callable[..., Any]
 
 pytestmark = pytest.mark.connected
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """Its own: others make the topic with one partition, and here all its records are deleted."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")).running() as server:
-        yield server
 
 
 @pytest.fixture
