@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,6 +23,8 @@ from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.domain.table import Table, category_column, number_column
+
+from .job_manifest import SPEC
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -336,16 +339,6 @@ def first_run(harbour: Path, ships: Ships) -> Callable[[str], RunSpec]:
     """What the first run of the tides is told; puts the ships into the lake at that place."""
 
     def told(lake: str) -> RunSpec:
-        return RunSpec(
-            loop="tides",
-            run="r1",
-            attempt=1,
-            version="1",
-            at=datetime(2013, 3, 3, tzinfo=UTC),
-            cause=Cause.FIRST_MODEL,
-            request="labels-60",
-            positions=fill(lake, harbour, ships),
-            champion=None,
-        )
+        return msgspec.structs.replace(SPEC, positions=fill(lake, harbour, ships))
 
     return told
