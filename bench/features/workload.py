@@ -88,7 +88,7 @@ everything = FeatureService(name="everything", features=[by_airport, by_terminal
 
 
 _RNG = random.Random(2)
-_REMARK = "x" * 110
+_REMARK = "x" * 155  # for 300 bytes an event
 
 
 def project(folder: Path, *, two_slides: bool) -> Path:
