@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import struct
 from collections.abc import AsyncIterator, Sequence
@@ -149,6 +150,23 @@ async def test_offsets_that_are_gone_for_good_may_be_stepped_over(online: Online
     assert (await online.write(late_start, accept_gap=True)).outcome is Outcome.APPLIED
     assert (await online.write(late_start, accept_gap=True)).outcome is Outcome.ALREADY
     assert online.delays(NOON + 5 * MINUTE, "JFK")["count"] == [1]
+
+
+async def test_the_store_hears_nothing_before_what_a_batch_waits_for(online: Online) -> None:
+    before = asyncio.get_running_loop().create_future()
+    writing = asyncio.create_task(online.writer.write(THREE, after=before))
+    await asyncio.sleep(0.05)
+    assert await online.store.fence("features", THREE.stream, 0) is None
+    before.set_result(None)
+    assert (await writing).outcome is Outcome.APPLIED
+
+    failed = asyncio.get_running_loop().create_future()
+    failed.set_exception(RuntimeError("the batch before"))
+    with pytest.raises(RuntimeError, match="the batch before"):
+        await online.writer.write(departures([("JFK", 1, 1.0)], start=THREE.end + 1), after=failed)
+    fence = await online.store.fence("features", THREE.stream, 0)
+    assert fence is not None
+    assert fence.offset == THREE.end
 
 
 async def test_an_empty_batch_moves_the_fence(online: Online) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -111,12 +112,12 @@ async def test_a_store_that_fails_between_two_parts_is_told_the_rest_again(monke
     tiles = MemoryTiles()
     apply, calls = tiles.apply, 0
 
-    async def sometimes(part: Slice) -> Applied:
+    async def sometimes(part: Slice, after: asyncio.Future[None] | None) -> Applied:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise StoreUnavailable("Valkey is away")
-        return await apply(part)
+        return await apply(part, after)
 
     monkeypatch.setattr(tiles, "apply", sometimes)
     flights = batch(*(departure(n) for n in range(6)))
@@ -127,6 +128,31 @@ async def test_a_store_that_fails_between_two_parts_is_told_the_rest_again(monke
     )
     await applying(tiles)(flights)
     assert [event.event["flight_id"] for event in tiles.events] == [f"F{n}" for n in range(6)]
+
+
+async def test_a_part_is_made_while_the_store_has_the_one_before_and_no_more_than_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handlers, "PART", 2)
+    monkeypatch.setattr(handlers, "PIECE", 1)
+    tiles, store_answers = MemoryTiles(), asyncio.Event()
+    apply, made = tiles.apply, list[int]()
+
+    async def slow(part: Slice, after: asyncio.Future[None] | None) -> Applied:
+        made.append(part.start)
+        if after is not None:
+            await after
+        await store_answers.wait()
+        return await apply(part)
+
+    monkeypatch.setattr(tiles, "apply", slow)
+    handling = asyncio.create_task(applying(tiles)(batch(*(departure(n) for n in range(8)))))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (made, tiles.fences) == ([0, 2], {}), "one is with the store, one is ready for it"
+    store_answers.set()
+    assert not await handling
+    assert [event.event["flight_id"] for event in tiles.events] == [f"F{n}" for n in range(8)]
 
 
 @pytest.mark.parametrize(

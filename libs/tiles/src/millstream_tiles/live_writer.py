@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from millstream_tiles.definition import View
 from millstream_tiles.errors import StoreUnavailable
@@ -34,11 +36,13 @@ class LiveWriter:
         """Take part: see `Generations.claim`. Raises StoreUnavailable."""
         return self._knows(await self._generations.claim(self._views))
 
-    async def write(self, batch: EventBatch, *, accept_gap: bool = False) -> Applied:
+    async def write(
+        self, batch: EventBatch, *, accept_gap: bool = False, after: asyncio.Future[Any] | None = None
+    ) -> Applied:
         """As `TileWriter.write`. BEHIND means a generation that is read; to one that is coming its rebuild will see."""
         table = self.table or await self.claim()
         for _ in range(ATTEMPTS):
-            applied = await self._write(table, batch, accept_gap)
+            applied = await self._write(table, batch, accept_gap, after)
             if applied.outcome is not Outcome.STALE:
                 return applied
             before, table = table, self._knows(await self._generations.refresh(self._views))
@@ -46,7 +50,9 @@ class LiveWriter:
                 table = await self.claim()
         raise StoreUnavailable("the table of generations does not come to rest; try again")
 
-    async def _write(self, table: Table, batch: EventBatch, accept_gap: bool) -> Applied:
+    async def _write(
+        self, table: Table, batch: EventBatch, accept_gap: bool, after: asyncio.Future[Any] | None
+    ) -> Applied:
         behind: Applied | None = None
         for generation in table.generations(batch.stream):
             is_read = generation == FIRST or table.is_read(batch.stream, generation)
@@ -55,7 +61,8 @@ class LiveWriter:
             writer = self._writer(table, batch.stream, generation)
             if writer is None:
                 continue
-            applied = await writer.write(batch_at(batch, generation), accept_gap=accept_gap and is_read)
+            gap = accept_gap and is_read
+            applied = await writer.write(batch_at(batch, generation), accept_gap=gap, after=after)
             if applied.outcome is Outcome.STALE:
                 return applied
             if applied.outcome is Outcome.BEHIND and is_read and (behind is None or applied.fence < behind.fence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from millstream_tiles.definition import View
 from millstream_tiles.events import EventBatch
@@ -34,7 +35,9 @@ class TileWriter:
         self.revision = revision
         self.largest = largest
 
-    async def write(self, batch: EventBatch, *, accept_gap: bool = False) -> Applied:
+    async def write(
+        self, batch: EventBatch, *, accept_gap: bool = False, after: asyncio.Future[Any] | None = None
+    ) -> Applied:
         """Apply `batch` to every shard, as far as a shard has not applied it before.
 
         Answers APPLIED if anything was new, ALREADY if nothing was, and BEHIND (with the least fence) if a shard misses
@@ -42,11 +45,16 @@ class TileWriter:
         say it only for the first batch after the log's start has overtaken the fence. STALE: where views are rebuilt,
         write through a LiveWriter. Raises StoreUnavailable; then call again with the same or any later batch that leaves
         no gap.
+
+        Nothing is sent before `after` is done, and what it raises is raised: the batch before, say, on which the store
+        works while this one's tiles are made.
         """
         applied = Applied(outcome=Outcome.ALREADY, fence=batch.end)
         for part in batch.split(self.largest or LARGEST_BATCH):
             # All shards at once: on a cluster each has a thread of its own.
             shards = self._tiles(part, accept_gap)
+            if after is not None:
+                await after
             writing = (self._write_shard(part, shard, accept_gap) for shard in shards)
             # With a shard that fails the others are still waited for, so that a repetition never runs beside its first try.
             answers = await asyncio.gather(*writing, return_exceptions=True)

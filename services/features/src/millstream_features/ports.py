@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from millstream.contracts.events import Event, PredictionServed
 from millstream.runtime.publisher import Outgoing
@@ -60,10 +61,10 @@ class Tiles(Protocol):
         Less than before where the store lost what it had. Raises StoreUnavailable.
         """
 
-    async def apply(self, batch: Slice) -> Applied:
+    async def apply(self, batch: Slice, after: asyncio.Future[Any] | None = None) -> Applied:
         """Merge the batch and move its fence, together or not at all. Safe to call twice.
 
-        Raises StoreUnavailable.
+        The store hears nothing of it before `after` (the batch before) is done. Raises StoreUnavailable, and what `after` does.
         """
 
     async def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from millstream.runtime.user_events import UserEvent
 from millstream_features.errors import LakeRefuses, LakeUnavailable
@@ -22,7 +24,9 @@ class MemoryTiles:
     async def applied(self, stream: str, partitions: Sequence[int]) -> dict[int, int]:
         return {p: self.fences[stream, p] for p in partitions if (stream, p) in self.fences}
 
-    async def apply(self, batch: Slice) -> Applied:
+    async def apply(self, batch: Slice, after: asyncio.Future[Any] | None = None) -> Applied:
+        if after is not None:
+            await after
         partition = (batch.stream, batch.partition)
         fence = self.fences.get(partition, -1)
         if fence >= batch.end:

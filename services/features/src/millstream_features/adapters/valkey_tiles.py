@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,12 +72,12 @@ class ValkeyTiles:
             raise StoreUnavailable(str(error)) from error
         return {p: fence.offset for p, fence in fences.items() if fence is not None}
 
-    async def apply(self, batch: Slice) -> Applied:
+    async def apply(self, batch: Slice, after: asyncio.Future[Any] | None = None) -> Applied:
         events = self._event_batch(batch)
         writer = self._writer
         partition = (batch.stream, batch.partition)
         try:
-            result = await writer.write(events)
+            result = await writer.write(events, after=after)
             if result.outcome is Outcome.BEHIND:
                 if self._asked_back.get(partition) != result.fence:
                     self._asked_back[partition] = result.fence
