@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faststream import AckPolicy
 from importlinter.cli import lint_imports
+
+from millstream.runtime.consuming import options
+from millstream.runtime.handling import AT_ONCE
+from millstream.runtime.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path for path in ROOT.glob("*/*/src/millstream*") if path.is_dir())
@@ -84,10 +89,14 @@ def test_only_the_runtime_consumes() -> None:
 
 
 def test_the_runtime_subscribes_with_manual_acknowledgement_and_from_the_beginning() -> None:
+    said = options(ServiceSettings(), "group", AT_ONCE, None)
     delivery = ROOT / "libs/core/src/millstream/runtime/delivery.py"
     [subscriber] = [call for called, call in _calls(delivery) if called == "subscriber"]
-    said = {keyword.arg: ast.unparse(keyword.value) for keyword in subscriber.keywords}
 
-    assert said["ack_policy"] == "AckPolicy.MANUAL"
-    assert said["auto_offset_reset"] == "'earliest'"
+    assert {k.arg: ast.unparse(k.value).partition("(")[0] for k in subscriber.keywords} == {
+        None: "options",
+        "listener": "self",
+    }
+    assert said["ack_policy"] is AckPolicy.MANUAL
+    assert said["auto_offset_reset"] == "earliest"
     assert "max_workers" not in said

@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from millstream.contracts.topics import dead_letter_topic
 from millstream.errors import DeliveryUnknown, RejectEvent
 from millstream.runtime.confirming import Confirming
-from millstream.runtime.delivery import Batch, Rejected
+from millstream.runtime.delivery import Batch, Rejected, Rewind
 
 from .runtime_kit import HASTY, committed, flight, new_topic, produce, read, running, service, until
 
@@ -102,6 +102,47 @@ async def test_what_is_not_confirmed_is_read_again_and_so_is_what_came_behind_it
     again = [offset for offsets in radio.offsets[1 if idle else 2 :] for offset in offsets]
     assert again == [*range(last + 1)], "in their order"
     assert await committed(kafka.bootstrap, GROUP, topic) == last + 1
+
+
+async def test_a_store_that_is_behind_is_told_again_from_where_it_says_and_so_is_what_came_behind_it(
+    kafka: Any,
+) -> None:
+    topic, radio = await new_topic(kafka.bootstrap, GROUP), Radio()
+    made = service(kafka.bootstrap)
+    heard = made.hears([topic], group=GROUP, handler=radio, retry=HASTY)
+    async with running(made):
+        for number in range(3):
+            await produce(kafka.bootstrap, topic, flight(number))
+            await until(lambda: len(radio.batches) == number + 1)  # noqa: B023  awaited here
+            if number < 1:
+                radio.confirm(number)
+        assert radio.offsets == [[0], [1], [2]]
+        radio.confirm(1, Rewind(0))  # it has lost what it had
+        radio.confirm(2, Rewind(0))
+        while radio.offsets[-1][-1] < 2 or len(radio.batches) == 3:
+            before = len(radio.batches)
+            await until(lambda: len(radio.batches) > before)  # noqa: B023  awaited here
+            assert await committed(kafka.bootstrap, GROUP, topic) <= 1, "nothing behind it is done"
+            radio.confirm_all()
+        await until(lambda: heard.handled() == {(topic, 0): 3})
+    again = [offset for offsets in radio.offsets[3:] for offset in offsets]
+    assert again == [0, 1, 2]
+    assert await committed(kafka.bootstrap, GROUP, topic) == 3
+
+
+async def test_what_is_on_its_way_is_not_said_to_be_there(kafka: Any) -> None:
+    topic, radio = await new_topic(kafka.bootstrap, GROUP), Radio()
+    made = service(kafka.bootstrap)
+    heard = made.hears([topic], group=GROUP, handler=radio, retry=HASTY)
+    async with running(made):
+        for number in range(2):
+            await produce(kafka.bootstrap, topic, flight(number))
+            await until(lambda: len(radio.batches) == number + 1)  # noqa: B023  awaited here
+        assert heard.handled() == {}
+        radio.confirm(0)
+        await until(lambda: heard.handled() == {(topic, 0): 1})
+        radio.confirm(1)
+        await until(lambda: heard.handled() == {(topic, 0): 2})
 
 
 async def test_a_dead_letter_of_a_batch_on_its_way_is_there_before_the_commit(kafka: Any) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.codecs.codec import JSON
 from millstream.project import Stream
-from millstream.runtime.delivery import Batch, Hold, Rewind
+from millstream.runtime.delivery import Batch, Hold, Rejected, Rewind
 from millstream_features.adapters.memory import MemoryHistory, MemoryTiles
 from millstream_features.errors import LakeUnavailable, StoreUnavailable
 from millstream_features.handlers import ApplyToTiles, KeepInLake, LookBack, TidyLake, parts_of
@@ -31,15 +31,29 @@ class Clock:
         return self.now
 
 
-def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: FeatureMetrics | None = None) -> ApplyToTiles:
-    return ApplyToTiles(
-        streams=STREAMS,
-        names=NAMES,
-        views={DEPARTED.name: ["by_aircraft"]},
-        tiles=tiles,
-        publisher=outbox or Outbox(),  # type: ignore[arg-type]
-        metrics=measured or metrics(),
-        codecs=dict.fromkeys(STREAMS, JSON),
+class Waiting:
+    """A handler, and the end of what is on its way."""
+
+    def __init__(self, handler: ApplyToTiles) -> None:
+        self.handler = handler
+
+    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+        confirming = await self.handler(batch)
+        await confirming.sent
+        return confirming.rejected
+
+
+def applying(tiles: MemoryTiles, outbox: Outbox | None = None, measured: FeatureMetrics | None = None) -> Waiting:
+    return Waiting(
+        ApplyToTiles(
+            streams=STREAMS,
+            names=NAMES,
+            views={DEPARTED.name: ["by_aircraft"]},
+            tiles=tiles,
+            publisher=outbox or Outbox(),  # type: ignore[arg-type]
+            metrics=measured or metrics(),
+            codecs=dict.fromkeys(STREAMS, JSON),
+        )
     )
 
 
@@ -200,6 +214,63 @@ async def test_a_departure_known_two_hours_later_is_reported_late_as_it_came() -
     late = departure(0, known=NOON + 2 * HOUR)
     await applying(MemoryTiles(), outbox)(batch(late, departure(1, known=NOON + HOUR)))
     assert [(o.topic, o.value) for o in outbox.sent] == [("flights-departed-late", late.value)]
+
+
+class Flapping(MemoryTiles):
+    """Says of each step whether it gets there; of every call it remembers which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.asked: list[int] = []
+        self.answers = asyncio.Event()
+
+    async def apply(self, batch: Slice, after: asyncio.Future[None] | None = None) -> Applied:
+        if after is not None:
+            await after
+        self.asked.append(batch.start)
+        await self.answers.wait()
+        if self.away:
+            raise StoreUnavailable("Valkey is away")
+        return await super().apply(batch)
+
+
+async def test_who_comes_behind_a_step_that_failed_never_asks_the_store_without_it() -> None:
+    """It would hear that offsets are missing, and hearing so twice means that Kafka has lost them."""
+    tiles = Flapping()
+    handle = applying(tiles).handler
+    for _ in range(3):
+        tiles.away = True
+        tiles.answers.clear()
+        first = await handle(batch(departure(0), departure(1)))
+        behind = asyncio.create_task(handle(batch(departure(2))))
+        await asyncio.sleep(0.01)
+        tiles.answers.set()
+        with pytest.raises(StoreUnavailable):
+            await first.sent
+        with pytest.raises(Rewind) as back:
+            await behind
+        assert back.value.offset == 0
+    assert tiles.asked == [0, 0, 0]
+    tiles.away = False
+    await (await handle(batch(departure(0), departure(1)))).sent
+    await (await handle(batch(departure(2)))).sent
+    assert (tiles.asked[3:], tiles.fences) == ([0, 2], {(DEPARTED.name, 0): 2})
+
+
+async def test_a_step_that_failed_long_ago_keeps_nobody_out() -> None:
+    tiles = Flapping()
+    tiles.away = True
+    tiles.answers.set()
+    handle = applying(tiles).handler
+    with pytest.raises(StoreUnavailable):
+        await (await handle(batch(departure(0)))).sent
+    tiles.away = False
+    with pytest.raises(Rewind):
+        await handle(batch(departure(1)))
+    for flights in (batch(departure(0)), batch(departure(1))):
+        await (await handle(flights)).sent
+    assert tiles.fences == {(DEPARTED.name, 0): 1}
 
 
 async def test_a_store_that_lost_its_data_is_fed_again_from_its_own_position() -> None:
@@ -388,7 +459,7 @@ async def test_a_worker_starts_behind_what_the_windows_have_whatever_kafka_was_t
     tiles = MemoryTiles()
     apply = applying(tiles)
     await apply(batch(departure(0), departure(1)))
-    assert await apply.assigned([(DEPARTED.name, 0), (DEPARTED.name, 1)]) == {
+    assert await apply.handler.assigned([(DEPARTED.name, 0), (DEPARTED.name, 1)]) == {
         (DEPARTED.name, 0): 2,
         (DEPARTED.name, 1): 0,
     }

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
-from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from millstream.errors import RetryLater
 from millstream.runtime.confirming import LAST_WORD, Confirming, Handled, Wake
+from millstream.runtime.consuming import options
 from millstream.runtime.handling import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Hold, Retry, Rewind
 from millstream.runtime.health import Health, Progress
 from millstream.runtime.metrics import RuntimeMetrics
+from millstream.runtime.positions import Positions
 from millstream.runtime.publisher import Publisher
-from millstream.runtime.raw_records import raw_decoder, raw_parser, wait_for_records
+from millstream.runtime.raw_records import wait_for_records
 from millstream.runtime.records import Batch, Record, Rejected, dead_letter, envelope
 from millstream.runtime.settings import ServiceSettings
 from millstream.runtime.topic_bounds import Bounds, TopicBounds
 from millstream.runtime.traced_batch import batch_span
-from millstream.runtime.whole_group import Share, assignor, buried_by
+from millstream.runtime.whole_group import Share, buried_by
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +65,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._retry = retry
         self._assigned = assigned
         self._gulp = gulp
-        self._next: dict[TopicPartition, int] = {}
-        """Where the next batch of each partition begins."""
+        self._positions = Positions()
         self._draining = False
         self._wake = Wake(self._finish)
         self._failures = 0  # polls in a row of which Kafka did not confirm what came of them
         self._settled = asyncio.Event()
         """The store has said where the assigned partitions start."""
-        self._sought: dict[TopicPartition, int] = {}
-        """Where the store has said that partitions start, in the present assignment."""
         if assigned is None:
             self._settled.set()
         self._starting: asyncio.Task[None] | None = None
@@ -84,25 +82,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         health.waiting_for(self._condition, f"group {group} has no partitions assigned yet")
 
     def attach(self, broker: KafkaBroker, settings: ServiceSettings, bounds: TopicBounds) -> None:
-        """Declare the subscriber. Every default of the library that loses or duplicates is overridden here."""
+        """Declare the subscriber."""
         self._bounds = bounds
         self._subscriber = broker.subscriber(
             *self.topics,
-            batch=True,
-            group_id=self.group,
-            auto_offset_reset="earliest",
-            ack_policy=AckPolicy.MANUAL,
-            max_records=settings.fetch_max_records,
-            fetch_min_bytes=self._gulp.min_bytes,
-            fetch_max_wait_ms=self._gulp.wait_ms,
-            max_partition_fetch_bytes=self._gulp.most_bytes,
-            session_timeout_ms=settings.session_timeout_ms,
-            # A member hears of a rebalance by its next heartbeat: the group stands still until its slowest has heard.
-            heartbeat_interval_ms=min(1000, settings.session_timeout_ms // 3),
-            rebalance_timeout_ms=60_000,
-            partition_assignment_strategy=(assignor(self._share, settings.instance),),
-            parser=raw_parser,
-            decoder=raw_decoder,
+            **options(settings, self.group, self._gulp, self._share),
             listener=self,
         )
         self._subscriber(self._poll)
@@ -112,17 +96,17 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
         await self._wake.wait(LAST_WORD)
-        self._forget(revoked)
+        self._positions.forget(revoked)
         for moved in revoked:  # not removed: Prometheus' client cannot, of workers with one folder of metrics
             self._metrics.lag.labels(moved.topic, str(moved.partition), self.group).set(0)
         self._progress.revoked()
-        self._sought = {}
+        self._positions.sought = {}
         if self._assigned is not None:
             self._settled.clear()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         # A batch that was in hand while its partition moved has written down an end of its own: it is void here.
-        self._forget(assigned)
+        self._positions.forget(assigned)
         try:
             if self._assigned is not None:
                 await self._settle(assigned)
@@ -133,9 +117,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         if assigned and not self._draining:
             self._starting = asyncio.create_task(self._commit_start(sorted(assigned)))
         self._health.met(self._condition)
-
-    def _forget(self, partitions: Collection[TopicPartition]) -> None:
-        self._next = {partition: end for partition, end in self._next.items() if partition not in partitions}
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
@@ -152,7 +133,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("waiting before the first record: %s", error, extra={"group": self.group})
                 await asyncio.sleep(self._retry.delay(attempt))
                 attempt += 1
-        self._sought = {TopicPartition(*partition): offset for partition, offset in starts.items()}
+        self._positions.sought = {TopicPartition(*partition): offset for partition, offset in starts.items()}
         for (topic, partition), offset in starts.items():
             log.info("starting at the store's own position", extra={"topic": topic, "offset": offset})
             self._subscriber.consumer.seek(TopicPartition(topic, partition), offset)
@@ -164,9 +145,10 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             known = {p: await consumer.committed(p) for p in partitions}
             starts = await consumer.beginning_offsets([p for p, offset in known.items() if offset is None])
-            starts |= {p: offset for p, offset in self._sought.items() if p in known and offset > (known[p] or 0)}
+            sought = self._positions.sought
+            starts |= {p: offset for p, offset in sought.items() if p in known and offset > (known[p] or 0)}
             # A batch that was handled meanwhile commits itself, as soon as Kafka has what came of it.
-            await self._commit(consumer, {p: start for p, start in starts.items() if p not in self._next})
+            await self._commit(consumer, {p: start for p, start in starts.items() if p not in self._positions.next})
         except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
 
@@ -195,13 +177,13 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def handled(self) -> dict[tuple[str, int], int]:
         """Up to where (not included) the store has, or had, what came of each assigned partition, as far as is known."""
-        return {(p.topic, p.partition): offset for p, offset in (self._sought | self._next).items()}
+        return {(p.topic, p.partition): offset for p, offset in self._positions.known().items()}
 
     def rewind(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Read these partitions again from there: the store has lost what came of them. A batch in hand goes on."""
         for (topic, partition), offset in starts.items():
             log.warning("rewinding: the store has lost what it had", extra={"topic": topic, "offset": offset})
-            self._sought.pop(TopicPartition(topic, partition), None)
+            self._positions.sought.pop(TopicPartition(topic, partition), None)
             self._seek(self._subscriber.consumer, TopicPartition(topic, partition), offset)
 
     async def drain(self, timeout: float) -> None:
@@ -225,32 +207,27 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         if not self._settled.is_set():
             # The client hands out records before the store has said where to start: read them again then.
             await self._settled.wait()
-            for partition in grouped.keys() - self._sought.keys():
+            for partition in grouped.keys() - self._positions.sought.keys():
                 self._seek(message.consumer, partition, grouped[partition][0].offset)
             return
-        if self._wake.over and await self._read_again(message.consumer, grouped):
+        starts = {partition: found[0].offset for partition, found in grouped.items()}
+        if self._wake.over and await self._read_again(message.consumer, starts):
             return
-        ends: dict[TopicPartition, int] = {}
-        confirming: list[Confirming] = []
+        handled = Handled()
         try:
             for partition, found in grouped.items():
-                end = await self._handle(message.consumer, partition, found, confirming)
-                if end is None:
-                    continue
-                ends[partition] = self._next[partition] = end + 1
+                end = await self._handle(message.consumer, partition, found, handled)
+                if end is not None:
+                    handled.add(partition, found, end + 1)
+                    self._positions.next[partition] = end + 1
         except Exception as error:  # noqa: BLE001  (one we do not know: stop before a record is skipped)
             self._fail(error)
             return
-        done = {partition: grouped[partition] for partition in ends}
-        if await self._read_again(message.consumer, done):
-            await asyncio.gather(*(one.sent for one in confirming), return_exceptions=True)
+        if await self._read_again(message.consumer, handled.starts | handled.back):
+            await asyncio.gather(*(one.sent for one in handled.confirming.values()), return_exceptions=True)
             return
-        starts = {partition: found[0].offset for partition, found in done.items()}
-        handled = Handled(
-            starts=starts, ends=ends, counts={p: len(found) for p, found in done.items()}, confirming=confirming
-        )
         self._wake.begin(message.consumer, handled)
-        if self._draining or not confirming:
+        if self._draining or not handled.confirming:
             await self._read_again(message.consumer, {})
 
     async def _wait_for_records(self, consumer: Any, *, most: int) -> tuple[Record, ...]:
@@ -264,26 +241,31 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fail(error)
             return ()
 
-    async def _read_again(self, consumer: Any, beside: Mapping[TopicPartition, Sequence[Record]]) -> bool:
-        """Whether the poll before did not reach Kafka: it is read again then, and so is what came `beside`, after it."""
+    async def _read_again(self, consumer: Any, beside: Mapping[TopicPartition, int]) -> bool:
+        """Whether what came of the poll before is not where it belongs: it is read again then, and so is what is `beside` it.
+        Of a partition that is in both from the earlier offset: what is there already is harmless."""
         failed = await self._wake.settled()
         if failed is None:
             return False
-        for partition, start in ({p: found[0].offset for p, found in beside.items()} | dict(failed.starts)).items():
-            self._seek(consumer, partition, start)
+        for partition in failed.keys() | beside.keys():
+            self._seek(consumer, partition, min(one[partition] for one in (failed, beside) if partition in one))
         if not self._draining:
             await asyncio.sleep(self._retry.delay(self._failures))
         self._failures += 1
         return True
 
-    async def _finish(self, consumer: Any, handled: Handled) -> bool:
-        """Waits until Kafka has what came of a poll, and commits it. False: it is to be read again."""
+    async def _finish(self, consumer: Any, handled: Handled) -> Mapping[TopicPartition, int] | None:
+        """Waits until what came of a poll is there, and commits it. Else where it is to be read again."""
         try:
-            sent = await asyncio.gather(*(one.sent for one in handled.confirming), return_exceptions=True)
+            sent = await asyncio.gather(*(one.sent for one in handled.confirming.values()), return_exceptions=True)
+            for partition, error in zip(handled.confirming, sent, strict=True):
+                if isinstance(error, Rewind):
+                    self._sent_back(handled, partition, error)
             for error in filter(None, sent):
                 raise error
-            for one in handled.confirming:
+            for one in handled.confirming.values():
                 await self._bury(one.rejected)
+            self._positions.done(handled.ends)
             await self._commit(consumer, handled.ends)
             for partition, following in handled.ends.items():
                 self._measure(consumer, partition, following, handled.counts[partition])
@@ -291,23 +273,29 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             for topic in {partition.topic for partition in handled.ends}:
                 self._metrics.retries.labels(topic, self.group).inc()
             log.warning("reading again: %s", error, extra={"group": self.group})
-            return False
+            return handled.starts | handled.back
+        except Rewind:
+            return handled.starts | handled.back
         except Exception as error:  # noqa: BLE001  (as above)
             self._fail(error)
-            return False
+            return handled.starts
         self._failures = 0
-        return True
+        return None
 
     def _fail(self, error: Exception) -> None:
         log.critical("stopping: a batch cannot be handled", exc_info=error, extra={"group": self.group})
         self._stop_process(error)
 
     async def _handle(
-        self, consumer: Any, partition: TopicPartition, records: list[Record], confirming: list[Confirming]
+        self,
+        consumer: Any,
+        partition: TopicPartition,
+        records: list[Record],
+        handled: Handled,
     ) -> int | None:
         """Handle one partition's records; the last offset that is done, or None when they are to be read again."""
         first = records[0].offset
-        start = self._next.get(partition, first)
+        start = self._positions.next.get(partition, first)
         batch = Batch(partition.topic, partition.partition, min(start, first), records[-1].offset, records)
         clock = asyncio.get_running_loop().time
         began, attempt = clock(), 0
@@ -319,12 +307,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 ):
                     found = await self._handler(batch)
                 if isinstance(found, Confirming):
-                    confirming.append(found)
+                    handled.confirming[partition] = found
                 else:
                     await self._bury(found or ())
                 return batch.end
             except Rewind as back:
-                log.warning("rewinding: the store is behind", extra={"topic": batch.topic, "offset": back.offset})
+                self._sent_back(handled, partition, back)
                 self._seek(consumer, partition, back.offset)
                 return None
             except Hold as why:
@@ -341,8 +329,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(self._retry.delay(attempt))
                 attempt += 1
 
+    def _sent_back(self, handled: Handled, partition: TopicPartition, back: Rewind) -> None:
+        log.warning("rewinding: the store is behind", extra={"topic": partition.topic, "offset": back.offset})
+        handled.back[partition] = back.offset
+
     def _seek(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
-        self._next.pop(partition, None)
+        self._positions.sent_back(partition)
         with suppress(IllegalStateError):  # it moved meanwhile
             consumer.seek(partition, offset)
 

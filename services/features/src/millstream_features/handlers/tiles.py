@@ -9,7 +9,9 @@ from typing import Protocol
 
 from millstream.codecs.codec import Codec
 from millstream.contracts.topics import late_topic
+from millstream.errors import RetryLater
 from millstream.project.stream import Stream
+from millstream.runtime.confirming import Confirming
 from millstream.runtime.delivery import Batch, Rejected, Rewind
 from millstream.runtime.publisher import Outgoing, Publisher
 from millstream.runtime.user_events import UserEvent
@@ -60,6 +62,8 @@ class ApplyToTiles:
         self.tiles = tiles
         self._publisher = publisher
         self._metrics = metrics
+        self._under_way: dict[tuple[str, int], tuple[asyncio.Task[None], int, int]] = {}
+        """Of each partition the last step that was asked of the store, where it began, and where the next one does."""
 
     async def assigned(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """New partitions start behind what the windows have, whatever Kafka was told: state and position are lost together."""
@@ -70,13 +74,14 @@ class ApplyToTiles:
                 starts[stream, partition] = offset + 1
         return starts
 
-    async def __call__(self, batch: Batch) -> Sequence[Rejected]:
+    async def __call__(self, batch: Batch) -> Confirming:
+        """Read the batch, and have the store take it. What is returned is done when the store has the last of it."""
         stream = self._streams[batch.topic]
         codec = self._codecs[batch.topic]
         rejected: list[Rejected] = []
         # The store's steps are a third of the work: it has one in hand while we read a part and make the tiles of another.
         before: asyncio.Task[None] | None = None
-        last: asyncio.Task[None] | None = None
+        last = self._ahead_of(batch)
         try:
             for part in parts_of(batch, PART):
                 events: list[UserEvent] = []
@@ -88,10 +93,30 @@ class ApplyToTiles:
                 if before is not None:
                     await before
                 before, last = last, asyncio.create_task(self._apply(stream, slice_of(part, events), last))
-        finally:
-            if last is not None:
-                await last
-        return rejected
+            if before is not None:
+                await before
+        except BaseException:
+            if last is not None:  # so that a repetition never runs beside its first try
+                await asyncio.gather(last, return_exceptions=True)
+            raise
+        assert last is not None, "a batch has a record"
+        self._under_way[batch.topic, batch.partition] = (last, part.start, part.end + 1)
+        return Confirming(sent=last, rejected=rejected)
+
+    def _ahead_of(self, batch: Batch) -> asyncio.Task[None] | None:
+        """The step that the batch comes right behind. If it fails, this one must not try without it: the store would miss
+        what lies between, and what it misses twice is taken for gone from Kafka."""
+        step, start, following = self._under_way.pop((batch.topic, batch.partition), (None, -1, -1))
+        if step is None or following != batch.start:
+            return None
+
+        async def or_back() -> None:
+            try:
+                await step
+            except RetryLater as error:
+                raise Rewind(start) from error
+
+        return asyncio.create_task(or_back())
 
     async def _apply(self, stream: Stream, part: Slice, after: asyncio.Task[None] | None) -> None:
         applied = await self.tiles.apply(part, after)
