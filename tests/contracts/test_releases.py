@@ -143,8 +143,8 @@ def test_drift_goes_on_from_the_last_releases_snapshot_or_begins_anew_and_says_s
             decode_snapshot(raw)
         return
     snapshot = decode_snapshot(raw)
-    assert snapshot.fold.merge.next, "positions"
-    assert snapshot.recent["flight-delay"] is not None
+    assert snapshot.merge.next, "positions"
+    assert snapshot.lately is not None
 
 
 @pytest.mark.connected

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from httpx import ASGITransport, AsyncClient
 
 from millstream.contracts.events import Finding, PredictionServed, WindowCorrected, WindowJudged, WindowKind
 from millstream.contracts.tasks import Task, metric_of
-from millstream.contracts.times import HOUR, from_datetime
+from millstream.contracts.times import HOUR, from_datetime, to_datetime
 from millstream.project.gate import Gate
+from millstream.runtime.http import http_app
+from millstream_drift.api import routes
 from millstream_drift.app import rules_of
 from millstream_drift.domain.corrections import LAST, MOST_WAITING, Corrections
 from millstream_drift.domain.hysteresis import Hysteresis
+from millstream_drift.domain.lately import KEPT, Lately
 from millstream_drift.domain.ranks import BINS, Ranks
 from millstream_drift.domain.score import auc, losses, metrics
+from millstream_drift.domain.snapshot import decode_snapshot, encode_snapshot
 from millstream_drift.domain.tally import SliceTally, Summary, Tally
 from millstream_drift.domain.windows import Window
 
@@ -53,6 +59,26 @@ async def judged(said: list[tuple[str, Any, int]], **drift: Any) -> Desk:
 
 def corrections(desk: Desk) -> list[WindowCorrected]:
     return [event for event in desk.speaker.said if isinstance(event, WindowCorrected)]
+
+
+def windows_of_a_kind(kind: WindowKind, count: int) -> list[WindowJudged]:
+    return [
+        WindowJudged(
+            id=f"{kind}-{index}",
+            loop=LOOP,
+            version="1",
+            kind=kind,
+            index=index,
+            finding=Finding.HEALTHY,
+            reason="nothing changed",
+            at=to_datetime(JUNE + HOUR),
+            start=to_datetime(JUNE),
+            end=to_datetime(JUNE + HOUR),
+            rows=1,
+            effect=0.0,
+        )
+        for index in range(count)
+    ]
 
 
 def performance(desk: Desk) -> list[WindowJudged]:
@@ -266,6 +292,37 @@ def test_a_summary_and_late_rows_say_what_all_rows_say(
         if name != "auc_error":
             assert value == pytest.approx(said[name], abs=bound + 1e-9)
     assert said.keys() - after.metrics.keys() <= {metric_of(task), "calibration_error"}
+
+
+async def test_whoever_asks_sees_the_verdict_as_it_was_said_and_what_became_of_it() -> None:
+    desk = await judged(story(2))
+    (corrected,) = corrections(desk)[-1:]
+    app = http_app(title="drift")
+    app.include_router(routes({LOOP: desk.judging}, desk.reports))
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://drift") as http:
+        told = (await http.get(f"/v1/loops/{LOOP}/windows")).json()
+    assert [one["id"] for one in told["windows"] if one["kind"] == "performance"] == [
+        one.id for one in performance(desk)[: -KEPT - 1 : -1]
+    ]
+    (verdict,) = [one for one in told["windows"] if one["id"] == corrected.corrects]
+    assert verdict["finding"] == corrected.was
+    assert told["corrected"][verdict["id"]] == json.loads(msgspec.json.encode(corrected))
+
+
+async def test_a_restart_shows_what_was_said_before_it() -> None:
+    desk = await judged(story(2))
+    lately = desk.judging.lately(LOOP)
+    assert lately.corrected
+    assert decode_snapshot(encode_snapshot(desk.judging._snapshot(LOOP))).lately == lately
+
+
+def test_each_kind_of_verdict_is_kept_for_itself() -> None:
+    lately, (said, *_) = Lately(), windows_of_a_kind(WindowKind.PERFORMANCE, 1)
+    lately.said(said)
+    for one in windows_of_a_kind(WindowKind.INPUTS, 3 * KEPT):
+        lately.said(one)
+    assert len(lately.verdicts) == KEPT + 1
+    assert lately.verdicts[0] is said
 
 
 def test_a_corrected_window_counts_with_the_next_one() -> None:

@@ -95,7 +95,7 @@ async def test_a_restart_from_a_snapshot_goes_on_as_if_nothing_had_happened() ->
     second = await (await Desk(topics, store).start()).read_all(most=250)
     assert second.next == whole.next
     assert first.speaker.said + second.speaker.said == whole.speaker.said
-    assert second.judging.recent(LOOP) == whole.judging.recent(LOOP)
+    assert second.judging.lately(LOOP) == whole.judging.lately(LOOP)
 
 
 async def test_a_kill_between_publish_and_snapshot_says_the_same_again() -> None:

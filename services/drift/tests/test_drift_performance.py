@@ -20,6 +20,7 @@ from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import baseline_of
 from millstream_drift.domain.estimate import ENOUGH, calibrate, expected_losses, isotonic
 from millstream_drift.domain.interval import MOST_SLICES, SLICE_ROWS, by_slice, mean_interval, told_of, worse_slices
+from millstream_drift.domain.lately import Lately
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.merge import Merge
@@ -234,7 +235,7 @@ def test_calibrations_are_bounded_and_survive_a_snapshot() -> None:
     for version in range(20):
         memory.calibrated(str(version), calibration)
     assert list(memory.calibrations) == [str(version) for version in range(12, 20)]
-    snapshot = Snapshot(merge=Merge(), loop=LoopState(memory=memory), models=[], recent=[])
+    snapshot = Snapshot(merge=Merge(), loop=LoopState(memory=memory), models=[], lately=Lately())
     assert decode_snapshot(encode_snapshot(snapshot)).loop.memory == memory
 
 

@@ -135,7 +135,7 @@ async def test_who_loses_its_partitions_stands_by_says_so_and_keeps_no_old_state
     questions = desk.registry.get_sample_value("millstream_drift_questions_total", {"loop": LOOP})
     await desk.start()
     assert desk.judging.is_judging()
-    assert desk.judging.recent(LOOP)
+    assert desk.judging.lately(LOOP).verdicts
     assert desk.registry.get_sample_value("millstream_drift_questions_total", {"loop": LOOP}) == questions
 
 

@@ -26,14 +26,19 @@ def routes(judgings: Mapping[str, Judging], reports: Reports) -> APIRouter:
     """Everything drift answers, beside the probes. `judgings`: by loop."""
     router = APIRouter(prefix="/v1")
 
-    @router.get("/loops/{loop}/windows", tags=["drift"], summary="The last verdicts of a loop, newest first")
+    @router.get(
+        "/loops/{loop}/windows",
+        tags=["drift"],
+        summary="The last verdicts of a loop, and what late labels made of them",
+    )
     async def windows(loop: str) -> Response:
         judging = judgings.get(loop)
         if judging is None:
             return refusal(404, "unknown_loop", f"no loop {loop[:100]!r}; known: {', '.join(sorted(judgings))}")
         if not judging.is_judging():
             return refusal(503, "elsewhere", f"another replica judges {loop}, or none yet: ask again, or that one")
-        return answer(200, {"loop": loop, "windows": judging.recent(loop)})
+        lately = judging.lately(loop)
+        return answer(200, {"loop": loop, "windows": lately.verdicts[::-1], "corrected": lately.corrected})
 
     @router.get("/reports", tags=["drift"], summary="Reports that can be read, newest window first")
     def listing() -> Response:

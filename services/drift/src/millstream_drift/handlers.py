@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from millstream.contracts.events import ChallengerJudged, WindowCorrected, WindowJudged, WindowKind
@@ -19,6 +18,7 @@ from millstream_drift.domain.content import ContentShift, ContentWindow, judge_c
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.fold import Fold, Said
 from millstream_drift.domain.judge import Rules
+from millstream_drift.domain.lately import Lately
 from millstream_drift.domain.merge import Place
 from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
 from millstream_drift.errors import NotCompared
@@ -27,8 +27,6 @@ from millstream_drift.ports import Comparisons, Log, Models, Reader, Reports, Sn
 
 log = logging.getLogger(__name__)
 
-RECENT = 20
-"""Verdicts per loop that are kept for whoever asks over HTTP."""
 ELSEWHERE = "another replica judges these loops"
 
 
@@ -69,7 +67,7 @@ class Judging:
         self._fold = Fold(rules)
         self._comparable = {name: asyncio.Event() for name, one in rules.items() if one.content.names}
         """Per loop whose content is watched: set while some waits to be compared."""
-        self._recent: dict[str, deque[WindowJudged]] = {name: deque(maxlen=RECENT) for name in rules}
+        self._lately = {name: Lately() for name in rules}
         self._split: str | None = "no partitions yet"
         """Why nothing is folded at the moment."""
         self._unsaid: list[tuple[Said, Outgoing]] = []
@@ -227,9 +225,9 @@ class Judging:
         """Whether this replica has these loops at the moment; another one has them else."""
         return self._split is None
 
-    def recent(self, loop: str) -> list[WindowJudged]:
-        """Last verdicts, newest first. Raises KeyError for a loop of another share."""
-        return list(reversed(self._recent[loop]))
+    def lately(self, loop: str) -> Lately:
+        """The last verdicts. Raises KeyError for a loop of another share."""
+        return self._lately[loop]
 
     def _stand_by(self) -> None:
         """The share is another replica's. What is in memory would be out of date when it comes back."""
@@ -316,6 +314,7 @@ class Judging:
             elif isinstance(said.event, ChallengerJudged):
                 self._note_trial(said.event)
             elif isinstance(said.event, WindowCorrected):
+                self._lately[said.event.loop].said(said.event)
                 self._metrics.corrected.labels(said.event.loop).inc()
                 log.info("corrected: %s", said.event.reason, extra={"loop": said.event.loop})
 
@@ -325,7 +324,7 @@ class Judging:
         log.info("%s: %s", verdict.finding, verdict.reason, extra=where)
 
     def _note(self, said: Said, verdict: WindowJudged) -> None:
-        self._recent[verdict.loop].append(verdict)
+        self._lately[verdict.loop].said(verdict)
         self._metrics.judged.labels(verdict.loop, verdict.kind, verdict.finding).inc()
         self._metrics.effect.labels(verdict.loop, verdict.kind).set(verdict.effect)
         log.info("%s: %s", verdict.finding, verdict.reason, extra={"loop": verdict.loop, "version": verdict.version})
@@ -353,7 +352,7 @@ class Judging:
             merge=self._fold.merge_of(name),
             loop=loop.state(),
             models=[ref for ref in known if ref is not None],
-            recent=list(self._recent[name]),
+            lately=self._lately[name],
         )
 
     async def _kept(self, bounds: Mapping[Place, tuple[int, int]]) -> dict[str, Snapshot]:
@@ -385,14 +384,14 @@ class Judging:
                 if self._models.baseline(name, version) is None:
                     log.error("version %s of %s has no reference any more: nobody judges its rows", version, name)
                     loop.forget(version)
-        self._begin(fold, {name: one.recent for name, one in kept.items()})
+        self._begin(fold, {name: one.lately for name, one in kept.items()})
         log.info("state restored", extra={"from_snapshots": sorted(kept)})
 
-    def _begin(self, fold: Fold, recent: Mapping[str, Sequence[WindowJudged]] | None = None) -> None:
+    def _begin(self, fold: Fold, lately: Mapping[str, Lately] | None = None) -> None:
         """Put another state in the place of this one."""
         self._fold = fold
         for name, loop in fold.loops.items():
             self._metrics.resume(name, loop.join.counts)
-            self._recent[name] = deque((recent or {}).get(name, ()), maxlen=RECENT)
+            self._lately[name] = (lately or {}).get(name) or Lately()
         self._unsaid, self._bad, self._gap, self._settled = [], {}, None, 0
         self._observe()

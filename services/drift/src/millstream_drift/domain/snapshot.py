@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from millstream.contracts.events import ModelRef, WindowJudged
+from millstream.contracts.events import ModelRef
+from millstream_drift.domain.lately import Lately
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.merge import Merge
 
-FORMAT = b"drift3"
+FORMAT = b"drift4"
 """First bytes of a snapshot. A release that changes the state's shape changes it, and then begins from the topics."""
 
 
@@ -20,8 +21,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     loop: LoopState
     models: list[ModelRef]
     """Every version with rows that wait: the models topic may have forgotten it by the next start."""
-    recent: list[WindowJudged]
-    """Last verdicts, oldest first, for whoever asks over HTTP."""
+    lately: Lately
 
 
 _ENCODER = msgspec.msgpack.Encoder()
