@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -32,7 +32,7 @@ from millstream_drift.adapters.memory import (
     MemorySpeaker,
 )
 from millstream_drift.app import rules_of
-from millstream_drift.domain.baseline import Baseline, baseline_of
+from millstream_drift.domain.baseline import baseline_of
 from millstream_drift.domain.judge import judge
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.windows import Window
@@ -72,7 +72,7 @@ def run(predictions: int = 100_000, runs: int = 3) -> dict[str, float]:
 
 def _stage_one(rows: int = 5_000, windows: int = 40) -> float:
     """Windows of 20 columns compared with their reference, rows a second of CPU time."""
-    baseline, rules, memory = _baseline(), rules_of(bench_loop()), Memory()
+    baseline, rules, memory = baseline_of(*model()), rules_of(bench_loop()), Memory()
     found = [(one.output, one.producer, *baseline.row(one.inputs, one.features)) for one in answers(rows)]
     window = Window("1", WindowKind.INPUTS, 0, rows=found, start=START, end=START)
     began = time.process_time()
@@ -86,21 +86,29 @@ async def _path(predictions: int, labels: bool) -> float:
     said = answers(predictions)
     records = {PREDICTIONS.name: [record(n, one) for n, one in enumerate(said)]}
     records[LABELS] = [_label(n, one) for n, one in enumerate(said)] if labels else []
-    known = MemoryModels()
-    known.known[LOOP, "1"] = _baseline()
-    metrics, loop = DriftMetrics(CollectorRegistry()), bench_loop()
+    del said
+    return predictions / await judged(records, {LOOP: bench_loop()})
+
+
+async def judged(
+    records: Mapping[str, Sequence[Heard]], loops: Mapping[str, Loop], mine: Sequence[str] | None = None
+) -> float:
+    """CPU seconds in which a replica that has `mine` of the `loops` (all) reads every record, and judges what is its own."""
+    mine = list(loops) if mine is None else mine
+    known, metrics, speaker = MemoryModels(), DriftMetrics(CollectorRegistry()), MemorySpeaker()
+    known.known = {(name, "1"): baseline_of(*model()) for name in loops}
     reader = KafkaEvents(
-        loops={LOOP: loop},
+        loops=loops,
         streams={LABELS: bench_stream()},
         codecs={LABELS: JSON},
         models=known,
         metrics=metrics,
         clock=time.monotonic,
         patience=60.0,
+        mine=mine,
     )
-    speaker = MemorySpeaker()
     judging = Judging(
-        rules={LOOP: rules_of(loop)},
+        rules={name: rules_of(loops[name]) for name in mine},
         reader=reader,
         models=known,
         snapshots=MemorySnapshots(),
@@ -112,11 +120,10 @@ async def _path(predictions: int, labels: bool) -> float:
     )
     judging.log = MemoryLog({(topic, 0): (0, len(log)) for topic, log in records.items()})
     await judging.assigned([(topic, 0) for topic in records])
-    del said
     gc.collect()
     gc.freeze()  # the records that wait here would be in Kafka, not in this process
     began = time.process_time()
-    for start in range(0, predictions, BATCH):
+    for start in range(0, max(map(len, records.values())), BATCH):
         for topic, log in records.items():
             batch = log[start : start + BATCH]
             if batch:
@@ -124,8 +131,9 @@ async def _path(predictions: int, labels: bool) -> float:
                 assert not rejected, rejected[0]
     spent = time.process_time() - began
     gc.unfreeze()
-    assert any(event.type_name.startswith("millstream.window") for event in speaker.said), "nothing was judged"
-    return predictions / spent
+    found = {event.loop for event in speaker.said if event.type_name.startswith("millstream.window")}
+    assert found == set(mine), f"windows of {sorted(found)} were judged"
+    return spent
 
 
 def record(offset: int, event: PredictionServed) -> Heard:
@@ -165,10 +173,6 @@ def answers(count: int) -> list[PredictionServed]:
         )
         for n in range(count)
     ]
-
-
-def _baseline() -> Baseline:
-    return baseline_of(*model())
 
 
 def model() -> tuple[Manifest, Reference]:
