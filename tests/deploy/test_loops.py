@@ -248,7 +248,7 @@ async def test_the_trainer_may_start_the_named_deployments_again_and_nothing_els
             await keeper.reconcile()
     image = {"spec": {"template": {"spec": {"containers": [{"name": "it", "image": "it:2"}]}}}}
     # A policy is obeyed a moment after it was made.
-    wait_until(lambda: mill.refuses(image), within=30, what="the policy")
+    wait_until(lambda: mill.refuses(image), within=100, what="the policy")
     assert "starts pods again, and changes nothing in them" in mill.refuses(image)
     assert "changes nothing in them" in mill.refuses({"spec": {"replicas": 9}})
     mark = {"spec": {"template": {"metadata": {"annotations": {"sidecar.istio.io/inject": "true"}}}}}

@@ -78,7 +78,7 @@ def test_a_policy_takes_what_the_trainer_makes_and_nothing_that_says_more(
         made["metadata"]["namespace"] = api.namespace
         # A policy is obeyed a moment after it was made.
         first, _ = MORE[executor][0]
-        wait_until(lambda: refusal(api, made, first), within=30, what="the policy")
+        wait_until(lambda: refusal(api, made, first), within=100, what="the policy")
         for change, says in MORE[executor]:
             assert says in refusal(api, made, change), says
         assert (api.create(made), api.create(made)) == (True, False)
@@ -145,7 +145,7 @@ def test_an_api_server_lets_the_trainer_do_what_it_does_and_no_more(
         pod["containers"][0]["image"] = "registry.example/millstream/trainer-torch-and-more:7"
 
     # A policy is obeyed a moment after it was made.
-    wait_until(lambda: says(image), within=30, what="the policy")
+    wait_until(lambda: says(image), within=100, what="the policy")
     assert "run images of registry.example/millstream/trainer-torch alone" in says(image)
     assert "run as trainer-training" in says(lambda pod: pod.update(serviceAccountName="admin"))
     assert "run as trainer-training" in says(lambda pod: pod.update(automountServiceAccountToken=True))

@@ -302,7 +302,7 @@ class Desk:
         if not records:
             return []
         rejected = await self.judging(Batch(*place, start, records[-1].offset, records))
-        self.next[place] = records[-1].offset + 1
+        self.next[place] = self.log.done[place] = records[-1].offset + 1
         return list(rejected)
 
     async def read_all(self, most: int = 10_000, seed: int | None = None) -> Desk:

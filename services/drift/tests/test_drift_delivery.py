@@ -12,7 +12,7 @@ from millstream.contracts.events import ModelRef, WindowKind
 from millstream.contracts.times import HOUR, to_datetime, to_rfc3339
 from millstream.contracts.topics import LABELS, PREDICTIONS
 from millstream.errors import RetryLater
-from millstream.runtime.delivery import Rewind
+from millstream.runtime.delivery import Batch, Rewind
 from millstream.runtime.publisher import Outgoing
 from millstream_drift.adapters.memory import MemorySnapshots
 from millstream_ingest.adapters.memory import MemoryLog
@@ -291,6 +291,25 @@ async def test_junk_goes_to_the_dead_letters_with_its_reason_and_its_neighbours_
     assert desk.metrics.unknown_loop._value.get() == 1
     assert desk.metrics.unknown_type._value.get() == 1
     assert [v.rows for v in desk.verdicts if v.kind is WindowKind.INPUTS] == [200]
+
+
+async def test_a_dead_letter_that_kafka_does_not_take_is_named_again_and_no_snapshot_covers_its_record() -> None:
+    """The runtime tries the batch again, whose good events are folded already."""
+    topics = Topics().add(World().hours(JUNE, 1).said)
+    place = PREDICTIONS.name, 0
+    topics.raw(PREDICTIONS.name, "junk", b"{broken", [("ce_type", b"millstream.prediction.served.v1")])
+    desk = await Desk(topics).start()
+    records = topics.records[place]
+    batch = Batch(*place, 0, records[-1].offset, records)
+    for _ in range(2):
+        [bad] = await desk.judging(batch)
+        assert bad.error.reason == "bad_json"
+        await desk.judging.save()
+        assert not desk.snapshots.kept
+    desk.log.done[place] = records[-1].offset + 1
+    await desk.judging.save()
+    assert desk.snapshots.kept, "also when nothing comes behind it"
+    assert not await desk.judging(batch)
 
 
 async def test_a_label_that_is_read_before_its_question_still_finds_it() -> None:

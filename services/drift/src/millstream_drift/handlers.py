@@ -71,10 +71,9 @@ class Judging:
         self._split: str | None = "no partitions yet"
         """Why nothing is folded at the moment."""
         self._unsaid: list[tuple[Said, Outgoing]] = []
-        self._bad: dict[Place, list[Rejected]] = {}
-        """Rejected records of a batch that is still being retried."""
-        self._burying = False
-        """The runtime is about to write dead letters of records that a snapshot must not yet cover."""
+        self._bad: dict[Place, tuple[int, list[Rejected]]] = {}
+        """Records that cannot be used, and the offset behind the batch that they came in. They were folded over, so a batch
+        that is tried again names them again, and no snapshot covers them, until the runtime has written their dead letters."""
         self._changed = False
         self._gap: tuple[Place, int] | None = None
         self._settled = 0
@@ -86,17 +85,15 @@ class Judging:
     async def __call__(self, batch: Batch) -> Sequence[Rejected]:
         """Fold one batch and publish what follows. Harmless when repeated: what was folded already is skipped."""
         async with self._lock:
-            self._burying = False
             self._quiet = False
             if self._split is not None:
                 raise RetryLater(self._split)
             place = batch.topic, batch.partition
+            self._leave_buried()
             self._take(place, batch)
             await self._settle()
             await self._say()
-            rejected = self._bad.pop(place, [])
-            self._burying = bool(rejected)
-            return rejected
+            return self._bad.get(place, (0, []))[1]
 
     async def assigned(self, places: Sequence[Place]) -> dict[Place, int]:
         """New partitions: take state and position from the snapshot. Raises RetryLater while that cannot be read."""
@@ -122,7 +119,8 @@ class Judging:
     async def save(self) -> None:
         """Keep a snapshot if something changed. Waits for the batch in hand; logs and counts when the store is away."""
         async with self._lock:
-            if not self._changed or self._unsaid or self._bad or self._burying or self._split is not None:
+            self._leave_buried()
+            if not self._changed or self._unsaid or self._bad or self._split is not None:
                 return
             with self._metrics.encode_seconds.time():
                 # Encoded before the lock is given back: state and position of one moment.
@@ -270,7 +268,12 @@ class Judging:
         self._fold.hear(place, batch.end + 1, events, newest or None)
         self._changed = True
         if bad:
-            self._bad[place] = bad
+            self._bad[place] = batch.end + 1, [*self._bad.get(place, (0, []))[1], *bad]
+
+    def _leave_buried(self) -> None:
+        if self._bad:
+            handled = self._log.handled()
+            self._bad = {place: one for place, one in self._bad.items() if handled.get(place, 0) < one[0]}
 
     def _reread(self, place: Place, following: int, start: int) -> None:
         """Records between position and batch are missing: a rebalance moved the position back, or Kafka deleted them."""

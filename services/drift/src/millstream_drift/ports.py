@@ -63,6 +63,9 @@ class Log(Protocol):
     async def positions(self) -> dict[Place, int]:
         """Where each partition is read on; behind transaction markers too, which are no records. Raises RetryLater."""
 
+    def handled(self) -> dict[Place, int]:
+        """Up to where (not included) each partition is done, dead letters too; one of which nothing is done may be missing."""
+
 
 class Speaker(Protocol):
     """Publishes, and returns when it is safe. `millstream.runtime.publisher.Publisher` fits."""

@@ -60,6 +60,7 @@ class MemoryLog:
     def __init__(self, bounds: dict[Place, tuple[int, int]]) -> None:
         self.known = bounds
         self.read: dict[Place, int] = {}
+        self.done: dict[Place, int] = {}
         self.asked = 0
 
     async def bounds(self) -> dict[Place, tuple[int, int]]:
@@ -68,6 +69,9 @@ class MemoryLog:
 
     async def positions(self) -> dict[Place, int]:
         return dict(self.read)
+
+    def handled(self) -> dict[Place, int]:
+        return dict(self.done)
 
 
 class MemorySpeaker:
