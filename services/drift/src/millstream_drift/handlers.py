@@ -72,13 +72,12 @@ class Judging:
         """Why nothing is folded at the moment."""
         self._unsaid: list[tuple[Said, Outgoing]] = []
         self._bad: dict[Place, tuple[int, list[Rejected]]] = {}
-        """Records that cannot be used, and the offset behind the batch that they came in. They were folded over, so a batch
-        that is tried again names them again, and no snapshot covers them, until the runtime has written their dead letters."""
+        """Records that cannot be used, and where the batch behind theirs begins. They were folded over: a batch that is
+        tried again names them again, and no snapshot covers them, until their dead letters are written."""
         self._changed = False
         self._gap: tuple[Place, int] | None = None
         self._settled = 0
-        self._quiet = False
-        """Nothing was handed over since somebody last looked."""
+        self._quiet = False  # nothing was handed over since somebody last looked
         self.log: Log | None = None
         """Set once the subscription exists."""
 

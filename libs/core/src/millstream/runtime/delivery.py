@@ -19,6 +19,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from millstream.errors import RetryLater
+from millstream.runtime import membership
 from millstream.runtime.confirming import LAST_WORD, Confirming, Handled, Wake
 from millstream.runtime.consuming import options
 from millstream.runtime.handling import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Hold, Retry, Rewind
@@ -231,13 +232,18 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._read_again(message.consumer, {})
 
     async def _wait_for_records(self, consumer: Any, *, most: int) -> tuple[Record, ...]:
+        if (
+            self._health.fatal is not None
+        ):  # the library asks again at once, and who stops the process would never get a turn
+            await asyncio.sleep(1.0)
+            return ()
         try:
             if self._wake.over:
                 await self._read_again(consumer, {})
             return await wait_for_records(consumer, most=most)
-        except (KafkaError, ConsumerStoppedError):
-            raise
-        except Exception as error:  # noqa: BLE001  (the library would start this again for ever, and nothing were read)
+        except Exception as error:  # the library would start this again for ever, and nothing were read
+            if isinstance(error, KafkaError | ConsumerStoppedError) and membership.keep(consumer):
+                raise
             self._fail(error)
             return ()
 

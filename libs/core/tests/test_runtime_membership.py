@@ -1,0 +1,58 @@
+"""A member whose client gives up by itself joins again, or its process ends: nobody stands by for ever, alive and deaf."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+
+from .runtime_kit import HASTY, Ledger, committed, flight, new_topic, produce, running, service, until
+
+pytestmark = pytest.mark.connected
+GROUP = "wardens"
+
+
+async def test_heartbeats_that_end_are_begun_again(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, ledger, broken = await new_topic(kafka.bootstrap, GROUP), Ledger(), asyncio.Event()
+    beat = GroupCoordinator._do_heartbeat
+
+    async def answered_strangely(self: Any) -> bool:
+        if self.group_id == GROUP and not broken.is_set():
+            broken.set()
+            raise KafkaError("Unexpected exception in heartbeat task: UnknownError()")  # as the client does
+        return bool(await beat(self))
+
+    made = service(kafka.bootstrap)
+    made.hears([topic], group=GROUP, handler=ledger, retry=HASTY)
+    async with running(made):
+        await produce(kafka.bootstrap, topic, flight(0))
+        await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 1)
+        monkeypatch.setattr(GroupCoordinator, "_do_heartbeat", answered_strangely)
+        await broken.wait()
+        await produce(kafka.bootstrap, topic, flight(1))
+        await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 2)
+        assert made.health.fatal is None
+    assert await committed(kafka.bootstrap, GROUP, topic) == 2
+
+
+async def test_a_coordination_that_ends_ends_the_process(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, ledger, stopped = await new_topic(kafka.bootstrap, GROUP), Ledger(), asyncio.Event()
+
+    async def stumbles(self: Any, assignment: Any) -> None:
+        raise KeyError(("node", 1))
+
+    made = service(kafka.bootstrap)
+    made.on_fatal = stopped.set
+    made.hears([topic], group=GROUP, handler=ledger, retry=HASTY)
+    async with running(made):
+        await produce(kafka.bootstrap, topic, flight(0))
+        await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 1)
+        monkeypatch.setattr(GroupCoordinator, "_maybe_do_autocommit", stumbles)
+        for heard in made._subscriptions:
+            heard._subscriber.consumer._coordinator.request_rejoin()
+        async with asyncio.timeout(30):
+            await stopped.wait()
+    assert "Unexpected error during coordination" in str(made.health.fatal)
