@@ -1,4 +1,4 @@
-"""What becomes of events in the lake: appended by size, age and quiet, held back where they do not fit, told with memory adapters."""
+"""What becomes of events in the lake: appended by size, age and quiet, held back where they do not fit. Memory adapters."""
 
 from __future__ import annotations
 
