@@ -61,6 +61,7 @@ def a_trino(folder: Path) -> Iterator[int]:
             "coordinator": "true",
             "node-scheduler.include-coordinator": "true",
             "http-server.http.port": port,
+            "http-server.log.enabled": "false",  # else in the folder of whoever started it
             "discovery.uri": f"http://127.0.0.1:{port}",
             "query.max-memory": "1GB",
         },
