@@ -53,14 +53,20 @@ class Radio:
                 sent.set_result(None)
 
 
+async def each_by_itself(bootstrap: str, topic: str, radio: Radio, *numbers: int) -> None:
+    """Flights that come as a batch each."""
+    for number in numbers:
+        before = len(radio.batches)
+        await produce(bootstrap, topic, flight(number))
+        await until(lambda: len(radio.batches) == before + 1)  # noqa: B023  awaited here
+
+
 async def test_the_next_batch_is_handled_while_one_is_confirmed_and_each_is_committed_after_its_own(kafka: Any) -> None:
     topic, radio = await new_topic(kafka.bootstrap, GROUP), Radio()
     made = service(kafka.bootstrap)
     made.hears([topic], group=GROUP, handler=radio, retry=HASTY)
     async with running(made):
-        for number in (0, 1):
-            await produce(kafka.bootstrap, topic, flight(number))
-            await until(lambda: len(radio.batches) == number + 1)  # noqa: B023  awaited here
+        await each_by_itself(kafka.bootstrap, topic, radio, 0, 1)
         await produce(kafka.bootstrap, topic, flight(2))
         assert await committed(kafka.bootstrap, GROUP, topic) == 0, "nothing is confirmed"
         assert radio.offsets == [[0], [1]], "one in hand, one on its way, and no more"
@@ -111,11 +117,9 @@ async def test_a_store_that_is_behind_is_told_again_from_where_it_says_and_so_is
     made = service(kafka.bootstrap)
     heard = made.hears([topic], group=GROUP, handler=radio, retry=HASTY)
     async with running(made):
-        for number in range(3):
-            await produce(kafka.bootstrap, topic, flight(number))
-            await until(lambda: len(radio.batches) == number + 1)  # noqa: B023  awaited here
-            if number < 1:
-                radio.confirm(number)
+        await each_by_itself(kafka.bootstrap, topic, radio, 0)
+        radio.confirm(0)
+        await each_by_itself(kafka.bootstrap, topic, radio, 1, 2)
         assert radio.offsets == [[0], [1], [2]]
         radio.confirm(1, Rewind(0))  # it has lost what it had
         radio.confirm(2, Rewind(0))
@@ -135,9 +139,7 @@ async def test_what_is_on_its_way_is_not_said_to_be_there(kafka: Any) -> None:
     made = service(kafka.bootstrap)
     heard = made.hears([topic], group=GROUP, handler=radio, retry=HASTY)
     async with running(made):
-        for number in range(2):
-            await produce(kafka.bootstrap, topic, flight(number))
-            await until(lambda: len(radio.batches) == number + 1)  # noqa: B023  awaited here
+        await each_by_itself(kafka.bootstrap, topic, radio, 0, 1)
         assert heard.handled() == {}
         radio.confirm(0)
         await until(lambda: heard.handled() == {(topic, 0): 1})

@@ -22,7 +22,7 @@ from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.lately import KEPT, Lately
 from millstream_drift.domain.ranks import BINS, Ranks
 from millstream_drift.domain.score import auc, losses, metrics
-from millstream_drift.domain.snapshot import decode_snapshot, encode_snapshot
+from millstream_drift.domain.snapshot import decode_snapshot
 from millstream_drift.domain.tally import SliceTally, Summary, Tally
 from millstream_drift.domain.windows import Window
 
@@ -313,7 +313,8 @@ async def test_a_restart_shows_what_was_said_before_it() -> None:
     desk = await judged(story(2))
     lately = desk.judging.lately(LOOP)
     assert lately.corrected
-    assert decode_snapshot(encode_snapshot(desk.judging._snapshot(LOOP))).lately == lately
+    await desk.judging.save()
+    assert decode_snapshot(desk.snapshots.kept[LOOP]).lately == lately
 
 
 def test_each_kind_of_verdict_is_kept_for_itself() -> None:
