@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -63,7 +64,9 @@ async def read_to_the_end(kafka: EmbeddedKafka, topic: str) -> list[bytes | None
     return found
 
 
-async def test_who_starts_later_writes_and_the_earlier_one_is_told_so_for_good(kafka: EmbeddedKafka) -> None:
+async def test_who_starts_later_writes_and_the_earlier_one_is_told_so_for_good(
+    kafka: EmbeddedKafka, caplog: pytest.LogCaptureFixture
+) -> None:
     topic = await new_topic(kafka.bootstrap)
     async with writer(kafka, topic) as old:
         await old.publish([state(topic, 1)])
@@ -76,6 +79,8 @@ async def test_who_starts_later_writes_and_the_earlier_one_is_told_so_for_good(k
             with pytest.raises(ShutOut):
                 await old.publish([state(topic, 3)])
     assert await read_to_the_end(kafka, topic) == [b"1", b"2"]
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "it was told once, where it was asked"
 
 
 async def test_a_reader_catches_up_behind_a_transactions_marker_and_goes_on(kafka: EmbeddedKafka) -> None:
