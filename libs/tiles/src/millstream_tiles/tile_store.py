@@ -27,7 +27,7 @@ class ValkeyTileStore:
     def __init__(self, url: str, namespace: str, shards: int | None = None, *, timeout: float = 10.0) -> None:
         self.shards = shards_of(url, shards)
         self._keys = TileKeys(namespace, self.shards)
-        # The timeout (seconds) is many times the longest script (50 ms for 5,000 events), so that only a server which is
+        # The timeout (seconds) is many times the longest script (100 ms for 10,000 events), so that only a server which is
         # hung or gone meets it.
         self._client = connect_async(url, timeout=timeout)
         self._claimed = False
