@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from ruamel.yaml import YAML
 from millstream.contracts.events import PredictionServed, decode_event
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.project import Project, load_project
-from millstream_cli.mill import Mill
+from millstream_cli.mill import Mill, MillState
 from millstream_cli.predictions import PredictionLog, every_record, read_predictions, type_of
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
@@ -26,6 +27,8 @@ from millstream_cli.summary import Places, summarise
 from millstream_cli.ticks import Tick, Ticks
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
+SOON_GIVEN_UP = {"MILLSTREAM_SESSION_TIMEOUT_MS": "6000"}
+"""The smallest that Kafka allows: a killed consumer's partitions move after six seconds."""
 
 
 def small_project(folder: Path, *, partitions: int, **predict: str) -> Project:
@@ -74,12 +77,36 @@ class Outcome:
         return sorted(rows, key=str)  # two topics that speak at one moment are read in either order
 
 
-async def run_small(
-    project: Project, root: Path, *, until: str, on_tick: Callable[[Mill, int, Tick], None] = lambda mill, n, tick: None
-) -> Outcome:
-    """Start a mill, replay until `until`, count, stop. `on_tick` may do harm after the n-th tick."""
-    recording = load_recording(project)
-    ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(until))
+class RunningMill:
+    """Five services that run, and what they say."""
+
+    def __init__(self, project: Project, mill: Mill, screen: StringIO, console: Console) -> None:
+        self.project = project
+        self.mill = mill
+        self.state: MillState
+        self._screen = screen
+        self._console = console
+
+    @property
+    def output(self) -> str:
+        return self._screen.getvalue()
+
+    async def replay(self, ticks: Ticks, on_tick: Callable[[Tick], None] = lambda tick: None) -> Replayed:
+        services = self.state.services
+        return await run_replay(
+            project=self.project,
+            ticks=ticks,
+            addresses=Addresses(kafka=self.state.kafka, ingest=services["ingest"], serving=services["serving"]),
+            console=self._console,
+            states=lambda: {},
+            beside=self.mill.supervise,
+            on_tick=on_tick,
+        )
+
+
+@asynccontextmanager
+async def running_mill(project: Project, root: Path, environment: Mapping[str, str]) -> AsyncIterator[RunningMill]:
+    """Started, with nothing in it, and stopped in the end."""
     screen = StringIO()
     console = Console(file=screen, width=160)
     mill = Mill(
@@ -88,37 +115,40 @@ async def run_small(
         fresh=True,
         fixed_ports=False,
         say=console.print,
-        # The smallest that Kafka allows: a killed consumer's partitions move after six seconds.
-        environment={"MILLSTREAM_SESSION_TIMEOUT_MS": "6000"},
+        environment=dict(environment),
         # A test that takes one away brings it back itself.
         mend_servers=False,
     )
-    done = 0
-
-    def ticked(tick: Tick) -> None:
-        nonlocal done
-        done += 1
-        on_tick(mill, done, tick)
-
+    running = RunningMill(project, mill, screen, console)
     try:
-        state = await mill.start()
-        replayed = await run_replay(
-            project=project,
-            ticks=ticks,
-            addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
-            console=console,
-            states=lambda: {},
-            beside=mill.supervise,
-            on_tick=ticked,
-        )
+        running.state = await mill.start()
+        yield running
+    finally:
+        await asyncio.to_thread(mill.stop)
+
+
+async def run_small(
+    project: Project, root: Path, *, until: str, on_tick: Callable[[Mill, int, Tick], None] = lambda mill, n, tick: None
+) -> Outcome:
+    """Start a mill, replay until `until`, count, stop. `on_tick` may do harm after the n-th tick."""
+    recording = load_recording(project)
+    ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(until))
+    done = 0
+    async with running_mill(project, root, SOON_GIVEN_UP) as running:
+
+        def ticked(tick: Tick) -> None:
+            nonlocal done
+            done += 1
+            on_tick(running.mill, done, tick)
+
+        replayed = await running.replay(ticks, ticked)
+        state = running.state
         places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
         loop = project.loops["flight-delay"]
         figures = await summarise(project, loop, recording, ticks, replayed.story, places)
         log = await read_predictions(state.kafka)
         records = await recorded(state.kafka)
-    finally:
-        await asyncio.to_thread(mill.stop)
-    return Outcome(figures=figures, log=log, replayed=replayed, output=screen.getvalue(), records=records)
+    return Outcome(figures=figures, log=log, replayed=replayed, output=running.output, records=records)
 
 
 async def recorded(kafka: str) -> pl.DataFrame:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from io import StringIO
 from pathlib import Path
 
 import httpx
 import pytest
-from rich.console import Console
 from ruamel.yaml import YAML
 
 from millstream.contracts.envelope import derived_id
@@ -17,15 +14,12 @@ from millstream.contracts.events import TrainingFinished
 from millstream.contracts.times import DAY, HOUR, from_datetime, from_rfc3339, to_rfc3339
 from millstream.contracts.topics import LABELS
 from millstream.project import Project, load_project
-from millstream_cli.mill import Mill
 from millstream_cli.recording import load_recording
-from millstream_cli.replay import Addresses
-from millstream_cli.running import run_replay
 from millstream_cli.ticks import Tick, Ticks
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import count
 
-from .small_mill import small_project
+from .small_mill import SOON_GIVEN_UP, running_mill, small_project
 
 LOOP = "flight-delay"
 UNTIL = "2013-01-09T00:00:00Z"
@@ -52,20 +46,8 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
     ticks = Ticks(load_recording(project).events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(UNTIL))
     asked: dict[str, int] = {}
     told: dict[str, int] = {}
-    screen = StringIO()
-    console = Console(file=screen, width=160)
-    mill = Mill(
-        project=project,
-        root=tmp_path / "mill",
-        fresh=True,
-        fixed_ports=False,
-        say=console.print,
-        environment={"MILLSTREAM_SESSION_TIMEOUT_MS": "6000"},
-        mend_servers=False,
-    )
-    try:
-        state = await mill.start()
-        with httpx.Client(base_url=state.services["ingest"], timeout=30) as ingest:
+    async with running_mill(project, tmp_path / "mill", SOON_GIVEN_UP) as running:
+        with httpx.Client(base_url=running.state.services["ingest"], timeout=30) as ingest:
 
             def tell(tick: Tick) -> None:
                 """Whoever watched the flights land kept the ids of the answers alone. Everything is said twice."""
@@ -82,22 +64,10 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
                     answer = ingest.post(f"/v1/loops/{LOOP}/labels", json=[*said, *said], headers=headers)
                     assert answer.status_code == 202, answer.text
 
-            replayed = await run_replay(
-                project=project,
-                ticks=ticks,
-                addresses=Addresses(
-                    kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]
-                ),
-                console=console,
-                states=lambda: {},
-                beside=mill.supervise,
-                on_tick=tell,
-            )
-    finally:
-        await asyncio.to_thread(mill.stop)
+            replayed = await running.replay(ticks, tell)
 
     runs = [one.event for one in replayed.story.told if isinstance(one.event, TrainingFinished)]
-    assert len(runs) >= 2, screen.getvalue()
+    assert len(runs) >= 2, running.output
     for run in runs:
         at = from_datetime(run.at)
         known = [
@@ -110,7 +80,7 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
         assert run.metrics["left_out_label_null"] == 0
         assert run.metrics["auc"] > 0.6, "what was told is what happened"
     assert runs[1].version == "2", "a retraining, not the first model alone"
-    lake = Lake(state.lake)
+    lake = Lake(running.state.lake)
     assert count(lake, "flights-audited") == 0, "the label stream said nothing"
     positions = lake.positions(LABELS.name, "features-lake", [0])
     assert count(lake, LABELS.name) == positions[0] + 1 >= len(told), "each record of the topic once"

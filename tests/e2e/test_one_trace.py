@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 
 import httpx
 import pytest
-from rich.console import Console
 
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.events import PredictionServed, decode_event
 from millstream.contracts.times import HOUR, from_rfc3339, to_rfc3339
-from millstream_cli.mill import Mill
 from millstream_cli.predictions import every_record
 from millstream_cli.recording import load_recording
-from millstream_cli.replay import Addresses
-from millstream_cli.running import run_replay
 from millstream_cli.ticks import Ticks
 
-from .small_mill import small_project
+from .small_mill import running_mill, small_project
 from .span_receiver import Span, SpanReceiver, span_receiver
 
 UNTIL = "2013-01-05T12:00:00Z"
@@ -67,25 +62,10 @@ async def _run(folder: Path, seen: Seen) -> None:
     recording = load_recording(project)
     until = from_rfc3339(UNTIL)
     ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=until)
-    console = Console(file=StringIO(), width=160)
-    mill = Mill(
-        project=project,
-        root=seen.folder,
-        fresh=True,
-        fixed_ports=False,
-        say=console.print,
-        environment={"MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"},
-    )
-    try:
-        state = await mill.start()
-        await run_replay(
-            project=project,
-            ticks=ticks,
-            addresses=Addresses(kafka=state.kafka, ingest=state.services["ingest"], serving=state.services["serving"]),
-            console=console,
-            states=lambda: {},
-            beside=mill.supervise,
-        )
+    environment = {"MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    async with running_mill(project, seen.folder, environment) as running:
+        state = running.state
+        await running.replay(ticks)
         after = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=until + 12 * HOUR)
         lines = [line for tick in after if tick.start >= until for line in tick.questions.get("flights-scheduled", [])]
         known = {"ce-knownat": to_rfc3339(until), "content-type": "application/json"}
@@ -108,8 +88,6 @@ async def _run(folder: Path, seen: Seen) -> None:
         async with asyncio.timeout(60):
             while len(seen.answered_in) < len(CALLERS) or not seen.over_http:
                 await _read_answers(state.kafka, seen, one["flight_id"])
-    finally:
-        await asyncio.to_thread(mill.stop)
 
 
 async def _read_answers(kafka: str, seen: Seen, over_http: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from millstream.contracts.events import GivenModel, ModelRef
 from millstream.contracts.package import MODEL_FILE, REMOTE_FILE, BadPackage, InputColumn
 from millstream.contracts.tasks import Task
-from millstream.contracts.times import from_datetime
+from millstream.contracts.times import DAY, from_datetime
 from millstream.errors import RetryLater
 from millstream.project import Loop, load_project
 from millstream.runtime.packages import PackageStore
@@ -83,7 +83,7 @@ def train(
     with phases.phase("dataset"):
         data = _whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
-        _check(loop.model.task, learn, holdout)
+        _check(loop.model.task, learn, holdout, unlabelled=from_datetime(spec.at) - int(data.table.known_at[-1]))
     if spec.given is None:
         made = _fitted(spec, loop, data, learn, packages, threads, phases, project)
     else:
@@ -256,10 +256,15 @@ def _of_estimates(loop: Loop, holdout: Table) -> list[str]:
     ]
 
 
-def _check(task: Task, learn: Table, holdout: Table) -> None:
-    """Refuse at once what no fit can help."""
+def _check(task: Task, learn: Table, holdout: Table, *, unlabelled: int) -> None:
+    """Refuse at once what no fit can help. `unlabelled`: for how long (microseconds) nothing asked has a label yet."""
     if len(holdout) < FEWEST_ROWS or len(learn) < FEWEST_ROWS:
-        raise RunFailed(f"{len(learn)} training rows and {len(holdout)} in the holdout; each needs {FEWEST_ROWS}")
+        few = f"{len(learn)} training rows and {len(holdout)} in the holdout; each needs {FEWEST_ROWS}"
+        if len(holdout) < FEWEST_ROWS <= len(learn):
+            few += (
+                f". The newest question with a label is {unlabelled / DAY:.1f} days old: write a longer train.holdout"
+            )
+        raise RunFailed(few)
     if len(set(learn.labels.tolist())) < 2:
         raise RunFailed(
             f"all {len(learn)} training rows have the label {learn.labels[0]}: there is nothing to tell apart"
