@@ -5,7 +5,14 @@ from __future__ import annotations
 import polars as pl
 
 from millstream.contracts.times import HOUR
+from millstream.project.stream import Stream
 from millstream_cli.ticks import ENCODED_AT_ONCE, Ticks
+
+SHIPS = {
+    "type": "object",
+    "required": ["name", "at"],
+    "properties": {"name": {"type": "string"}, "at": {"type": "string", "format": "date-time"}},
+}
 
 
 def frame(*hours: float) -> pl.DataFrame:
@@ -65,3 +72,15 @@ def test_known_at_is_that_of_the_tick() -> None:
     ticks = Ticks(recording, questions={"asked"}, tick=HOUR, until=None)
     assert list(ticks.known_at("asked")) == [HOUR, HOUR]
     assert list(ticks.known_at("landed")) == [2 * HOUR, 3 * HOUR]
+
+
+def test_a_tick_longer_than_a_streams_lateness_is_told() -> None:
+    said = {"description": "Ships.", "key": "name", "time": "at", "schema": SHIPS}
+    streams = {
+        name: Stream.model_validate({"stream": name, "lateness": lateness, **said})
+        for name, lateness in [("asked", "1m"), ("landed", "10m"), ("sailed", "1h"), ("silent", "1m")]
+    }
+    events = {"asked": frame(1.0), "landed": frame(1.5), "sailed": frame(1.5), "silent": frame()}
+    [line] = Ticks(events, questions={"asked"}, tick=HOUR, until=None).late(streams)
+    assert line.startswith("landed: events will be late and in no window")
+    assert line.endswith("a tick of 1h, and lateness is 10m; write --tick 10m")

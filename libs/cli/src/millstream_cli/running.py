@@ -40,6 +40,8 @@ async def run_replay(
 ) -> Replayed:
     """Send `ticks` through the mill at `addresses` while showing how it gets on. `beside` runs meanwhile (supervision); its
     failure ends the replay. Raises CommandFailed, Stuck."""
+    for line in ticks.late(project.streams):
+        console.print(line, style="yellow")
     meters = Meters(addresses.kafka, list(project.streams))
     view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings)
     story = Story(addresses.kafka, on_event=view.told)

@@ -9,6 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from millstream.project.duration import to_text
+from millstream.project.stream import Stream
+
 ENCODED_AT_ONCE = 20_000
 """Rows turned into JSON in one go: most of the cost is per call, and 20,000 rows are 6 MB."""
 
@@ -95,6 +98,15 @@ class Ticks:
         """When each row of `sent(stream)` becomes known, by this clock."""
         known: NDArray[np.int64] = (self._numbers[stream] + (stream not in self._questions)) * self._tick
         return known
+
+    def late(self, streams: Mapping[str, Stream]) -> list[str]:
+        """A line for each stream whose events this clock makes late."""
+        return [
+            f"{name}: events will be late and in no window: they become known at the end of a tick of {to_text(self._tick)}, "
+            f"and lateness is {to_text(streams[name].lateness)}; write --tick {to_text(streams[name].lateness)}"
+            for name, frame in self._frames.items()
+            if name not in self._questions and len(frame) and streams[name].lateness < self._tick
+        ]
 
     @property
     def span(self) -> tuple[int, int]:
