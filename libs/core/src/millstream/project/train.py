@@ -31,7 +31,8 @@ class Train(BaseModel):
     each is fitted, and the first is kept unless another is better on the validation slice by two standard errors. All is the
     safe start: forgetting must earn its place."""
     holdout: PositiveDuration = 7 * DAY
-    """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once."""
+    """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once. 200 of them need a label by
+    then, so it is longer than labels take."""
     folds: Annotated[int, Field(ge=1, le=10)] = 1
     """Validation slices, each as long as the holdout and right before it or before the next: candidates are compared on all of
     them, fitted on what was before each. More are slower and less lucky."""
