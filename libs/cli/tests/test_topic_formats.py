@@ -57,11 +57,12 @@ async def test_events_in_avro_are_read_from_their_topic(
         values = [codecs[stream.name].encode(event | {"flight_id": f"F{n}"}) for n in range(3)]
         producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all")
         await producer.start()
-        for value in (values[0], b"no frame", framed(99, values[1][5:]), values[2]):
+        nameless = codecs[stream.name].encode(event | {"flight_id": ""})
+        for value in (values[0], b"no frame", framed(99, values[1][5:]), values[2], nameless):
             await producer.send_and_wait(stream.name, value)
         await producer.stop()
 
-        async with TopicLog(kafka.bootstrap, {stream.name: stream}, []) as topics:
+        async with TopicLog(kafka.bootstrap, {stream.name: stream}, [], []) as topics:
             await topics.partitions(stream.name)
             (batch,) = await topics.read(stream.name, {0: 0})
         lost = await lost_events(kafka.bootstrap, stream, {0: [0, 1, 2, 3]})
@@ -76,4 +77,4 @@ async def test_events_in_avro_are_read_from_their_topic(
 def test_without_an_address_the_command_says_what_to_set(tmp_path: Path) -> None:
     stream = departures(tmp_path, "flights-departed")
     with pytest.raises(BadSetup, match="stream flights-departed is in avro: set MILLSTREAM_SCHEMA_REGISTRY"):
-        TopicLog("127.0.0.1:1", {stream.name: stream}, [])
+        TopicLog("127.0.0.1:1", {stream.name: stream}, [], [])

@@ -123,6 +123,9 @@ def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
         ({"customer": ["ada"]}, r"orders: customer=\['ada'\] is a list; a key or id is text, a number or a boolean"),
         ({"order_id": {"a": 1}}, "orders: order_id=.* is a dict; a key or id"),
         ({"order_id": 2**53 + 2}, "orders: order_id: is a number beyond 9,007,199,254,740,992"),
+        ({"amount": 2**53 + 2}, "orders: amount: is beyond ±9,007,199,254,740,992"),
+        ({"amount": 10**400}, "orders: amount: is beyond"),
+        ({"amount": float("inf")}, "orders: amount: is beyond"),
     ],
 )
 def test_what_the_service_would_not_take_as_a_name_is_refused(odd: dict[str, Any], says: str) -> None:

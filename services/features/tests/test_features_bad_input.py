@@ -105,10 +105,10 @@ KEYS = [
     "ü" * 512,
 ]
 """Tail numbers that only look bad; among them two ways to write one letter, which are two keys."""
-SEATS = [3, 3.0, 2**53, 2**53 + 1, 2**63, -(2**70), 1e300]
-"""Whole numbers as JSON Schema has it, some beyond what columns of the lake hold."""
-NUMBERS = [2**53 + 1, 2**63, 10**300, -(10**400), 1e308, -1e308, -0.0, 0.1, None, 5e-324]
-EDGES = [2**53, 2**53 + 1, -(2**53 + 1)]
+SEATS = [3, 3.0, 2**53]
+NUMBERS = [-0.0, 0.1, None, 5e-324]
+BEYOND = [2**53 + 1, -(2**53 + 1), 2**63, 10**300, -(10**400), 1e308, -1e308]
+"""What a view adds up, and doubles do not hold."""
 
 GOOD = [
     *(flight(tailnum=key, delay=float(n)) for n, key in enumerate(KEYS)),
@@ -116,7 +116,7 @@ GOOD = [
     flight(tailnum="x|b", origin="1"),
     *(flight(tailnum="N-numbers", delay=number) for number in NUMBERS),
     flight(tailnum="N-numbers"),
-    *(flight(tailnum="N-edge", delay=number) for number in EDGES),
+    flight(tailnum="N-edge", delay=2**53),
     *(flight(tailnum="N-seats", seats=number) for number in SEATS),
     flight(tailnum=None, gate=2**62),
     flight(tailnum=None, gate=-7),
@@ -141,6 +141,8 @@ JUNK = [
     Sent(flight(tailnum="ü" * 512 + "x"), "bad_key"),
     Sent(flight(tailnum="x" * 1_040_000), "bad_key"),
     Sent(flight(gate=2**63), "bad_key"),
+    *(Sent(flight(tailnum="N-numbers", delay=number), "bad_number") for number in BEYOND),
+    Sent(flight(tailnum="N-seats", seats=2**53 + 1), "bad_number"),
     Sent(flight(at="2013-06-01T12:06:00Z"), "too_early"),
     Sent(flight(at="9999-12-31T23:59:59Z"), "too_early"),
     Sent(flight(at="9999-12-31T23:59:59Z"), "too_early", known_at="9999-12-31T23:59:59Z"),

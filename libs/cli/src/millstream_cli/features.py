@@ -52,7 +52,8 @@ class Features:
         try:
             for stream in dict.fromkeys(view.stream for view in wanted):
                 views = [view for view in wanted if view.stream == stream]
-                async with TopicLog(self._place.kafka, self._project.streams, views) as topics:
+                readers = [view for view in known.values() if view.stream == stream]
+                async with TopicLog(self._place.kafka, self._project.streams, views, readers) as topics:
                     with Bar(", ".join(view.name for view in views), console) as bar:
                         work = Rebuild(
                             generations=self._generations,

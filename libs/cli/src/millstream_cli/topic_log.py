@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -21,6 +22,7 @@ from millstream_cli.errors import Stuck
 from millstream_cli.offsets import Offsets
 from millstream_tiles.columns import columns_read
 from millstream_tiles.definition import View
+from millstream_tiles.event_names import EventNames
 from millstream_tiles.events import EventBatch
 
 MOST = 20_000
@@ -32,11 +34,16 @@ WAIT_MS = 200
 class TopicLog:
     """`rebuild.Topics` on Kafka. In no consumer group: what it reads moves nobody's position. An async context manager."""
 
-    def __init__(self, bootstrap: Bootstrap, streams: Mapping[str, Stream], views: Sequence[View]) -> None:
+    def __init__(
+        self, bootstrap: Bootstrap, streams: Mapping[str, Stream], views: Sequence[View], readers: Sequence[View]
+    ) -> None:
+        """Columns are those that `views` need. `readers` are all views of their stream: what one of them cannot keep is a dead
+        letter for all."""
         self._bootstrap = bootstrap
         self._streams = streams
         self._codecs = Codecs(streams, RegistrySettings.of_environment())
         self._views = views
+        self._readers = readers
         self._offsets = Offsets(bootstrap)
         self._consumer = Consumer(
             bootstrap,
@@ -106,6 +113,8 @@ class TopicLog:
     def _batch(self, batch: Batch) -> EventBatch:
         stream = self._streams[batch.topic]
         events, _ = read_batch(stream, batch, self._codecs[batch.topic])
+        bad = self._bad(stream, [event.event for event in events])
+        events = [event for place, event in enumerate(events) if place not in bad]
         return EventBatch(
             stream=batch.topic,
             partition=batch.partition,
@@ -117,3 +126,8 @@ class TopicLog:
             ids=ids_of(stream, events),
             columns={name: [e.event.get(name) for e in events] for name in columns_read(self._views)},
         )
+
+    def _bad(self, stream: Stream, events: Sequence[Mapping[str, Any]]) -> set[int]:
+        """The places of those that name nothing that can be kept, or hold what no window can add up."""
+        names = EventNames.of(self._readers, stream.id, stream.types_of)
+        return {place for place, event in enumerate(events) if names.fault(event)} | names.beyond(events).keys()

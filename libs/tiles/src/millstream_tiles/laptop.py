@@ -24,10 +24,10 @@ import numpy as np
 import redis
 from feast import FeatureStore
 
-from millstream_tiles.definition import Function, View
+from millstream_tiles.definition import View
 from millstream_tiles.durations import micros
 from millstream_tiles.errors import BadRepo, StoreUnavailable, TilesError
-from millstream_tiles.event_names import EventNames
+from millstream_tiles.event_names import TAKE_ALL, EventNames
 from millstream_tiles.events import EventBatch
 from millstream_tiles.feast_views import views_of
 from millstream_tiles.lake import Lake, LakeBatch
@@ -50,7 +50,6 @@ online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}
 offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}
 batch_engine: {type: millstream_tiles.batch_engine.MillstreamComputeEngine}
 """
-_TAKE_ALL = (Function.COUNT, Function.COUNT_DISTINCT)
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string"}
 _CALLED = {"boolean": "a boolean", "number": "a number", "string": "a text"}
 
@@ -254,9 +253,7 @@ def _typed(stream: str, events: Sequence[Mapping[str, Any]], told: Mapping[str, 
 
 def _check_numbers(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
     """As `millstream check` reads the schema of a stream: what is summed is a number."""
-    takes = {
-        a.column: f"{view.name}.{a.name}" for view in views for a in view.aggregates if a.function not in _TAKE_ALL
-    }
+    takes = {a.column: f"{view.name}.{a.name}" for view in views for a in view.aggregates if a.function not in TAKE_ALL}
     for event in events:
         for column, name in takes.items():
             value = event.get(column)
@@ -284,7 +281,10 @@ def _check_names(stream: str, events: Sequence[Mapping[str, Any]], views: Sequen
     """As the features service reads the ids and keys of its events."""
     fields = {key for view in views for key in view.keys} | {view.event_id for view in views if view.event_id}
     types = {field: frozenset({_type_of(event[field])}) for event in events for field in fields if field in event}
-    names = EventNames(fields={field: types[field] for field in sorted(types)})
+    event_id = next((view.event_id for view in views if view.event_id), None)
+    names = EventNames.of(views, event_id, lambda field: types.get(field, frozenset()))
+    for beyond in names.beyond(events).values():
+        raise TilesError(f"{stream}: {beyond.removeprefix('/')}")
     for event in events:
         for field in fields & event.keys():
             if isinstance(event[field], list | tuple | dict | set | bytes):

@@ -143,8 +143,7 @@ def create_app(settings: Settings, stores: Stores | None = None) -> Service:
 
 
 def _names(stream: Stream, views: Sequence[View]) -> EventNames:
-    fields = {key for view in views for key in view.keys} | ({stream.id} if stream.id else set())
-    return EventNames(fields={field: stream.types_of(field) for field in sorted(fields)})
+    return EventNames.of(views, stream.id, stream.types_of)
 
 
 async def _watch_skew(

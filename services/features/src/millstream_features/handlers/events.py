@@ -25,7 +25,10 @@ def read_events(
     if not names.numeric and codec is JSON:
         # Nearly every event is short and says "" nowhere; to see that costs a hundredth of reading it.
         suspects = [e for e in events if len(raw := e.record.value or b"") > LONGEST_NAME or b'""' in raw]
-    odd = {}
+    odd = {
+        (record := events[place].record).offset: Rejected(record, RejectEvent("bad_number", fault))
+        for place, fault in names.beyond([event.event for event in events]).items()
+    }
     for event in suspects:
         if (fault := names.fault(event.event)) is not None:
             odd[event.record.offset] = Rejected(event.record, RejectEvent("bad_key", fault))
