@@ -203,6 +203,20 @@ def altered_tile(valkey: str, view: str, entity: str) -> Iterator[int]:
         client.close()
 
 
+@contextmanager
+def invented_key(valkey: str, view: str, entity: str, name: str) -> Iterator[None]:
+    """Tiles of `entity` lie under `name`, too, of which nobody ever said anything."""
+    client = redis.Redis.from_url(valkey)
+    [key] = client.scan_iter(f"*:tile:{view}:*:{entity}")
+    invented = key.removesuffix(entity.encode()) + name.encode()
+    client.copy(key, invented)
+    try:
+        yield
+    finally:
+        client.delete(invented)
+        client.close()
+
+
 def test_a_fault_on_either_side_is_measured_judged_and_explained(mill: SmallMill) -> None:
     mill.predicts("JFK", range(15, 0, -1), "good")
     mill.predicts("LGA", range(15, 0, -1), "good")
@@ -267,5 +281,19 @@ def test_a_key_is_explained_and_a_wrong_name_is_told_which_are_right(mill: Small
     assert "flights_1h: count of dep_delay over 1h by 10m" in output
     assert "✓" in output
     assert "F98" in output
+    status, output = mill.runs("features", "explain", "origin_departures", "JFK", "--at", "2013-06-04T12:00")
+    assert (status, "the lake has events of this key at other times" in output) == (0, True), output
+    assert "online 0  offline 0  recount 0  ✓" in output
+    with invented_key(mill.valkey, "origin_departures", "JFK", "ZZZ"):
+        status, output = mill.runs(
+            "features", "explain", "origin_departures", "ZZZ", "--at", "2013-06-01T12:00", "--feature", "flights_1h"
+        )
+        later, quiet = mill.runs("features", "explain", "origin_departures", "ZZZ", "--at", "2013-06-04T12:00")
+    assert (status, "and the online store holds tiles of this key" in output) == (0, True), output
+    assert "they differ" in output
+    assert "no event in the lake" in output
+    assert (later, "and the online store holds tiles of this key" in quiet) == (0, True), quiet
+    status, output = mill.runs("features", "explain", "origin_departures", "ZZZ", "--at", "2013-06-01T12:00")
+    assert (status, "no origin_departures of 'ZZZ'; known: JFK, LGA" in output) == (1, True), output
     status, output = mill.runs("skew", "flight-dely", "--kafka", mill.kafka)
     assert (status, "did you mean 'flight-delay'?" in output) == (1, True), output

@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 
 from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.events import EventBatch
-from millstream_tiles.explain import explain_view, reading
-from millstream_tiles.key_events import Fate, keys_between
+from millstream_tiles.explain import Traces, explain_view, reading, traces_of
+from millstream_tiles.key_events import Fate, has_events, keys_of
 from millstream_tiles.lake_gaps import missing_offsets
 from millstream_tiles.memory_reader import MemoryWindowReader
 from millstream_tiles.memory_tiles import MemoryTileStore
@@ -110,8 +110,33 @@ def test_the_lake_knows_what_it_lacks_and_which_keys_it_has(tmp_path: Path) -> N
     assert missing_offsets(lake, VIEW.stream, since=MARCH, until=TWO)[0][:4] == [0, 40, 41, 100]
     assert missing_offsets(lake, VIEW.stream, since=MARCH + 50 * MINUTE, until=TWO)[0][:4] == [0, 40, 41, 100]
     assert missing_offsets(lake, "no-such-stream", since=MARCH, until=TWO) == {}
-    assert keys_between(lake, VIEW, since=MARCH, until=TWO) == ["JFK|7"]
-    assert keys_between(lake, VIEW, since=TWO, until=TWO + HOUR) == []
+    assert keys_of(lake, VIEW) == ["JFK|7"]
+    assert (has_events(lake, VIEW, KEY), has_events(lake, VIEW, ("JFK", 8))) == (True, False)
+
+
+async def test_a_quiet_key_has_a_window_of_nothing_and_is_known(tmp_path: Path) -> None:
+    lake, views = lake_of(tmp_path, FLIGHTS), {VIEW.name: VIEW}
+    online = reading(MemoryWindowReader(await tiles_of(FLIGHTS), views), views)
+    mean, flights = explain_view(VIEW, KEY, TWO + 48 * HOUR, lake=lake, online=online)
+    assert (mean.tiles, mean.online, mean.offline, mean.recounted) == ((), None, None, None)
+    assert (flights.tiles, flights.online, flights.offline, flights.recounted) == ((), 0, 0, 0)
+    assert traces_of(VIEW, KEY, lake=lake, online=online) == Traces(lake=True, online=True)
+    assert traces_of(VIEW, ("LGA", "7"), lake=lake, online=online) == Traces(lake=False, online=False)
+
+
+async def test_tiles_of_which_the_lake_knows_nothing_are_shown(tmp_path: Path) -> None:
+    """A mean of 0.0 too, which is no empty tile."""
+    elsewhere = [flight(0, 65, delay=4.0), flight(1, 97, delay=0.0)]
+    views = {VIEW.name: VIEW}
+    online = reading(MemoryWindowReader(await tiles_of(elsewhere), views), views)
+    lake = lake_of(tmp_path, [replace(e, columns={**e.columns, "gate": 8}) for e in elsewhere])
+    mean, flights = explain_view(VIEW, KEY, TWO, lake=lake, online=online)
+    assert [(t.online, t.by_now, t.differs, t.events) for t in mean.tiles] == [
+        (4.0, None, True, ()),
+        (0.0, None, True, ()),
+    ]
+    assert (flights.online, flights.offline, flights.recounted) == (2, 0, 0)
+    assert traces_of(VIEW, KEY, lake=lake, online=online) == Traces(lake=False, online=True)
 
 
 async def test_windows_of_two_levels_sketches_and_lists_are_taken_apart(tmp_path: Path) -> None:

@@ -121,6 +121,20 @@ async def test_three_departures_are_seen_at_once(online: Online) -> None:
     assert seen["flights"] == [2, 1, 0, 0]
 
 
+async def test_it_is_known_whether_a_key_has_tiles_of_any_time(online: Online) -> None:
+    await online.write(THREE)
+
+    def has_tiles(*origins: str | None) -> bool:
+        return online.reader.has_tiles("delays", {"origin": list(origins)})
+
+    assert [has_tiles("JFK"), has_tiles("SFO"), has_tiles(None), has_tiles("SFO", "LGA", "JFK")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
 async def test_a_batch_that_comes_again_changes_nothing(online: Online) -> None:
     await online.write(THREE)
     assert (await online.write(THREE)).outcome is Outcome.ALREADY

@@ -115,15 +115,28 @@ def test_each_fault_is_explained_by_its_events() -> None:
     late = flight(9, 100, known=170, delay=1000.0)
     copy = flight(10, 75, known=110, delay=77.0, id="F2")
     every = [*counted, *early, late, copy]
-    assert the_guess(every, counted[:-2]) == (Guess.NOT_YET_APPLIED, [4, 5])
+    assert the_guess(every, counted[:-2]) == (Guess.MISSING, [4, 5])
+    assert the_guess(every, []) == (Guess.MISSING, [0, 1, 2, 3, 4, 5]), "a lost tile looks the same: both are said"
     assert the_guess(every, [*counted, early[0]]) == (Guess.APPLIED_EARLY, [7])
     assert the_guess(every, [*counted, copy]) == (Guess.DUPLICATE_COUNTED, [10])
     assert the_guess(every, [*counted, late]) == (Guess.LATE_COUNTED, [9])
-    assert the_guess(every, [*counted[:2], *counted[3:]]) == (Guess.NEVER_APPLIED, [2])
+    assert the_guess(every, [*counted[:2], *counted[3:]]) == (Guess.PASSED_OVER, [2])
     assert the_guess(every, [*counted, counted[1]]) == (Guess.APPLIED_TWICE, [1])
     assert the_guess(every, [*counted, flight(20, 119, delay=12345.0)]) == (Guess.UNEXPLAINED, [])
     # A count cannot tell one event from another, and says the likeliest: the last ones had not arrived.
-    assert the_guess(every, [*counted[:2], *counted[3:]], feature=1) == (Guess.NOT_YET_APPLIED, [5])
+    assert the_guess(every, [*counted[:2], *counted[3:]], feature=1) == (Guess.MISSING, [5])
+
+
+def test_only_what_its_partition_went_past_is_surely_not_late_in_coming() -> None:
+    """A partition is applied in order, and waits for no other one."""
+    flights = [flight(n, 70 + 5 * n, known=71 + 6 * n, delay=2.0**n) for n in range(4)]
+    without_two = [*flights[:2], flights[3]]
+    assert the_guess(flights, without_two) == (Guess.PASSED_OVER, [2])
+    behind = [*flights[:2], replace(flights[2], partition=1), flights[3]]
+    assert the_guess(behind, without_two) == (Guess.MISSING, [2])
+    # Said with an earlier known-at than a record before it: the newest, and its partition went past it all the same.
+    swapped = [flights[0], replace(flights[1], offset=3), flights[2], replace(flights[3], offset=1)]
+    assert the_guess(swapped, swapped[:3]) == (Guess.PASSED_OVER, [1])
 
 
 def test_a_reservoir_is_the_same_sample_in_any_order() -> None:
@@ -182,4 +195,4 @@ def test_lists_sketches_and_filtered_events_are_compared_too(tmp_path: Path, eve
     said = explain_value(
         view, service.features["v__last_2__2"], marked(view, events, ("JFK", 7), t), ("JFK", 7), t, online[1]
     )
-    assert said.guess in (Guess.NOT_YET_APPLIED, Guess.NEVER_APPLIED)
+    assert said.guess in (Guess.MISSING, Guess.PASSED_OVER)

@@ -17,7 +17,6 @@ from millstream_cli.place import Place
 
 if TYPE_CHECKING:
     from millstream_tiles.definition import View
-    from millstream_tiles.explain import Explained
     from millstream_tiles.lake import Lake
     from millstream_tiles.reader import WindowReader
 
@@ -39,7 +38,7 @@ def explain(
     Raises CommandFailed, TilesError.
     """
     from millstream_cli.explain_view import report, show
-    from millstream_tiles.explain import explain_view, reading
+    from millstream_tiles.explain import explain_view, reading, traces_of
     from millstream_tiles.lake import Lake
     from millstream_tiles.reader import WindowReader
 
@@ -51,17 +50,18 @@ def explain(
     reader = WindowReader(place.valkey, place.namespace, views)
     try:
         t = at if at is not None else _newest(reader, view)
-        found = explain_view(
-            view, key, t, lake=lake, online=reading(reader, views), features=None if feature is None else [feature]
-        )
+        online = reading(reader, views)
+        found = explain_view(view, key, t, lake=lake, online=online, features=None if feature is None else [feature])
+        quiet = not any(tile.events for one in found for tile in one.tiles)
+        traces = traces_of(view, key, lake=lake, online=online) if quiet else None
     finally:
         reader.close()
-    if not any(one.tiles for one in found):
-        _say_what_is_there(found, lake)
+    if traces is not None and not (traces.lake or traces.online):
+        _say_what_is_there(view, key, lake)
     if as_json:
-        print(json.dumps(report(found), indent=2))
+        print(json.dumps(report(found, traces), indent=2))
     else:
-        show(found, console, everything=everything)
+        show(found, console, everything=everything, traces=traces)
 
 
 def key_of(view: View, given: Sequence[str]) -> list[str]:
@@ -99,12 +99,12 @@ def _newest(reader: WindowReader, view: View) -> int:
     return max(reader.stream_times().get(view.stream, {}).values(), default=0) or time.time_ns() // 1000
 
 
-def _say_what_is_there(found: Sequence[Explained], lake: Lake) -> None:
+def _say_what_is_there(view: View, key: Sequence[str], lake: Lake) -> None:
     """Nothing at all is often a key that was typed wrong. Raises CommandFailed with keys that are there."""
-    from millstream_tiles.key_events import keys_between
+    from millstream_tiles.key_events import keys_of
+    from millstream_tiles.keys import entity_text
 
-    view, key = found[0].view, "|".join(found[0].key)
-    since, until = min(one.start for one in found), max(one.end for one in found)
-    there = keys_between(lake, view, since=since, until=until)
-    if there and key not in there:
-        raise CommandFailed(f"{no_such(f'{view.name} of', key, there)} (keys with events in these windows)")
+    if there := keys_of(lake, view):
+        raise CommandFailed(
+            f"{no_such(f'{view.name} of', entity_text(key) or '', there)} (keys with events in the lake)"
+        )

@@ -12,7 +12,7 @@ from millstream.contracts.times import MINUTE, to_datetime, to_rfc3339
 from millstream.project.duration import to_text
 from millstream_cli.skew import told
 from millstream_cli.skew_view import figure, holds
-from millstream_tiles.explain import Explained, Tile
+from millstream_tiles.explain import Explained, Tile, Traces
 from millstream_tiles.key_events import Fate, Marked
 from millstream_tiles.skew import differ
 
@@ -24,8 +24,8 @@ NOT_HELD = "not held any more"
 T = TypeVar("T")
 
 
-def show(found: Sequence[Explained], console: Console, *, everything: bool) -> None:
-    """All features of one view, key and time."""
+def show(found: Sequence[Explained], console: Console, *, everything: bool, traces: Traces | None = None) -> None:
+    """All features of one view, key and time. `traces` are there where the windows have no event."""
     first = found[0]
     key = " ".join(f"{k}={v}" for k, v in zip(first.view.keys, first.key, strict=True))
     console.print(
@@ -34,8 +34,19 @@ def show(found: Sequence[Explained], console: Console, *, everything: bool) -> N
         highlight=False,
         soft_wrap=True,
     )
+    if traces is not None:
+        console.print(_no_events(traces), style="" if traces.lake or not traces.online else "red", soft_wrap=True)
     for one in found:
         _feature(one, console, everything)
+
+
+def _no_events(traces: Traces) -> str:
+    """Of a key without an event in the windows: what else there is of it."""
+    if traces.lake:
+        return "0 events in these windows; the lake has events of this key at other times"
+    if traces.online:
+        return "0 events in the lake at any time, and the online store holds tiles of this key"
+    return "0 events in the lake at any time, and nothing in the online store"
 
 
 def _feature(one: Explained, console: Console, everything: bool) -> None:
@@ -61,7 +72,7 @@ def _feature(one: Explained, console: Console, everything: bool) -> None:
         soft_wrap=True,
     )
     if not one.tiles:
-        console.print("  nothing in any tile", style="dim")
+        console.print("  0 events, nothing in any tile", style="dim")
         return
     for tile in _ends(one.tiles, everything):
         if isinstance(tile, int):
@@ -77,6 +88,8 @@ def _tile_lines(one: Explained, tile: Tile, console: Console, everything: bool) 
     wrong = "" if gone or not tile.differs else f", should be {holds(tile, 1)}"
     line = Text(f"  {span}  online {online}{wrong}, recount {figure(tile.recounted)}")
     console.print(line, style="red" if wrong else "", soft_wrap=True)
+    if not tile.events:
+        console.print("    no event in the lake", style="dim")
     for marked in _ends(tile.events, everything):
         if isinstance(marked, int):
             console.print(f"    … {marked} more events", style="dim", highlight=False)
@@ -111,13 +124,14 @@ def _short(micros: int, beside: int | None = None) -> str:
     return moment.time().isoformat(precision) if same else moment.isoformat(" ", precision)
 
 
-def report(found: Sequence[Explained]) -> dict[str, Any]:
-    """Everything, for scripts."""
+def report(found: Sequence[Explained], traces: Traces | None = None) -> dict[str, Any]:
+    """Everything, for scripts. A key that has an event in the windows is in the lake; else `traces` say where it is."""
     first = found[0]
     return {
         "view": first.view.name,
         "key": dict(zip(first.view.keys, first.key, strict=True)),
         "at": to_rfc3339(first.t),
+        "lake_has_key": traces is None or traces.lake,
         "features": [
             {
                 "name": one.aggregate.name,

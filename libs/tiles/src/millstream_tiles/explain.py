@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from millstream_tiles.alone import tile_values
 from millstream_tiles.definition import Aggregate, Function, View
 from millstream_tiles.held import holds
 from millstream_tiles.history import Asked, history
-from millstream_tiles.key_events import Fate, Marked, key_events, marked
+from millstream_tiles.key_events import Fate, Marked, has_events, key_events, marked
 from millstream_tiles.keys import key_text
 from millstream_tiles.lake import Lake
 from millstream_tiles.layout import Ints
@@ -33,6 +33,8 @@ class Reads(Protocol):
     """What is needed of a `WindowReader` (or a `MemoryWindowReader`)."""
 
     def read(self, requests: Sequence[Request], as_of: int | Ints) -> list[Values]: ...
+
+    def has_tiles(self, name: str, columns: Mapping[str, Sequence[object]]) -> bool: ...
 
     def stream_times(self) -> dict[str, dict[int, int]]: ...
 
@@ -144,6 +146,20 @@ def explain_view(
     return explained
 
 
+@dataclass(frozen=True, kw_only=True)
+class Traces:
+    """Where anything of a key is, of whatever time."""
+
+    lake: bool
+    online: bool
+
+
+def traces_of(view: View, key: Sequence[object], *, lake: Lake, online: OpensReader) -> Traces:
+    """Looks at every key of the lake: for keys whose windows hold nothing. Blocks. Raises LakeUnavailable, StoreUnavailable."""
+    columns = {k: [key_text(part)] for k, part in zip(view.keys, key, strict=True)}
+    return Traces(lake=has_events(lake, view, key), online=online(view).has_tiles(view.name, columns))
+
+
 def span_of(aggregate: Aggregate, t: int) -> tuple[int, int]:
     """The window at `t`: its start, and its end (excluded), microseconds."""
     oldest, newest = aggregate.tile_range(t)
@@ -164,7 +180,8 @@ def _tiles(
     sums = {} if total is None else _online_tiles(view, total, key, range(oldest, newest + 1), online)
     counted = [m.event for m in events if m.fate is Fate.COUNTED]
     by_now = [m.event for m in events if m.fate in (Fate.COUNTED, Fate.UNKNOWN)]
-    indexes = sorted({*by_tile, *(k for k, value in held.items() if value not in (None, 0))})
+    [nothing] = tile_values(view, aggregate, [], key, [newest]).values()
+    indexes = sorted({*by_tile, *(k for k, value in held.items() if differ(value, nothing))})
     recounted = tile_values(view, aggregate, counted, key, indexes)
     known = tile_values(view, aggregate, by_now, key, indexes)
     known_sums = {} if total is None else tile_values(view, total, by_now, key, indexes)

@@ -13,7 +13,7 @@ from millstream_tiles.definition import View
 from millstream_tiles.join_events import EVENT_TIME, ID, KNOWN_AT, OFFSET, PARTITION, columns_of, micros
 from millstream_tiles.keys import entity_text, key_text
 from millstream_tiles.lake import Lake
-from millstream_tiles.lake_reader import read_events
+from millstream_tiles.lake_reader import collect, read_events, scan_events
 from millstream_tiles.recount import Event, countable
 
 
@@ -94,18 +94,32 @@ def _event(view: View, row: Mapping[str, Any]) -> Event:
 
 def _alike(rows: pl.DataFrame, view: View, key: Sequence[object]) -> pl.Series:
     """Rows of the key, and rows with an id that one of them has: few of many become Python objects."""
-    mine = pl.repeat(True, len(rows), eager=True)
-    for name, part in zip(view.keys, key, strict=True):
-        texts = rows[name] if rows[name].dtype == pl.String else pl.Series([key_text(v) for v in rows[name].to_list()])
-        mine &= (texts.cast(pl.String) == key_text(part)).fill_null(False)
+    mine = _mine(rows, view, key)
     if view.event_id is None or not mine.any():
         return mine
     ids = rows.filter(mine)[ID].drop_nulls().unique()
     return mine | rows[ID].is_in(ids.implode()).fill_null(False)
 
 
-def keys_between(lake: Lake, view: View, *, since: int, until: int, most: int = 10_000) -> list[str]:
-    """Keys of `view` (their parts joined by "|") that have events with `since` <= event time < `until`; `most` at most."""
-    rows = read_events(lake, view.stream, list(view.keys), since=since, until=until).unique()
-    texts = (entity_text(row) for row in rows.head(most).iter_rows())
+def _mine(rows: pl.DataFrame, view: View, key: Sequence[object]) -> pl.Series:
+    mine = pl.repeat(True, len(rows), eager=True)
+    for name, part in zip(view.keys, key, strict=True):
+        texts = rows[name] if rows[name].dtype == pl.String else pl.Series([key_text(v) for v in rows[name].to_list()])
+        mine &= (texts.cast(pl.String) == key_text(part)).fill_null(False)
+    return mine
+
+
+def has_events(lake: Lake, view: View, key: Sequence[object]) -> bool:
+    """Whether the lake has any event of `key`, of whatever time. Blocks. Raises LakeUnavailable."""
+    return bool(_mine(_distinct(lake, view), view, key).any())
+
+
+def keys_of(lake: Lake, view: View, *, most: int = 10_000) -> list[str]:
+    """Keys of `view` (`keys.entity_text`) that have events in the lake, `most` at most. Blocks. Raises LakeUnavailable."""
+    texts = (entity_text(row) for row in _distinct(lake, view).head(most).iter_rows())
     return sorted(text for text in texts if text is not None)
+
+
+def _distinct(lake: Lake, view: View) -> pl.DataFrame:
+    """Every key of the lake once. Memory: the different keys, not their events."""
+    return collect(lake, view.stream, scan_events(lake, view.stream, view.keys).unique())

@@ -36,6 +36,12 @@ class MemoryWindowReader:
         """`read`; nothing is waited for."""
         return self.read(requests, as_of)
 
+    def has_tiles(self, name: str, columns: Mapping[str, Sequence[object]]) -> bool:
+        """`WindowReader.has_tiles`."""
+        view = self.views[name]
+        entities = [entity_text(row) for row in zip(*(columns[k] for k in view.keys), strict=True)]
+        return any(self._held(level, entities)[1].any() for tiling in tilings_of(view) for level in tiling.levels)
+
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds)."""
         times: dict[str, dict[int, int]] = {view.stream: {} for view in self.views.values()}

@@ -105,7 +105,7 @@ class Plan(NamedTuple):
         """One a shard that is asked."""
         calls: list[Call] = []
         for families in self.shards:
-            keys = [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
+            keys = tile_keys(families)
             wanted = [n for f in families for n in (len(f.entities), len(f.ranges), *chain.from_iterable(f.ranges))]
             keys += chain.from_iterable(_clocks(families).values())
             keys.append(self.revisions[families[0].shard])
@@ -121,6 +121,11 @@ class Plan(NamedTuple):
                 course = Course.told(now, *one.split())
                 found[stream] = course.joined(found[stream]) if stream in found else course
         return found
+
+
+def tile_keys(families: Sequence[Family]) -> list[bytes]:
+    """The keys of the tiles of `families`, which are of one shard."""
+    return [f.shape.prefixes[f.shard] + entity for f in families for entity in f.entities]
 
 
 def _clocks(families: Sequence[Family]) -> dict[str, tuple[bytes, bytes]]:

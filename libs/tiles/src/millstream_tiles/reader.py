@@ -11,7 +11,7 @@ from millstream_tiles.held import Gone
 from millstream_tiles.known_table import KnownTable
 from millstream_tiles.layout import Ints
 from millstream_tiles.ports import Fence
-from millstream_tiles.read_plan import Planner, Request
+from millstream_tiles.read_plan import Planner, Request, tile_keys
 from millstream_tiles.read_values import values_of
 from millstream_tiles.tile_client import TileClient
 from millstream_tiles.windows import Values
@@ -91,6 +91,15 @@ class WindowReader:
         They are read as they lie: where some have been dropped, the others still count.
         """
         self._known.stand_in(view, original)
+
+    def has_tiles(self, name: str, columns: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether the store holds a tile of any of these entities of view `name`, of whatever time.
+
+        Raises StoreUnavailable, ViewNotReady.
+        """
+        self._known.learn(self.client.table())
+        plan = self._planner.plan([(name, columns)], 0).whole()
+        return any(self.client.holds_any(tile_keys(families)) for families in plan.shards)
 
     def stream_times(self) -> dict[str, dict[int, int]]:
         """Stream -> partition -> the largest known-at applied (microseconds). Raises StoreUnavailable, ShardsDiffer."""

@@ -83,6 +83,11 @@ class TileClient:
             found: bytes | None = await self._loop().get(self.keys.generations())
         return found
 
+    def holds_any(self, keys: Sequence[bytes]) -> bool:
+        """Whether the store has any of `keys`, which are of one shard."""
+        with answering():
+            return bool(self.sync().exists(*keys))
+
     def clocks(self, streams: Sequence[str]) -> dict[str, dict[int, int]]:
         """Stream -> partition -> its stream time in the slowest shard (microseconds)."""
         with answering():

@@ -18,14 +18,14 @@ MOST = 200
 
 
 class Guess(StrEnum):
-    """What could have gone wrong online, in the order in which it is tried."""
+    """What could have gone wrong online, in the order in which it is first tried."""
 
     AGREES = "online agrees with the recount"
-    NOT_YET_APPLIED = "not yet applied when the features were read"
+    MISSING = "missing when the features were read (not applied by then, or lost from the store)"
     APPLIED_EARLY = "applied already, but known only after the question"
     DUPLICATE_COUNTED = "a copy that was counted again"
     LATE_COUNTED = "late, and counted all the same"
-    NEVER_APPLIED = "never applied"
+    PASSED_OVER = "missing when the features were read, though later events of the partition were counted"
     APPLIED_TWICE = "applied twice"
     UNEXPLAINED = "no event of the lake explains it"
 
@@ -71,7 +71,7 @@ def _guesses(
 ) -> Iterator[tuple[Guess, list[Event], list[Event]]]:
     """(guess, the events that would then have counted, those that make the difference); `counted` by known-at."""
     for n in range(1, min(len(counted), MOST) + 1):
-        yield Guess.NOT_YET_APPLIED, counted[:-n], counted[-n:]
+        yield _missing(counted[:-n], counted[-n:]), counted[:-n], counted[-n:]
     early = of(Fate.UNKNOWN)
     for n in range(1, min(len(early), MOST) + 1):
         yield Guess.APPLIED_EARLY, counted + early[:n], early[:n]
@@ -82,6 +82,18 @@ def _guesses(
         if len(extra) > 1:
             yield guess, counted + extra, extra
     for n in range(max(0, len(counted) - MOST), len(counted)):
-        yield Guess.NEVER_APPLIED, counted[:n] + counted[n + 1 :], [counted[n]]
+        others = counted[:n] + counted[n + 1 :]
+        yield _missing(others, [counted[n]]), others, [counted[n]]
     for event in counted[-MOST:]:
         yield Guess.APPLIED_TWICE, [*counted, event], [event]
+
+
+def _missing(counted: Sequence[Event], missing: Sequence[Event]) -> Guess:
+    """What can be said of `missing`. No log says how far the store was when it was asked, but a partition is applied in order:
+    what lies before an event that counted was not waiting any more.
+    """
+    last: dict[int, int] = {}
+    for event in counted:
+        last[event.partition] = max(event.offset, last.get(event.partition, -1))
+    passed = all(event.offset < last.get(event.partition, -1) for event in missing)
+    return Guess.PASSED_OVER if passed else Guess.MISSING
