@@ -29,10 +29,15 @@ customer = Entity(name="customer", value_type=ValueType.STRING)
 orders = stream_source("orders", time="placed_at", lateness="10m", id="order_id")
 
 
-def spend(function: str = "sum") -> StreamFeatureView:
+def spend(function: str = "sum", where: str | None = None) -> StreamFeatureView:
     spent = Aggregation(column="amount", function=function, name="spent", time_window=HOUR, slide_interval=HOUR / 12)
     return StreamFeatureView(
-        name="spend", entities=[customer], source=orders, timestamp_field="placed_at", aggregations=[spent]
+        name="spend",
+        entities=[customer],
+        source=orders,
+        timestamp_field="placed_at",
+        aggregations=[spent],
+        tags={} if where is None else {"where": where},
     )
 
 
@@ -149,3 +154,15 @@ def test_what_would_leave_a_window_empty_is_said() -> None:
             laptop.tell("orders", told | {"order_id": 2})
     with Laptop([customer, spend("count_distinct")]) as laptop:
         laptop.tell("orders", told | {"amount": "seven"}, known_at=NOON)
+
+
+@pytest.mark.connected
+def test_a_filter_of_a_field_that_no_event_has_is_said_where_it_keeps_them_out() -> None:
+    told = {"order_id": 1, "customer": "ada", "amount": 1, "placed_at": NOON}
+    says = r"has 'nowhere', so that the filter of view spend \('nowhere > 1'\) lets none of them through; they have order_id"
+    with Laptop([customer, spend(where="nowhere > 1")]) as laptop, pytest.warns(UserWarning, match=says):
+        laptop.tell("orders", told, known_at=NOON)
+    with Laptop([customer, spend(where="returned is null")]) as laptop:
+        laptop.tell("orders", told, known_at=NOON)  # lets them through: nothing to warn of, and warnings fail a test
+    with Laptop([customer, spend(where="amount > 5")]) as laptop:
+        laptop.tell("orders", told, known_at=NOON)  # kept out by what it is, not by what is missing
