@@ -18,6 +18,7 @@ from feast.stream_feature_view import StreamFeatureView
 from feast.types import Int64
 from feast.value_type import ValueType
 
+import millstream_tiles
 from millstream_tiles import Laptop, as_of, stream_source
 from millstream_tiles.errors import BadRepo, TilesError
 
@@ -166,3 +167,7 @@ def test_a_filter_of_a_field_that_no_event_has_is_said_where_it_keeps_them_out()
         laptop.tell("orders", told, known_at=NOON)  # lets them through: nothing to warn of, and warnings fail a test
     with Laptop([customer, spend(where="amount > 5")]) as laptop:
         laptop.tell("orders", told, known_at=NOON)  # kept out by what it is, not by what is missing
+
+
+def test_completion_shows_the_public_names() -> None:
+    assert set(millstream_tiles.__all__) <= set(dir(millstream_tiles))
