@@ -101,6 +101,24 @@ def test_nothing_is_left_behind_on_a_server_of_somebody_elses(valkey_url: str, t
 
 
 @pytest.mark.connected
+def test_what_does_not_expire_is_five_keys(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url) as server:
+        before = set(server.scan_iter())
+        with Laptop([customer, spend()], url=valkey_url) as laptop:
+            for order_id in range(10):
+                told = {"order_id": order_id, "customer": f"c{order_id}", "amount": 1, "placed_at": NOON}
+                laptop.tell("orders", told, known_at=NOON)
+            kept = [key.decode() for key in set(server.scan_iter()) - before if server.ttl(key) == -1]
+    assert sorted(key.partition("}")[2] for key in kept) == [
+        "",
+        ":clock:orders",
+        ":course:orders",
+        ":fence:laptop:orders",
+        ":ids:orders",
+    ]
+
+
+@pytest.mark.connected
 def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
     with Laptop([customer, spend()]) as laptop:
         told = {"order_id": 1, "customer": "ada", "amount": None, "placed_at": NOON}
