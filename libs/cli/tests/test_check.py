@@ -333,7 +333,7 @@ def test_the_streams_are_held_against_what_the_lake_has_of_them(
     lake.append("flights-landed", [LakeBatch(partition=0, end=0, rows=rows)], group="features-lake")
     file = flights / "streams" / "flights-landed.yaml"
     replace(flights, "streams/flights-landed.yaml", "  examples:\n", f"    seats: {{ type: {kind} }}\n  examples:\n")
-    problems = lake_problems(load_project(flights), lake.uri)
+    problems = lake_problems(flights, lake.uri)
     if kind == "integer":
         assert problems == [], "a whole number is a number"
         return
@@ -344,5 +344,33 @@ def test_the_streams_are_held_against_what_the_lake_has_of_them(
         "in the stream's schema; give the field a new name, or the events a new stream"
     )
     with pytest.raises(CommandFailed, match="the address carries credentials") as refused:
-        lake_problems(load_project(flights), "s3://user:secret@mill/lake")
+        lake_problems(flights, "s3://user:secret@mill/lake")
     assert "secret" not in str(refused.value)
+
+
+def test_the_lake_refuses_a_changed_type_whatever_the_views_say_of_it(
+    flights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    landed = load_project(flights).streams["flights-landed"]
+    rows = table_schema(landed.event_schema).empty_table()
+    lake = Lake(str(tmp_path / "lake"))
+    lake.append("flights-landed", [LakeBatch(partition=0, end=0, rows=rows)], group="features-lake")
+    replace(flights, "streams/flights-landed.yaml", "arr_delay: { type: number", "arr_delay: { type: string")
+    assert check(flights, as_json=True, lake=lake.uri) == 2
+    said = json.loads(capsys.readouterr().out)["problems"]
+    assert any(one["file"].startswith("features/") and "arr_delay" in one["message"] for one in said)
+    assert [(one["file"], one["path"], one["remedy"]) for one in said if "in the lake" in one["message"]] == [
+        (
+            "streams/flights-landed.yaml",
+            "schema.properties.arr_delay",
+            "give the field a new name, or the events a new stream",
+        )
+    ]
+
+    assert check(flights, lake="s3://user:secret@mill/lake") == 2
+    out, err = capsys.readouterr()
+    assert "arr_delay" in out
+    assert err.startswith("millstream: lake s3://…@mill: the address carries credentials")
+    assert check(tmp_path / "nowhere", lake=lake.uri) == 2
+    shutil.rmtree(flights / "streams")
+    assert check(flights, lake=lake.uri) == 2

@@ -25,7 +25,7 @@ def millstream(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def land(lake: Lake, stream: str = LANDED, flights: int = 3) -> None:
+def land(lake: Lake, stream: str = LANDED, flights: int = 3, group: str = GROUP) -> None:
     """One commit a flight, all of them on one day."""
     schema = table_schema({"properties": {"flight_id": {"type": "string"}, "arr_delay": {"type": "number"}}})
     for offset in range(flights):
@@ -34,7 +34,7 @@ def land(lake: Lake, stream: str = LANDED, flights: int = 3) -> None:
             schema, partition=0, offsets=[offset], event_times=[offset * MINUTE], known_at=[offset * MINUTE + MINUTE],
             ids=[f"F{offset}"], events=[event],
         )  # fmt: skip
-        lake.append(stream, [LakeBatch(partition=0, end=offset, rows=rows)], group=GROUP)
+        lake.append(stream, [LakeBatch(partition=0, end=offset, rows=rows)], group=group)
 
 
 @pytest.fixture
@@ -109,3 +109,17 @@ def test_in_a_pipe_no_name_is_cut(lake: Lake, tmp_path: Path) -> None:
     shown = millstream("lake", "--data", tmp_path).stdout
     assert long in shown
     assert "…" not in shown
+
+
+def test_the_offsets_of_a_lake_of_ones_own_are_those_of_its_writer(tmp_path: Path) -> None:
+    own = Lake(str(tmp_path / "own"))
+    land(own, group="demo")
+    show = ["lake", "--lake", own.uri]
+    assert "group features-lake has no offsets in flights-landed; name the group of whoever writes: --group" in (
+        millstream(*show).stdout
+    )
+    assert [one["positions"] for one in json.loads(millstream(*show, "--json").stdout)["tables"]] == [{}]
+    assert "no offsets" not in (named := millstream(*show, "--group", "demo")).stdout
+    assert "0: 2" in named.stdout
+    said = json.loads(millstream(*show, "--group", "demo", "--json").stdout)
+    assert (said["group"], said["tables"][0]["positions"]) == ("demo", {"0": 2})

@@ -16,7 +16,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 
 from millstream_tiles import lake as lake_module
-from millstream_tiles.errors import LakeBehind, LakeSchemaRefused, LakeUnavailable
+from millstream_tiles.errors import LakeBehind, LakeRefused, LakeSchemaRefused, LakeUnavailable
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_reader import count, distinct_ids, read_events
 from millstream_tiles.lake_schema import events_table, table_schema
@@ -42,6 +42,15 @@ def test_the_lines_of_the_readme_add_two_rows_once(
         said = capsys.readouterr().out
         assert said.startswith(f"{rows}\n")
         assert "shape: (2, 2)" in said
+
+
+def test_a_folder_may_be_a_path_and_a_bucket_may_not(tmp_path: Path) -> None:
+    assert Lake(tmp_path / "lake").append(DEPARTED, [departures(range(3))], group=GROUP).rows == 3
+    assert Lake(str(tmp_path / "lake")).positions(DEPARTED, GROUP, [0]) == {0: 2}
+    with pytest.raises(
+        LakeRefused, match=r"^lake s3:/mill/lake: a Path makes one slash of two; give the address as text$"
+    ):
+        Lake(Path("s3://mill/lake"))
 
 
 def test_a_repeated_batch_adds_nothing(lake: Lake) -> None:

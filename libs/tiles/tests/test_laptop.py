@@ -18,6 +18,7 @@ from feast.stream_feature_view import StreamFeatureView
 from feast.types import Int64
 from feast.value_type import ValueType
 
+import millstream_tiles
 from millstream_tiles import Laptop, as_of, stream_source
 from millstream_tiles.errors import BadRepo, TilesError
 
@@ -29,10 +30,15 @@ customer = Entity(name="customer", value_type=ValueType.STRING)
 orders = stream_source("orders", time="placed_at", lateness="10m", id="order_id")
 
 
-def spend(function: str = "sum") -> StreamFeatureView:
+def spend(function: str = "sum", where: str | None = None) -> StreamFeatureView:
     spent = Aggregation(column="amount", function=function, name="spent", time_window=HOUR, slide_interval=HOUR / 12)
     return StreamFeatureView(
-        name="spend", entities=[customer], source=orders, timestamp_field="placed_at", aggregations=[spent]
+        name="spend",
+        entities=[customer],
+        source=orders,
+        timestamp_field="placed_at",
+        aggregations=[spent],
+        tags={} if where is None else {"where": where},
     )
 
 
@@ -95,6 +101,24 @@ def test_nothing_is_left_behind_on_a_server_of_somebody_elses(valkey_url: str, t
 
 
 @pytest.mark.connected
+def test_what_does_not_expire_is_five_keys(valkey_url: str) -> None:
+    with redis.Redis.from_url(valkey_url) as server:
+        before = set(server.scan_iter())
+        with Laptop([customer, spend()], url=valkey_url) as laptop:
+            for order_id in range(10):
+                told = {"order_id": order_id, "customer": f"c{order_id}", "amount": 1, "placed_at": NOON}
+                laptop.tell("orders", told, known_at=NOON)
+            kept = [key.decode() for key in set(server.scan_iter()) - before if server.ttl(key) == -1]
+    assert sorted(key.partition("}")[2] for key in kept) == [
+        "",
+        ":clock:orders",
+        ":course:orders",
+        ":fence:laptop:orders",
+        ":ids:orders",
+    ]
+
+
+@pytest.mark.connected
 def test_a_value_of_another_type_is_said_by_what_was_told() -> None:
     with Laptop([customer, spend()]) as laptop:
         told = {"order_id": 1, "customer": "ada", "amount": None, "placed_at": NOON}
@@ -152,3 +176,19 @@ def test_what_would_leave_a_window_empty_is_said() -> None:
             laptop.tell("orders", told | {"order_id": 2})
     with Laptop([customer, spend("count_distinct")]) as laptop:
         laptop.tell("orders", told | {"amount": "seven"}, known_at=NOON)
+
+
+@pytest.mark.connected
+def test_a_filter_of_a_field_that_no_event_has_is_said_where_it_keeps_them_out() -> None:
+    told = {"order_id": 1, "customer": "ada", "amount": 1, "placed_at": NOON}
+    says = r"has 'nowhere', so that the filter of view spend \('nowhere > 1'\) lets none of them through; they have order_id"
+    with Laptop([customer, spend(where="nowhere > 1")]) as laptop, pytest.warns(UserWarning, match=says):
+        laptop.tell("orders", told, known_at=NOON)
+    with Laptop([customer, spend(where="returned is null")]) as laptop:
+        laptop.tell("orders", told, known_at=NOON)  # lets them through: nothing to warn of, and warnings fail a test
+    with Laptop([customer, spend(where="amount > 5")]) as laptop:
+        laptop.tell("orders", told, known_at=NOON)  # kept out by what it is, not by what is missing
+
+
+def test_completion_shows_the_public_names() -> None:
+    assert set(millstream_tiles.__all__) <= set(dir(millstream_tiles))

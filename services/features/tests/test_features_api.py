@@ -125,7 +125,9 @@ async def test_a_bad_field_is_named_with_what_to_write(parrot: httpx.AsyncClient
     said = (await parrot.post(ASK, json={"feature_service": "delay_v1", "entities": {"origin": "JFK"}})).json()
 
     assert said["faults"] == [{"pointer": "/entities/origin", "message": "Input should be a valid list"}]
-    assert '"entities":{"origin":["JFK"]' in said["message"]
+    assert (
+        'send it like {"feature_service":"my_feature_service","entities":{"my_join_key":["a","b"]}' in said["message"]
+    )
 
 
 async def test_another_content_type_is_refused(parrot: httpx.AsyncClient) -> None:

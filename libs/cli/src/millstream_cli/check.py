@@ -16,6 +16,7 @@ from rich.text import Text
 from millstream.project import BadProject, FeatureCatalogue, Problem, Project, load_project
 from millstream.project.catalogue import DescribedView
 from millstream.project.params import TorchFit, growing
+from millstream_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from millstream_tiles.errors import RepoFault
@@ -41,7 +42,9 @@ def check(path: str | Path, as_json: bool = False, lake: str | None = None, agai
     """
     project, problems = examine(Path(path))
     remarks: list[str] = []
-    if project is not None:
+    if project is None and lake is not None:
+        problems = _with_lake(Path(path), problems, lake)
+    elif project is not None:
         from millstream_cli.schema_changes import change_problems
 
         problems = change_problems(project, against)
@@ -49,7 +52,7 @@ def check(path: str | Path, as_json: bool = False, lake: str | None = None, agai
             from millstream_cli.lake_labels import label_notes
             from millstream_cli.lake_schemas import lake_problems
 
-            problems += lake_problems(project, lake)
+            problems += lake_problems(project.path, lake)
             remarks = label_notes(project, lake)
         remarks = [*notes(project), *remarks]
         project = None if problems else project
@@ -73,6 +76,20 @@ def examine(path: Path) -> tuple[Project | None, list[Problem]]:
     if not broken:
         return project, problems
     return None, list(BadProject([*problems, *map(_problem, broken)]).problems)
+
+
+def _with_lake(path: Path, problems: Sequence[Problem], lake: str) -> list[Problem]:
+    """And those that the lake has with a stream: who mends the views first would learn last that it cannot change.
+
+    A lake that cannot be read is one line on stderr; it hides nothing that is wrong with the files.
+    """
+    from millstream_cli.lake_schemas import lake_problems
+
+    try:
+        return list(BadProject([*problems, *lake_problems(path, lake)]).problems)
+    except CommandFailed as error:
+        print(f"millstream: {error}", file=sys.stderr)
+        return list(problems)
 
 
 def notes(project: Project) -> list[str]:

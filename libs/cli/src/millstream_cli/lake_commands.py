@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from millstream_tiles.lake_tables import TableState
 
 GROUP = "features-lake"
-"""Consumer group that fills the lake; the positions are its."""
+"""Consumer group of features that fills the lake; the positions are its where no other is named."""
 
 LAKE = typer.Option("--lake", help="Folder or s3://bucket/prefix (credentials: AWS_… variables).")
 LakeOption = Annotated[str | None, LAKE]
@@ -51,12 +51,16 @@ def show(
         typer.Option("--lake", envvar="MILLSTREAM_LAKE", help=f"{LAKE.help} Default: that of the mill in --data."),
     ] = None,
     stream: StreamOption = None,
+    group: Annotated[
+        str,
+        typer.Option("--group", help="Whose offsets: the name that the writer of a lake of your own appends under."),
+    ] = GROUP,
     data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
     """What the lake holds: rows, files, size, newest event, and how far each partition is. Nothing is read but the log.
 
-    Example:  millstream lake --lake s3://my-bucket/lake
+    Example:  millstream lake --lake s3://my-bucket/lake --group my-writer
     """
     context.obj = lake or _lake_in(data)
     if context.invoked_subcommand is not None:
@@ -65,12 +69,18 @@ def show(
         from millstream_tiles.lake_tables import state_of
 
         found = _lake(context, None)
-        states = [state for name in _streams(found, stream) if (state := state_of(found, name, GROUP)) is not None]
+        states = [state for name in _streams(found, stream) if (state := state_of(found, name, group)) is not None]
     if as_json:
-        print(json.dumps({"lake": found.uri, "tables": [asdict(state) for state in states]}, indent=2, default=_moment))
+        said = {"lake": found.uri, "group": group, "tables": [asdict(state) for state in states]}
+        print(json.dumps(said, indent=2, default=_moment))
         return
     console = screen()
     console.print(_table(states))
+    if no_offsets := [state.stream for state in states if state.rows and not state.positions]:
+        console.print(
+            f"group {group} has no offsets in {', '.join(no_offsets)}; name the group of whoever writes: --group",
+            soft_wrap=True,
+        )
     if small := [state.stream for state in states if state.small_files > 16 * state.dates]:
         console.print(f"many small files: millstream lake compact -s {' -s '.join(small)}", soft_wrap=True)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from millstream.compatibility.change import Break, breaks
-from millstream.project import BadProject, Problem, Project
+from millstream.project import BadProject, Problem, Project, Stream
 from millstream.project.source import Source, read_source
 from millstream.project.versions import versions_of
 from millstream_cli.against import streams_at
@@ -14,7 +14,7 @@ from millstream_cli.against import streams_at
 
 def change_problems(project: Project, against: str | None) -> list[Problem]:
     """Each field that a change breaks, where it is declared. Raises CommandFailed for an `against` that cannot be read."""
-    sources = {str(source.data["stream"]): source for source in sources_of(project)}
+    sources = {str(source.data["stream"]): source for source in sources_of(project.path, project.streams)}
     problems = []
     try:
         for name, versions in versions_of(project.path, project.streams).items():
@@ -35,12 +35,12 @@ def change_problems(project: Project, against: str | None) -> list[Problem]:
     return problems
 
 
-def sources_of(project: Project) -> Iterator[Source]:
-    """The file of each stream. They were read a moment ago: what is no stream's is none of ours."""
-    for file in sorted((Path(project.path) / "streams").iterdir()):
+def sources_of(path: Path, streams: Mapping[str, Stream]) -> Iterator[Source]:
+    """The file of each of `streams`. They were read a moment ago: what is no stream's is none of ours."""
+    for file in sorted((path / "streams").iterdir()):
         if file.suffix in (".yaml", ".yml"):
-            source, _ = read_source(project.path, file)
-            if source is not None and source.data.get("stream") in project.streams:
+            source, _ = read_source(path, file)
+            if source is not None and source.data.get("stream") in streams:
                 yield source
 
 

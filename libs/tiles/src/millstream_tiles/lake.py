@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import pyarrow as pa
@@ -55,12 +56,13 @@ class Appended:
 class Lake:
     """Delta tables at `<uri>/<stream>`, partitioned by event date (UTC). Every call blocks: use a thread in async code.
 
-    `uri` is a folder or `s3://bucket/prefix`; `lake_storage` says where credentials come from. Safe for several threads, and
-    for several processes on storage that refuses a second commit of one version: local files, S3 with conditional puts.
+    `uri` is a folder (text or a Path) or `s3://bucket/prefix`; `lake_storage` says where credentials come from. Safe for
+    several threads, and for several processes on storage that refuses a second commit of one version: local files, S3 with
+    conditional puts.
     Raises LakeRefused for an address or options that no lake can be kept with.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, uri: str | PathLike[str], storage_options: Mapping[str, str] | None = None) -> None:
         self.storage = Storage(uri, storage_options)
         self.uri = self.storage.uri
         self._tables: dict[str, DeltaTable] = {}

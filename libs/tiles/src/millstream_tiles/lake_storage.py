@@ -26,6 +26,7 @@ PATIENCE = {
 writes comes again anyway."""
 
 _SECRET = re.compile(r"secret|token|password|access_key|account_key|sas|credential", re.IGNORECASE)
+_ONE_SLASH = re.compile(r"[a-z][a-z0-9]+:/(?!/)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _REFUSED = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AccessDenied|40[13] (Forbidden|Unauthorized)"
@@ -37,7 +38,11 @@ LONGEST = 400
 class Storage:
     """Address and options of a lake. Raises LakeRefused for what no lake can be kept safely with."""
 
-    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, uri: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> None:
+        if not isinstance(uri, str):
+            uri = os.fspath(uri)
+            if _ONE_SLASH.match(uri):  # it would become a folder here that is called "s3:"
+                raise LakeRefused(f"lake {uri}: a Path makes one slash of two; give the address as text")
         self.uri = uri if uri.endswith("://") else uri.rstrip("/")
         given = {name.lower(): value for name, value in (options or {}).items()}
         self.remote = "://" in self.uri and not self.uri.startswith("file://")

@@ -30,6 +30,7 @@ from millstream_tiles.errors import BadRepo, StoreUnavailable, TilesError
 from millstream_tiles.event_names import TAKE_ALL, EventNames
 from millstream_tiles.events import EventBatch
 from millstream_tiles.feast_views import views_of
+from millstream_tiles.filters import filter_of, lets_through
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_schema import events_table, table_schema
 from millstream_tiles.registry import store_of
@@ -107,7 +108,8 @@ class Laptop:
 
         Raises TilesError for a stream that no view follows, and for an event without a time or with one that lies ahead, with
         an id or a key that names nothing (`event_names`), or with a value of another type than its field had before or than
-        its aggregation takes. Warns of what leaves windows empty: nothing but late events, a field that is missing.
+        its aggregation takes. Warns of what leaves windows empty: nothing but late events, a field that is missing
+        and that a view or its filter takes.
         """
         views = [view for view in self._views.values() if view.stream == stream]
         if not views:
@@ -265,7 +267,7 @@ def _check_numbers(stream: str, events: Sequence[Mapping[str, Any]], views: Sequ
 
 
 def _warn_of_missing(stream: str, events: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
-    """A name that is mistyped in a view would be a window of nothing for ever."""
+    """A name that is mistyped in a view, or in its filter, would be a window of nothing for ever."""
     had = dict.fromkeys(name for event in events for name in event)
     for view in views:
         wanted = dict.fromkeys([*view.keys, *(a.column for a in view.aggregates if a.column not in ("", "*"))])
@@ -273,6 +275,14 @@ def _warn_of_missing(stream: str, events: Sequence[Mapping[str, Any]], views: Se
             warnings.warn(
                 f"{stream}: none of the first events has {', '.join(missing)}, which view {view.name} takes; they have "
                 f"{', '.join(had)}",
+                stacklevel=3,
+            )
+        if view.where is None or any(lets_through(view.where, dict(event)) for event in events):
+            continue
+        if missing := [repr(name) for name in filter_of(view.where).fields if name not in had]:
+            warnings.warn(
+                f"{stream}: none of the first events has {', '.join(missing)}, so that the filter of view {view.name} "
+                f"({view.where!r}) lets none of them through; they have {', '.join(had)}",
                 stacklevel=3,
             )
 

@@ -136,8 +136,8 @@ class WriteRequest(_RowsRequest):
 ASKED = JsonBody(
     OnlineFeaturesRequest,
     example={
-        "feature_service": "delay_v1",
-        "entities": {"origin": ["JFK"], "dest": ["LAX"], "carrier": ["B6"], "tailnum": ["N708JB"]},
+        "feature_service": "my_feature_service",
+        "entities": {"my_join_key": ["a", "b"]},
         "full_feature_names": True,
         "as_of": "2013-06-01T12:00:00Z",
     },
@@ -154,9 +154,10 @@ _WRITE_REFUSALS = {
     422: "The body does not fit, its rows do not fit the view, or the view is filled from its stream",
     503: "The online store is away, or the definitions are still being read; try again after Retry-After",
 }
-_ROWS = {"origin": ["JFK"], "runways": [4], "event_timestamp": ["2013-06-01T12:00:00Z"]}
-PUSHED = JsonBody(PushRequest, example={"push_source_name": "airports_push", "df": _ROWS}, refusals=_WRITE_REFUSALS)
-WRITTEN = JsonBody(WriteRequest, example={"feature_view_name": "airports", "df": _ROWS}, refusals=_WRITE_REFUSALS)
+# Names that are nobody's: every project's refusals show them.
+_ROWS = {"my_join_key": ["a"], "my_feature": [4], "event_timestamp": ["2013-06-01T12:00:00Z"]}
+PUSHED = JsonBody(PushRequest, example={"push_source_name": "my_push_source", "df": _ROWS}, refusals=_WRITE_REFUSALS)
+WRITTEN = JsonBody(WriteRequest, example={"feature_view_name": "my_view", "df": _ROWS}, refusals=_WRITE_REFUSALS)
 
 
 def add_routes(

@@ -124,6 +124,11 @@ def load_streams(path: str | Path) -> Mapping[str, Stream]:
     return _known(streams)
 
 
+def streams_that_read(path: str | Path) -> Mapping[str, Stream]:
+    """The streams of a project folder whose schema can be read, whatever is wrong with the rest of it."""
+    return _known(_Folder(Path(path), "streams", "stream", Stream, UNREAD_STREAM))
+
+
 def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
     """The streams that loops and views can be held against, whatever is wrong with the rest of their files."""
     readings = [
