@@ -78,6 +78,7 @@ def reading(runs: int) -> dict[str, Any]:
         "read_one_ms_p99": one.one_ms_p99,
         "read_1000_entities_per_second": one.entities_per_second,
         "read_one_feast_redis_ms_p50": one.feast_ms_p50,
+        "read_one_ping_ms_p50": one.ping_ms_p50,
         "read_one_vs_feast_redis": round(one.feast_ms_p50 / one.one_ms_p50, 2),
     }
 

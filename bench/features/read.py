@@ -35,6 +35,8 @@ class Read:
     """In reads of 1,000 questions."""
     feast_ms_p50: float
     """Feast's `get_online_features` of as many stored values from its own Redis store, read in turns with ours."""
+    ping_ms_p50: float
+    """The server's answer to a bare PING in the same turns: what no read can be faster than on this machine as it is."""
 
 
 def views() -> dict[str, View]:
@@ -62,11 +64,12 @@ async def read(*, rounds: int = 2_000) -> Read:
             await _fill(valkey.url)
             reader = WindowReader(valkey.url, "bench", views())
             peer = _peer(Path(name) / "feast", valkey.url)
-            one, theirs = [], []
+            one, theirs, pings = [], [], []
             for seed in range(rounds):
                 one.append(_timed(reader, _questions(1, seed)))
                 if seed % 4 == 0:
                     theirs.append(_peer_timed(peer, _questions(1, seed)))
+                    pings.append(_ping_timed(reader))
             many = [_timed(reader, _questions(1_000, seed)) for seed in range(max(10, rounds // 40))]
             await reader.aclose()
     one.sort()
@@ -75,6 +78,7 @@ async def read(*, rounds: int = 2_000) -> Read:
         one_ms_p99=round(one[int(len(one) * 0.99)] * 1e3, 3),
         entities_per_second=round(1_000 / statistics.median(many)),
         feast_ms_p50=round(statistics.median(theirs) * 1e3, 3),
+        ping_ms_p50=round(statistics.median(pings) * 1e3, 3),
     )
 
 
@@ -132,4 +136,11 @@ def _questions(count: int, seed: int) -> list[Request]:
 def _timed(reader: WindowReader, requests: list[Request]) -> float:
     began = time.perf_counter()
     reader.read(requests, NOON + 2 * HOUR)
+    return time.perf_counter() - began
+
+
+def _ping_timed(reader: WindowReader) -> float:
+    client = reader.client.sync()
+    began = time.perf_counter()
+    client.ping()
     return time.perf_counter() - began

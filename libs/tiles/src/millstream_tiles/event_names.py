@@ -44,6 +44,10 @@ class EventNames:
         """Whether any may be a number: then every event has to be looked at, where else its bytes tell that it is fine."""
         return any(types & {"integer", "number"} for types in self.fields.values())
 
+    def empty(self, events: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether any of `events` has an empty text where a name is due."""
+        return any("" in [event.get(field) for event in events] for field in self.fields)
+
     def fault(self, event: Mapping[str, Any]) -> str | None:
         """Which field of `event` names nothing that can be kept, and what to write instead; None: all is well."""
         for field, types in self.fields.items():
