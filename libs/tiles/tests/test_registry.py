@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -122,6 +125,30 @@ def test_a_program_in_the_repos_folder_is_told_and_does_not_wait_for_itself(writ
     assert said.startswith("ask.py:4: it opens a Feast repo while it is loaded as a part of one; keep programs out of")
     (write(views=HEAD + 'one = view("one", mean("depth"))\n') / "ask.py").unlink()
     assert list(describe(write()).views) == ["one"], "and the next repo is read as ever"
+
+
+def test_another_thread_may_import_meanwhile(write: Write) -> None:
+    repo = write(views=HEAD + 'one = view("one", mean("depth"))\n')
+    ended = threading.Event()
+
+    def import_and_forget() -> None:
+        while not ended.is_set():
+            for name in [f"imported_meanwhile_{n}" for n in range(50)]:
+                sys.modules[name] = ModuleType(name)
+            for name in [name for name in list(sys.modules) if name.startswith("imported_meanwhile_")]:
+                del sys.modules[name]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    importing = threading.Thread(target=import_and_forget)
+    importing.start()
+    try:
+        for _ in range(20):
+            assert list(describe(repo).views) == ["one"]
+    finally:
+        ended.set()
+        importing.join()
+        sys.setswitchinterval(interval)
 
 
 def test_a_stream_that_cannot_be_read_is_told_apart(write: Write) -> None:

@@ -146,14 +146,14 @@ def _importing(repo: Path) -> Iterator[None]:
     sys.path.insert(0, str(repo.resolve()))
     importlib.invalidate_caches()
     own = {_top(repo, f) for f in get_repo_files(repo)}
-    for name in [n for n in sys.modules if n.partition(".")[0] in own]:
+    for name in _loaded(own):
         del sys.modules[name]
     try:
         yield
     finally:
         sys.path.remove(str(repo.resolve()))
         sys.dont_write_bytecode = bytecode
-        for name in [n for n in sys.modules if n.partition(".")[0] in own]:
+        for name in _loaded(own):
             del sys.modules[name]
         sys.modules.update({n: m for n, m in before.items() if n.partition(".")[0] in own})
 
@@ -169,3 +169,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="On demand feature view is an experimental", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message=".*value_type.*", category=DeprecationWarning)
         yield
+
+
+def _loaded(own: Collection[str]) -> list[str]:
+    """The modules of these packages. Copied first: another thread may import meanwhile, as a trainer's does MLflow."""
+    return [name for name in list(sys.modules) if name.partition(".")[0] in own]
