@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -65,6 +66,9 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
                     assert answer.status_code == 202, answer.text
 
             replayed = await running.replay(ticks, tell)
+        lake = Lake(running.state.lake)
+        # Nobody waited for what was told behind the last tick.
+        await asyncio.to_thread(lake.wait_for, LABELS.name, "features-lake", {0: len(told) - 1}, timeout=60)
 
     runs = [one.event for one in replayed.story.told if isinstance(one.event, TrainingFinished)]
     assert len(runs) >= 2, running.output
@@ -80,7 +84,6 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
         assert run.metrics["left_out_label_null"] == 0
         assert run.metrics["auc"] > 0.6, "what was told is what happened"
     assert runs[1].version == "2", "a retraining, not the first model alone"
-    lake = Lake(running.state.lake)
     assert count(lake, "flights-audited") == 0, "the label stream said nothing"
     positions = lake.positions(LABELS.name, "features-lake", [0])
     assert count(lake, LABELS.name) == positions[0] + 1 >= len(told), "each record of the topic once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -64,7 +65,10 @@ async def test_events_in_avro_are_read_from_their_topic(
 
         async with TopicLog(kafka.bootstrap, {stream.name: stream}, [], []) as topics:
             await topics.partitions(stream.name)
-            (batch,) = await topics.read(stream.name, {0: 0})
+            async with asyncio.timeout(30):
+                while not (batches := await topics.read(stream.name, {0: 0})):  # one poll waits for moments
+                    pass
+            (batch,) = batches
         lost = await lost_events(kafka.bootstrap, stream, {0: [0, 1, 2, 3]})
         registry.away = True
         with pytest.raises(Stuck, match=r"the schema registry at .* answers 503"):
