@@ -22,10 +22,10 @@ _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 @lru_cache(maxsize=REMEMBERED)
 def from_rfc3339(text: str) -> int:
     """Microseconds of an RFC 3339 time. Raises ValueError when it is not one or has no UTC offset."""
-    return new_rfc3339(text)
+    return parse_rfc3339(text)
 
 
-def new_rfc3339(text: str) -> int:
+def parse_rfc3339(text: str) -> int:
     """`from_rfc3339` of a time that was hardly said before: to look for it and to remember it costs as much as to read it."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -10,7 +10,7 @@ import msgspec
 from millstream.codecs.codec import JSON, Codec
 from millstream.contracts.envelope import Envelope, identity_of, known_at_of
 from millstream.contracts.json_text import DEEPEST, pointer
-from millstream.contracts.times import MINUTE, from_rfc3339, new_rfc3339, now, to_rfc3339
+from millstream.contracts.times import MINUTE, from_rfc3339, now, parse_rfc3339, to_rfc3339
 from millstream.errors import BadSetup, RejectEvent
 from millstream.project.event_schema import words_of
 from millstream.project.stream import Stream
@@ -93,7 +93,7 @@ def read_batch(stream: Stream, batch: Batch, codec: Codec | None = None) -> tupl
             event = _decode(raw)  # type: ignore[arg-type]
             if raw.count(b"[") + raw.count(b"{") > DEEPEST or not is_valid(event):  # type: ignore[union-attr]
                 raise ValueError
-            time = new_rfc3339(event[time_field])
+            time = parse_rfc3339(event[time_field])
             known = record.timestamp * 1000
             for name, said in record.headers:
                 if name == "ce_knownat":
