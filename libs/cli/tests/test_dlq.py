@@ -117,8 +117,7 @@ async def topic(kafka: Any) -> str:
     """With dead-letter topics of two groups."""
     name = f"flights-{uuid.uuid4().hex[:8]}"
     dead = [TopicSpec(name=dead_letter_topic(name, g), partitions=1, retention=DAY) for g in (GROUP, "radar")]
-    # The producers' records are of 2013: Kafka would take them before they are read.
-    await ensure_topics(kafka.bootstrap, [TopicSpec(name=name, partitions=2, retention=timedelta(days=36500)), *dead])
+    await ensure_topics(kafka.bootstrap, [TopicSpec(name=name, partitions=2, retention=DAY), *dead])
     return name
 
 

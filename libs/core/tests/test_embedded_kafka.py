@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
 from millstream.testing.errors import PortTaken, ServerDidNotStart
@@ -104,6 +105,23 @@ async def test_no_topic_appears_by_itself(broker: EmbeddedKafka) -> None:
         assert "flights-misspelt" not in await admin.list_topics()
     finally:
         await admin.close()
+
+
+async def test_a_broker_of_tests_never_looks_for_what_is_too_old(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    assert await age_checks(broker.bootstrap) > 30 * 365 * 24 * 3600 * 1000
+    with EmbeddedKafka(tmp_path, forgets=True).running() as production:
+        assert await age_checks(production.bootstrap) == 5 * 60 * 1000
+
+
+async def age_checks(bootstrap: str) -> int:
+    """Milliseconds between two of them, as the broker says."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, "0")])
+    finally:
+        await admin.close()
+    return int({entry[0]: entry[1] for entry in answer.resources[0][4]}["log.retention.check.interval.ms"])
 
 
 def test_it_listens_on_loopback_only(broker: EmbeddedKafka) -> None:

@@ -41,7 +41,9 @@ class Stream(BaseModel):
     partitions: Annotated[int, Field(ge=1, le=1000)] = 6
     """Upper bound for parallel consumers. 6 divides by 1, 2, 3 and 6 pods; raising it later moves keys, so start above need."""
     retention: PositiveDuration = 7 * DAY
-    """How long Kafka keeps the events. The lake keeps them for good; a week covers a long weekend of broken consumers."""
+    """How long Kafka keeps the events, counted from each record's own timestamp: who writes history with the times of then has
+    it removed within minutes, before anybody has read it. Ingest stamps what it accepts with now. The lake keeps events
+    for good; a week covers a long weekend of broken consumers."""
     format: Literal["json", "avro", "protobuf"] = "json"
     """What an event is in Kafka. Avro and protobuf are framed as Confluent's serializers do, and need a schema registry."""
     compatibility: Literal["backward", "forward", "full", "none"] = "backward"

@@ -31,6 +31,12 @@ def _single_node(brokers: int) -> dict[str, object]:
     return {"broker.session.timeout.ms": 3000, "broker.heartbeat.interval.ms": 1000} if brokers == 1 else {}
 
 
+_CENTURY = 100 * 365 * 24 * 3600 * 1000
+_NEVER_FORGETS: dict[str, object] = {"log.initial.task.delay.ms": _CENTURY, "log.retention.check.interval.ms": _CENTURY}
+"""Half a minute after its start and every five minutes Kafka removes records whose own time is older than their topic's
+retention. Those of tests are of 2013: one run in many had its records taken between two lines of a test."""
+
+
 _LOGGING = (
     '<Configuration status="ERROR"><Appenders><Console name="C" target="SYSTEM_ERR">'
     '<PatternLayout pattern="[%d] %p %m (%c)%n"/></Console></Appenders>'
@@ -64,11 +70,12 @@ class EmbeddedKafka:
         brokers: int = 1,
         *,
         guard: Guard | None = None,
+        forgets: bool = False,
         log_dir: Path | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         """Nothing is started or fetched yet. `heap` is the JVM's -Xmx; logs go to `log_dir`, else to `data_dir`. With a `guard`
-        there are further ports at which it stands (`guarded`)."""
+        there are further ports at which it stands (`guarded`). `forgets`: it heeds topics' retention, as in production."""
         self._data = data_dir.absolute()
         self._wanted = list(ports) if ports is not None else [BrokerPorts()] * brokers
         if len(self._wanted) != brokers:
@@ -77,6 +84,7 @@ class EmbeddedKafka:
         self._logs = (log_dir or self._data).absolute()
         self._progress = progress
         self._guard = guard
+        self._forgets = forgets
         self.guarded: list[GuardedPorts] = []
         """Of each broker, from the first start on; without a guard none."""
         self._ports: list[tuple[int, int]] = []
@@ -230,6 +238,7 @@ class EmbeddedKafka:
             "default.replication.factor": copies,
             "min.insync.replicas": max(1, copies - 1),
             **_single_node(len(self._wanted)),
+            **({} if self._forgets else _NEVER_FORGETS),
             # A consumer that joins alone should not wait 3 s for others.
             "group.initial.rebalance.delay.ms": 0,
             # Each partition of an internal topic is two files and an index, opened at every start; the default is 50.

@@ -87,7 +87,7 @@ class EmbeddedStack:
         self._lock = FolderLock(self.root)
         logs = self.root / "logs"
         kafka_ports = [BrokerPorts(clients=ports.kafka)]
-        self.kafka = EmbeddedKafka(self.root / "kafka", kafka_ports, log_dir=logs, progress=progress)
+        self.kafka = EmbeddedKafka(self.root / "kafka", kafka_ports, forgets=True, log_dir=logs, progress=progress)
         self.valkey = EmbeddedValkey(self.root / "valkey", ports.valkey, log_dir=logs)
         self.mlflow = EmbeddedMlflow(self.root / "mlflow", ports.mlflow, log_dir=logs) if with_mlflow else None
 
