@@ -18,9 +18,9 @@ LARGE = 8 * 1024 * 1024
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """A harbour that answers each ship with its whole log."""
+    """A harbour that answers each ship with its whole log; when it is full, before the ship has said what it brings."""
     size = LARGE if scope["path"] == "/log" else 5
-    while (await receive()).get("more_body"):
+    while scope["path"] != "/full" and (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
     await send({"type": "http.response.body", "body": b"x" * size})
@@ -97,3 +97,30 @@ async def test_a_client_that_has_said_all_gets_its_answer(harbour: Any) -> None:
         assert (await reader.readuntil(b"xxxxx")).startswith(b"HTTP/1.1 200")
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("length", [b"content-length: %d" % LARGE, b"transfer-encoding: chunked"])
+async def test_who_is_answered_before_it_has_said_all_is_heard_out(harbour: Any, length: bytes) -> None:
+    """Clients that ask for one answer and the end of the connection, as Python's urllib does."""
+    _, address = harbour
+    body = b"x" * LARGE if b"chunked" not in length else b"%x\r\n%s\r\n0\r\n\r\n" % (LARGE, b"x" * LARGE)
+    reader, writer = await asyncio.open_connection(*address)
+    async with asyncio.timeout(20):
+        writer.write(b"POST /full HTTP/1.1\r\nhost: h\r\nconnection: close\r\n%s\r\n\r\n" % length)
+        for first in range(0, len(body), 65536):
+            writer.write(body[first : first + 65536])
+            await writer.drain()
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\nxxxxx")
+    writer.close()
+
+
+async def test_who_never_says_the_rest_is_not_waited_for(harbour: Any) -> None:
+    server, address = harbour
+    server.config.timeout_keep_alive = 1
+    reader, writer = await asyncio.open_connection(*address)
+    async with asyncio.timeout(10):
+        writer.write(b"POST /full HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 100\r\n\r\nx")
+        assert (await reader.read()).endswith(b"xxxxx")
+    writer.close()

@@ -71,6 +71,12 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not before:
             self.cycle.__class__ = Cycle  # uvicorn has no place to name it; its task begins in the loop's next turn
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        cycle = self.cycle
+        if isinstance(cycle, Cycle) and cycle.hears_out and cycle.response_complete:
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()

@@ -21,6 +21,8 @@ class Cycle(RequestResponseCycle):
     """
 
     flow: FlowControl
+    hears_out = False
+    """Whether the connection ends with the body of a request that has been answered already."""
     _head: Any = None
     """The message that begins the answer, while it waits."""
 
@@ -30,19 +32,29 @@ class Cycle(RequestResponseCycle):
             self._head = message  # in place of one whose body never came, too: that is a 500
             return
         if head is None:
-            await super().send(message)
+            await self._send(message)
             return
         self._head = None
         whole = None if begins or self.disconnected or self.flow.write_paused else self._whole(head, message)
         if whole is None:
-            await super().send(head)
-            await super().send(message)
+            await self._send(head)
+            await self._send(message)
             return
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         self.transport.write(whole)
         self.message_event.set()
         self.on_response()
+
+    async def _send(self, message: Any) -> None:
+        """uvicorn's way. It hangs up with the last byte on whoever asked for that; where bytes of theirs are then unread, the
+        system resets the connection, and the client, who still sends, never sees why it was refused."""
+        last = self.response_started and not message.get("more_body", False)
+        if last and self.more_body and not self.keep_alive:
+            self.hears_out = self.keep_alive = True
+        await super().send(message)
+        if self.hears_out and not self.more_body:
+            self.transport.close()
 
     def _whole(self, head: Any, message: Any) -> bytes | None:
         """The answer's bytes; None where it is not the plainest: of known length, on a connection that stays."""
