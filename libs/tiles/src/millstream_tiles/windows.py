@@ -69,20 +69,19 @@ class _Expanded:
 
     def __init__(self, rows: Floats, counts: Ints, entity_of: Ints) -> None:
         self.questions = len(entity_of)
-        if len(counts) == len(entity_of) and np.array_equal(entity_of, np.arange(len(counts))):
-            self.rows, self.owner = rows, np.repeat(entity_of, counts)
-            return
+        self._rows = rows
         starts = np.concatenate(([0], np.cumsum(counts)))
         asked = np.where(entity_of < 0, 0, counts[entity_of]) if len(counts) else np.zeros_like(entity_of)
-        self.owner = np.repeat(np.arange(len(entity_of)), asked)
+        self._owner = np.repeat(np.arange(len(entity_of)), asked)
         first = np.repeat(starts[entity_of] - (np.cumsum(asked) - asked), asked)
-        self.rows = rows[first + np.arange(len(self.owner))]
+        # Only where each row stands: to copy them all costs as much as to compute with them.
+        self._at = first + np.arange(len(self._owner))
+        self._index = rows[:, 0][self._at]
 
     def between(self, first: Ints, last: Ints) -> tuple[Floats, Ints]:
         """The rows with an index from `first` to `last` (one a question, both included), and the question of each."""
-        index = self.rows[:, 0]
-        inside = np.flatnonzero((index >= first[self.owner]) & (index <= last[self.owner]))
-        return self.rows[inside], self.owner[inside]
+        inside = np.flatnonzero((self._index >= first[self._owner]) & (self._index <= last[self._owner]))
+        return self._rows[self._at[inside]], self._owner[inside]
 
 
 def _two_levels(fine: _Expanded, long: _Expanded, oldest: Ints, newest: Ints, many: int) -> tuple[Floats, Ints]:
