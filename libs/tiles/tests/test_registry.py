@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from millstream_tiles import describe
+from millstream_tiles import describe, open_store
 from millstream_tiles.errors import BadRepo, RepoFault
 
 STORE = "project: harbour\n"
@@ -158,3 +158,14 @@ def test_a_stream_that_cannot_be_read_is_told_apart(write: Write) -> None:
     ships, name = faults(repo)
     assert (ships.file, ships.line, ships.stream_file) == ("a.py", 3, repo / "../streams/ships.yaml")
     assert name.stream_file is None
+
+
+def test_a_relative_lake_is_where_the_caller_stands_and_in_the_yaml_where_the_repo_is(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    store = f"{STORE}offline_store: {{type: millstream_tiles.offline_store.MillstreamOfflineStore, lake: lake}}\n"
+    repo = write(store, waits=HEAD + 'waits = view("waits", mean("wait"))\n')
+    assert open_store(repo).config.offline_store.lake == "lake", "which the store looks for from its repo"
+    assert open_store(repo, offline={"lake": "lake"}).config.offline_store.lake == str(tmp_path.parent / "lake")
+    assert open_store(repo, offline={"lake": "s3://mill/lake"}).config.offline_store.lake == "s3://mill/lake"

@@ -52,8 +52,9 @@ def open_store(
     """The FeatureStore of the folder `repo` (feature_store.yaml and *.py), its definitions applied to a registry file.
 
     `registry` is that file (each process its own; None: a temporary one that lives as long as the store). `online` and
-    `offline` are laid over the stores' sections of the yaml: addresses, namespaces. Views with aggregations need no
-    schema, and entities no value type (string). Raises BadRepo, with every file that cannot be loaded and every view that
+    `offline` are laid over the stores' sections of the yaml: addresses, namespaces; a relative folder of the lake is one
+    from where the caller stands there, and one from `repo` in the yaml. Views with aggregations need no schema, and
+    entities no value type (string). Raises BadRepo, with every file that cannot be loaded and every view that
     cannot be computed.
     """
     objects, broken = definitions(repo)
@@ -122,6 +123,13 @@ def catalogue_of(store: FeatureStore) -> Catalogue:
     )
 
 
+def _from_here(offline: Mapping[str, Any]) -> dict[str, Any]:
+    lake = offline.get("lake")
+    if not isinstance(lake, str) or "://" in lake:
+        return dict(offline)
+    return dict(offline) | {"lake": str(Path(lake).absolute())}
+
+
 def _config(
     repo: Path, registry: Path, online: Mapping[str, Any], offline: Mapping[str, Any]
 ) -> tuple[RepoConfig | None, list[RepoFault]]:
@@ -140,7 +148,7 @@ def _config(
         return None, [RepoFault.of("no project; write 'project: <name>'", file=file)]
     spec["registry"] = {"registry_type": "file", "path": str(registry.resolve())}
     spec["online_store"] = _section(spec.get("online_store")) | dict(online)
-    spec["offline_store"] = _section(spec.get("offline_store")) | dict(offline)
+    spec["offline_store"] = _section(spec.get("offline_store")) | _from_here(offline)
     spec = {"provider": "local", "entity_key_serialization_version": 3} | {k: v for k, v in spec.items() if v != {}}
     try:
         with quiet():
