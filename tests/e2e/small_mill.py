@@ -123,6 +123,11 @@ async def running_mill(project: Project, root: Path, environment: Mapping[str, s
     try:
         running.state = await mill.start()
         yield running
+    except BaseException:
+        # Of a failure that comes once in a hundred runs, on another's machine, these lines are all there will ever be.
+        for process in (*mill.processes.values(), *mill.stack.processes()):
+            print(f"--- {process.name}: the end of its log\n{process.log_tail()}")
+        raise
     finally:
         await asyncio.to_thread(mill.stop)
 

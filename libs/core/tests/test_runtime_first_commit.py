@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import GroupCoordinatorNotAvailableError, UnknownError
 
 from millstream.runtime.delivery import Record
 
@@ -101,6 +102,28 @@ async def test_a_store_that_lost_something_takes_no_commit_back(kafka: Any) -> N
         assert await position(kafka.bootstrap, topic) == 2
         done.set()
         await becomes(kafka.bootstrap, topic, 3)
+
+
+async def test_a_commit_that_failed_is_made_again_though_nothing_more_comes(
+    kafka: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, refused = await new_topic(kafka.bootstrap, GROUP), asyncio.Event()
+    make = GroupCoordinator._do_commit_offsets
+
+    async def once(self: Any, assignment: Any, offsets: Any) -> None:
+        if self.group_id == GROUP and not refused.is_set() and any(one.offset == 1 for one in offsets.values()):
+            refused.set()
+            raise UnknownError("of the broker")
+        await make(self, assignment, offsets)
+
+    monkeypatch.setattr(GroupCoordinator, "_do_commit_offsets", once)
+    made = service(kafka.bootstrap)
+    made.hears([topic], group=GROUP, handler=Ledger(), retry=HASTY)
+    async with running(made):
+        await becomes(kafka.bootstrap, topic, 0)
+        await produce(kafka.bootstrap, topic, flight(0))
+        await becomes(kafka.bootstrap, topic, 1)
+    assert refused.is_set()
 
 
 async def commit(bootstrap: str, topic: str, offset: int) -> None:

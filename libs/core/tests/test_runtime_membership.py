@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 
@@ -56,3 +57,22 @@ async def test_a_coordination_that_ends_ends_the_process(kafka: Any, monkeypatch
         async with asyncio.timeout(30):
             await stopped.wait()
     assert "Unexpected error during coordination" in str(made.health.fatal)
+
+
+async def test_a_fetching_that_ends_ends_the_process(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client goes on to beat its heart, and hands nothing out: nobody could tell it from a stream that is quiet."""
+    topic, ledger, stopped = await new_topic(kafka.bootstrap, GROUP), Ledger(), asyncio.Event()
+
+    async def stumbles(self: Any, *_: Any) -> bool:
+        raise KeyError(("node", 1))
+
+    made = service(kafka.bootstrap)
+    made.on_fatal = stopped.set
+    made.hears([topic], group=GROUP, handler=ledger, retry=HASTY)
+    async with running(made):
+        await produce(kafka.bootstrap, topic, flight(0))
+        await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 1)
+        monkeypatch.setattr(Fetcher, "_proc_fetch_request", stumbles)
+        async with asyncio.timeout(30):
+            await stopped.wait()
+    assert "Unexpected error during data retrieval" in str(made.health.fatal)

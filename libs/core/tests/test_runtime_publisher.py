@@ -208,3 +208,52 @@ async def test_a_stop_does_not_wait_for_a_kafka_that_is_frozen(
             await asyncio.wait(left) if left else None
     finally:
         kafka.resume()
+
+
+async def test_a_partition_that_had_no_leader_for_long_is_written_to_again(
+    kafka: EmbeddedKafka, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client gives up a batch that it has numbered, and Kafka takes none of those that follow it."""
+    topic = await new_topic(kafka.bootstrap)
+    await publisher.publish([Outgoing(topic, b"k", b"before", [])])
+    broken = publisher._producer
+    assert broken is not None
+    accumulator = broken._message_accumulator
+    with monkeypatch.context() as without_leader:
+        without_leader.setattr(accumulator, "_batch_ttl", 0.1)
+        without_leader.setattr(accumulator._cluster, "leader_for_partition", lambda partition: -1)
+        with pytest.raises(DeliveryUnknown, match="LeaderNotAvailable"):
+            await publisher.publish([Outgoing(topic, b"k", b"during", [])])
+
+    refused = 0
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await publisher.publish([Outgoing(topic, b"k", b"after", [])])
+                break
+            except DeliveryUnknown:
+                refused += 1
+                await asyncio.sleep(0.05)
+    assert refused, "else the client has learnt it, and we need not"
+    assert publisher._producer is not broken
+    assert [r.value for r in await read(kafka.bootstrap, topic, await length(kafka.bootstrap, topic))] == [
+        b"before",
+        b"after",
+    ]
+
+
+async def test_a_producer_that_stumbled_is_replaced(kafka: EmbeddedKafka, publisher: Publisher) -> None:
+    topic = await new_topic(kafka.bootstrap)
+    await publisher.publish([Outgoing(topic, b"k", b"before", [])])
+    broken = publisher._producer
+    assert broken is not None
+    broken._sender.sender_task.cancel()
+
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await publisher.publish([Outgoing(topic, b"k", b"after", [])])
+                break
+            except DeliveryUnknown:
+                await asyncio.sleep(0.05)
+    assert [r.value for r in await read(kafka.bootstrap, topic, 2)] == [b"before", b"after"]

@@ -62,6 +62,11 @@ class Wake:
         self._task: asyncio.Task[Mapping[TopicPartition, int] | None] | None = None
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way, and what was has been looked at."""
+        return self._task is None
+
+    @property
     def over(self) -> bool:
         """Whether something was on its way, and is no more."""
         return self._task is not None and self._task.done()

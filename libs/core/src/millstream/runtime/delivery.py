@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from millstream.errors import RetryLater
 from millstream.runtime import membership
+from millstream.runtime.commits import Commits
 from millstream.runtime.confirming import LAST_WORD, Confirming, Handled, Wake
 from millstream.runtime.consuming import options
 from millstream.runtime.handling import AT_ONCE, PATIENT, Assigned, Gulp, Handler, Hold, Retry, Rewind
@@ -67,6 +68,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned = assigned
         self._gulp = gulp
         self._positions = Positions()
+        self._commits = Commits(group)
         self._draining = False
         self._wake = Wake(self._finish)
         self._failures = 0  # polls in a row of which Kafka did not confirm what came of them
@@ -98,6 +100,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         # What Kafka confirms by then is committed while these are still ours, and nobody does it again.
         await self._wake.wait(LAST_WORD)
         self._positions.forget(revoked)
+        self._commits.forget(revoked)
         for moved in revoked:  # not removed: Prometheus' client cannot, of workers with one folder of metrics
             self._metrics.lag.labels(moved.topic, str(moved.partition), self.group).set(0)
         self._progress.revoked()
@@ -149,7 +152,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             sought = self._positions.sought
             starts |= {p: offset for p, offset in sought.items() if p in known and offset > (known[p] or 0)}
             # A batch that was handled meanwhile commits itself, as soon as Kafka has what came of it.
-            await self._commit(consumer, {p: start for p, start in starts.items() if p not in self._positions.next})
+            await self._commits.make(
+                consumer, {p: start for p, start in starts.items() if p not in self._positions.next}
+            )
         except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
 
@@ -240,6 +245,9 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             if self._wake.over:
                 await self._read_again(consumer, {})
+            if self._wake.idle:
+                await self._commits.again(consumer)
+            membership.check(consumer)
             return await wait_for_records(consumer, most=most)
         except Exception as error:  # the library would start this again for ever, and nothing were read
             if isinstance(error, KafkaError | ConsumerStoppedError) and membership.keep(consumer):
@@ -272,7 +280,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             for one in handled.confirming.values():
                 await self._bury(one.rejected)
             self._positions.done(handled.ends)
-            await self._commit(consumer, handled.ends)
+            await self._commits.make(consumer, handled.ends)
             for partition, following in handled.ends.items():
                 self._measure(consumer, partition, following, handled.counts[partition])
         except RetryLater as error:
@@ -341,6 +349,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _seek(self, consumer: Any, partition: TopicPartition, offset: int) -> None:
         self._positions.sent_back(partition)
+        self._commits.forget([partition])
         with suppress(IllegalStateError):  # it moved meanwhile
             consumer.seek(partition, offset)
 
@@ -359,17 +368,6 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             self._metrics.dead_letters.labels(one.record.topic, self.group, one.error.reason).inc()
             told = {"topic": one.record.topic, "offset": one.record.offset, "detail": one.error.detail[:300]}
             log.warning("dead letter: %s", one.error.reason, extra=told)
-
-    async def _commit(self, consumer: Any, offsets: Mapping[TopicPartition, int]) -> None:
-        if not offsets:
-            return
-        try:
-            await consumer.commit(dict(offsets))
-        except (CommitFailedError, IllegalStateError) as error:
-            # The partitions moved while we worked. The new owner repeats the batch; the handler's fence makes it harmless.
-            log.info("commit refused, the partitions moved: %s", error, extra={"group": self.group})
-        except KafkaError as error:
-            log.warning("commit failed, a later one covers it: %s", error, extra={"group": self.group})
 
     def _measure(self, consumer: Any, partition: TopicPartition, following: int, handled: int) -> None:
         self._metrics.consumed.labels(partition.topic, self.group).inc(handled)

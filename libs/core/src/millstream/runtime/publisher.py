@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
 
 from millstream.contracts.envelope import Envelope, Headers
 from millstream.contracts.events import Event
@@ -30,6 +37,14 @@ MAX_RECORD_BYTES = MAX_REQUEST_BYTES - 4096
 
 STOP = 5.0
 """Seconds for what is still on its way when a service stops; whoever sent it has been told by then that nobody knows."""
+
+
+BEGIN_AGAIN = 1.0
+"""Seconds between two tries to have a new producer."""
+LOST_COUNT = (OutOfOrderSequenceNumber, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced)
+"""What Kafka says to a producer whose records it takes no more: it counts on from a number that Kafka never saw (the client
+gives up a batch whose partition has no leader, and counts it all the same), or Kafka has forgotten who it is. Such a client
+never recovers by itself."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +74,7 @@ class Publisher:
         self._metrics = metrics
         self._producer: Producer | None = None
         self._flights: Flights | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def source(self) -> str:
@@ -85,15 +101,12 @@ class Publisher:
         self._producer, self._flights = producer, Flights(producer)
 
     async def stop(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            try:
-                # It waits for what is on its way, and for a Kafka that is frozen that is for ever.
-                async with asyncio.timeout(STOP):
-                    await producer.stop()
-            except TimeoutError:
-                log.warning("Kafka did not take leave within %.0f s; what it has not confirmed may be lost", STOP)
-                await _cut(producer)
+            await _leave(producer)
 
     @property
     def started(self) -> bool:
@@ -139,6 +152,8 @@ class Publisher:
         except (TimeoutError, KafkaError) as error:
             for topic in topics:
                 self._metrics.publish_unknown.labels(topic).inc()
+            if isinstance(error, LOST_COUNT) or _has_ended(producer):
+                self._renew(producer, error)
             if isinstance(error, MessageSizeTooLargeError):
                 raise RejectEvent("too_large", str(error)) from error
             waited = f"Kafka did not confirm {len(records)} records within {self._timeout:.0f} s"
@@ -149,12 +164,45 @@ class Publisher:
         for topic, count in topics.items():
             self._metrics.published.labels(topic).inc(count)
 
+    def _renew(self, broken: Producer, why: Exception) -> None:
+        """Go on with another producer. What the broken one has not sent, its callers send again, as after any failure."""
+        if self._producer is broken:
+            log.error("Kafka takes nothing more of this producer, a new one follows: %s", why)
+            self._producer = self._flights = None
+            self._renewing = asyncio.create_task(self._begin_again(broken))
+
+    async def _begin_again(self, broken: Producer) -> None:
+        broken._message_accumulator.fail_all(KafkaError("this producer is given up"))
+        await _leave(broken)
+        while self._producer is None:
+            try:
+                await self.start()
+            except KafkaError as error:
+                log.warning("no new producer yet: %s", error)
+                await asyncio.sleep(BEGIN_AGAIN)
+
     async def _partitions(self, producer: Producer, topic: str) -> list[int]:
         known = producer.client.cluster.partitions_for_topic(topic)
         if not known:
             async with asyncio.timeout(self._timeout):
                 known = await producer.partitions_for(topic)
         return sorted(known)
+
+
+def _has_ended(producer: Producer) -> bool:
+    """Whether the client's own task has stumbled: nothing is sent any more, and nobody is told."""
+    sender = producer._sender.sender_task
+    return sender is not None and sender.done()
+
+
+async def _leave(producer: Producer) -> None:
+    try:
+        # It waits for what is on its way, and for a Kafka that is frozen that is for ever.
+        async with asyncio.timeout(STOP):
+            await producer.stop()
+    except TimeoutError:
+        log.warning("Kafka did not take leave within %.0f s; what it has not confirmed may be lost", STOP)
+        await _cut(producer)
 
 
 async def _cut(producer: Producer) -> None:

@@ -218,7 +218,12 @@ class Service:
         within = self.settings.drain_timeout
         await asyncio.gather(*(subscription.drain(within) for subscription in self._subscriptions))
         if self._broker is not None:
-            await self._broker.stop()
+            try:
+                await self._broker.stop()
+            except (
+                Exception
+            ) as error:  # a consumer that had broken down says so once more; the other parts still want to stop
+                log.error("while stopping: %s", error, exc_info=error)
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
