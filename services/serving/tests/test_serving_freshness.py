@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -155,6 +156,70 @@ async def test_refused_questions_of_kafka_are_on_record(stage: Stage, flight: Fl
     assert isinstance(found, QuestionUnanswered)
     assert found.reason == "stale_features"
     assert count(stage, "refused") == 1
+
+
+async def over_what_asks(stage: Stage, **freshness: Any) -> Stage:
+    """The one view is over the very stream that asks."""
+    await serve(stage)
+    stage.rule(**freshness)
+    stage.features.stream = "flights-scheduled"
+    return stage
+
+
+async def test_a_question_counts_itself_in_a_view_over_the_stream_that_asks(stage: Stage, flight: Flight) -> None:
+    """As offline: its own event is known at its own time. Features are some milliseconds behind, whoever was faster."""
+    await over_what_asks(stage)
+    stage.features.fences[0] = 0, ELEVEN
+    answering = asyncio.create_task(doorway(stage)(batch(flight(1), flight(2))))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    assert published(stage) == [], "of the two offsets the second is not in"
+    stage.features.values["origin", "JFK"] = 13.4
+    stage.features.fences[0] = 1, ELEVEN
+    assert await answering == []
+    found = published(stage)
+    assert [getattr(e, "stale_views", None) for e in found] == [{}, {}]
+    assert {e.features["origin_delays__mean"] for e in found if isinstance(e, PredictionServed)} == {13.4}
+
+
+async def test_over_http_no_event_of_its_own_is_waited_for(stage: Stage, flight: Flight) -> None:
+    await over_what_asks(stage)
+    assert (await ask(stage, flight)).json().get("stale_views", {}) == {}
+
+
+@pytest.mark.parametrize(("when_stale", "after"), [("wait", 30.0), ("flag", 2.0), ("refuse", 2.0)])
+async def test_features_that_never_have_the_asking_event_are_waited_for_in_bounds(
+    stage: Stage, flight: Flight, when_stale: str, after: float
+) -> None:
+    await over_what_asks(stage, when_stale=when_stale)
+
+    async def time_passes() -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            stage.seconds += 0.25
+
+    passing, turns = asyncio.create_task(time_passes()), 0
+    try:
+        while True:
+            try:
+                await doorway(stage)(batch(flight(1)))
+                break
+            except FeaturesBehind as error:
+                assert "own events in flights-scheduled" in str(error)  # noqa: PT017 - of each turn
+                turns += 1
+    finally:
+        passing.cancel()
+    assert after <= stage.seconds < after + 15.0
+    assert turns or when_stale != "wait", "whoever holds the batch gets a turn"
+    first = stage.seconds
+    await doorway(stage)(batch(flight(2)))
+    assert stage.seconds == first, "patience is with the outage"
+    for found in published(stage):
+        if when_stale == "refuse":
+            assert isinstance(found, QuestionUnanswered)
+            assert found.reason == "stale_features"
+        else:
+            assert isinstance(found, PredictionServed)
+            assert found.stale_views["origin_delays"] >= after
 
 
 async def ask(stage: Stage, flight: Callable[..., dict[str, Any]]) -> httpx.Response:

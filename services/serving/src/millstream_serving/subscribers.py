@@ -73,6 +73,7 @@ class AnswerStream:
                         cause=id,
                         producer=source,
                         trace=handed_on(event.record.headers),
+                        place=(event.record.partition, event.record.offset),
                     )
                 except RejectEvent as error:
                     refused.setdefault(event.record.offset, Rejected(event.record, error))

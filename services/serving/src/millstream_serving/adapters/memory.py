@@ -61,13 +61,17 @@ class MemoryFeatures:
     values: dict[tuple[str, Scalar], float] = field(default_factory=dict)
     away: bool = False
     """Set to make the store unreachable."""
+    stream: str = "flights-landed"
+    """Whose events the views aggregate."""
+    fences: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of it, partition → last offset and newest known-at that were applied."""
 
     @property
     def streams(self) -> Mapping[str, str]:
-        return dict.fromkeys(self.views, "flights-landed")
+        return dict.fromkeys(self.views, self.stream)
 
     async def applied(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
-        return {}
+        return {self.stream: dict(self.fences)}
 
     @property
     def names(self) -> Sequence[str]:

@@ -60,14 +60,13 @@ class Look:
 class Outages:
     """Since when each loop has found its features stale: patience is with an outage, not with each question of it."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def over(self, loop: str) -> None:
         """Its features are current again."""
         self._since.pop(loop, None)
 
-    def patient(self, loop: str, now: float) -> bool:
-        """Whether a question of `loop` should wait on; `now` is of any clock that never goes back (seconds)."""
-        return now - self._since.setdefault(loop, now) < self._patience
+    def lasts(self, loop: str, now: float) -> float:
+        """Seconds for which `loop`, whose features are stale, has found them so; `now` is of any clock that never goes back."""
+        return now - self._since.setdefault(loop, now)

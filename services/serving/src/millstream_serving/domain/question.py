@@ -31,6 +31,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Traceparent that the answer's record goes on with."""
     producer: str = ""
     """Who sent it (`ce_source`); empty where it was not over Kafka."""
+    place: tuple[int, int] | None = None
+    """Partition and offset of the asking event in its stream; None where it was not over Kafka."""
 
     @property
     def prediction_id(self) -> str:

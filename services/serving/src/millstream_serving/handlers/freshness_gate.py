@@ -19,6 +19,10 @@ HTTP_PATIENCE = 2.0
 """Seconds of it that one HTTP request is held: callers give up after five or ten."""
 HTTP_LOOK = 0.05
 """Seconds between two looks of a request that waits."""
+OWN_PATIENCE = 2.0
+"""Seconds that questions wait for their own events in one outage, where their loop does not wait for features otherwise."""
+OWN_LOOKS = (0.002, 0.02)
+"""Seconds between two looks for them, at first and in the end: features has them after some milliseconds, or is not there."""
 
 
 class FreshnessGate:
@@ -34,7 +38,7 @@ class FreshnessGate:
     ) -> None:
         self._loops = loops
         self._freshness = freshness
-        self._outages = Outages(PATIENCE)
+        self._outages = Outages()
         self._metrics = metrics
         self._stopwatch = stopwatch
 
@@ -56,8 +60,11 @@ class FreshnessGate:
         what = rule.when_stale or ("wait" if transport == "kafka" else "flag")
         asked_at = [question.asked_at for question in questions]
         began = self._stopwatch()
+        own = await self._own_events(features, questions, PATIENCE if what == "wait" else OWN_PATIENCE)
         while True:
             stale = await self._stale(features, asked_at, rule.bound)
+            if own:
+                stale = [own | one for one in stale]
             if not any(stale):
                 for view in {view for one in features for view in one.streams}:
                     self._metrics.view_lag.labels(loop, view).set(0.0)
@@ -68,7 +75,7 @@ class FreshnessGate:
             for view, seconds in worst.items():
                 self._metrics.view_lag.labels(loop, view).set(seconds)
             lagging = sum(map(bool, stale))
-            waits = what == "wait" and self._outages.patient(loop, self._stopwatch())
+            waits = what == "wait" and self._outages.lasts(loop, self._stopwatch()) < PATIENCE
             if not waits or (transport == "http" and self._stopwatch() - began > HTTP_PATIENCE):
                 break
             self._metrics.stale.labels(loop, "waited", transport).inc(lagging)
@@ -81,6 +88,34 @@ class FreshnessGate:
             raise StaleFeatures(_behind(loop, worst))
         return stale, refusing
 
+    async def _own_events(
+        self, features: Sequence[Features], questions: Sequence[Question], patience: float
+    ) -> dict[str, float]:
+        """Waits until views over the very stream that asks have the asking events: offline each question counts itself.
+
+        View → seconds waited, for those that had them not in the end. Raises FeaturesBehind after a second of it, so that
+        whoever holds the batch gets a turn.
+        """
+        loop = questions[0].loop
+        asking = self._loops[loop].predict.on
+        last: dict[int, int] = {}
+        for question in questions:
+            if question.place is not None:
+                partition, offset = question.place
+                last[partition] = max(offset, last.get(partition, offset))
+        own = [one for one in features if asking in one.streams.values()] if last else []
+        began, pause = self._stopwatch(), OWN_LOOKS[0]
+        for one in own:
+            while not await _has(one, asking, last):
+                now = self._stopwatch()
+                if (lasts := self._outages.lasts(loop, now)) >= patience:
+                    return {view: lasts for each in own for view, stream in each.streams.items() if stream == asking}
+                if now - began > 1.0:
+                    raise FeaturesBehind(f"{loop}: features have not applied the questions' own events in {asking} yet")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, OWN_LOOKS[1])
+        return {}
+
     async def _stale(
         self, features: Sequence[Features], asked_at: Sequence[int], bound: int
     ) -> Sequence[dict[str, float]]:
@@ -90,6 +125,12 @@ class FreshnessGate:
         if not others:
             return first
         return [{view: lag for one in row for view, lag in one.items()} for row in zip(first, *others, strict=True)]
+
+
+async def _has(features: Features, stream: str, last: Mapping[int, int]) -> bool:
+    """Whether the online store has applied `stream` up to and with these offsets, by partition."""
+    applied = (await features.applied()).get(stream, {})
+    return all(applied.get(partition, (-1, 0))[0] >= offset for partition, offset in last.items())
 
 
 def _behind(loop: str, lags: Mapping[str, float]) -> str:

@@ -52,6 +52,7 @@ def ask(
     cause: str | None = None,
     producer: str = "",
     trace: str | None = None,
+    place: tuple[int, int] | None = None,
 ) -> Question:
     """The question that `event` puts to `loop`. Raises RejectEvent(`missing_field`)."""
     id = loop.predict.id_of(event)
@@ -65,6 +66,7 @@ def ask(
         cause=cause or id,
         producer=producer,
         trace=trace,
+        place=place,
     )
 
 
