@@ -18,8 +18,12 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.times import HOUR, from_datetime, from_rfc3339
 from millstream.project import load_project
+from millstream_cli.predictions import read_predictions
 from millstream_cli.recording import load_recording
+from millstream_cli.recounted import measure_recount
 from millstream_cli.ticks import Ticks
+from millstream_cli.turns import apart
+from millstream_tiles.registry import describe
 
 from .small_mill import SOON_GIVEN_UP, running_mill
 
@@ -38,9 +42,14 @@ async def test_an_estimate_is_why_a_model_is_trained_before_any_label_says_so(tm
         questions={"parcels-sent"},
         tick=HOUR,
         until=from_rfc3339("2024-05-08T18:00:00Z"),
+        apart=apart(project),
     )
     async with running_mill(project, tmp_path / "mill", SOON_GIVEN_UP) as running:
         replayed = await running.replay(ticks)
+        log = await read_predictions(running.state.kafka)
+    recounted = measure_recount(log.frame("parcel-delay"), ticks, describe(project.features_path).views.values())
+    assert recounted.checked > 1000
+    assert recounted.largest == 0.0, f"each question counts itself, and none that was asked after it: {recounted.worst}"
 
     told = [one.event for one in replayed.story.told]
     judged = [event for event in told if isinstance(event, WindowJudged)]

@@ -84,3 +84,30 @@ def test_a_tick_longer_than_a_streams_lateness_is_told() -> None:
     [line] = Ticks(events, questions={"asked"}, tick=HOUR, until=None).late(streams)
     assert line.startswith("landed: events will be late and in no window")
     assert line.endswith("a tick of 1h, and lateness is 10m; write --tick 10m")
+
+
+def test_questions_that_count_each_other_take_turns() -> None:
+    """By ship in one view and by port in another; who has no port is counted in no port."""
+    asked = pl.DataFrame(
+        {
+            "known_at": [HOUR, HOUR, HOUR + 1, HOUR + 2, HOUR + 3, 2 * HOUR],
+            "ship": ["Ada", "Ada", "Eva", "Ada", "Ida", "Ada"],
+            "port": ["Oslo", "Bergen", "Oslo", None, None, "Oslo"],
+        }
+    )
+    keys = {"asked": [("ship",), ("port",)]}
+    ticks = Ticks({"asked": asked}, questions={"asked"}, tick=HOUR, until=None, apart=keys)
+    first, second = list(ticks)
+    assert [[line.split(b'"')[3] for line in one["asked"]] for one in first.rounds] == [
+        [b"Ada", b"Ida"],
+        [b"Ada", b"Eva"],
+        [b"Ada"],
+    ]
+    assert [len(one["asked"]) for one in second.rounds] == [1]
+    assert ticks.known_at("asked").tolist() == [HOUR, HOUR + 1, HOUR + 1, HOUR + 2, HOUR, 2 * HOUR]
+    assert sum(tick.size for tick in ticks) == ticks.events == 6
+
+
+def test_all_others_are_asked_at_once() -> None:
+    (tick,) = Ticks({"asked": frame(1.0, 1.5), "landed": frame(1.0)}, questions={"asked"}, tick=HOUR, until=None)
+    assert tick.rounds == [tick.questions]

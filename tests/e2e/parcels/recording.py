@@ -13,6 +13,7 @@ import polars as pl
 
 BEGIN, MOVED, END = (datetime(2024, 5, day, tzinfo=UTC) for day in (1, 7, 10))
 AN_HOUR = 80
+CARRIERS = [f"carrier-{number}" for number in range(200)]
 DELIVERED_AFTER = timedelta(days=2)
 FAR = 700.0
 """Kilometres."""
@@ -33,7 +34,7 @@ def recording() -> dict[str, pl.DataFrame]:
         {
             "parcel": [f"parcel-{number}" for number in range(len(at))],
             "at": at,
-            "carrier": rng.choice(["north", "south"], len(at)).tolist(),
+            "carrier": rng.choice(CARRIERS, len(at)).tolist(),
             "distance": distance.round(1),
             "late": late.round(1),
         }

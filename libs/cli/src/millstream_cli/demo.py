@@ -22,6 +22,7 @@ from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
 from millstream_cli.summary import Places, broken_promises, summarise
 from millstream_cli.ticks import Ticks
+from millstream_cli.turns import apart
 
 
 async def demo(
@@ -52,7 +53,8 @@ async def demo(
         state = await mill.start()
         recording = await loading
         asking = {loop.predict.on for loop in project.loops.values()}
-        ticks = Ticks(recording.events, questions=asking, tick=tick, until=until)
+        taking_turns = await asyncio.to_thread(apart, project)
+        ticks = Ticks(recording.events, questions=asking, tick=tick, until=until, apart=taking_turns)
         started = time.perf_counter()
         console.print(f"replaying {ticks.events:,} events in {len(ticks):,} ticks")
         replayed = await run_replay(

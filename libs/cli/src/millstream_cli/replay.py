@@ -3,6 +3,7 @@
 Per tick: the questions, as known at its start, and a wait until they are answered; then the events, as known at its end,
 and a wait until features and drift have applied them and the trainer has decided on every verdict. No tick begins while a
 run is under way or serving has yet to learn of a new model. So no question knows what had not happened, at any speed.
+Questions that a view over their own stream counts are asked in turns (`turns`).
 """
 
 from __future__ import annotations
@@ -93,10 +94,10 @@ class Replay:
 
     async def _step(self, tick: Tick) -> None:
         at = time.perf_counter()
-        if tick.questions:
-            await self._send(tick.questions, tick.start)
+        for turn, questions in enumerate(tick.rounds if tick.questions else ()):
+            await self._send(questions, tick.start + turn)
             at = self.spent.add("ingest", at)
-            await self._offsets.reached(SERVING, await self._offsets.ends(list(tick.questions)))
+            await self._offsets.reached(SERVING, await self._offsets.ends(list(questions)))
             at = self.spent.add("serving", at)
         if tick.events:
             await self._send(tick.events, tick.end)

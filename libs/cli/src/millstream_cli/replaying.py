@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from millstream_cli.replay import Addresses
 from millstream_cli.resume import last_known_at
 from millstream_cli.running import run_replay
 from millstream_cli.ticks import Ticks
+from millstream_cli.turns import apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,14 @@ async def replay_into(project: Project, target: Target, span: Span, console: Con
     """Raises CommandFailed when there is nothing to send, or when it would come too late."""
     since = span.since if span.since is not None else _position(target)
     asking = {loop.predict.on for loop in project.loops.values()}
-    ticks = Ticks(load_recording(project).events, questions=asking, tick=span.tick, until=span.until, since=since)
+    ticks = Ticks(
+        load_recording(project).events,
+        questions=asking,
+        tick=span.tick,
+        until=span.until,
+        since=since,
+        apart=await asyncio.to_thread(apart, project),
+    )
     if not len(ticks):
         raise CommandFailed(
             "nothing to replay: the recording has no event"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from millstream.project.duration import to_text
 from millstream.project.stream import Stream
+from millstream_cli.turns import Apart, turns
 
 ENCODED_AT_ONCE = 20_000
 """Rows turned into JSON in one go: most of the cost is per call, and 20,000 rows are 6 MB."""
@@ -25,6 +26,17 @@ class Tick:
     questions: dict[str, list[bytes]] = field(default_factory=dict)
     """Stream → its events, each one JSON object."""
     events: dict[str, list[bytes]] = field(default_factory=dict)
+    turns: dict[str, list[int]] = field(default_factory=dict)
+    """Of streams whose questions take turns, that of each; all others' have the first."""
+
+    @property
+    def rounds(self) -> list[dict[str, list[bytes]]]:
+        """The questions turn by turn; each is known a microsecond after the one before."""
+        found: list[dict[str, list[bytes]]] = [{} for _ in range(1 + max(map(max, self.turns.values()), default=0))]
+        for stream, lines in self.questions.items():
+            for turn, line in zip(self.turns.get(stream) or [0] * len(lines), lines, strict=True):
+                found[turn].setdefault(stream, []).append(line)
+        return found
 
     @property
     def size(self) -> int:
@@ -62,14 +74,16 @@ class Ticks:
         tick: int,
         until: int | None,
         since: int | None = None,
+        apart: Apart | None = None,
     ) -> None:
-        """`events` are those of a recording, `questions` names the streams that ask.
+        """`events` are those of a recording, `questions` names the streams that ask, and those in `apart` take turns.
 
         `tick`, `until` and `since` are microseconds: what became known at `until` or later is left out (None: nothing is),
         as are ticks that ended at `since` or before.
         """
         self._tick = tick
         self._questions = set(questions)
+        self._turns: dict[str, NDArray[np.int64]] = {}
         self._frames: dict[str, pl.DataFrame] = {}
         self._numbers: dict[str, NDArray[np.int64]] = {}
         """Of each stream, the tick of each row."""
@@ -79,6 +93,8 @@ class Ticks:
             first = 0 if since is None else int(np.searchsorted(known // tick, since // tick, side="left"))
             self._numbers[stream] = known[first:last] // tick
             self._frames[stream] = frame.slice(first, max(0, last - first)).drop("known_at")
+            if stream in self._questions and apart and stream in apart:
+                self._turns[stream] = turns(self._numbers[stream], self._frames[stream], apart[stream])
         found = [np.unique(numbers) for numbers in self._numbers.values()]
         self._ticks: NDArray[np.int64] = np.unique(np.concatenate(found)) if found else np.array([], dtype=np.int64)
 
@@ -97,7 +113,7 @@ class Ticks:
     def known_at(self, stream: str) -> NDArray[np.int64]:
         """When each row of `sent(stream)` becomes known, by this clock."""
         known: NDArray[np.int64] = (self._numbers[stream] + (stream not in self._questions)) * self._tick
-        return known
+        return known + self._turns[stream] if stream in self._turns else known
 
     def late(self, streams: Mapping[str, Stream]) -> list[str]:
         """A line for each stream whose events this clock makes late."""
@@ -122,10 +138,13 @@ class Ticks:
         for index, number in enumerate(self._ticks):
             questions: dict[str, list[bytes]] = {}
             events: dict[str, list[bytes]] = {}
+            taken: dict[str, list[int]] = {}
             for stream, (firsts, lasts) in bounds.items():
                 first, last = int(firsts[index]), int(lasts[index])
                 if first < last:
                     side = questions if stream in self._questions else events
                     side[stream] = lines[stream].between(first, last)
+                    if stream in self._turns:
+                        taken[stream] = self._turns[stream][first:last].tolist()
             start = int(number) * self._tick
-            yield Tick(start=start, end=start + self._tick, questions=questions, events=events)
+            yield Tick(start=start, end=start + self._tick, questions=questions, events=events, turns=taken)
