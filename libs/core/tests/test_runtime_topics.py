@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.consumer.fetcher import Fetcher
 
 from millstream.contracts.topics import MODELS, PREDICTIONS, TOPICS
 from millstream.errors import MillstreamError, RetryLater
@@ -114,6 +116,32 @@ async def test_a_reader_survives_a_restart_of_the_broker_and_repeats_nothing(kaf
     await until(lambda: seen.values)
 
     await asyncio.to_thread(kafka.restart)
+    await produce(kafka.bootstrap, topic, flight(2))
+    await until(lambda: len(seen.values) == 2)
+
+    assert seen.values == [b'{"flight": 1}', b'{"flight": 2}']
+    task.cancel()
+
+
+@connected
+async def test_a_reader_whose_client_stumbled_goes_on_with_another(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, seen, stumbled = await new_topic(kafka.bootstrap, retention=None), Seen(), asyncio.Event()
+    fetch = Fetcher._proc_fetch_request
+
+    async def once(self: Any, *said: Any) -> bool:
+        if not stumbled.is_set():
+            stumbled.set()
+            raise KeyError(("node", 1))
+        return bool(await fetch(self, *said))
+
+    reader = TopicReader(bootstrap=kafka.bootstrap, topics=[topic], apply=seen)
+    task = asyncio.create_task(reader.run())
+    await produce(kafka.bootstrap, topic, flight(1))
+    await until(lambda: seen.values)
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", once)
+    await stumbled.wait()
     await produce(kafka.bootstrap, topic, flight(2))
     await until(lambda: len(seen.values) == 2)
 

@@ -7,11 +7,12 @@ from aiokafka import AIOKafkaProducer
 
 from millstream.contracts.times import from_rfc3339
 from millstream.errors import RetryLater
+from millstream.runtime import waiting_records
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 
-from .runtime_kit import new_topic
+from .runtime_kit import flight, new_topic, produce
 
 NOON = from_rfc3339("2013-06-01T12:00:00Z")
 
@@ -55,3 +56,19 @@ async def test_the_first_record_that_was_not_read_says_since_when_it_waits(kafka
 async def test_a_kafka_that_is_away_is_asked_again_later() -> None:
     with pytest.raises(RetryLater, match="what waits in flights"):
         await WaitingRecords(f"127.0.0.1:{free_port()}").of(["flights"], {})
+
+
+async def test_a_client_that_broke_down_is_replaced(kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_records, "WITHIN", 1.0)
+    topic = await new_topic(kafka.bootstrap)
+    await produce(kafka.bootstrap, topic, flight(0))
+    waiting = WaitingRecords(kafka.bootstrap)
+    try:
+        assert (await waiting.of([topic], {}))[topic, 0] is not None
+        assert waiting._consumer is not None
+        waiting._consumer._fetcher._fetch_task.cancel()
+        with pytest.raises(RetryLater, match="what waits in"):
+            await waiting.of([topic], {})
+        assert (await waiting.of([topic], {}))[topic, 0] is not None
+    finally:
+        await waiting.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from millstream.runtime import membership
 from millstream.runtime.delivery import Record
 from millstream.runtime.kafka_clients import Consumer
 from millstream.runtime.kafka_security import Bootstrap
@@ -17,6 +19,9 @@ log = logging.getLogger(__name__)
 
 UP_TO_THE_END = 100
 """Milliseconds between two looks at how far it is, where Kafka has nothing to hand over."""
+
+FOLLOWING = 1000
+"""The same, between two looks at whether the client still fetches."""
 
 Apply = Callable[[Record], Awaitable[None]]
 
@@ -62,7 +67,8 @@ class TopicReader:
                 log.warning("reading %s: %s; trying again", ", ".join(self._topics), error)
                 await asyncio.sleep(1.0)
             finally:
-                await consumer.stop()
+                with suppress(KafkaError):  # of one that broke down: it says so once more
+                    await consumer.stop()
 
     async def _partitions(self, consumer: Consumer) -> list[TopicPartition]:
         await consumer._client.force_metadata_update()
@@ -84,7 +90,10 @@ class TopicReader:
                     await self._read(record, positions)
         self.caught_up.set()
         while True:
-            await self._read(await consumer.getone(), positions)
+            membership.check(consumer)
+            for records in (await consumer.getmany(timeout_ms=FOLLOWING)).values():
+                for record in records:
+                    await self._read(record, positions)
 
     async def _read(self, record: Record, positions: dict[TopicPartition, int]) -> None:
         await self._apply(record)

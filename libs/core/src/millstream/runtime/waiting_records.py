@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -38,31 +39,42 @@ class WaitingRecords:
 
         What is no record does not wait: gaps of a compacted topic, markers of transactions, what retention removed.
         """
-        try:
-            async with self._one_at_a_time, asyncio.timeout(WITHIN):
-                consumer = await self._connected(topics)
-                partitions = [
-                    TopicPartition(topic, partition)
-                    for topic in topics
-                    for partition in sorted(consumer.partitions_for_topic(topic) or ())
-                    if (topic, partition) not in enough
-                ]
-                if not partitions:
-                    return {}
-                ends = await consumer.end_offsets(partitions)
-                starts = {p: read.get((p.topic, p.partition), -1) + 1 for p in partitions}
-                found: dict[tuple[str, int], int | None] = {(p.topic, p.partition): None for p in partitions}
-                behind = {p: starts[p] for p in partitions if starts[p] < ends[p]}
-                for partition, known in (await self._first(consumer, behind, ends)).items():
-                    found[partition.topic, partition.partition] = known
-                return found
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise RetryLater(f"Kafka does not say what waits in {', '.join(topics)}: {error or 'timeout'}") from error
+        async with self._one_at_a_time:
+            try:
+                async with asyncio.timeout(WITHIN):
+                    return await self._of(topics, read, enough)
+            except (KafkaError, TimeoutError, OSError) as error:
+                # Whatever it was that the client did not get over, another is not in it.
+                await self.close()
+                raise RetryLater(
+                    f"Kafka does not say what waits in {', '.join(topics)}: {error or 'timeout'}"
+                ) from error
 
     async def close(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await consumer.stop()
+            with suppress(KafkaError):  # of one that broke down: it says so once more
+                await consumer.stop()
+
+    async def _of(
+        self, topics: Collection[str], read: Offsets, enough: Collection[tuple[str, int]]
+    ) -> dict[tuple[str, int], int | None]:
+        consumer = await self._connected(topics)
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in sorted(consumer.partitions_for_topic(topic) or ())
+            if (topic, partition) not in enough
+        ]
+        if not partitions:
+            return {}
+        ends = await consumer.end_offsets(partitions)
+        starts = {p: read.get((p.topic, p.partition), -1) + 1 for p in partitions}
+        found: dict[tuple[str, int], int | None] = {(p.topic, p.partition): None for p in partitions}
+        behind = {p: starts[p] for p in partitions if starts[p] < ends[p]}
+        for partition, known in (await self._first(consumer, behind, ends)).items():
+            found[partition.topic, partition.partition] = known
+        return found
 
     async def _first(
         self, consumer: Consumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
