@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any
 
@@ -21,6 +22,8 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from millstream.errors import RetryLater
 from millstream.runtime.kafka_security import Bootstrap, Kafka
+
+log = logging.getLogger(__name__)
 
 WITHIN = 5.0
 """Seconds for a broker to say why it lets nobody in; it takes milliseconds, and the first try has failed already."""
@@ -81,6 +84,14 @@ class _Client:
 
 class Consumer(_Client, AIOKafkaConsumer):  # type: ignore[misc]
     """Of `topics`, if any."""
+
+    async def stop(self) -> None:
+        """As aiokafka's, which stops half-way where its fetching had broken down, and leaves the connection open."""
+        try:
+            await super().stop()
+        except KafkaError as error:
+            log.info("what had broken down is closed: %s", error)
+            await self._client.close()
 
 
 class Producer(_Client, AIOKafkaProducer):  # type: ignore[misc]

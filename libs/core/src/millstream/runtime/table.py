@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -67,8 +66,7 @@ class TopicReader:
                 log.warning("reading %s: %s; trying again", ", ".join(self._topics), error)
                 await asyncio.sleep(1.0)
             finally:
-                with suppress(KafkaError):  # of one that broke down: it says so once more
-                    await consumer.stop()
+                await consumer.stop()
 
     async def _partitions(self, consumer: Consumer) -> list[TopicPartition]:
         await consumer._client.force_metadata_update()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -53,8 +52,7 @@ class WaitingRecords:
     async def close(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            with suppress(KafkaError):  # of one that broke down: it says so once more
-                await consumer.stop()
+            await consumer.stop()
 
     async def _of(
         self, topics: Collection[str], read: Offsets, enough: Collection[tuple[str, int]]
