@@ -131,6 +131,12 @@ class Hysteresis(msgspec.Struct, array_like=True):
             self.incident, self.of = "", 0
         return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)
 
+    def doubt(self, version: str) -> None:
+        """A window was broken: what was suspected before it may have been how that began, so it confirms nothing after it."""
+        past = self.past.get(version)
+        if past is not None and not past.incident:
+            past.recent = []
+
     def correct(self, version: str, since: int, over: bool, start: int) -> None:
         """The window that began at `start`, `since` windows before the last, shows something else with late labels."""
         past = self.past.get(version)

@@ -27,7 +27,7 @@ from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
 from millstream_drift.domain.tally import Summary
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
-from millstream_drift.domain.windows import MINIMUM_ROWS, Window
+from millstream_drift.domain.windows import MINIMUM_ROWS, SLICES, Window
 
 LARGE_SHIFT = 0.25
 """PSI of the answers that is suspected even where no important column moved: large in the usual reading. It is no drift by
@@ -99,6 +99,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     if broken:
         # Broken data says nothing about the world, so it neither confirms nor clears a drift.
         finding, reason = Finding.BROKEN_DATA, in_words(broken)
+        memory.inputs.doubt(window.version)
     elif len(window.rows) < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{len(window.rows)} rows are too few to judge"
     else:
@@ -109,6 +110,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
         if finding is Finding.HEALTHY and prediction.psi >= LARGE_SHIFT:
             finding = Finding.SUSPECTED
             reason = f"the answers moved, psi {prediction.psi:.2f} ≥ {LARGE_SHIFT}, though the inputs did not: {reason}"
+    memory.broken.judged(window.version, window.start, window.end, broken=bool(broken))
     report = None
     suspicious = finding in (Finding.SUSPECTED, Finding.DETECTED, Finding.NOT_CLEARED)
     if memory.inputs.wants_report(
@@ -137,28 +139,42 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
 
 
 def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
-    outputs, labels = [row[0] for row in window.rows], [row[1] for row in window.rows]
+    whole = memory.whole(window.version, window.rows)
+    judged_by = whole if len(whole) >= MINIMUM_ROWS else window.rows
+    outputs, labels = [row[0] for row in judged_by], [row[1] for row in judged_by]
     row_losses = losses(rules.task, outputs, labels)
     low, high = mean_interval(row_losses)
     found = metrics(rules.task, outputs, labels, row_losses) | {"low": low, "high": high}
     names = rules.trials.slices
     # Rows from before `gate.slices` was changed have none.
-    sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
-    columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
+    sliced = [row for row, cells in enumerate(judged_by) if names and len(cells) == SLICES + len(names)]
+    columns = {name: [judged_by[row][SLICES + n] for row in sliced] for n, name in enumerate(names)}
     slices = by_slice(row_losses[sliced], columns) if sliced else []
     told = told_of(slices, baseline.slices)
     drop = drop_of(float(row_losses.mean()), baseline, 1 / row_losses.size)
     drop = replace(drop, blind=blind_loss(rules.task, labels))
-    impossible = one_class(rules.task, outputs, labels)
+    in_doubt = len(window.rows) - len(whole)
+    unfounded = in_doubt > 0 and judged_by is window.rows
+    impossible = None if unfounded else one_class(rules.task, outputs, labels)
     weighed = None
     if impossible:
         finding, reason = Finding.BROKEN_DATA, impossible
+        memory.performance.doubt(window.version)
+    elif unfounded:
+        # The loss is a fact, and what led to it is the inputs: it neither confirms nor clears a drop, and asks for nothing.
+        finding = Finding.SUSPECTED if drop.is_over(rules.drop) else Finding.HEALTHY
+        reason = (
+            f"{_against_the_holdout(drop, rules)}; {in_doubt} of the {len(window.rows)} questions were asked while inputs were "
+            "broken, so it says nothing of the model"
+        )
     elif row_losses.size < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{row_losses.size} rows are too few to judge"
     else:
         finding, reason, weighed = _weigh_drop(drop, window, WindowKind.PERFORMANCE, rules, memory)
         worse = worse_slices(told, rules.drop)[:3]
         reason += "".join(_slice_in_words(one) for one in worse)
+        if in_doubt:
+            reason += f"; without {in_doubt} questions that were asked while inputs were broken"
         calibration = calibrate(rules.task, outputs, labels) if rules.estimate else None
         if calibration is not None:
             memory.calibrated(window.version, calibration)
@@ -180,7 +196,10 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
         finding=finding,
         reason=reason,
         effect=drop.relative,
-        metrics=found | {"loss_increase": drop.relative, "standard_error": drop.error},
+        rows=row_losses.size,
+        metrics=found
+        | {"loss_increase": drop.relative, "standard_error": drop.error}
+        | ({"asked_while_broken": float(in_doubt)} if in_doubt else {}),
         slices=told,
         weighed=weighed,
     )
@@ -237,8 +256,7 @@ def _weigh_drop(
             kind is WindowKind.PERFORMANCE and replace(drop, reference=drop.as_now(normal, blind)).is_over(rules.drop)
         ),
     )
-    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
-    numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
+    numbers = _against_the_holdout(drop, rules)
     if over:
         numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
         numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
@@ -252,6 +270,11 @@ def _weigh_drop(
     return finding, numbers, weighed
 
 
+def _against_the_holdout(drop: Drop, rules: Rules) -> str:
+    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
+    return f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
+
+
 def _verdict(
     window: Window,
     at: int,
@@ -259,6 +282,7 @@ def _verdict(
     *,
     weighed: Weighed | None,
     kind: WindowKind | None = None,
+    rows: int | None = None,
     **said: Any,
 ) -> WindowJudged:
     kind = kind or window.kind
@@ -272,7 +296,7 @@ def _verdict(
         at=to_datetime(at),
         start=to_datetime(window.start),
         end=to_datetime(window.end),
-        rows=len(window.rows),
+        rows=len(window.rows) if rows is None else rows,
         about=None if weighed is None else weighed.about,
         changed_at=to_datetime(since) if since else None,
         **said,
