@@ -29,6 +29,10 @@ from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MINIMUM_ROWS, SLICES, Window
 
+MOST_OF_A_COLUMN = 10
+"""Times `drift.psi` that a column counts for at most. PSI has no largest value: a column that means next to nothing to the
+model and has moved far would be a drift by itself. So bounded, columns that hold less than a tenth of the importance together
+are none, however far they move, and one that holds a tenth is one when it has nothing in common with training any more."""
 LARGE_SHIFT = 0.25
 """PSI of the answers that is suspected even where no important column moved: large in the usual reading. It is no drift by
 itself: answers follow the season, and nothing is learned again because of it."""
@@ -84,7 +88,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     watched = baseline.important if rules.important else rules.columns
     places = [n for n, one in enumerate(shifts) if watched is None or one.column in watched] or [*range(len(shifts))]
     counting = [shifts[n] for n in places]
-    effect = _weighted([one.psi for one in counting], counting)
+    effect = _weighted([_counted(one, rules) for one in counting], counting)
     id = _id(rules, window, window.kind)
     broken = [
         found
@@ -106,7 +110,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
         over = effect >= rules.psi
         weighed = memory.inputs.weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
         finding = weighed.finding
-        reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting)}"
+        reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting, rules)}"
         if finding is Finding.HEALTHY and prediction.psi >= LARGE_SHIFT:
             finding = Finding.SUSPECTED
             reason = f"the answers moved, psi {prediction.psi:.2f} ≥ {LARGE_SHIFT}, though the inputs did not: {reason}"
@@ -320,11 +324,21 @@ def _agreed(effect: float, bound: float, weighed: Weighed) -> str:
     return f"≥ {bound:.2f} in {weighed.agreeing} of {weighed.of} windows" if effect >= bound else f"< {bound:.2f}"
 
 
-def _most(shifts: Sequence[ColumnShift]) -> str:
+def _counted(one: ColumnShift, rules: Rules) -> float:
+    """A column's PSI in the effect."""
+    return min(one.psi, MOST_OF_A_COLUMN * rules.psi)
+
+
+def _most(shifts: Sequence[ColumnShift], rules: Rules) -> str:
     """The three columns that count most in the effect."""
-    ranked = sorted(shifts, key=lambda one: (-one.psi * one.importance, one.column))[:3]
-    named = ", ".join(f"{one.column} {one.psi:.2f} × importance {one.importance:.2f}" for one in ranked)
+    ranked = sorted(shifts, key=lambda one: (-_counted(one, rules) * one.importance, one.column))[:3]
+    named = ", ".join(_in_words(one, _counted(one, rules)) for one in ranked)
     return f"; most: {named}" if named else ""
+
+
+def _in_words(one: ColumnShift, counted: float) -> str:
+    bounded = f" (counted as {counted:.2f})" if counted < one.psi else ""
+    return f"{one.column} {one.psi:.2f}{bounded} × importance {one.importance:.2f}"
 
 
 def _slice_in_words(one: SlicePerformance) -> str:
