@@ -146,6 +146,39 @@ def test_broken_data_blocks_until_a_later_window_is_whole(served: Desk, tides: A
     assert Decision.ACCEPTED in [decided.decision for decided in after if decided is not None]
 
 
+def test_failed_runs_stop_machines_at_the_budget_and_never_a_person(desk: Desk, tides: Any) -> None:
+    for day in (10, 13, 16, 19):
+        desk.hears(tides.matured(day))
+        desk.ends(FAILED)
+    stopped = desk.hears(tides.matured(22))
+    assert stopped is not None
+    assert stopped.decision is Decision.DECLINED
+    assert stopped.reason == (
+        "4 runs within 30.0 days, the budget is 4; 4 of them failed and stop counting with the first that does not: "
+        "ask by hand when it is mended"
+    )
+    for day in (22.5, 22.6):
+        mended = desk.hears(tides.wish(f"mended-{day}", day))
+        assert mended is not None
+        assert (mended.decision, mended.numbers["runs_in_period"]) == (Decision.ACCEPTED, 0)
+        desk.ends(FAILED)
+    desk.hears(tides.wish("mended-now", 23))
+    desk.ends(PROMOTED)
+    drift = desk.hears(tides.judged(27, version="7"))
+    assert drift is not None
+    assert (drift.decision, drift.numbers["runs_in_period"]) == (Decision.ACCEPTED, 1), "what is mended is forgotten"
+
+
+def test_a_run_that_failed_after_the_last_that_did_not_counts(served: Desk, tides: Any) -> None:
+    for day in (20, 24, 28):
+        served.hears(tides.judged(day))
+        served.ends(FAILED)
+    declined = served.hears(tides.judged(32))
+    assert declined is not None
+    assert declined.reason.startswith("4 runs within 30.0 days, the budget is 4; 3 of them failed")
+    assert served.hears(tides.judged(41)).decision is Decision.ACCEPTED  # type: ignore[union-attr]
+
+
 def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Desk, tides: Any) -> None:
     broken = served.hears(tides.judged(20, Finding.BROKEN_DATA, kind=WindowKind.PERFORMANCE))
     assert broken is not None

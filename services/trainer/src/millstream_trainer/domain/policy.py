@@ -5,7 +5,8 @@ order, and the first that has an answer gives the decision. A request that none 
 for the end of quiet hours; what then comes of it is up to the loop's mode.
 
 A person passes the rules that protect from machines, since somebody looked: stale verdicts, broken data, breaker, warm-up,
-cooldown, agreement, waiting, mode. Nobody passes the budget, a trial, a frozen or a pinned loop.
+cooldown, agreement, waiting, mode. Nobody passes the budget (of which runs that failed are no part for her), a trial, a frozen
+or a pinned loop.
 
 Skew between online and offline features (`millstream-skew`) is not heard: it asks for nothing, since a run learns from the
 lake and no fit mends a tile, and it blocks nothing, since what it says is a sample's and not a fact of the replay.
@@ -216,10 +217,17 @@ def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
 
 
 def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
-    used = state.runs_after(ask.at - rules.budget_period)
+    since = ask.at - rules.budget_period
+    used = state.runs_after(since, by_person=ask.by_person)
     if used < rules.budget_runs:
         return None
-    return Decision.DECLINED, f"{used} runs within {days(rules.budget_period)}, the budget is {rules.budget_runs}"
+    said = f"{used} runs within {days(rules.budget_period)}, the budget is {rules.budget_runs}"
+    failed = used - state.runs_after(since, by_person=True)
+    if failed:
+        said += (
+            f"; {failed} of them failed and stop counting with the first that does not: ask by hand when it is mended"
+        )
+    return Decision.DECLINED, said
 
 
 def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -273,7 +281,7 @@ def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
 def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reason: str) -> RetrainDecided:
     last, runs = state.last_run, decision in (Decision.ACCEPTED, Decision.PENDING)
     numbers = {
-        "runs_in_period": float(state.runs_after(ask.at - rules.budget_period)),
+        "runs_in_period": float(state.runs_after(ask.at - rules.budget_period, by_person=ask.by_person)),
         "budget": float(rules.budget_runs),
         "rejected_in_a_row": float(state.rejected_in_a_row),
         "breaker": float(rules.breaker),
