@@ -101,9 +101,7 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table, start: Sta
     settings: Sequence[Params] = loop.model.tried()
     competing = candidates(_histories(spec, loop), len(settings), int(learn.known_at[0]))
     model = loop.model
-    stops = any(growth.early_stopping for growth in map(growing, settings) if growth is not None)
-    chooses = len(competing) > 1 or model.search is not None or stops or model.calibration != "none"
-    slices = _slices(spec, loop, learner, learn) if chooses else None
+    slices = _slices(spec, loop, learner, learn) if len(competing) > 1 or model.chooses else None
     judged_from = slices.first if slices is not None else from_datetime(spec.at) - loop.train.holdout
     settings, notes = _started(settings, start, learner, judged_from)
     start = start if isinstance(start, Start) else None
