@@ -179,7 +179,8 @@ def _is_better(candidate: Candidate, trial: Trial, best: Candidate, best_trial: 
 
 def _slices(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Slices:
     length = loop.train.holdout
-    found = folds(learn, from_datetime(spec.at) - length, length, loop.train.folds)
+    spells = [(from_datetime(start), from_datetime(end)) for start, end in spec.broken]
+    found = folds(learn, from_datetime(spec.at) - length, length, loop.train.folds, spells)
     for fold in found:
         if min(len(fold.learn), len(fold.check)) < FEWEST_ROWS:
             raise RunFailed(

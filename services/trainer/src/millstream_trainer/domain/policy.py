@@ -43,6 +43,7 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
         answer = rule(state, ask, rules)
         if answer is not None:
             return _decided(state, ask, rules, *answer)
+    ask = _with_who_agreed(state, ask, rules)
     waiting = None if ask.by_person else _waits(state, ask, rules)
     if waiting is not None:
         return waiting
@@ -233,7 +234,7 @@ def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
 def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1:
         return None
-    agree = sorted(_agreeing(state, ask, rules))
+    agree = sorted(cause.value for cause in _agreeing(state, ask, rules))
     if len(agree) >= rules.agree:
         return None
     said = f"only {', '.join(agree)} asked within {days(rules.within)}"
@@ -259,12 +260,21 @@ RULES: tuple[Rule, ...] = (
 """In this order; the reason of the first that has an answer is the reason that is given."""
 
 
-def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> set[str]:
-    """Causes that asked since the last run and within `rules.within`, this one included."""
+def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
+    """Causes that asked since the last run and within `rules.within`, and when; this one included."""
     last = state.last_run
     after = max(ask.at - rules.within, last.at if last is not None else 0)
     machines = rules.causes - {Cause.MANUAL}
-    return {ask.cause.value} | {cause.value for cause, at in state.asked.items() if cause in machines and at > after}
+    return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
+
+
+def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
+    """Says in its words which other causes asked, and when, where the loop wants several. A request that waited has it."""
+    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.ripe or ask.rested:
+        return ask
+    others = {cause: at for cause, at in _agreeing(state, ask, rules).items() if cause is not ask.cause}
+    said = ", ".join(f"{cause.value} of {to_datetime(at):%Y-%m-%d %H:%M}" for cause, at in sorted(others.items()))
+    return replace(ask, why=f"{ask.why}; agreed with {said}")
 
 
 def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
