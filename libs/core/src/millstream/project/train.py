@@ -37,7 +37,8 @@ class Train(BaseModel):
     than `label.within`, the most that labels may take."""
     folds: Annotated[int, Field(ge=1, le=10)] = 1
     """Validation slices, each as long as the holdout and right before it or before the next: candidates are compared on all of
-    them, fitted on what was before each. More are slower and less lucky."""
+    them, fitted on what was before each. Time of broken inputs, of which nothing is learned, does not count in their length.
+    More are slower and less lucky."""
     refit: bool = False
     """Fit once more on everything, holdout included, after the gate passed: the newest week is learned too. The gate's numbers
     then speak of a twin that did not see it, and the manifest says so."""
