@@ -54,6 +54,19 @@ def test_a_program_reads_json(flights: Path, capsys: pytest.CaptureFixture[str])
     }
 
 
+def test_a_holdout_that_may_never_have_a_label_is_noted(flights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace(flights, "loops/flight-delay.yaml", "holdout: 7d", "holdout: 24h")
+    assert check(flights) == 0, "labels may well come sooner than they have to"
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "! loops/flight-delay.yaml: train.holdout: 1d is not longer than label.within, 1d: where labels take as long as they "
+        "may, nothing in the holdout has one and every run fails; write a holdout longer than 1d, or a shorter label.within "
+        "where they come sooner"
+    ]
+    replace(flights, "loops/flight-delay.yaml", "holdout: 24h", "holdout: 25h")
+    check(flights)
+    assert "not longer than label.within" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_loop_that_wants_pytorch_is_told_what_to_install(
     flights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: bool

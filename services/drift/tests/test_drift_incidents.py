@@ -17,7 +17,7 @@ from millstream_drift.domain.judge import judge
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.windows import Window
 
-from .drift_kit import JUNE, LOOP, Desk, Topics, World, loop, manifest, reference
+from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, loop, manifest, reference
 
 HEALTHY, SUSPECTED, DETECTED = Finding.HEALTHY, Finding.SUSPECTED, Finding.DETECTED
 CLEARED, NOT_CLEARED = Finding.CLEARED, Finding.NOT_CLEARED
@@ -47,7 +47,7 @@ def test_what_is_detected_began_with_the_first_window_that_showed_it() -> None:
     story = Story()
     assert [story.window("1", over).since // HOUR for over in (False, True, False, True, False)] == [0, 0, 0, 2, 0]
     assert [story.window("1", over).since // HOUR for over in (True, True, True)] == [0, 6, 6]
-    assert [story.window("2", over).since // HOUR for over in (True, True, True)] == [0, 0, 6], "it is inherited"
+    assert [story.window("2", over).since // HOUR for over in (True, True, True)] == [0, 6, 6], "it is inherited"
 
 
 def test_cleared_names_the_verdict_that_began_it() -> None:
@@ -72,6 +72,7 @@ def test_a_newer_version_that_shows_it_too_has_not_cleared_it() -> None:
     assert story.told("2", True) == [SUSPECTED], "one window of its own is not enough"
     not_cleared = story.window("2", True)
     assert (not_cleared.finding, not_cleared.about) == (NOT_CLEARED, "v1")
+    assert not_cleared.since == 1 * HOUR, "it has a beginning, that of the incident: it is a cause of its own"
     assert story.told("2", True) == [DETECTED], "it is said once"
     cleared = story.window("2", False)
     assert (cleared.finding, cleared.about) == (CLEARED, "v1")
@@ -125,6 +126,7 @@ def test_who_learned_in_the_middle_of_a_change_does_not_clear_it_by_expecting_li
     found = losses_of(story, "2", 0.68, 0.70, 0.70, 0.70, 0.70)
     assert [one.finding for one in found] == [SUSPECTED, NOT_CLEARED, HEALTHY, HEALTHY], "it is said once"
     assert (found[1].about, found[1].normal) == ("v1", 0.50)
+    assert found[1].since == 0, "it is as well as it expects to be, so it is no cause"
     worse = [one.finding for one in losses_of(story, "2", 0.68, 0.80, 0.80)]
     assert worse == [SUSPECTED, DETECTED], "by its own measure it is judged as ever"
     third = losses_of(story, "3", 0.68, 0.70, 0.70)
@@ -145,7 +147,7 @@ def labelled(version: str, index: int, *answers: tuple[float, int, int]) -> Wind
     """A window of labels: so many late and so many in time of those of whom `version` said that probability."""
     rows: list[Any] = []
     for probability, late, in_time in answers:
-        rows += [({"probability": probability}, n < late) for n in range(late + in_time)]
+        rows += [({"probability": probability}, n < late, 0) for n in range(late + in_time)]
     return Window(version, WindowKind.PERFORMANCE, index, rows, index * HOUR + 1, (index + 1) * HOUR)
 
 
@@ -238,6 +240,10 @@ async def test_each_version_is_judged_against_what_it_learned_itself(second: str
     assert [one.about for one in verdicts if one.finding in (CLEARED, NOT_CLEARED)] == [begun]
 
 
+def of_labels(desk: Desk) -> list[WindowJudged]:
+    return [one for one in desk.verdicts if one.kind is WindowKind.PERFORMANCE]
+
+
 async def test_broken_data_neither_confirms_nor_clears() -> None:
     world = World(stretch=3.0).hours(JUNE, 10)
     world.nulls = 0.9
@@ -246,6 +252,70 @@ async def test_broken_data_neither_confirms_nor_clears() -> None:
     world.hours(JUNE + 15 * HOUR, 6)
     desk = await (await Desk(Topics().add(world.said)).start()).read_all()
     assert [one.finding for one in inputs(desk)] == [SUSPECTED, DETECTED, Finding.BROKEN_DATA, CLEARED]
+
+
+def broken_for(hours: int, nulls: float, *, labels_of: float = -1.0) -> list[Any]:
+    """Ten fine hours; then the feature is null and the answers are wrong; then all is fine. Flights land after 3 hours."""
+    world = World().hours(JUNE, 10)
+    world.nulls, world.skill = nulls, labels_of
+    world.hours(JUNE + 10 * HOUR, hours)
+    world.nulls, world.skill = 0.1, 1.0
+    return world.hours(JUNE + (10 + hours) * HOUR, 20).said
+
+
+async def test_labels_of_what_was_asked_while_inputs_were_broken_are_no_drop() -> None:
+    """Their labels come when the inputs are whole again, and a run that they asked for would leave those rows out."""
+    desk = await (await Desk(Topics().add(broken_for(10, nulls=0.9))).start()).read_all()
+    found = of_labels(desk)
+    assert Finding.PERFORMANCE_DROP not in {one.finding for one in found}
+    doubted = [one for one in found if "asked_while_broken" in one.metrics]
+    assert doubted[0].finding is SUSPECTED, "the loss is said, whatever led to it"
+    assert "were asked while inputs were broken, so it says nothing of the model" in doubted[0].reason
+    assert found[-1].finding is HEALTHY
+    assert "asked_while_broken" not in found[-1].metrics
+
+    whole = await (await Desk(Topics().add(broken_for(10, nulls=0.1))).start()).read_all()
+    assert Finding.PERFORMANCE_DROP in {one.finding for one in of_labels(whole)}, "without a broken field it is one"
+
+
+async def test_a_window_with_enough_whole_questions_is_judged_by_them() -> None:
+    """The first two hours never land, so that windows of labels begin and end in the middle of those of inputs."""
+    silent = {f"flight-{n}" for n in range(1, 2 * 40 + 1)}
+    said = [one for one in broken_for(5, nulls=0.9) if one[0] != LANDED or one[1]["flight_id"] not in silent]
+    found = of_labels(await (await Desk(Topics().add(said), confirm="1 of 1").start()).read_all())
+    assert [(one.rows, one.metrics.get("asked_while_broken")) for one in found[:4]] == [
+        (200, None),
+        (120, 80),
+        (200, 120),
+        (200, None),
+    ]
+    assert [one.finding for one in found[:4]] == [HEALTHY, HEALTHY, SUSPECTED, HEALTHY]
+    assert found[1].reason.endswith("; without 80 questions that were asked while inputs were broken")
+    assert "; 120 of the 200 questions were asked while inputs were broken" in found[2].reason
+
+
+async def test_a_drop_that_the_whole_questions_show_too_is_one() -> None:
+    """The world turned when the field broke: what was asked of whole inputs since is answered wrongly as well."""
+    world = World().hours(JUNE, 10)
+    world.skill = -1.0
+    world.hours(JUNE + 10 * HOUR, 3)
+    world.nulls = 0.9
+    world.hours(JUNE + 13 * HOUR, 5)
+    world.nulls = 0.1
+    world.hours(JUNE + 18 * HOUR, 20)
+    found = of_labels(await (await Desk(Topics().add(world.said)).start()).read_all())
+    assert Finding.PERFORMANCE_DROP in {one.finding for one in found}
+
+
+async def test_the_edges_of_a_break_do_not_confirm_each_other() -> None:
+    """A window that is broken in part drifts, before and after those that are judged broken."""
+    world = World().hours(JUNE, 9)
+    world.nulls = 0.9
+    world.hours(JUNE + 9 * HOUR, 7)
+    world.nulls = 0.1
+    world.hours(JUNE + 16 * HOUR, 9)
+    desk = await (await Desk(Topics().add(world.said), psi=0.1).start()).read_all()
+    assert [one.finding for one in inputs(desk)] == [HEALTHY, SUSPECTED, Finding.BROKEN_DATA, SUSPECTED, HEALTHY]
 
 
 async def test_answers_that_move_alone_are_suspected_and_never_more() -> None:

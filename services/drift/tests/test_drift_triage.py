@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from millstream.contracts.events import Finding, PredictionServed, WindowJudged, WindowKind
 from millstream.contracts.package import Origin
@@ -116,3 +117,28 @@ async def test_what_was_constant_as_long_in_training_is_not_broken_and_what_is_s
         Finding.BROKEN_DATA,
         "carrier: constant (UA), it varied in training (flights-scheduled.carrier)",
     )
+
+
+@pytest.mark.parametrize(("importance", "finding"), [(0.04, Finding.HEALTHY), (0.12, Finding.SUSPECTED)])
+async def test_a_column_that_means_next_to_nothing_is_no_drift_however_far_it_moves(
+    importance: float, finding: Finding
+) -> None:
+    """Distances a thousand times as long: no bin of training has any, and a PSI of its own has no largest value."""
+    columns = [
+        msgspec.structs.replace(one, importance=share)
+        for one, share in zip(reference().columns, (importance, 0.2, 0.8 - importance), strict=True)
+    ]
+    said = [
+        (topic, msgspec.structs.replace(event, inputs=event.inputs | {"distance": 500_000 + n}), at)
+        for n, (topic, event, at) in enumerate(World().hours(JUNE, 6, labels=False).said)
+        if isinstance(event, PredictionServed)
+    ]
+    desk = Desk(Topics().add(said))
+    desk.models.known[LOOP, "1"] = baseline_of(manifest("1"), msgspec.structs.replace(reference(), columns=columns))
+    await (await desk.start()).read_all()
+    verdict = desk.verdicts[0]
+    moved = next(one for one in verdict.columns if one.column == "distance")
+    assert moved.psi > 5, "what is told of the column is the whole shift"
+    assert moved.psi * moved.importance > 0.2
+    assert verdict.finding is finding
+    assert f"distance {moved.psi:.2f} (counted as 2.00) × importance {importance:.2f}" in verdict.reason

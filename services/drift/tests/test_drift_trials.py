@@ -15,7 +15,7 @@ from millstream.contracts.tasks import PROBABILITY
 from millstream.contracts.times import DAY, HOUR, MINUTE, from_datetime
 from millstream.contracts.topics import PREDICTIONS, VERDICTS
 from millstream_drift.adapters.memory import MemorySnapshots
-from millstream_drift.domain.comparison import MINIMUM
+from millstream_drift.domain.comparison import MINIMUM, Newest
 
 from .drift_kit import CARRIERS, JUNE, LANDED, Desk, Topics, baseline, landing, prediction
 
@@ -229,6 +229,32 @@ async def test_a_canary_compares_the_same_pairs_whoever_answers() -> None:
     assert 500 < canary[-1].answered < 700
     assert shadow[-1].answered == 0
     assert [msgspec.structs.replace(verdict, answered=0) for verdict in canary] == shadow
+
+
+async def test_who_did_well_for_long_and_is_wrong_lately_is_worse_by_its_newest_pairs() -> None:
+    """A cure, until the world turns back."""
+    well = flights(2_000, better, role="previous", changed=True)
+    desk = await told([*well, *flights(1_000, opposite, role="previous", start=JUNE + 6 * DAY)])
+    verdict = first(desk, TrialFinding.WORSE)
+    assert verdict.watch
+    assert verdict.reason.startswith("worse lately: +")
+    assert "on the last 300 pairs; of all log loss -" in verdict.reason
+    assert (verdict.pairs, verdict.error_rate) == (2_300, 0.025), "of the whole; the stretches have the other half"
+    assert verdict.difference < 0, "on the whole it is the better one yet"
+
+
+def test_of_equal_models_no_more_are_worse_by_some_stretch_than_the_rate_says() -> None:
+    rng = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(200):
+        newest = Newest()
+        for difference in rng.normal(0, 0.3, 3_000):
+            newest.add(float(difference), True)
+            low, _ = newest.pairs.differences.interval(newest.rate(0.025))
+            if newest.pairs.is_enough and low > 0:
+                wrong += 1
+                break
+    assert wrong <= 0.025 * 200
 
 
 async def test_after_promotion_the_predecessor_is_beside_it_and_the_new_champion_is_on_watch() -> None:

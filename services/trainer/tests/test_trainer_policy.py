@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from millstream.contracts.events import Cause, Decision, Finding, WindowKind
@@ -71,6 +72,27 @@ def test_drift_and_a_performance_drop_ask_with_their_own_cause(served: Desk, tid
     assert (drop.cause, drop.decision) == (Cause.PERFORMANCE, Decision.ACCEPTED)
 
 
+@pytest.mark.parametrize(
+    ("kind", "cause"), [(WindowKind.INPUTS, Cause.DRIFT), (WindowKind.PERFORMANCE, Cause.PERFORMANCE)]
+)
+def test_what_the_new_version_has_not_cleared_by_its_own_measure_asks_again(
+    served: Desk, tides: Any, kind: WindowKind, cause: Cause
+) -> None:
+    """Its next window would ask anyway: till then the worse model answered on."""
+    not_cleared = tides.judged(20, Finding.NOT_CLEARED, kind=kind)
+    assert served.hears(not_cleared) is None, "it is as well as it expects to be"
+    again = served.hears(msgspec.structs.replace(not_cleared, id="of-its-own", changed_at=tides.day(11)))
+    assert again is not None
+    assert (again.cause, again.decision, again.changed_at) == (cause, Decision.ACCEPTED, tides.day(11))
+
+
+def test_what_is_not_cleared_waits_for_the_cooldown_as_what_it_repeats(served: Desk, tides: Any) -> None:
+    not_cleared = msgspec.structs.replace(tides.judged(12, Finding.NOT_CLEARED), changed_at=tides.day(11))
+    again = served.hears(not_cleared)
+    assert again is not None
+    assert again.reason == "2.0 days since the last run, the cooldown is 3.0 days"
+
+
 def test_a_second_verdict_joins_the_run_that_is_under_way(served: Desk, tides: Any) -> None:
     first = served.hears(tides.judged(20))
     second = served.hears(tides.judged(20.5, Finding.PERFORMANCE_DROP))
@@ -122,6 +144,39 @@ def test_broken_data_blocks_until_a_later_window_is_whole(served: Desk, tides: A
         assert "broken since 2013-01-21" in decided.reason
     after = [served.hears(tides.judged(42, whole)), served.hears(tides.judged(43))]
     assert Decision.ACCEPTED in [decided.decision for decided in after if decided is not None]
+
+
+def test_failed_runs_stop_machines_at_the_budget_and_never_a_person(desk: Desk, tides: Any) -> None:
+    for day in (10, 13, 16, 19):
+        desk.hears(tides.matured(day))
+        desk.ends(FAILED)
+    stopped = desk.hears(tides.matured(22))
+    assert stopped is not None
+    assert stopped.decision is Decision.DECLINED
+    assert stopped.reason == (
+        "4 runs within 30.0 days, the budget is 4; 4 of them failed and stop counting with the first that does not: "
+        "ask by hand when it is mended"
+    )
+    for day in (22.5, 22.6):
+        mended = desk.hears(tides.wish(f"mended-{day}", day))
+        assert mended is not None
+        assert (mended.decision, mended.numbers["runs_in_period"]) == (Decision.ACCEPTED, 0)
+        desk.ends(FAILED)
+    desk.hears(tides.wish("mended-now", 23))
+    desk.ends(PROMOTED)
+    drift = desk.hears(tides.judged(27, version="7"))
+    assert drift is not None
+    assert (drift.decision, drift.numbers["runs_in_period"]) == (Decision.ACCEPTED, 1), "what is mended is forgotten"
+
+
+def test_a_run_that_failed_after_the_last_that_did_not_counts(served: Desk, tides: Any) -> None:
+    for day in (20, 24, 28):
+        served.hears(tides.judged(day))
+        served.ends(FAILED)
+    declined = served.hears(tides.judged(32))
+    assert declined is not None
+    assert declined.reason.startswith("4 runs within 30.0 days, the budget is 4; 3 of them failed")
+    assert served.hears(tides.judged(41)).decision is Decision.ACCEPTED  # type: ignore[union-attr]
 
 
 def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Desk, tides: Any) -> None:

@@ -198,6 +198,16 @@ def test_two_causes_have_to_agree_where_the_loop_says_so(rules: Rules, tides: An
     other = desk.hears(tides.judged(23, Finding.PERFORMANCE_DROP))
     assert other is not None
     assert (other.decision, other.numbers["causes"]) == (Decision.ACCEPTED, 2)
+    assert other.reason == "performance_drop on day 23; agreed with drift of 2013-01-23 00:00", "the last time it asked"
+
+
+def test_a_request_that_waited_says_once_who_agreed(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, agree=2, quiet=((20 * 60, 6 * 60),))
+    desk.hears(tides.judged(20, Finding.PERFORMANCE_DROP))
+    assert desk.hears(tides.judged(22.9)) is None, "quiet hours"
+    decided = desk.hears(tides.judged(23.3, Finding.HEALTHY))
+    assert decided is not None
+    assert decided.reason == "detected on day 22.9; agreed with performance of 2013-01-21 00:00"
 
 
 @pytest.mark.parametrize("first", [Finding.BROKEN_DATA, Finding.DETECTED])

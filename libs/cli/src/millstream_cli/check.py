@@ -15,6 +15,7 @@ from rich.text import Text
 
 from millstream.project import BadProject, FeatureCatalogue, Problem, Project, load_project
 from millstream.project.catalogue import DescribedView
+from millstream.project.duration import to_text
 from millstream.project.params import TorchFit, growing
 from millstream_cli.errors import CommandFailed
 
@@ -93,7 +94,24 @@ def _with_lake(path: Path, problems: Sequence[Problem], lake: str) -> list[Probl
 
 
 def notes(project: Project) -> list[str]:
-    """What is right in the files and still ends a run on this machine: the trainer's may have it."""
+    """What is right in the files and may still end every run."""
+    return [*_holdout_notes(project), *_torch_notes(project)]
+
+
+def _holdout_notes(project: Project) -> list[str]:
+    """`label.within` is the most that a label may take; of what most take no file tells."""
+    return [
+        f"loops/{name}.yaml: train.holdout: {to_text(loop.train.holdout)} is not longer than label.within, "
+        f"{to_text(loop.label.within)}: where labels take as long as they may, nothing in the holdout has one and every run "
+        f"fails; write a holdout longer than {to_text(loop.label.within)}, or a shorter "
+        "label.within where they come sooner"
+        for name, loop in sorted(project.loops.items())
+        if loop.train.holdout <= loop.label.within
+    ]
+
+
+def _torch_notes(project: Project) -> list[str]:
+    """PyTorch that this machine has not: the trainer's may have it."""
     asking = sorted(name for name, loop in project.loops.items() if isinstance(growing(loop.model.params), TorchFit))
     missing = [name for name in ("torch", "onnxscript", "safetensors") if find_spec(name) is None]
     return [

@@ -167,6 +167,8 @@ def retrain(
 ) -> Asked:
     """Ask for a retrain. The policy answers: a person passes the cooldown, nobody passes the budget.
 
+    Runs that failed are no part of a person's budget: what was mended can be tried at once.
+
     Example:  millstream retrain flight-delay --reason "the new runway changed the delays"
     """
     return Asked("retrain", {"reason": reason})

@@ -129,7 +129,8 @@ class Drift(BaseModel):
     """`all`, `important` (those that hold nine tenths of the importance, at least three), or the inputs and
     features to watch. Columns count by their importance to the model anyway."""
     psi: Annotated[float, Field(gt=0, le=10)] = 0.2
-    """Population stability index that is a drift. 0.1 is small, 0.25 large in the usual reading."""
+    """Population stability index that is a drift. 0.1 is small, 0.25 large in the usual reading. It is a mean by
+    importance, in which a column counts as ten times this at most."""
     text: UpToFive[FieldName] = ()
     """Texts of the asking event to watch, like [comment]. No model reads them: a classifier is asked whether it can tell a
     window's from those that the model was trained among."""

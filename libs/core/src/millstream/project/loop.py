@@ -8,13 +8,15 @@ from pydantic import BaseModel, Field
 
 from millstream.contracts.tasks import Task, metric_of
 from millstream.project.drift import Drift
+from millstream.project.duration import to_text as duration_to_text
 from millstream.project.gate import Gate
+from millstream.project.history import span_to_text
 from millstream.project.label import Label
 from millstream.project.model import Model
 from millstream.project.names import STRICT, Name
 from millstream.project.phrases import percent_to_text
 from millstream.project.predict import Predict
-from millstream.project.problem import Fault, nearest
+from millstream.project.problem import Fault, Path, nearest
 from millstream.project.retrain import Retrain
 from millstream.project.rollout import Rollout
 from millstream.project.train import Train
@@ -57,10 +59,33 @@ class Loop(BaseModel):
     def _train_faults(self) -> list[Fault]:
         path = ("train", "holdout")
         if all(isinstance(span, str) or span > self.train.holdout for span in self.train.history):
-            return []
+            return self._history_faults()
         message = "the holdout takes the whole history, nothing is left to fit"
         remedy = "write a holdout shorter than train.history"
         return [Fault(path=path, message=message, remedy=remedy, rests_on=(path, ("train", "history")))]
+
+    def _history_faults(self) -> list[Fault]:
+        """Histories that have no row before the oldest validation slice, in any run."""
+        holdout, histories = self.train.holdout, self.train.history
+        if len(histories) == 1 and not self.model.chooses:
+            return []
+        least = holdout * (1 + self.train.folds)
+        faults = []
+        for position, span in enumerate(histories):
+            if isinstance(span, str) or span > least:
+                continue
+            path: Path = ("train", "history") if len(histories) == 1 else ("train", "history", position)
+            slices = "slice" if self.train.folds == 1 else f"{self.train.folds} slices"
+            message = (
+                f"{span_to_text(span)} can never compete: the holdout and the validation {slices} before it, each "
+                f"{duration_to_text(holdout)}, take {duration_to_text(least)}"
+            )
+            remedy = (
+                f"write a history longer than {duration_to_text(least)}, a shorter train.holdout or fewer train.folds"
+            )
+            rests_on = (path, ("train", "holdout"), ("train", "folds"), ("model",))
+            faults.append(Fault(path=path, message=message, remedy=remedy, rests_on=rests_on))
+        return faults
 
     def _schedule_faults(self) -> list[Fault]:
         scheduled, heard = self.train.schedule, "schedule" in self.retrain.on

@@ -98,6 +98,13 @@ class Model(BaseModel):
         return self.settings or (self.params,)
 
     @property
+    def chooses(self) -> bool:
+        """Whether a run needs a validation slice even with one history: settings compete, or something is tuned or stopped."""
+        growths = [growing(params) for params in self.tried()]
+        stops = any(growth is not None and growth.early_stopping for growth in growths)
+        return len(self.tried()) > 1 or self.search is not None or stops or self.calibration != "none"
+
+    @property
     def goes_on(self) -> bool:
         """Whether any of them asks for a warm start."""
         return any(growth is not None and growth.warm_start for growth in map(growing, self.tried()))

@@ -54,7 +54,8 @@ class Retrain(BaseModel):
     cooldown: PositiveDuration = 3 * DAY
     """Two retrains inside one label delay learn the same data twice."""
     budget: BudgetText = Budget(runs=4, period=30 * DAY)
-    """A drift that retraining does not cure must not train for ever."""
+    """A drift that retraining does not cure must not train for ever. A run that failed is counted against machines alone, and
+    until a later one has not failed."""
     warm_up: Duration = 0
     """After a promotion nothing but a person starts a run for so long: windows still hold days of the model before."""
     breaker: Annotated[int, Field(ge=1, le=100)] = 3

@@ -29,13 +29,16 @@ class Train(BaseModel):
     history: Histories = (ALL,)
     """How far back rows reach: `all`, a duration, `since-change` (from the first window that showed it), or a list of them:
     each is fitted, and the first is kept unless another is better on the validation slice by two standard errors. All is the
-    safe start: forgetting must earn its place."""
+    safe start: forgetting must earn its place. What competes has to be longer than the holdout and the validation slices before
+    it together: holdout × (1 + folds)."""
     holdout: PositiveDuration = 7 * DAY
     """Newest rows kept from the fit: the gate compares on them. A week holds every weekday once. 200 of them need a label by
-    then, so it is longer than labels take."""
+    then, so it is longer than labels take: a run with fewer fails, and `millstream check` notes a holdout that is not longer
+    than `label.within`, the most that labels may take."""
     folds: Annotated[int, Field(ge=1, le=10)] = 1
     """Validation slices, each as long as the holdout and right before it or before the next: candidates are compared on all of
-    them, fitted on what was before each. More are slower and less lucky."""
+    them, fitted on what was before each. Time of broken inputs, of which nothing is learned, does not count in their length.
+    More are slower and less lucky."""
     refit: bool = False
     """Fit once more on everything, holdout included, after the gate passed: the newest week is learned too. The gate's numbers
     then speak of a twin that did not see it, and the manifest says so."""

@@ -31,6 +31,9 @@ MOST_SLICES = 50
 """Slices of one comparison; the first that are seen. At a 51st of the error rate a slice needs twice the pairs: more of them
 hide harm rather than find it."""
 
+STRETCH = 500
+"""Pairs of a stretch: what went well for long hides for as long what goes wrong since. The sequence is tightest at so many."""
+
 Slice = tuple[str, str]
 """Column and value."""
 
@@ -74,6 +77,23 @@ class Pairs(msgspec.Struct, array_like=True):
     def is_enough(self) -> bool:
         """Whether there are enough of them to decide anything."""
         return self.differences.count >= MINIMUM and self.surprises >= SURPRISES
+
+
+class Newest(msgspec.Struct, array_like=True):
+    """The pairs since the last round number of STRETCH: a sequence that begins anew with each stretch."""
+
+    pairs: Pairs = msgspec.field(default_factory=Pairs)
+    number: int = 1
+    """Of the stretch, from 1."""
+
+    def add(self, difference: float, surprise: bool) -> None:
+        if self.pairs.differences.count >= STRETCH:
+            self.pairs, self.number = Pairs(), self.number + 1
+        self.pairs.add(difference, surprise)
+
+    def rate(self, error_rate: float) -> float:
+        """Error rate of this stretch's sequence; those of all stretches, however many, come to `error_rate` together."""
+        return error_rate / (self.number * (self.number + 1))
 
 
 class Comparison(msgspec.Struct, array_like=True):

@@ -135,6 +135,7 @@ def judge_content(
     weighed = None
     if broken:
         finding, reason = Finding.BROKEN_DATA, in_words(broken)
+        memory.doubt(window.version)
     elif not shifts:
         finding, reason = Finding.HEALTHY, f"fewer than {FEWEST} texts or embeddings are too few to judge"
     else:

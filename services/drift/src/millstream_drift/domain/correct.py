@@ -14,11 +14,12 @@ from millstream_drift.domain.judge import Rules
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.score import losses
 from millstream_drift.domain.tally import Summary
-from millstream_drift.domain.windows import MINIMUM_ROWS
+from millstream_drift.domain.windows import MINIMUM_ROWS, SLICES
 
 
 def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory) -> WindowCorrected | None:
-    """What the window is now; None where it said nothing that could be corrected, as of broken labels.
+    """What the window is now; None where it said nothing that could be corrected, as of broken labels, or where
+    the late ones are of questions that were asked while inputs were broken.
 
     It is not weighed again: that was its word, and what was decided by it stays decided. What it shows now counts with the next
     window, where that one is confirmed by it or is not.
@@ -26,13 +27,16 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
     judged = memory.judged_as(found.version, found.index)
     if judged is None:
         return None
+    rows = memory.whole(found.version, found.late) if judged.weighed else found.late
+    if not rows:
+        return None
     told, names = judged.summary, rules.trials.slices
-    outputs, labels = [row[0] for row in found.late], [row[1] for row in found.late]
+    outputs, labels = [row[0] for row in rows], [row[1] for row in rows]
     # Rows from before `gate.slices` was changed have none, and then nobody can say of which slice they are.
-    whole = all(len(row) == 2 + len(names) for row in found.late)
-    cells = {name: [row[2 + n] for row in found.late] for n, name in enumerate(names)} if whole else {}
+    whole = all(len(row) == SLICES + len(names) for row in rows)
+    cells = {name: [row[SLICES + n] for row in rows] for n, name in enumerate(names)} if whole else {}
     now = told.with_(rules.task, outputs, labels, losses(rules.task, outputs, labels), cells)
-    before, after, late = told.losses, now.losses, len(found.late)
+    before, after, late = told.losses, now.losses, len(rows)
     drop = drop_of(after.mean, baseline, 1 / after.rows)
     over = after.rows >= MINIMUM_ROWS and drop.is_over(rules.drop)
     was = judged.finding

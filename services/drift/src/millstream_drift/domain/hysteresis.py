@@ -25,7 +25,8 @@ class Weighed:
     about: str | None = None
     """Id of the verdict that began the incident of which CLEARED or NOT_CLEARED speaks."""
     since: int = 0
-    """DETECTED: where the first window began that showed it (microseconds); 0: nobody remembers."""
+    """DETECTED, and NOT_CLEARED by the version's own measure: where the first window began that showed it (microseconds);
+    0: nobody remembers."""
     normal: float = 0.0
     """What was normal before the incident of which this window was to have a say; 0: it has none, or nobody knows."""
     blind: float = 0.0
@@ -116,7 +117,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
                 past.spoken = past.incident = inherited
                 past.since = self.since or past.since
                 self.of = past.born
-                return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
+                return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited, since=past.since)
             past.incident = past.incident or id
             if not self.incident:
                 self.normal, self.blind = normal, blind
@@ -130,6 +131,12 @@ class Hysteresis(msgspec.Struct, array_like=True):
         if self.incident == ended:
             self.incident, self.of = "", 0
         return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)
+
+    def doubt(self, version: str) -> None:
+        """A window was broken: what was suspected before it may have been how that began, so it confirms nothing after it."""
+        past = self.past.get(version)
+        if past is not None and not past.incident:
+            past.recent = []
 
     def correct(self, version: str, since: int, over: bool, start: int) -> None:
         """The window that began at `start`, `since` windows before the last, shows something else with late labels."""

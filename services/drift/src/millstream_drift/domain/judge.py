@@ -27,8 +27,12 @@ from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
 from millstream_drift.domain.tally import Summary
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
-from millstream_drift.domain.windows import MINIMUM_ROWS, Window
+from millstream_drift.domain.windows import MINIMUM_ROWS, SLICES, Window
 
+MOST_OF_A_COLUMN = 10
+"""Times `drift.psi` that a column counts for at most. PSI has no largest value: a column that means next to nothing to the
+model and has moved far would be a drift by itself. So bounded, columns that hold less than a tenth of the importance together
+are none, however far they move, and one that holds a tenth is one when it has nothing in common with training any more."""
 LARGE_SHIFT = 0.25
 """PSI of the answers that is suspected even where no important column moved: large in the usual reading. It is no drift by
 itself: answers follow the season, and nothing is learned again because of it."""
@@ -84,7 +88,7 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     watched = baseline.important if rules.important else rules.columns
     places = [n for n, one in enumerate(shifts) if watched is None or one.column in watched] or [*range(len(shifts))]
     counting = [shifts[n] for n in places]
-    effect = _weighted([one.psi for one in counting], counting)
+    effect = _weighted([_counted(one, rules) for one in counting], counting)
     id = _id(rules, window, window.kind)
     broken = [
         found
@@ -99,16 +103,18 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
     if broken:
         # Broken data says nothing about the world, so it neither confirms nor clears a drift.
         finding, reason = Finding.BROKEN_DATA, in_words(broken)
+        memory.inputs.doubt(window.version)
     elif len(window.rows) < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{len(window.rows)} rows are too few to judge"
     else:
         over = effect >= rules.psi
         weighed = memory.inputs.weigh(window.version, id, over, rules.agree, rules.windows, start=window.start)
         finding = weighed.finding
-        reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting)}"
+        reason = f"effect {effect:.3f} {_agreed(effect, rules.psi, weighed)}{_most(counting, rules)}"
         if finding is Finding.HEALTHY and prediction.psi >= LARGE_SHIFT:
             finding = Finding.SUSPECTED
             reason = f"the answers moved, psi {prediction.psi:.2f} ≥ {LARGE_SHIFT}, though the inputs did not: {reason}"
+    memory.broken.judged(window.version, window.start, window.end, broken=bool(broken))
     report = None
     suspicious = finding in (Finding.SUSPECTED, Finding.DETECTED, Finding.NOT_CLEARED)
     if memory.inputs.wants_report(
@@ -137,28 +143,42 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
 
 
 def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
-    outputs, labels = [row[0] for row in window.rows], [row[1] for row in window.rows]
+    whole = memory.whole(window.version, window.rows)
+    judged_by = whole if len(whole) >= MINIMUM_ROWS else window.rows
+    outputs, labels = [row[0] for row in judged_by], [row[1] for row in judged_by]
     row_losses = losses(rules.task, outputs, labels)
     low, high = mean_interval(row_losses)
     found = metrics(rules.task, outputs, labels, row_losses) | {"low": low, "high": high}
     names = rules.trials.slices
     # Rows from before `gate.slices` was changed have none.
-    sliced = [row for row, cells in enumerate(window.rows) if names and len(cells) == 2 + len(names)]
-    columns = {name: [window.rows[row][2 + n] for row in sliced] for n, name in enumerate(names)}
+    sliced = [row for row, cells in enumerate(judged_by) if names and len(cells) == SLICES + len(names)]
+    columns = {name: [judged_by[row][SLICES + n] for row in sliced] for n, name in enumerate(names)}
     slices = by_slice(row_losses[sliced], columns) if sliced else []
     told = told_of(slices, baseline.slices)
     drop = drop_of(float(row_losses.mean()), baseline, 1 / row_losses.size)
     drop = replace(drop, blind=blind_loss(rules.task, labels))
-    impossible = one_class(rules.task, outputs, labels)
+    in_doubt = len(window.rows) - len(whole)
+    unfounded = in_doubt > 0 and judged_by is window.rows
+    impossible = None if unfounded else one_class(rules.task, outputs, labels)
     weighed = None
     if impossible:
         finding, reason = Finding.BROKEN_DATA, impossible
+        memory.performance.doubt(window.version)
+    elif unfounded:
+        # The loss is a fact, and what led to it is the inputs: it neither confirms nor clears a drop, and asks for nothing.
+        finding = Finding.SUSPECTED if drop.is_over(rules.drop) else Finding.HEALTHY
+        reason = (
+            f"{_against_the_holdout(drop, rules)}; {in_doubt} of the {len(window.rows)} questions were asked while inputs were "
+            "broken, so it says nothing of the model"
+        )
     elif row_losses.size < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{row_losses.size} rows are too few to judge"
     else:
         finding, reason, weighed = _weigh_drop(drop, window, WindowKind.PERFORMANCE, rules, memory)
         worse = worse_slices(told, rules.drop)[:3]
         reason += "".join(_slice_in_words(one) for one in worse)
+        if in_doubt:
+            reason += f"; without {in_doubt} questions that were asked while inputs were broken"
         calibration = calibrate(rules.task, outputs, labels) if rules.estimate else None
         if calibration is not None:
             memory.calibrated(window.version, calibration)
@@ -180,7 +200,10 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
         finding=finding,
         reason=reason,
         effect=drop.relative,
-        metrics=found | {"loss_increase": drop.relative, "standard_error": drop.error},
+        rows=row_losses.size,
+        metrics=found
+        | {"loss_increase": drop.relative, "standard_error": drop.error}
+        | ({"asked_while_broken": float(in_doubt)} if in_doubt else {}),
         slices=told,
         weighed=weighed,
     )
@@ -237,8 +260,7 @@ def _weigh_drop(
             kind is WindowKind.PERFORMANCE and replace(drop, reference=drop.as_now(normal, blind)).is_over(rules.drop)
         ),
     )
-    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
-    numbers = f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
+    numbers = _against_the_holdout(drop, rules)
     if over:
         numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
         numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
@@ -252,6 +274,11 @@ def _weigh_drop(
     return finding, numbers, weighed
 
 
+def _against_the_holdout(drop: Drop, rules: Rules) -> str:
+    name = "squared error" if rules.task is Task.REGRESSION else "log loss"
+    return f"{name} {drop.loss:.4f} against {drop.reference:.4f} on the holdout, {drop.relative:+.1%}"
+
+
 def _verdict(
     window: Window,
     at: int,
@@ -259,6 +286,7 @@ def _verdict(
     *,
     weighed: Weighed | None,
     kind: WindowKind | None = None,
+    rows: int | None = None,
     **said: Any,
 ) -> WindowJudged:
     kind = kind or window.kind
@@ -272,7 +300,7 @@ def _verdict(
         at=to_datetime(at),
         start=to_datetime(window.start),
         end=to_datetime(window.end),
-        rows=len(window.rows),
+        rows=len(window.rows) if rows is None else rows,
         about=None if weighed is None else weighed.about,
         changed_at=to_datetime(since) if since else None,
         **said,
@@ -296,11 +324,21 @@ def _agreed(effect: float, bound: float, weighed: Weighed) -> str:
     return f"≥ {bound:.2f} in {weighed.agreeing} of {weighed.of} windows" if effect >= bound else f"< {bound:.2f}"
 
 
-def _most(shifts: Sequence[ColumnShift]) -> str:
+def _counted(one: ColumnShift, rules: Rules) -> float:
+    """A column's PSI in the effect."""
+    return min(one.psi, MOST_OF_A_COLUMN * rules.psi)
+
+
+def _most(shifts: Sequence[ColumnShift], rules: Rules) -> str:
     """The three columns that count most in the effect."""
-    ranked = sorted(shifts, key=lambda one: (-one.psi * one.importance, one.column))[:3]
-    named = ", ".join(f"{one.column} {one.psi:.2f} × importance {one.importance:.2f}" for one in ranked)
+    ranked = sorted(shifts, key=lambda one: (-_counted(one, rules) * one.importance, one.column))[:3]
+    named = ", ".join(_in_words(one, _counted(one, rules)) for one in ranked)
     return f"; most: {named}" if named else ""
+
+
+def _in_words(one: ColumnShift, counted: float) -> str:
+    bounded = f" (counted as {counted:.2f})" if counted < one.psi else ""
+    return f"{one.column} {one.psi:.2f}{bounded} × importance {one.importance:.2f}"
 
 
 def _slice_in_words(one: SlicePerformance) -> str:

@@ -18,7 +18,7 @@ from millstream_drift.domain.events import Heard, Label, Question
 from millstream_drift.domain.join import LATE, Asked, Join, JoinState
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.trials import Trial, TrialRules, Trials
-from millstream_drift.domain.windows import Window, Windows
+from millstream_drift.domain.windows import SLICES, Window, Windows
 
 MOST_BOUNDARIES = 31
 """Day boundaries that one silence publishes. After a longer one only its last: nobody needs the clock of a dead month."""
@@ -242,7 +242,7 @@ class LoopFold:
         """One question found its label; both were known at `time`."""
         if asked.version is not None and label.value is not None:
             if not self._corrects(asked, label, asked.version):
-                row = asked.output, label.value, *asked.slices
+                row = asked.output, label.value, asked.time, *asked.slices
                 self.windows.add(asked.version, WindowKind.PERFORMANCE, time, label.id, row)
             self._compared(self.trials.pair(asked, label.value, time), label.id)
 
@@ -250,7 +250,7 @@ class LoopFold:
         """Whether a label came too late for a window that is judged, and it is told when that is corrected."""
         if asked.state != LATE or label.value is None:
             return False
-        row = asked.output, label.value, *asked.slices
+        row = asked.output, label.value, asked.time, *asked.slices
         if not self.corrections.take(version, asked.time + self._within, row, label.id):
             return False
         if self.corrections.are_many(version):
@@ -315,9 +315,9 @@ def _still_readable(state: LoopState, rules: TrialRules, watched: list[str]) -> 
             asked.slices = ()
         for window in state.windows:
             if window.kind is WindowKind.PERFORMANCE:
-                window.rows = [row[:2] for row in window.rows]
+                window.rows = [row[:SLICES] for row in window.rows]
         for closed in state.closed:
-            closed.late = [row[:2] for row in closed.late]
+            closed.late = [row[:SLICES] for row in closed.late]
         for judged in (one for some in state.memory.judged.values() for one in some):
             judged.summary.slices = []
         for trial in state.trials:

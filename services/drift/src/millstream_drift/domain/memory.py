@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from millstream.contracts.events import Finding, WindowKind
 from millstream_drift.domain.corrections import LAST
 from millstream_drift.domain.estimate import Calibration
 from millstream_drift.domain.hysteresis import Hysteresis
+from millstream_drift.domain.spells import Spells
 from millstream_drift.domain.tally import Summary
+from millstream_drift.domain.windows import ASKED, Row
 
 VERSIONS = 8
 """Versions whose calibration is remembered, as many as have open windows."""
@@ -41,6 +45,7 @@ class Memory(msgspec.Struct, array_like=True):
     content: Hysteresis = msgspec.field(default_factory=Hysteresis)
     judged: dict[str, list[Judged]] = {}
     """The last performance windows of each version, oldest first: those that a late label may correct."""
+    broken: Spells = msgspec.field(default_factory=Spells)
 
     def of(self, kind: WindowKind) -> Hysteresis:
         match kind:
@@ -52,6 +57,10 @@ class Memory(msgspec.Struct, array_like=True):
                 return self.estimated
             case WindowKind.CONTENT:
                 return self.content
+
+    def whole(self, version: str, rows: Sequence[Row]) -> list[Row]:
+        """Rows of labels whose question was asked of whole inputs, as far as is known."""
+        return [row for row in rows if not self.broken.hold(version, row[ASKED])]
 
     def calibrated(self, version: str, calibration: Calibration) -> None:
         """The newest one of a version replaces its last."""

@@ -16,7 +16,7 @@ from millstream.contracts.events import ChallengerJudged, TrialCheck, TrialFindi
 from millstream.contracts.tasks import PROBABILITY, Task, Truth, row_loss
 from millstream.contracts.times import to_datetime, to_rfc3339
 from millstream_drift.domain.answer import cell_of
-from millstream_drift.domain.comparison import MINIMUM, SURPRISES, Comparison, Pairs, Slice
+from millstream_drift.domain.comparison import MINIMUM, SURPRISES, Comparison, Newest, Pairs, Slice
 from millstream_drift.domain.events import Cell, Other, Question
 from millstream_drift.domain.guards import Bounds, Guards
 from millstream_drift.domain.join import Asked
@@ -57,6 +57,8 @@ class Trial(msgspec.Struct, array_like=True):
     """Questions that `version` answered for real."""
     guards: Guards = msgspec.field(default_factory=Guards)
     losses: Comparison = msgspec.field(default_factory=Comparison)
+    newest: Newest = msgspec.field(default_factory=Newest)
+    """On watch: its last pairs, for who answers may go wrong long after it did well."""
     finding: TrialFinding = TrialFinding.UNDECIDED
     fault: str = ""
     """Why it is worse or unfit, with the numbers of that moment: both are final."""
@@ -121,7 +123,10 @@ class Trials:
         task, slices = self._rules.task, self._slices(asked.slices)
         new, old = (other.output, asked.output) if is_newer else (asked.output, other.output)
         surprise = _is_surprise(task, old, truth)
-        trial.losses.add(row_loss(task, new, truth), row_loss(task, old, truth), surprise=surprise, slices=slices)
+        newer_loss, older_loss = row_loss(task, new, truth), row_loss(task, old, truth)
+        trial.losses.add(newer_loss, older_loss, surprise=surprise, slices=slices)
+        if trial.watch:
+            trial.newest.add(newer_loss - older_loss, surprise)
         trial.last, trial.news = max(trial.last, time), True
         self._look(trial, slices)
         self._guard(trial)
@@ -170,11 +175,21 @@ class Trials:
         losses, rate = trial.losses, self._rules.error_rate
         if trial.finding in _FINAL or not losses.whole.is_enough:
             return
-        low, high = losses.whole.differences.interval(rate)
+        low, high = losses.whole.differences.interval(self._rate(trial))
         trial.finding = TrialFinding.BETTER if high < 0 else TrialFinding.UNDECIDED
         if low > 0:
             trial.finding, trial.fault = TrialFinding.WORSE, self._numbers(trial)
             return
+        newest = trial.newest.pairs
+        if trial.watch and newest.is_enough:
+            low, high = newest.differences.interval(trial.newest.rate(rate / 2))
+            if low > 0:
+                trial.finding = TrialFinding.WORSE
+                trial.fault = (
+                    f"worse lately: {newest.differences.mean:+.4f} ({low:+.4f} to {high:+.4f}) on the last "
+                    f"{newest.differences.count} pairs; of all {self._numbers(trial)}"
+                )
+                return
         for one in slices:
             found = losses.slices.get(one)
             if found is None or not found.is_enough:
@@ -183,6 +198,10 @@ class Trials:
             if not check.passed:
                 trial.finding, trial.fault = TrialFinding.WORSE, f"worse where {check.name}: {check.detail}"
                 return
+
+    def _rate(self, trial: Trial) -> float:
+        """Error rate of the whole comparison's sequence. On watch the newest pairs have the other half."""
+        return self._rules.error_rate / 2 if trial.watch else self._rules.error_rate
 
     def _say_if_due(self, trial: Trial, time: int) -> list[ChallengerJudged]:
         """Said at once when it became better, worse or unfit. `better` may come and go at its border: that it went is
@@ -196,7 +215,7 @@ class Trials:
         losses, rate = trial.losses, self._rules.error_rate
         trial.said, trial.said_pairs, trial.news = trial.finding, losses.whole.differences.count, False
         trial.verdicts += 1
-        low, high = losses.whole.differences.interval(rate)
+        low, high = losses.whole.differences.interval(self._rate(trial))
         kind = "watch" if trial.watch else "trial"
         began, number = to_rfc3339(trial.began), str(trial.verdicts)
         return ChallengerJudged(
@@ -215,7 +234,7 @@ class Trials:
             low=low,
             high=high,
             loss=losses.loss.mean,
-            error_rate=rate,
+            error_rate=self._rate(trial),
             checks=trial.guards.checks(self._rules.bounds, self._may_differ(trial))
             + [
                 _slice_check(one, found, losses.slice_rate(rate))
@@ -235,7 +254,7 @@ class Trials:
 
     def _numbers(self, trial: Trial) -> str:
         losses = trial.losses
-        low, high = losses.whole.differences.interval(self._rules.error_rate)
+        low, high = losses.whole.differences.interval(self._rate(trial))
         name = "squared error" if self._rules.task is Task.REGRESSION else "log loss"
         relative = f", {losses.whole.differences.mean / losses.loss.mean:+.1%}" if losses.loss.mean > 0 else ""
         return (

@@ -21,6 +21,8 @@ REMEMBERED = 64
 
 
 Row = tuple[Any, ...]
+ASKED, SLICES = 2, 3
+"""Where in a row of labels stands when it was asked (microseconds), and where its cells of `gate.slices` begin."""
 
 
 class Window(msgspec.Struct, array_like=True):
@@ -31,7 +33,8 @@ class Window(msgspec.Struct, array_like=True):
     index: int
     """From 0, for each version and kind."""
     rows: list[Row] = []
-    """Inputs: (output, producer, *cells of the reference's columns). Performance: (output, label, *cells of `gate.slices`)."""
+    """Inputs: (output, producer, *cells of the reference's columns). Performance: (output, label, asked, *cells of
+    `gate.slices`)."""
     start: int = 0
     end: int = 0
     """Stream times of the first and last row (microseconds)."""
@@ -119,7 +122,8 @@ class Windows:
                 closed.append(window)
                 self._full.discard(place)
                 self._open[place] = Window(window.version, window.kind, window.index + 1, [], window.end, window.end)
-        return sorted(closed, key=lambda window: (window.end, window.kind, window.version))
+        # Of windows that end together inputs are judged first: what was asked while they were broken says nothing of the model.
+        return sorted(closed, key=lambda window: (self.closed_at(window), window.kind, window.version))
 
     def closed_at(self, window: Window) -> int:
         """Stream time at which a window closed: with its last row, or with its stretch of time."""

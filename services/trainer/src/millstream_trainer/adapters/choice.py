@@ -101,9 +101,7 @@ def choose(spec: RunSpec, loop: Loop, learner: Learner, learn: Table, start: Sta
     settings: Sequence[Params] = loop.model.tried()
     competing = candidates(_histories(spec, loop), len(settings), int(learn.known_at[0]))
     model = loop.model
-    stops = any(growth.early_stopping for growth in map(growing, settings) if growth is not None)
-    chooses = len(competing) > 1 or model.search is not None or stops or model.calibration != "none"
-    slices = _slices(spec, loop, learner, learn) if chooses else None
+    slices = _slices(spec, loop, learner, learn) if len(competing) > 1 or model.chooses else None
     judged_from = slices.first if slices is not None else from_datetime(spec.at) - loop.train.holdout
     settings, notes = _started(settings, start, learner, judged_from)
     start = start if isinstance(start, Start) else None
@@ -181,7 +179,8 @@ def _is_better(candidate: Candidate, trial: Trial, best: Candidate, best_trial: 
 
 def _slices(spec: RunSpec, loop: Loop, learner: Learner, learn: Table) -> Slices:
     length = loop.train.holdout
-    found = folds(learn, from_datetime(spec.at) - length, length, loop.train.folds)
+    spells = [(from_datetime(start), from_datetime(end)) for start, end in spec.broken]
+    found = folds(learn, from_datetime(spec.at) - length, length, loop.train.folds, spells)
     for fold in found:
         if min(len(fold.learn), len(fold.check)) < FEWEST_ROWS:
             raise RunFailed(

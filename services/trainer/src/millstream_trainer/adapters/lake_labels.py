@@ -19,7 +19,7 @@ from millstream.project import Loop
 from millstream_tiles.errors import TilesError
 from millstream_tiles.lake import Lake
 from millstream_trainer.adapters.lake_questions import as_text, rows_of
-from millstream_trainer.domain.dataset import WITHOUT_QUESTION
+from millstream_trainer.domain.dataset import CONTRADICTING, WITHOUT_QUESTION
 from millstream_trainer.domain.run import RunSpec
 from millstream_trainer.errors import RunFailed
 
@@ -134,7 +134,7 @@ def _later(frame: pl.DataFrame, name: str) -> Mapping[str, int]:
     contradicting = frame.select((pl.col("_label") != pl.col("_label").first().over(name)).sum()).item()
     return {
         "label_repeated": len(frame) - frame[name].n_unique() - contradicting,
-        "label_contradicting": contradicting,
+        CONTRADICTING: contradicting,
     }
 
 

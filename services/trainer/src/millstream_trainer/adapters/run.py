@@ -30,7 +30,7 @@ from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
-from millstream_trainer.domain.dataset import WITHOUT_QUESTION, Dataset
+from millstream_trainer.domain.dataset import CONTRADICTING, WITHOUT_QUESTION, Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -83,18 +83,23 @@ def train(
     with phases.phase("dataset"):
         data = _whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
-        _check(loop.model.task, learn, holdout, unlabelled=from_datetime(spec.at) - int(data.table.known_at[-1]))
-    if spec.given is None:
-        made = _fitted(spec, loop, data, learn, packages, threads, phases, project)
-    else:
-        made, holdout = _given(spec.given, loop, learn, holdout, packages, phases, hosts)
+    notes = _of_what_is_left_out(spec, loop, data)
+    try:
+        _check(spec, loop.model.task, data.table, learn, holdout)
+        if spec.given is None:
+            made = _fitted(spec, loop, data, learn, packages, threads, phases, project)
+        else:
+            made, holdout = _given(spec.given, loop, learn, holdout, packages, phases, hosts)
+    except RunFailed as error:
+        # Rows that are missing may be missing for that.
+        raise RunFailed("; ".join((str(error), *notes))) from error
     learned, graph, fitted_on = made.learned, made.graph, made.table
     with phases.phase("score"):
         evidence = _evidence(spec, loop, packages, learned, made, holdout, hosts)
         checks = judge(evidence)
         passed, reason = verdict(checks)
     metrics = metrics_of(evidence, fitted_on, holdout, data.left_out, made.metrics)
-    notes = [*_of_what_is_left_out(spec, loop, data), *_of_estimates(loop, holdout), *made.notes]
+    notes += [*_of_estimates(loop, holdout), *made.notes]
     if passed and loop.train.refit and made.again is not None:
         with phases.phase("refit"):
             learned, graph, fitted_on = made.again()
@@ -241,6 +246,8 @@ def _of_what_is_left_out(spec: RunSpec, loop: Loop, data: Dataset) -> list[str]:
         if rows := data.left_out.get(reason):
             last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in windows[-3:])
             notes.append(f"{rows} rows {what} are left out ({len(windows)} windows; the last: {last})")
+    if told := data.left_out.get(CONTRADICTING):
+        notes.append(f"{told} labels say something else than the first of their question, which is learned")
     if told := data.left_out.get(WITHOUT_QUESTION):
         where = f"questions of {loop.predict.on} in the run's history"
         notes.append(f"{told} labels by prediction id are not learned: they are about no {where}")
@@ -256,11 +263,12 @@ def _of_estimates(loop: Loop, holdout: Table) -> list[str]:
     ]
 
 
-def _check(task: Task, learn: Table, holdout: Table, *, unlabelled: int) -> None:
-    """Refuse at once what no fit can help. `unlabelled`: for how long (microseconds) nothing asked has a label yet."""
+def _check(spec: RunSpec, task: Task, table: Table, learn: Table, holdout: Table) -> None:
+    """Refuse at once what no fit can help."""
     if len(holdout) < FEWEST_ROWS or len(learn) < FEWEST_ROWS:
         few = f"{len(learn)} training rows and {len(holdout)} in the holdout; each needs {FEWEST_ROWS}"
         if len(holdout) < FEWEST_ROWS <= len(learn):
+            unlabelled = from_datetime(spec.at) - int(table.known_at[-1])
             few += (
                 f". The newest question with a label is {unlabelled / DAY:.1f} days old: write a longer train.holdout"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,11 +56,28 @@ def has_earned(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool
     return bool(difference.mean() < -STANDARD_ERRORS * error)
 
 
-def folds(table: Table, cut: int, length: int, count: int) -> list[Fold]:
-    """Rolling origins: slices of `length` that end at `cut` and before it, the newest first. `table` ends at `cut`."""
-    found = []
-    for fold in range(count):
-        before, _ = table.split(cut - fold * length)
-        learn, check = before.split(cut - (fold + 1) * length)
+def folds(table: Table, cut: int, length: int, count: int, spells: Iterable[tuple[int, int]] = ()) -> list[Fold]:
+    """Rolling origins: slices of `length` that end at `cut` and before it, the newest first. `table` ends at `cut`.
+
+    Time in `spells` (first and last microsecond), of which `table` has no rows, does not count: after a broken week as long as
+    a slice there would be nothing to compare on.
+    """
+    found, end, spells = [], cut, list(spells)
+    for _ in range(count):
+        before, _ = table.split(end)
+        end = _back(end, length, spells)
+        learn, check = before.split(end)
         found.append(Fold(learn=learn, check=check))
     return found
+
+
+def _back(end: int, length: int, spells: Iterable[tuple[int, int]]) -> int:
+    """The moment before `end` from which on `length` of time lies in none of `spells`."""
+    for first, last in sorted(spells, key=lambda spell: spell[1], reverse=True):
+        if first >= end:
+            continue
+        whole = max(0, end - last - 1)
+        if whole >= length:
+            break
+        length, end = length - whole, first
+    return end - length

@@ -9,6 +9,8 @@ from millstream.contracts.content import Content
 from millstream.contracts.package import Origin
 from millstream_trainer.domain.table import Table
 
+CONTRADICTING = "label_contradicting"
+"""Reason of labels left out: the first of the same question, or key, says something else."""
 WITHOUT_QUESTION = "label_without_question"
 """Reason of labels left out: they name a prediction, and no question of the stream in the run's history has that id."""
 

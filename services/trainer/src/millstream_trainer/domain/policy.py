@@ -5,7 +5,8 @@ order, and the first that has an answer gives the decision. A request that none 
 for the end of quiet hours; what then comes of it is up to the loop's mode.
 
 A person passes the rules that protect from machines, since somebody looked: stale verdicts, broken data, breaker, warm-up,
-cooldown, agreement, waiting, mode. Nobody passes the budget, a trial, a frozen or a pinned loop.
+cooldown, agreement, waiting, mode. Nobody passes the budget (of which runs that failed are no part for her), a trial, a frozen
+or a pinned loop.
 
 Skew between online and offline features (`millstream-skew`) is not heard: it asks for nothing, since a run learns from the
 lake and no fit mends a tile, and it blocks nothing, since what it says is a sample's and not a fact of the replay.
@@ -42,6 +43,7 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
         answer = rule(state, ask, rules)
         if answer is not None:
             return _decided(state, ask, rules, *answer)
+    ask = _with_who_agreed(state, ask, rules)
     waiting = None if ask.by_person else _waits(state, ask, rules)
     if waiting is not None:
         return waiting
@@ -216,16 +218,23 @@ def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
 
 
 def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
-    used = state.runs_after(ask.at - rules.budget_period)
+    since = ask.at - rules.budget_period
+    used = state.runs_after(since, by_person=ask.by_person)
     if used < rules.budget_runs:
         return None
-    return Decision.DECLINED, f"{used} runs within {days(rules.budget_period)}, the budget is {rules.budget_runs}"
+    said = f"{used} runs within {days(rules.budget_period)}, the budget is {rules.budget_runs}"
+    failed = used - state.runs_after(since, by_person=True)
+    if failed:
+        said += (
+            f"; {failed} of them failed and stop counting with the first that does not: ask by hand when it is mended"
+        )
+    return Decision.DECLINED, said
 
 
 def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1:
         return None
-    agree = sorted(_agreeing(state, ask, rules))
+    agree = sorted(cause.value for cause in _agreeing(state, ask, rules))
     if len(agree) >= rules.agree:
         return None
     said = f"only {', '.join(agree)} asked within {days(rules.within)}"
@@ -251,12 +260,21 @@ RULES: tuple[Rule, ...] = (
 """In this order; the reason of the first that has an answer is the reason that is given."""
 
 
-def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> set[str]:
-    """Causes that asked since the last run and within `rules.within`, this one included."""
+def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
+    """Causes that asked since the last run and within `rules.within`, and when; this one included."""
     last = state.last_run
     after = max(ask.at - rules.within, last.at if last is not None else 0)
     machines = rules.causes - {Cause.MANUAL}
-    return {ask.cause.value} | {cause.value for cause, at in state.asked.items() if cause in machines and at > after}
+    return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
+
+
+def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
+    """Says in its words which other causes asked, and when, where the loop wants several. A request that waited has it."""
+    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.ripe or ask.rested:
+        return ask
+    others = {cause: at for cause, at in _agreeing(state, ask, rules).items() if cause is not ask.cause}
+    said = ", ".join(f"{cause.value} of {to_datetime(at):%Y-%m-%d %H:%M}" for cause, at in sorted(others.items()))
+    return replace(ask, why=f"{ask.why}; agreed with {said}")
 
 
 def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
@@ -273,7 +291,7 @@ def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
 def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reason: str) -> RetrainDecided:
     last, runs = state.last_run, decision in (Decision.ACCEPTED, Decision.PENDING)
     numbers = {
-        "runs_in_period": float(state.runs_after(ask.at - rules.budget_period)),
+        "runs_in_period": float(state.runs_after(ask.at - rules.budget_period, by_person=ask.by_person)),
         "budget": float(rules.budget_runs),
         "rejected_in_a_row": float(state.rejected_in_a_row),
         "breaker": float(rules.breaker),

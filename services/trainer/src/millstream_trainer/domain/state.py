@@ -159,8 +159,15 @@ class LoopState:
                 break
         return count
 
-    def runs_after(self, at: int) -> int:
-        return sum(run.at > at for run in self.runs)
+    def runs_after(self, at: int, *, by_person: bool) -> int:
+        """Runs after `at` that the budget counts. One that failed counts against machines alone, and until a later one has
+        not: who has mended the cause is not to pay for it, and what nobody mends must not train for ever."""
+        ended = [n for n, run in enumerate(self.runs) if run.outcome not in (None, Outcome.FAILED)]
+        mended = max(ended, default=-1)
+        return sum(
+            run.at > at and not (run.outcome is Outcome.FAILED and (by_person or n < mended))
+            for n, run in enumerate(self.runs)
+        )
 
     def run(self, name: str) -> Run | None:
         return next((run for run in self.runs if run.name == name), None)
