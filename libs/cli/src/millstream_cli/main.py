@@ -128,7 +128,7 @@ def demo(
     project: ProjectOption = FLIGHTS,
     until: UntilOption = None,
     tick: TickOption = "1h",
-    out: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for demo.json and journal.jsonl.")] = Path("out"),
     data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
