@@ -37,7 +37,7 @@ def table(found: Sequence[Figures]) -> Table:
     """One line a policy; the smallest loss is bold."""
     shown = Table(box=None, padding=(0, 1), header_style="dim")
     shown.add_column("policy")
-    names = ("runs", "promoted", "rejected", "rolled\nback", "harmful", "loss", "AUC", "answered", "CPU s")
+    names = ("runs", "promoted", "rejected", "rolled\nback", "harmful", "loss", "AUC", "answered", "CPU s", "spent")
     for name in names:
         shown.add_column(name, justify="right")
     best = min((one.loss for one in found if one.loss is not None), default=None)
@@ -53,7 +53,8 @@ def table(found: Sequence[Figures]) -> Table:
             f"[bold]{loss}[/bold]" if one.loss == best and len(found) > 1 else loss,
             "–" if one.auc is None else f"{one.auc:.4f}",
             f"{one.answered_share:.1%}",
-            f"{one.cpu_seconds:,.0f}",
+            f"{one.cpu_seconds:,.1f}",
+            f"{one.spent_cpu_seconds:,.1f}",
         )
     return shown
 
@@ -63,5 +64,6 @@ def legend(scored_from: int | None) -> str:
     counted = "" if scored_from is None else f" to questions from {to_rfc3339(scored_from)} on"
     return (
         "rejected: by the gate + on trial. harmful: promotions whose version did worse on the questions of the 30 days after "
-        f"than the one it replaced (at least {FEWEST} labels). loss and AUC: of the labelled answers{counted}"
+        f"than the one it replaced (at least {FEWEST} labels). CPU s: what its runs take; spent: by this backtest, which found "
+        f"runs that others had made. loss and AUC: of the labelled answers{counted}"
     )
