@@ -12,6 +12,7 @@ from millstream.contracts.events import (
     ChallengerJudged,
     Decision,
     Finding,
+    GivenModel,
     RetrainDecided,
     RetrainRequested,
     RolloutMoved,
@@ -212,7 +213,8 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
         at = run.started[0].at if run.started else run.decisions[-1].at
         found.append(Moment(at=at, what="asked", text=_asked(word), id=word.id, caused_by=loop.told[word.id].caused_by))
     if run.finished is not None:
-        found.append(_training(loop, run.finished))
+        given = next((one.given for one in run.decisions if one.given is not None), None)
+        found.append(_training(loop, run.finished, given))
     elif run.started:
         last = run.started[-1]
         text = f"run {run.name} is under way, attempt {last.attempt}"
@@ -223,7 +225,8 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
     return found
 
 
-def _training(loop: Loop, end: TrainingFinished) -> Moment:
+def _training(loop: Loop, end: TrainingFinished, given: GivenModel | None) -> Moment:
+    """A model that was made elsewhere is judged by a run, and learns nothing in it."""
     version = f"version {end.version} " if end.version is not None else ""
     outcome = {"rejected": "rejected by the gate", "on_trial": "passed the gate"}.get(
         end.outcome.value, end.outcome.value
@@ -232,11 +235,16 @@ def _training(loop: Loop, end: TrainingFinished) -> Moment:
     passed = ", ".join(one.name for one in end.gate if one.passed)
     checks += [f"gate passed: {passed}"] if passed else []
     checks += [f"candidates by validation loss: {candidates}"] if (candidates := candidates_of(end)) else []
-    rows = f" on {end.rows:,} rows in {end.seconds:.1f} s" if end.rows else ""
+    if given is None:
+        rows = f" on {end.rows:,} rows in {end.seconds:.1f} s" if end.rows else ""
+        did = f"trained{rows} up to {end.at:%Y-%m-%d %H:%M}"
+    else:
+        where = f"runs at {given.remote}" if given.remote else "was given as a graph"
+        did = f"{where}, had learned until {given.learned_until:%Y-%m-%d %H:%M}, judged in {end.seconds:.1f} s"
     return Moment(
         at=end.at,
         what="training",
-        text=f"{version}trained{rows} up to {end.at:%Y-%m-%d %H:%M}, {outcome}: {end.reason}",
+        text=f"{version}{did}, {outcome}: {end.reason}",
         id=end.id,
         caused_by=loop.told[end.id].caused_by,
         details=checks,

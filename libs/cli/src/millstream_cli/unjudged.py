@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from millstream.contracts.package import REFERENCE_FILE, BadPackage
 from millstream.errors import RetryLater
 from millstream.runtime.packages import PackageStore
 from millstream_cli.loop_events import Loop
 from millstream_cli.mill import MillState
+from millstream_cli.samples import samples
 
-COUNTER = "millstream_drift_predictions_unjudged"
+COUNTER = "millstream_drift_predictions_unjudged_total"
 
 
 async def unjudged(loop: Loop, state: MillState) -> list[str]:
     """What a person has to see to, of the models in a running mill that answer or are on trial. Nothing where all is well. Of a
     drift that does not answer `millstream status` tells."""
     found = unreadable(loop, PackageStore(state.packages))
-    lost = await _lost(state.services["drift"], loop.name)
+    async with httpx.AsyncClient(timeout=5.0) as http:
+        counts = await samples(http, state.services["drift"], COUNTER)
+    lost = sum(value for labels, value in counts if labels.get("loop") == loop.name)
     counted = f"{lost:,.0f} answers are in no window since drift started" if lost else ""
     mend = f"bring the package back and restart drift, or train another: millstream retrain {loop.name} --reason …"
     if found:
@@ -41,14 +43,3 @@ def unreadable(loop: Loop, packages: PackageStore) -> list[str]:
         except (BadPackage, RetryLater) as error:
             found.append(f"version {ref.version}: {error}")
     return found
-
-
-async def _lost(drift: str, loop: str) -> float:
-    """Its counter for the loop; 0 where it does not answer."""
-    try:
-        async with httpx.AsyncClient(timeout=5.0) as http:
-            text = (await http.get(f"{drift}/metrics")).raise_for_status().text
-    except httpx.HTTPError:
-        return 0.0
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return sum(one.value for one in samples if one.name == f"{COUNTER}_total" and one.labels.get("loop") == loop)
