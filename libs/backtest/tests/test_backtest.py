@@ -373,7 +373,9 @@ def test_the_table_has_a_line_for_each_and_the_chart_is_svg(found: list[Figures]
     console.print(table(found))
     draw(found, tmp_path / "chart.svg")
 
-    lines = console.export_text().splitlines()
+    text = console.export_text()
+    lines = text.splitlines()
+    assert "…" not in text, "80 characters are enough"
     assert [line.split()[0] for line in lines if line.strip() and line.split()[0] in ("as", "same", "once")] == [
         "as",
         "same",
