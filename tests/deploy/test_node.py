@@ -18,10 +18,11 @@ from rich.console import Console
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.testing.errors import ServerDidNotStart
 from millstream.testing.waiting import wait_until
+from millstream_cli.loop_summary import Places
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import run_replay
-from millstream_cli.summary import Places, broken_promises, summarise
+from millstream_cli.summary import broken_promises, summarise
 from millstream_cli.ticks import Ticks
 
 from .charts import SERVICES
@@ -125,8 +126,7 @@ async def replay(made: Mill) -> dict[str, Any]:
         states=dict,
     )
     places = Places(kafka=kafka, lake=str(made.lake), packages=str(made.packages), registry=made.folder / "registry.db")
-    loop = made.project.loops["flight-delay"]
-    return await summarise(made.project, loop, recording, ticks, replayed.story, places)
+    return await summarise(made.project, recording, ticks, replayed.story, places)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -18,12 +18,13 @@ from ruamel.yaml import YAML
 from millstream.contracts.events import PredictionServed, decode_event
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.project import Project, load_project
+from millstream_cli.loop_summary import Places
 from millstream_cli.mill import Mill, MillState
 from millstream_cli.predictions import PredictionLog, every_record, read_predictions, type_of
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
-from millstream_cli.summary import Places, summarise
+from millstream_cli.summary import summarise
 from millstream_cli.ticks import Tick, Ticks
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
@@ -149,8 +150,7 @@ async def run_small(
         replayed = await running.replay(ticks, ticked)
         state = running.state
         places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
-        loop = project.loops["flight-delay"]
-        figures = await summarise(project, loop, recording, ticks, replayed.story, places)
+        figures = await summarise(project, recording, ticks, replayed.story, places)
         log = await read_predictions(state.kafka)
         records = await recorded(state.kafka)
     return Outcome(figures=figures, log=log, replayed=replayed, output=running.output, records=records)

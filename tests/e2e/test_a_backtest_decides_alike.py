@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from millstream.contracts.events import WindowJudged
 from millstream.contracts.times import HOUR, from_rfc3339
 from millstream.project import load_project
 from millstream_backtest.backtest import Recorded, Wanted, backtest
 from millstream_backtest.figures import Figures
 from millstream_backtest.policies import read_policies
+from millstream_cli.journal import row_of
 from millstream_cli.recording import load_recording
 
 from .small_mill import Outcome, run_small, small_project
@@ -51,6 +53,13 @@ def tried(folder: Path, source: Recorded | str, data: Path) -> Figures:
     return figures
 
 
+def told(outcome: Outcome) -> list[dict[str, Any]]:
+    """What the mill's journal has of what a backtest tells: its timeline, and every window."""
+    story = outcome.replayed.story
+    windows = [row_of(one) for one in story.told if isinstance(one.event, WindowJudged)]
+    return list({row["id"]: row for row in (*story.timeline(), *windows)}.values())
+
+
 def decisions(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """What was decided when, of which run and version, by which numbers; without seconds and places."""
     wanted = (
@@ -84,7 +93,7 @@ def test_over_the_recording_it_decides_what_the_mill_decided(lived: tuple[Path, 
     figures = tried(folder, Recorded(events=recording.events), tmp_path)
 
     assert figures.retrains == outcome.figures["retrains"] >= 2
-    assert sorted(decisions(figures.timeline)) == sorted(decisions(outcome.replayed.story.timeline()))
+    assert sorted(decisions(figures.timeline)) == sorted(decisions(told(outcome)))
     steps = {row["step"] for row in figures.timeline if row["type"].startswith("millstream.rollout.moved")}
     assert {"shadow", "canary"} <= steps
 
@@ -94,6 +103,6 @@ def test_over_the_lake_of_the_mill_it_decides_and_answers_the_same(lived: tuple[
 
     figures = tried(folder, str(folder / "mill" / "lake"), tmp_path)
 
-    assert sorted(decisions(figures.timeline)) == sorted(decisions(outcome.replayed.story.timeline()))
+    assert sorted(decisions(figures.timeline)) == sorted(decisions(told(outcome)))
     assert figures.answered == outcome.figures["predictions_effective"]
     assert figures.questions == outcome.figures["questions"]

@@ -156,7 +156,7 @@ def test_policies_that_make_the_same_run_share_it_and_decide_alike(
     project: Project, found: list[Figures], folder: Path, tmp_path: Path
 ) -> None:
     learns, same, _ = found
-    seconds = {"seconds", "cpu_seconds", "training_seconds", "runs_found", "policy", "timeline"}
+    seconds = {"seconds", "spent_cpu_seconds", "training_seconds", "runs_found", "policy", "timeline"}
     assert {n: getattr(learns, n) for n in learns.__struct_fields__ if n not in seconds} == {
         n: getattr(same, n) for n in same.__struct_fields__ if n not in seconds
     }
@@ -166,8 +166,34 @@ def test_policies_that_make_the_same_run_share_it_and_decide_alike(
 
     assert again.runs_found == again.retrains == learns.retrains
     assert again.loss == learns.loss
+    assert again.cpu_seconds == learns.cpu_seconds > 0, (
+        "what the policy costs, and not what this backtest had to do for it"
+    )
     assert [row["id"] for row in again.timeline] == [row["id"] for row in learns.timeline]
     assert not list(folder.glob("packages-*")), "packages are of one backtest"
+
+
+def test_a_timeline_has_every_window_as_the_journal_of_a_mill_has(found: list[Figures]) -> None:
+    learns = found[0]
+    windows = [row for row in learns.timeline if row["type"] == "millstream.window.judged.v1"]
+
+    numbers = {(row["version"], row["kind"], row["index"]) for row in windows}
+    assert len(numbers) == len(windows)
+    for version, kind, index in numbers:
+        assert index == 0 or (version, kind, index - 1) in numbers, "none is left out"
+    assert "healthy" in {row["finding"] for row in windows}
+    assert all({"id", "caused_by", "at", "reason"} <= row.keys() for row in windows)
+
+
+def test_a_view_whose_stream_is_empty_ends_the_backtest_with_what_to_do(project: Project, tmp_path: Path) -> None:
+    events = recording(turn=8)
+    del events["flights-departed"]
+
+    with pytest.raises(
+        BacktestFailed,
+        match=r"lake .* has no event of flights-departed, and view \w+ of delay_v1 is made of them: name a lake .*--lake",
+    ):
+        backtest(project, read_policies(project, LOOP, []), Recorded(events=events), Wanted(tick=HOUR), folder=tmp_path)
 
 
 def test_warm_starts_are_replayed_and_shared(project: Project, folder: Path, tmp_path: Path) -> None:
@@ -347,7 +373,9 @@ def test_the_table_has_a_line_for_each_and_the_chart_is_svg(found: list[Figures]
     console.print(table(found))
     draw(found, tmp_path / "chart.svg")
 
-    lines = console.export_text().splitlines()
+    text = console.export_text()
+    lines = text.splitlines()
+    assert "…" not in text, "80 characters are enough"
     assert [line.split()[0] for line in lines if line.strip() and line.split()[0] in ("as", "same", "once")] == [
         "as",
         "same",

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from millstream.contracts.events import Cause, Decision, Finding, Outcome, RolloutAction, Step, TrialFinding
+from millstream.contracts.events import Cause, Decision, Finding, Outcome, RolloutAction, Step, TrialFinding, WindowKind
 from millstream_cli import report_view
 from millstream_cli.loop_events import loop_of
 from millstream_cli.loop_report import Report, report_of
@@ -161,6 +161,79 @@ def test_an_open_circuit_breaker_needs_a_person(numbers: dict[str, float], open_
     verdict = drifted(journal)
     journal.decided(10, verdict, Decision.DECLINED, numbers={"rejected_in_a_row": 3.0} | numbers)
     assert any("only a person may ask" in need for need in report(journal).needs) is open_
+
+
+def shown(journal: Journal, days: float = 30) -> str:
+    screen = StringIO()
+    report_view.show(report(journal, days), Console(file=screen, width=200))
+    return screen.getvalue()
+
+
+def test_over_an_open_incident_nobody_is_told_that_nothing_needs_them() -> None:
+    journal = Journal()
+    first_model(journal)
+    assert "nothing needs you" in shown(journal)
+    reason = "1.0 days since the last run, the cooldown is 3.0 days"
+    journal.decided(10, drifted(journal), Decision.DECLINED, reason=reason)
+    found = report(journal)
+    assert (found.needs, found.notices) == (
+        [],
+        [
+            "open: incident 2, drift in the inputs of version 1, since 2013-06-09 00:00: declined; not over yet "
+            f"({reason}); millstream why flight-delay 2"
+        ],
+    )
+    assert "nothing needs you" not in shown(journal)
+    assert found.notices[0] in page_of(found)
+    assert "Nothing needs you" not in page_of(found)
+    journal.window(12, Finding.CLEARED, 0.02)
+    assert "nothing needs you" in shown(journal)
+
+
+def test_what_the_loop_only_suggests_needs_a_person_while_it_is_open() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.decided(10, drifted(journal), Decision.SUGGESTED)
+    [need] = report(journal).needs
+    assert need.startswith(
+        "incident 2, drift in the inputs of version 1, is open and nothing runs: suggested; not over"
+    )
+    assert need.endswith("millstream retrain flight-delay --reason …")
+    journal.window(12, Finding.CLEARED, 0.02)
+    assert report(journal).needs == []
+
+
+def test_labels_that_are_broken_need_a_person_as_inputs_do() -> None:
+    journal = Journal()
+    first_model(journal)
+    why = "every label is False"
+    journal.decided(
+        10,
+        journal.window(10, Finding.BROKEN_DATA, 0.9, kind=WindowKind.PERFORMANCE, reason=why),
+        Decision.DECLINED,
+        Cause.PERFORMANCE,
+    )
+    found = report(journal)
+    assert (found.needs, found.notices) == ([f"broken data: {why}; retrains wait until it is whole"], [])
+
+
+def test_the_last_run_needs_a_person_where_it_failed_and_an_earlier_one_is_told() -> None:
+    journal = Journal()
+    first_model(journal)
+
+    def ran(at: float, version: str, outcome: Outcome) -> None:
+        wish = journal.retrain(f"wish-{version}")
+        journal.decided(at, wish, Decision.ACCEPTED, Cause.MANUAL, run=f"run{version}")
+        journal.trained(at, version, outcome)
+
+    ran(10, "2", Outcome.FAILED)
+    failed = (
+        "run run2 failed 2013-06-11 00:00: log loss 0.4800, the champion has 0.5100; millstream why flight-delay run2"
+    )
+    assert (report(journal).needs, report(journal).notices) == ([failed], [])
+    ran(12, "3", Outcome.REJECTED)
+    assert (report(journal).needs, report(journal).notices) == ([], [failed])
+    assert report(journal, days=1).notices == [], "before the span"
 
 
 def test_a_loop_that_has_only_labels_is_reported_too() -> None:

@@ -89,6 +89,14 @@ def test_a_rebuild_without_a_mill_or_with_half_of_one_says_what_to_type(tmp_path
     assert "--project, --kafka, --lake, --valkey" in done.stderr
 
 
+def test_up_over_the_data_of_a_project_that_is_gone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "project.json").write_text(json.dumps({"project": str(tmp_path / "gone")}))
+    done = millstream("up", "--data", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"holds the data of the project {tmp_path / 'gone'}, which is not there any more" in done.stderr
+
+
 def test_a_day_that_is_none_is_refused(tmp_path: Path) -> None:
     done = millstream("demo", "-p", FLIGHTS, "--data", tmp_path, "--until", "april")
     assert done.returncode == 2

@@ -41,7 +41,7 @@ def test_answers_become_columns_in_the_order_of_asking_each_loop_alone() -> None
 
     frame = log.frame("delays")
 
-    assert log.served == 3
+    assert log.served == {"delays": 2, "tides": 1}
     assert frame["id"].to_list() == ["p1", "p2"]
     assert frame["features.delays__mean"].to_list() == [2.5, 3.0]
     assert frame["features.delays__n"].to_list() == [4.0, None]

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from io import StringIO
 
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, start_http_server
 from rich.console import Console
 
 from millstream_cli.loop_lines import lines_of
-from millstream_cli.status import _freshness, _remedy
+from millstream_cli.status import _freshness, _remedy, phases_of, with_phase
+from millstream_trainer.metrics import TrainerMetrics
+
+
+@pytest.fixture
+def trainer() -> Iterator[tuple[TrainerMetrics, str]]:
+    registry = CollectorRegistry()
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    yield TrainerMetrics(registry), f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 def test_a_view_that_lags_is_told_from_one_whose_stream_is_quiet() -> None:
@@ -55,6 +71,32 @@ LOOP = {
 def test_an_older_trainer_s_loop_is_one_line() -> None:
     assert lines_of(LOOP) == ["flight-delay: champion is version 3"]
     assert lines_of({"loop": "new"}) == ["new: no model yet"]
+
+
+async def test_a_run_under_way_says_its_phase(trainer: tuple[TrainerMetrics, str]) -> None:
+    metrics, address = trainer
+    loop = LOOP | {"running": {"run": "9a91", "cause": "drift", "attempt": 1, "at": "2013-06-15T00:00:00Z"}}
+    async with httpx.AsyncClient() as http:
+        assert lines_of(with_phase(loop, await phases_of(http, address)))[0].endswith("run 9a91 under way")
+        metrics.in_phase("another", "fit")
+        metrics.in_phase("flight-delay", "dataset")
+        metrics.in_phase("flight-delay", "choice")
+        phases = await phases_of(http, address)
+    assert phases == {"another": "fit", "flight-delay": "choice"}
+    told = with_phase(loop, phases)
+    assert told["running"]["phase"] == "choice"
+    assert lines_of(told) == ["flight-delay: champion is version 3; run 9a91 under way, phase choice"]
+    assert with_phase(LOOP, phases) == LOOP
+
+
+def test_who_does_not_answer_has_no_phase() -> None:
+    async def asked() -> dict[str, str]:
+        async with httpx.AsyncClient() as http:
+            return await phases_of(http, "http://127.0.0.1:9")
+
+    assert asyncio.run(asked()) == {}
+    loop = LOOP | {"running": {"run": "9a91", "attempt": 2}}
+    assert lines_of(with_phase(loop, {}))[0].endswith("run 9a91 under way, attempt 2")
 
 
 def test_a_schedule_that_stream_time_has_passed_is_due() -> None:

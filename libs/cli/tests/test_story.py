@@ -135,6 +135,12 @@ def test_a_comparison_is_in_the_timeline_when_it_moved_something() -> None:
     assert judged == ["judged-2-False-1000", "judged-2-False-1500"]
 
 
+def test_where_there_are_several_loops_each_line_names_its_own() -> None:
+    story = [Told("v1", None, judged("v1", Finding.DETECTED)), Told("d", "v1", decided("d", "v1", Decision.ACCEPTED))]
+    lines = [str(line_of(told, {}, named=True)).split("  ", 1)[1] for told in story]
+    assert lines == ["drift    flight-delay: detected: effect 0.31", "trainer  flight-delay: accepted (drift): why"]
+
+
 @pytest.mark.parametrize("decision", list(Decision))
 def test_every_decision_is_news(decision: Decision) -> None:
     line = line_of(Told("d", "v", decided("d", "v", decision)), {})

@@ -345,7 +345,9 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         "loops/ in it"
     ]
     assert complaints(tmp_path) == [
-        "features/feature_store.yaml: is missing; create the Feast repo of the project there",
+        "features/feature_store.yaml: is missing; create the Feast repo of the project there, which begins with this: "
+        "{project: NAME, online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}, "
+        "offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}}",
         "streams: folder cannot be read (No such file or directory); create streams/ with one .yaml file each",
     ]
 

@@ -40,6 +40,16 @@ def test_an_editor_underlines_a_typo() -> None:
     assert not validator.is_valid({"loop": "x", "predict": {}, "label": {}, "retrian": {}})
 
 
+@pytest.mark.parametrize(("said", "fine"), [("0s", False), ("0d00h", False), ("10d", True), ("1h30m", True)])
+def test_an_editor_underlines_a_duration_of_nothing_where_the_loop_refuses_it(said: str, fine: bool) -> None:
+    knobs = SCHEMAS["loop.schema.json"]["$defs"]["Retrain"]["properties"]
+    assert jsonschema_rs.Draft202012Validator(knobs["cooldown"]).is_valid(said) is fine
+    assert jsonschema_rs.Draft202012Validator(knobs["warm_up"]).is_valid(said)
+    page = project_pages()["loop.md"]
+    assert "| `cooldown` | duration above `0s`, like `30d`, `1h30m` |" in page
+    assert "| `warm_up` | duration, like `30d`, `1h30m` |" in page
+
+
 def test_defaults_are_shown_as_a_file_would_write_them() -> None:
     loop, stream = SCHEMAS["loop.schema.json"], SCHEMAS["stream.schema.json"]
     assert stream["properties"]["lateness"]["default"] == "1h"

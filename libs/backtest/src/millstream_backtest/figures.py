@@ -72,9 +72,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     failed_runs: int
     rollbacks: int
     harmful_promotions: int
-    seconds: float
     cpu_seconds: float
+    """What the policy costs: the CPU seconds of its runs, also of those that were made before and are shared."""
+    seconds: float
+    """Of this backtest, by the clock; `training_seconds` of them waiting for runs."""
     training_seconds: float
+    spent_cpu_seconds: float
+    """Of this backtest: less than `cpu_seconds` where runs are shared."""
     runs_found: int
     """Runs that another policy, or an earlier backtest, had made already."""
     months: list[Month]
@@ -96,7 +100,7 @@ def figures_of(
     scored_from: int,
     zone: str,
     seconds: float,
-    cpu_seconds: float,
+    spent_cpu_seconds: float,
 ) -> Figures:
     """The figures of a replay that was run from `since` to `until`; answers to questions before `scored_from` do not count."""
     events = [event for event, _ in replay.journal.told]
@@ -123,9 +127,10 @@ def figures_of(
         failed_runs=finished.count(Outcome.FAILED),
         rollbacks=sum(moved.step is Step.ROLLED_BACK for moved in moves),
         harmful_promotions=sum(one.harmful for one in compared),
+        cpu_seconds=round(replay.runs.cpu_seconds, 1),
         seconds=round(seconds, 1),
-        cpu_seconds=round(cpu_seconds, 1),
         training_seconds=round(replay.runs.seconds, 1),
+        spent_cpu_seconds=round(spent_cpu_seconds, 1),
         runs_found=replay.runs.found,
         months=_months(replay.past.known_at[counted], losses, zone),
         promoted=compared,

@@ -15,7 +15,6 @@ from millstream.contracts.events import (
     RetrainDecided,
     RolloutMoved,
     WindowCorrected,
-    WindowJudged,
 )
 from millstream_trainer.domain.run import Positions
 
@@ -37,14 +36,14 @@ class Journal:
         self.told.append((event, caused_by))
 
     def timeline(self) -> list[dict[str, Any]]:
-        """Verdicts that led to something, decisions, runs, steps and models; in stream time. As the demo's timeline."""
+        """Every window's verdict, healthy ones too, the comparisons that moved something, decisions, runs, steps and models; in
+        stream time. Rows as in the `journal.jsonl` of a demo."""
         causes = {event.request for event, _ in self.told if isinstance(event, RetrainDecided)}
         causes |= {caused_by for event, caused_by in self.told if isinstance(event, RolloutMoved)}
         rows = [
             {"caused_by": caused_by, "type": event.type_name} | msgspec.to_builtins(event)
             for event, caused_by in self.told
-            if not isinstance(event, WindowJudged | WindowCorrected | LabelsMatured | ChallengerJudged)
-            or event.id in causes
+            if not isinstance(event, WindowCorrected | LabelsMatured | ChallengerJudged) or event.id in causes
         ]
         return sorted(rows, key=lambda row: str(row["at"]))
 

@@ -21,8 +21,9 @@ from millstream.project.train import Train
 from millstream_backtest.errors import BacktestFailed
 from millstream_backtest.past import NEVER, Past
 from millstream_drift.domain.events import Label, by_prediction
+from millstream_tiles.feast_views import views_of
 from millstream_tiles.lake import Lake
-from millstream_tiles.lake_reader import read_events
+from millstream_tiles.lake_reader import count, read_events
 from millstream_trainer.adapters.feast_history import FeastHistory
 from millstream_trainer.adapters.lake_labels import joined, labels, told_label
 from millstream_trainer.adapters.lake_questions import as_text, questions
@@ -105,9 +106,23 @@ class _Everything(FeastHistory):
     def _features(
         self, store: Any, service: Any, rows: pl.DataFrame, keys: list[str], names: list[str]
     ) -> dict[str, np.ndarray[Any, Any]]:
+        self._heard(store, service)
         found = super()._features(store, service, rows, keys, names)
         self.features = found
         return found
+
+    def _heard(self, store: Any, service: Any) -> None:
+        """Raises RunFailed for a view whose stream has no event: all its windows would be empty, and every policy be judged by
+        models that know less than the live one."""
+        views = views_of(store)
+        for projection in service.feature_view_projections:
+            view = views.get(projection.name)  # Feast's own views are not of the lake
+            if view is not None and not count(self._lake, view.stream):
+                raise RunFailed(
+                    f"the lake {self._lake.uri} has no event of {view.stream}, and view {view.name} of {service.name} is made "
+                    f"of them: name a lake that has them (--lake), replay them into the mill (millstream replay), or take the "
+                    f"view out of {service.name}"
+                )
 
 
 def _labels(lake: Lake, project: Project, loop: Loop) -> list[Label]:

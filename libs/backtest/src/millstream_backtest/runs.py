@@ -8,8 +8,10 @@ import shutil
 import tempfile
 import time
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +33,23 @@ from millstream_trainer.domain.run import RunResult, RunSpec
 KEPT = 200
 """Runs in the folder, two megabytes each: some years of some policies. What was used longest ago goes first."""
 RESULT = "result.json"
+COST = "cost.json"
+LAYOUT = "2"
+"""Of an entry. One of another is not found, and goes when it was used longest ago."""
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What making a run took."""
+
+    cpu_seconds: float
+
+
+class KeptRun(NamedTuple):
+    """An entry."""
+
+    result: RunResult
+    files: dict[str, bytes]
+    cost: Cost
 
 
 class RunFolder:
@@ -40,22 +59,24 @@ class RunFolder:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def find(self, key: str) -> tuple[RunResult, dict[str, bytes]] | None:
+    def find(self, key: str) -> KeptRun | None:
         entry = self._folder / key
         try:
             result = msgspec.json.decode((entry / RESULT).read_bytes(), type=RunResult)
+            cost = msgspec.json.decode((entry / COST).read_bytes(), type=Cost)
             manifest = (entry / MANIFEST_FILE).read_bytes()
             named = msgspec.json.decode(manifest, type=Manifest).files
             files = {**{name: (entry / name).read_bytes() for name in named}, MANIFEST_FILE: manifest}
             os.utime(entry)
         except (OSError, msgspec.DecodeError):
             return None  # it was never made, or is being removed
-        return result, files
+        return KeptRun(result, files, cost)
 
-    def keep(self, key: str, result: RunResult, files: dict[str, bytes]) -> None:
+    def keep(self, key: str, run: KeptRun) -> None:
         draft = Path(tempfile.mkdtemp(dir=self._folder, prefix=".draft-"))
+        own = {RESULT: msgspec.json.encode(run.result), COST: msgspec.json.encode(run.cost)}
         try:
-            for name, raw in {**files, RESULT: msgspec.json.encode(result)}.items():
+            for name, raw in {**run.files, **own}.items():
                 (draft / name).write_bytes(raw)
             draft.rename(self._folder / key)
         except OSError:
@@ -87,7 +108,9 @@ class Runs:
         self._folder = folder
         self._threads = threads
         self.seconds = 0.0
-        """Spent on runs."""
+        """Spent on runs, by the clock."""
+        self.cpu_seconds = 0.0
+        """What all runs took where they were made, here or by whoever made them first: the same for the same runs."""
         self.found = 0
         """Runs that were in the folder."""
 
@@ -99,20 +122,36 @@ class Runs:
 
     async def run(self, spec: RunSpec) -> RunResult:
         began = time.perf_counter()
-        data = self._history.read(spec)
-        # What a user's own module builds is decided by more than the loop's file says.
-        key = self._key(spec, data) if self._loop.model.estimator in BUILT_IN else None
-        known = self._folder.find(key) if key is not None else None
-        if known is None:
-            result = self._train(spec, data)
-            if key is not None:
-                manifest = self._packages.manifest(result.model)
-                files = {name: self._packages.file(result.model, manifest, name) for name in manifest.files}
-                self._folder.keep(key, result, {**files, MANIFEST_FILE: msgspec.json.encode(manifest)})
-        else:
+        try:
+            data = self._history.read(spec)
+            # What a user's own module builds is decided by more than the loop's file says.
+            key = self._key(spec, data) if self._loop.model.estimator in BUILT_IN else None
+            known = self._folder.find(key) if key is not None else None
+            if known is None:
+                return self._make(spec, data, key)
             self.found += 1
-            result = self._again(spec, *known)
-        self.seconds += time.perf_counter() - began
+            self.cpu_seconds += known.cost.cpu_seconds
+            return self._again(spec, known.result, known.files)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def _make(self, spec: RunSpec, data: Dataset, key: str | None) -> RunResult:
+        """Train, and keep what came of it under `key`; a run that fails costs as well."""
+        _libraries()
+        began = time.process_time()
+        try:
+            result = self._train(spec, data)
+        except BaseException:
+            self.cpu_seconds += time.process_time() - began
+            raise
+        cost = Cost(cpu_seconds=round(time.process_time() - began, 3))
+        if key is not None:
+            manifest = self._packages.manifest(result.model)
+            files = {name: self._packages.file(result.model, manifest, name) for name in manifest.files}
+            self._folder.keep(key, KeptRun(result, {**files, MANIFEST_FILE: msgspec.json.encode(manifest)}, cost))
+            there = self._folder.find(key)  # another process may have made it at the same time, and been first
+            cost = cost if there is None else there.cost
+        self.cpu_seconds += cost.cpu_seconds
         return result
 
     def _train(self, spec: RunSpec, data: Dataset) -> RunResult:
@@ -155,8 +194,14 @@ class Runs:
         for name in ("millstream-trainer", *LIBRARIES):
             with suppress(PackageNotFoundError):  # XGBoost goes by several names
                 code.append(f"{name} {version(name)}")
-        parts = (data.table.sha256(), loop, champion, spec.at.isoformat(), changed, broken, *code)
+        parts = (LAYOUT, data.table.sha256(), loop, champion, spec.at.isoformat(), changed, broken, *code)
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+def _libraries() -> None:
+    """Two seconds of importing are no run's cost: live, a fork server has done it."""
+    for name in ("lightgbm", "onnx", "onnxmltools", "skl2onnx"):
+        import_module(name)
 
 
 class _Read:

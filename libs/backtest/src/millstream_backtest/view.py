@@ -12,6 +12,12 @@ from rich.table import Table
 from millstream.contracts.times import to_rfc3339
 from millstream_backtest.figures import FEWEST, Figures
 
+COLUMNS = (
+    *("runs", "pro-\nmoted", "re-\njected", "rolled\nback", "harm-\nful", "loss", "AUC", "an-\nswered"),
+    *("CPU s", "spent"),
+)
+"""In two lines, so that a policy fits in the 80 characters of a terminal."""
+
 
 class Bars:
     """How far each policy is."""
@@ -35,10 +41,9 @@ def bars(console: Console) -> Iterator[Bars]:
 
 def table(found: Sequence[Figures]) -> Table:
     """One line a policy; the smallest loss is bold."""
-    shown = Table(box=None, padding=(0, 1), header_style="dim")
+    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     shown.add_column("policy")
-    names = ("runs", "promoted", "rejected", "rolled\nback", "harmful", "loss", "AUC", "answered", "CPU s")
-    for name in names:
+    for name in COLUMNS:
         shown.add_column(name, justify="right")
     best = min((one.loss for one in found if one.loss is not None), default=None)
     for one in found:
@@ -53,9 +58,14 @@ def table(found: Sequence[Figures]) -> Table:
             f"[bold]{loss}[/bold]" if one.loss == best and len(found) > 1 else loss,
             "–" if one.auc is None else f"{one.auc:.4f}",
             f"{one.answered_share:.1%}",
-            f"{one.cpu_seconds:,.0f}",
+            _seconds(one.cpu_seconds),
+            _seconds(one.spent_cpu_seconds),
         )
     return shown
+
+
+def _seconds(spent: float) -> str:
+    return f"{spent:,.1f}" if spent < 100 else f"{spent:,.0f}"
 
 
 def legend(scored_from: int | None) -> str:
@@ -63,5 +73,6 @@ def legend(scored_from: int | None) -> str:
     counted = "" if scored_from is None else f" to questions from {to_rfc3339(scored_from)} on"
     return (
         "rejected: by the gate + on trial. harmful: promotions whose version did worse on the questions of the 30 days after "
-        f"than the one it replaced (at least {FEWEST} labels). loss and AUC: of the labelled answers{counted}"
+        f"than the one it replaced (at least {FEWEST} labels). CPU s: what its runs take; spent: by this backtest, which found "
+        f"runs that others had made. loss and AUC: of the labelled answers{counted}"
     )

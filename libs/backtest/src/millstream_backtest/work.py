@@ -87,7 +87,7 @@ def play(policy: Policy, past: Past, span: Span, place: Place, hear: Callable[[f
         scored_from=span.scored_from,
         zone=span.zone,
         seconds=time.perf_counter() - began,
-        cpu_seconds=time.process_time() - spent,
+        spent_cpu_seconds=time.process_time() - spent,
     )
 
 

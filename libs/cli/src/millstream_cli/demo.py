@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from millstream.project import Project
+from millstream_cli.demo_view import show
 from millstream_cli.errors import CommandFailed
 from millstream_cli.journal import write_file
+from millstream_cli.loop_summary import Places
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.recording import load_recording
 from millstream_cli.replay import Addresses
 from millstream_cli.running import Replayed, run_replay
-from millstream_cli.summary import Places, broken_promises, summarise
+from millstream_cli.summary import broken_promises, summarise
 from millstream_cli.ticks import Ticks
 from millstream_cli.turns import apart
 
@@ -69,19 +70,17 @@ async def demo(
             },
             beside=mill.supervise,
         )
+        write_file(out / "journal.jsonl", replayed.story.told)
         console.print("[dim]counting topics, lake and stores; recomputing features offline[/dim]")
-        loop = next(iter(project.loops.values()))
         places = Places(kafka=state.kafka, lake=state.lake, packages=state.packages, registry=Path(state.registry))
-        figures = await summarise(project, loop, recording, ticks, replayed.story, places)
+        figures = await summarise(project, recording, ticks, replayed.story, places)
         figures |= _costs(mill, replayed, ticks, started - began, time.perf_counter() - began)
-        figures["loop"] = loop.name
         figures["restarts"] = sum(mill.restarts.values())
         figures["broken_promises"] = broken_promises(figures)
     finally:
         console.print("[dim]stopping[/dim]")
         await asyncio.to_thread(mill.stop)
     figures = {name: finite(value) for name, value in figures.items()}
-    write_file(out / "journal.jsonl", replayed.story.told)
     (out / "demo.json").write_text(json.dumps(figures, indent=2, default=str, allow_nan=False) + "\n")
     show(figures, console, out)
     return figures
@@ -126,71 +125,3 @@ def _own_peak_bytes() -> int:
 
 def _mb(size: int) -> float:
     return round(size / 2**20, 1)
-
-
-CALLED = {
-    "log_loss": "log loss",
-    "squared_error": "squared error",
-    "auc": "AUC",
-    "accuracy": "accuracy",
-    "mean_absolute_error": "mean absolute error",
-}
-"""Losses and scores, for people."""
-
-
-def show(figures: dict[str, Any], console: Console, out: Path) -> None:
-    """The summary table, and where to look next."""
-    table = Table(title="What happened", show_header=False, box=None, padding=(0, 2), title_justify="left")
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-
-    def row(name: str, value: Any, note: str = "") -> None:
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value), note)
-
-    f = figures
-    kept = "first champion kept for ever:"
-    largest = max(f["peak_rss_mb"], key=f["peak_rss_mb"].get)
-    row("events", f["events_sent"], f"{f['events_in_topics']:,} in topics, {f['events_in_lake']:,} in the lake")
-    row("lost / duplicated", f"{f['events_lost']} / {f['duplicates']}", f"{f['dead_letters']} dead letters")
-    answered = f"{f['predictions_effective']:,} answered, {f['unanswered_no_model']:,} before the first model"
-    row("questions", f["questions"], answered)
-    if f["scored"]:
-        for name in (f["metric"], f["score"]):
-            row(CALLED[name], _score(f[name]), f"{kept} {_score(f[f'static_{name}'])}")
-    else:
-        row(
-            CALLED[f["metric"]], "–", f"scored from {f['scored_from'] or 'the first label'} on; this replay ends before"
-        )
-    ended = f"{f['rejections_by_gate']} rejected by the gate, {f['rejections_by_trial']} in trial"
-    row("retrains", f["retrains"], f"{f['promotions']} promoted, {ended}, {f['rollbacks']} rolled back")
-    row(
-        "online = offline",
-        _difference(f["skew_max"]),
-        f"largest difference, {f['skew_checked']:,} predictions recomputed",
-    )
-    row(
-        "online = recount",
-        _difference(f["recount_max"]),
-        f"largest difference, {f['recount_checked']:,} recounted by plain loops",
-    )
-    row("seconds", f"{f['wall_seconds']:.0f}", f"{f['events_per_second']:,.0f} events/s while replaying")
-    row("memory", f"{f['peak_rss_mb'][largest]:,.0f} MiB", f"the largest process: {largest}")
-    console.print(table)
-    for promise in f["broken_promises"]:
-        console.print(f"BROKEN: {promise}", style="bold red", soft_wrap=True)
-    console.print(
-        f"\nEverything, with the timeline of verdicts, decisions, runs and models: {out / 'demo.json'}\n"
-        f"Why the last model came about:         millstream why {f['loop']} --from {out / 'journal.jsonl'}\n"
-        "Keep a mill running and look around:  make up\n"
-        "Ask it something:                     millstream status, then the addresses it prints"
-    )
-
-
-def _score(value: float | None) -> str:
-    """An AUC needs both outcomes, which a few hours may not have."""
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _difference(largest: float | None) -> str:
-    return "infinite" if largest is None else f"{largest:.1e}"

@@ -181,6 +181,7 @@ def summary_of(incident: Incident) -> dict[str, Any]:
         "title": title_of(incident),
         "fate": incident.fate.value,
         "cured": incident.cured or None,
+        "open": incident.open,
         "outcome": outcome_of(incident),
         "runs": [run.name for run in incident.runs],
         "versions": [run.version for run in incident.runs if run.version is not None],

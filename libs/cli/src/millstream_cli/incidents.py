@@ -16,7 +16,6 @@ from millstream.contracts.events import (
     Cause,
     ChallengerJudged,
     Decision,
-    Finding,
     LabelsMatured,
     Outcome,
     RetrainDecided,
@@ -29,7 +28,7 @@ from millstream.contracts.events import (
     TrainingStarted,
     WindowJudged,
 )
-from millstream_cli.troubles import Trouble
+from millstream_cli.troubles import FINE, Trouble
 
 CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE, Cause.LABELS})
 
@@ -38,7 +37,9 @@ class Fate(StrEnum):
     """What came of an incident, in a word or three."""
 
     OPEN = "open"
-    """Nothing was decided on it."""
+    """Nothing was decided on it yet."""
+    OVER = "over"
+    """Nothing was decided on it, and the version that it is about is fine again or answers nobody any more."""
     DECLINED = "declined"
     SUGGESTED = "suggested"
     JOINED = "joined another"
@@ -137,8 +138,14 @@ class Incident:
     clock: list[LabelsMatured] = field(default_factory=list)
     decisions: list[RetrainDecided] = field(default_factory=list)
     runs: list[RunStory] = field(default_factory=list)
+    taken_back: list[RolloutMoved] = field(default_factory=list)
+    """Steps that took back a version that it is about, where they are no part of its own runs."""
     cure: WindowJudged | None = None
-    """The verdict that says whether it is over: cleared, not cleared, or whole again."""
+    """The window that says what became of its troubles; None while no window does."""
+    open: bool = False
+    """A version that is in trouble answers, and has had no fine window since."""
+    answers_now: str | None = None
+    """The version that answers at the end of what is told."""
 
     @property
     def began(self) -> datetime:
@@ -152,6 +159,7 @@ class Incident:
         for run in self.runs:
             ends: list[TrainingStarted | ChallengerJudged | RolloutMoved] = [*run.started, *run.judged, *run.moves]
             times += [one.at for one in ends] + ([run.finished.at] if run.finished else [])
+        times += [one.at for one in self.taken_back]
         return max([*times, *([self.cure.at] if self.cure else [])])
 
     @property
@@ -167,7 +175,7 @@ class Incident:
             return self.runs[-1].fate
         said = [one.decision for one in self.decisions]
         if not said:
-            return Fate.OPEN
+            return Fate.OPEN if self.open else Fate.OVER
         if Decision.SUGGESTED in said:
             return Fate.SUGGESTED
         return Fate.DECLINED if Decision.DECLINED in said else Fate.JOINED
@@ -177,7 +185,7 @@ class Incident:
         """`cleared`, `not cleared`, or nothing yet."""
         if self.cure is None:
             return ""
-        return "not cleared" if self.cure.finding is Finding.NOT_CLEARED else "cleared"
+        return "cleared" if self.cure.finding in FINE else "not cleared"
 
     @property
     def routine(self) -> bool:

@@ -89,11 +89,13 @@ def report(
     Example:  millstream report flight-delay --since 30d --html report.html
     """
     from millstream_cli import why as work
+    from millstream_cli.mill import MillState
 
     span = _span(since)
     with guarded():
         told = run(work.read_told(data / "up", kafka, file))
-        work.report(told, loop, span, console=screen(beside=as_json), as_json=as_json, file=html)
+        mill = MillState.load(data / "up") if kafka is None and file is None else None
+        work.report(told, loop, span, console=screen(beside=as_json), as_json=as_json, file=html, mill=mill)
 
 
 def _span(text: str) -> timedelta:

@@ -26,10 +26,11 @@ from millstream.contracts.events import (
     WindowCorrected,
     WindowJudged,
 )
+from millstream_cli.answering import Answering
 from millstream_cli.incidents import Incident, RunStory
 from millstream_cli.journal import Told
 from millstream_cli.losses import Loss, loss_of
-from millstream_cli.troubles import Trouble, cure_of, troubles_of
+from millstream_cli.troubles import FINE, Trouble, troubles_of
 
 T = TypeVar("T")
 
@@ -75,16 +76,23 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
     """Sort what was told of loop `name`, in the order in which it was said, into incidents by their numbers."""
     mine = {one.id: one for one in told if one.loop == name}
     windows = sorted(_all(mine, WindowJudged), key=lambda one: (one.at, one.index))
-    incidents = _Sorter(mine, windows).incidents()
+    states = _states(mine)
+    answering = Answering(states)
+    incidents = _Sorter(mine, windows, answering).incidents()
     for incident in incidents:
-        incident.cure = _cure(incident, windows)
+        incident.cure = _cure(incident)
+        incident.taken_back = _taken_back(incident, mine)
+        incident.answers_now = answering.now
+        incident.open = any(
+            one.end is None and answering.answers(one.version) for one in incident.troubles if one.matters
+        )
     return Loop(
         name=name,
         told=mine,
         windows=windows,
         corrections=sorted(_all(mine, WindowCorrected), key=lambda one: (one.at, one.labels)),
         labels=sorted(_all(mine, LabelsMatured), key=lambda one: one.at),
-        states=_states(mine),
+        states=states,
         incidents=incidents,
     )
 
@@ -99,22 +107,35 @@ def _states(told: dict[str, Told]) -> list[ModelState]:
     return [state for _, state in sorted(found.items())]
 
 
-def _cure(incident: Incident, windows: Sequence[WindowJudged]) -> WindowJudged | None:
-    """Over when each of its troubles is; the last word counts, and one that is not cleared more than all others."""
-    cures = [cure_of(one, windows) for one in incident.troubles if one.matters]
-    known = [one for one in cures if one is not None]
-    bad = [one for one in known if one.finding is Finding.NOT_CLEARED]
+def _cure(incident: Incident) -> WindowJudged | None:
+    """The last word once each of its troubles has one; that a later version shows one of them too is enough by itself."""
+    ends = [one.end for one in incident.troubles if one.matters]
+    known = [one for one in ends if one is not None]
+    bad = [one for one in known if one.finding not in FINE]
     if bad:
-        return bad[-1]
-    return max(known, key=lambda one: one.at) if known and len(known) == len(cures) else None
+        return max(bad, key=lambda one: one.at)
+    return max(known, key=lambda one: one.at) if known and len(known) == len(ends) else None
+
+
+def _taken_back(incident: Incident, told: dict[str, Told]) -> list[RolloutMoved]:
+    began = {one.version: one.windows[0].at for one in incident.troubles if one.matters}
+    own = {run.name for run in incident.runs}
+    return [
+        move
+        for move in _all(told, RolloutMoved)
+        if move.step is Step.ROLLED_BACK
+        and move.run not in own
+        and move.version in began
+        and began[move.version] <= move.at <= (incident.cure.at if incident.cure is not None else move.at)
+    ]
 
 
 class _Sorter:
     """Puts each event where it belongs. Decisions come in stream time, so a run is there before who joins it."""
 
-    def __init__(self, told: dict[str, Told], windows: Sequence[WindowJudged]) -> None:
+    def __init__(self, told: dict[str, Told], windows: Sequence[WindowJudged], answering: Answering) -> None:
         self._told = told
-        self._trouble = {window.id: one for one in troubles_of(windows) for window in one.windows}
+        self._trouble = {window.id: one for one in troubles_of(windows, answering) for window in one.windows}
         self._place = {id: n for n, id in enumerate(told)}
         self._at: dict[str, Incident] = {}
         """By the id of a trouble, a request or a run."""

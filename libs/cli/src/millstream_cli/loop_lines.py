@@ -16,11 +16,17 @@ def lines_of(loop: View) -> list[str]:
     due = loop.get("next_schedule")
     first = [
         f"{loop['loop']}: " + (f"champion is version {champion['version']}" if champion else "no model yet"),
-        f"run {running['run']} under way" if running else "",
+        _run(running) if running else "",
         f"last decision: {decision['decision']} ({decision['cause']}), {decision['reason']}" if decision else "",
         _schedule(due, loop.get("stream_time")) if due else "",
     ]
     return ["; ".join(filter(None, first)), *(f"  {line}" for line in _more(loop))]
+
+
+def _run(running: View) -> str:
+    phase = f", phase {running['phase']}" if running.get("phase") else ""
+    attempt = f", attempt {running['attempt']}" if running.get("attempt", 1) > 1 else ""
+    return f"run {running['run']} under way{phase}{attempt}"
 
 
 def _schedule(due: str, now: str | None) -> str:

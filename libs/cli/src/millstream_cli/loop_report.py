@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from millstream.contracts.events import (
     ChallengerJudged,
-    Decision,
     Finding,
     ModelState,
     ReplicaObeyed,
@@ -20,15 +19,13 @@ from millstream.contracts.events import (
     WindowJudged,
     WindowKind,
 )
-from millstream_cli.incidents import Fate, Incident, RunStory
+from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import Loop, request_of
 from millstream_cli.losses import Loss, loss_of, mean_loss
-from millstream_cli.telling import broken_at, moved, outcome_of, step_of, title_of
+from millstream_cli.report_needs import needs_of, notices_of
+from millstream_cli.telling import moved, outcome_of, step_of, title_of
 
 T = TypeVar("T")
-
-REJECTED_IN_A_ROW = 3.0
-"""As the trainer's policy has it, where a decision does not name the loop's own bound (`breaker` in its numbers)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +132,8 @@ class Report:
     """What people did to the rollout in the span."""
     needs: list[str]
     """What waits for a person, the most pressing first."""
+    notices: list[str]
+    """What waits for nobody and is not well all the same: incidents that are open, runs that failed in the span."""
 
     @property
     def age_days(self) -> float | None:
@@ -182,7 +181,8 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         labels=_labels(loop, since),
         skew=skew,
         people=_people(loop, since),
-        needs=_needs(loop, state, newest, skew, now),
+        needs=needs_of(loop, state, skew, now),
+        notices=notices_of(loop, since),
     )
 
 
@@ -293,61 +293,3 @@ def _did(loop: Loop, move: RolloutMoved) -> str:
     request = request_of(loop, move)
     action = f"{request.action.value}, " if request is not None else ""
     return f"{action}{moved(move)}: {move.reason}"
-
-
-def _needs(
-    loop: Loop, state: ModelState | None, newest: WindowJudged | None, skew: SkewJudged | None, now: datetime
-) -> list[str]:
-    needs = []
-    if newest is not None and newest.finding.value == "broken_data":
-        where = "; ".join(broken_at(one) for one in newest.broken)
-        needs.append(f"broken data: {newest.reason}{f' ({where})' if where else ''}; retrains wait until it is whole")
-    for run in waiting(loop, now):
-        expires = run.decisions[-1].expires
-        until = f" until {expires:%Y-%m-%d %H:%M}" if expires is not None else ""
-        reason = run.decisions[-1].reason
-        needs.append(
-            f"run {run.name} waits for an approval{until} ({reason}): millstream approve {loop.name} {run.name}"
-        )
-    missing = _no_model(loop, now) if state is None or state.champion is None else None
-    if missing is not None:
-        needs.append(f"no model answers: {missing}; ask for one: millstream retrain {loop.name} --reason …")
-    row, bound = rejected_in_a_row(loop)
-    if row >= bound:
-        needs.append(
-            f"{row:.0f} challengers in a row did not make it, so only a person may ask: "
-            f"millstream retrain {loop.name} --reason …"
-        )
-    if skew is not None and skew.finding.value == "detected":
-        needs.append(f"online and offline features differ: {skew.reason}; millstream skew {loop.name}")
-    if state is not None and state.frozen:
-        needs.append(f"frozen ({state.frozen}): no step forward until millstream unfreeze {loop.name}")
-    if state is not None and state.pinned:
-        needs.append(f"pinned to version {state.pinned}: no retrain until millstream unpin {loop.name}")
-    return needs
-
-
-def _no_model(loop: Loop, now: datetime) -> str | None:
-    """Why a loop without a model gets none by itself for now; None while one comes, or labels are still gathered."""
-    runs = [run for one in loop.incidents for run in one.runs]
-    decisions = [one for incident in loop.incidents for one in incident.decisions]
-    if not decisions or waiting(loop, now) or any(run.fate in (Fate.TRAINING, Fate.ON_TRIAL) for run in runs):
-        return None
-    last = max(decisions, key=lambda one: one.at)
-    end = next((run.finished for run in runs if run.name == last.run and run.finished is not None), None)
-    return last.reason if end is None else f"run {end.run} {end.outcome.value}: {end.reason}"
-
-
-def waiting(loop: Loop, now: datetime) -> list[RunStory]:
-    """Runs that wait for a person's word."""
-    runs = [run for one in loop.incidents for run in one.runs if run.fate is Fate.PENDING]
-    return [run for run in runs if run.decisions[-1].expires is None or run.decisions[-1].expires > now]
-
-
-def rejected_in_a_row(loop: Loop) -> tuple[float, float]:
-    """What the trainer counted at its last decision, and where it stops: an open circuit breaker has reached that."""
-    decided = [
-        one for incident in loop.incidents for one in incident.decisions if one.decision is not Decision.COALESCED
-    ]
-    numbers: Mapping[str, float] = max(decided, key=lambda one: one.at).numbers if decided else {}
-    return numbers.get("rejected_in_a_row", 0.0), numbers.get("breaker", REJECTED_IN_A_ROW)

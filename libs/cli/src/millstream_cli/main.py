@@ -128,7 +128,7 @@ def demo(
     project: ProjectOption = FLIGHTS,
     until: UntilOption = None,
     tick: TickOption = "1h",
-    out: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for demo.json and journal.jsonl.")] = Path("out"),
     data: DataOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -154,7 +154,14 @@ def demo(
 
 @app.command()
 def up(
-    project: ProjectOption = FLIGHTS,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project",
+            "-p",
+            help="Folder with streams/, features/ and loops/. Default: the project whose data --data holds, else the flights.",
+        ),
+    ] = None,
     detach: DetachOption = False,
     fresh: FreshOption = False,
     data: DataOption = HOME,
@@ -163,12 +170,13 @@ def up(
 
     Example:  millstream up --detach && millstream status
     """
-    from millstream_cli.up import detached, foreground
+    from millstream_cli.up import detached, foreground, kept_project
 
-    found = _project(project)
     with _interruptible():
+        path = project or kept_project(data / "up") or FLIGHTS
+        found = _project(path)
         if detach:
-            detached(project, data, fresh, Console())
+            detached(path, data, fresh, Console())
         else:
             _run(foreground(found, data / "up", fresh, Console()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,15 +39,16 @@ class PredictionLog:
 
     parts: dict[str, list[pl.DataFrame]] = field(default_factory=dict)
     """Loop → its effective answers, in the order of the topic."""
-    served: int = 0
-    unanswered: int = 0
-    repeats: int = 0
-    records: int = 0
+    served: Counter[str] = field(default_factory=Counter)
+    """By loop, as `unanswered` and `records`."""
+    unanswered: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
     """Of answers: the served ones, repeats and all."""
+    repeats: int = 0
 
     def add(self, served: Sequence[PredictionServed]) -> None:
         """Append answers that were not there before."""
-        self.served += len(served)
+        self.served.update(p.loop for p in served)
         for loop in {p.loop for p in served}:
             self.parts.setdefault(loop, []).append(columns_of([p for p in served if p.loop == loop]))
 
@@ -117,7 +119,7 @@ def _add(log: PredictionLog, seen: set[str], records: Sequence[Any]) -> None:
             event = (_decode_served if served else _decode_unanswered)(record.value or b"")
         except (ValueError, RecursionError):
             continue  # somebody else's record in our topic: drift dead-letters it
-        log.records += served
+        log.records[event.loop] += served
         if event.id in seen:
             log.repeats += 1
             continue
@@ -125,7 +127,7 @@ def _add(log: PredictionLog, seen: set[str], records: Sequence[Any]) -> None:
         if isinstance(event, PredictionServed):
             fresh.append(event)
         else:
-            log.unanswered += 1
+            log.unanswered[event.loop] += 1
     log.add(fresh)
 
 

@@ -15,11 +15,9 @@ from millstream_cli.report_view import facts, finding_of
 
 def page_of(report: Report) -> str:
     """The page."""
-    needs: Child = (
-        el("ul", *(el("li", need, class_="bad") for need in report.needs))
-        if report.needs
-        else el("p", "Nothing needs you.", class_="good")
-    )
+    said = [el("li", need, class_="bad") for need in report.needs]
+    said += [el("li", notice, class_="warn") for notice in report.notices]
+    needs: Child = el("ul", *said) if said else el("p", "Nothing needs you.", class_="good")
     body: list[Child] = [
         el("h1", f"{report.loop}: report"),
         el("p", f"{report.since:%Y-%m-%d} to {report.now:%Y-%m-%d %H:%M} in stream time", class_="dim"),

@@ -29,7 +29,9 @@ def show(report: Report, console: Console) -> None:
     )
     for need in report.needs:
         console.print(Text(f"needs you: {need}", style="bold red"), soft_wrap=True)
-    if not report.needs:
+    for notice in report.notices:
+        console.print(Text(notice, style="yellow"), soft_wrap=True)
+    if not report.needs and not report.notices:
         console.print(Text("nothing needs you", style="green"))
     console.print()
     for name, said in facts(report):

@@ -43,7 +43,8 @@ async def run_replay(
     for line in ticks.late(project.streams):
         console.print(line, style="yellow")
     meters = Meters(addresses.kafka, list(project.streams))
-    view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings)
+    several = len(project.loops) > 1
+    view = ReplayView(console, ticks=len(ticks), states=states, readings=lambda: meters.readings, named=several)
     story = Story(addresses.kafka, on_event=view.told)
 
     def ticked(tick: Tick) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from millstream_cli.loop_lines import lines_of
 from millstream_cli.meters import Meters
 from millstream_cli.mill import MillState
 from millstream_cli.probes import missing_of
+from millstream_cli.samples import samples
 
 
 async def status(root: Path, console: Console, as_json: bool) -> None:
@@ -24,6 +26,8 @@ async def status(root: Path, console: Console, as_json: bool) -> None:
     async with httpx.AsyncClient(timeout=5.0) as http:
         ready = await asyncio.gather(*(missing_of(http, url) for url in state.services.values()))
         loops, views = await asyncio.gather(_loops(http, state), _views(http, state))
+        phases = await phases_of(http, state.services["trainer"]) if any(one.get("running") for one in loops) else {}
+    loops = [with_phase(loop, phases) for loop in loops]
     unfilled = await _unfilled(state)
     meters = Meters(state.kafka, list(_streams(state)))
     await meters.once()
@@ -82,6 +86,18 @@ async def _loops(http: httpx.AsyncClient, state: MillState) -> list[dict[str, An
         return list(response.raise_for_status().json()["loops"])
     except (httpx.HTTPError, ValueError, KeyError):
         return []
+
+
+async def phases_of(http: httpx.AsyncClient, trainer: str) -> dict[str, str]:
+    """Loop → the phase that its run is in."""
+    found = await samples(http, trainer, "millstream_training_phase")
+    return {labels["loop"]: labels["phase"] for labels, value in found if value}
+
+
+def with_phase(loop: dict[str, Any], phases: Mapping[str, str]) -> dict[str, Any]:
+    """The loop as the trainer says it, and in what phase its run is, which only its metrics know."""
+    running = loop.get("running")
+    return loop | {"running": running | {"phase": phases.get(loop["loop"])}} if running else loop
 
 
 async def _views(http: httpx.AsyncClient, state: MillState) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from millstream.contracts.events import (
     ChallengerJudged,
     Decision,
     Finding,
+    GivenModel,
     RetrainDecided,
     RetrainRequested,
     RolloutMoved,
@@ -26,7 +27,7 @@ from millstream.contracts.events import (
 from millstream_cli.effects import before_and_after
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop, request_of
-from millstream_cli.troubles import WORDS, Trouble
+from millstream_cli.troubles import FINE, WORDS, Trouble
 
 MOST_COLUMNS = 5
 CANDIDATE = "validation_loss_"
@@ -74,20 +75,36 @@ def _what(trouble: Trouble) -> str:
 
 
 def outcome_of(incident: Incident) -> str:
-    """What came of it, in a line: the fate, and whether the trouble is over."""
+    """What came of it, in a line: the fate, and what became of its troubles."""
     version = incident.runs[-1].version if incident.runs else None
     fate = incident.fate.value + (f" (version {version})" if version is not None else "")
     if not incident.troubles:
         return fate
-    if incident.cure is None:
-        return f"{fate}; not over yet"
-    by = incident.cure.version
+    said = _ended(incident)
+    if incident.fate is Fate.OVER:
+        return said
+    return f"{fate}; {said}"
+
+
+def _ended(incident: Incident) -> str:
+    cure, last = incident.cure, incident.troubles[-1]
+    if cure is None:
+        return (
+            "not over yet" if incident.open else f"{_taken_back(incident)}no word on version {incident.answers_now} yet"
+        )
     if incident.cured == "not cleared":
-        return f"{fate}; not cleared: version {by} shows it too"
-    alone = by == incident.troubles[-1].version
-    if alone and incident.troubles[-1].broken:
-        return f"{fate}; the data is whole again"
-    return f"{fate}; cleared by itself" if alone else f"{fate}; cleared with version {by}"
+        ended = [one for one in incident.troubles if one.matters]
+        shown = [one for one in ended if one.end is not None and one.end.finding not in FINE]
+        what = "it" if len(shown) == len(ended) else " and ".join(dict.fromkeys(_what(one) for one in shown))
+        return f"{_taken_back(incident)}not cleared: version {cure.version} shows {what} too"
+    if cure.version != last.version:
+        return f"{_taken_back(incident)}cleared with version {cure.version}"
+    return "the data is whole again" if last.broken else "cleared by itself"
+
+
+def _taken_back(incident: Incident) -> str:
+    versions = dict.fromkeys(move.version for move in incident.taken_back)
+    return "".join(f"version {version} was rolled back; " for version in versions)
 
 
 def timeline(loop: Loop, incident: Incident) -> list[Moment]:
@@ -104,6 +121,7 @@ def timeline(loop: Loop, incident: Incident) -> list[Moment]:
     found += [_decision(loop, one, told) for one in incident.decisions]
     for run in incident.runs:
         found += _run(loop, run)
+    found += [_move(loop, one, None) for one in incident.taken_back]
     place = {id: n for n, id in enumerate(loop.told)}
     # A run ends when its model's first step is said: it is told where it began.
     began = {run.finished.id: run.started[0].id for run in incident.runs if run.finished is not None and run.started}
@@ -195,7 +213,8 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
         at = run.started[0].at if run.started else run.decisions[-1].at
         found.append(Moment(at=at, what="asked", text=_asked(word), id=word.id, caused_by=loop.told[word.id].caused_by))
     if run.finished is not None:
-        found.append(_training(loop, run.finished))
+        given = next((one.given for one in run.decisions if one.given is not None), None)
+        found.append(_training(loop, run.finished, given))
     elif run.started:
         last = run.started[-1]
         text = f"run {run.name} is under way, attempt {last.attempt}"
@@ -206,7 +225,8 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
     return found
 
 
-def _training(loop: Loop, end: TrainingFinished) -> Moment:
+def _training(loop: Loop, end: TrainingFinished, given: GivenModel | None) -> Moment:
+    """A model that was made elsewhere is judged by a run, and learns nothing in it."""
     version = f"version {end.version} " if end.version is not None else ""
     outcome = {"rejected": "rejected by the gate", "on_trial": "passed the gate"}.get(
         end.outcome.value, end.outcome.value
@@ -215,11 +235,16 @@ def _training(loop: Loop, end: TrainingFinished) -> Moment:
     passed = ", ".join(one.name for one in end.gate if one.passed)
     checks += [f"gate passed: {passed}"] if passed else []
     checks += [f"candidates by validation loss: {candidates}"] if (candidates := candidates_of(end)) else []
-    rows = f" on {end.rows:,} rows in {end.seconds:.1f} s" if end.rows else ""
+    if given is None:
+        rows = f" on {end.rows:,} rows in {end.seconds:.1f} s" if end.rows else ""
+        did = f"trained{rows} up to {end.at:%Y-%m-%d %H:%M}"
+    else:
+        where = f"runs at {given.remote}" if given.remote else "was given as a graph"
+        did = f"{where}, had learned until {given.learned_until:%Y-%m-%d %H:%M}, judged in {end.seconds:.1f} s"
     return Moment(
         at=end.at,
         what="training",
-        text=f"{version}trained{rows} up to {end.at:%Y-%m-%d %H:%M}, {outcome}: {end.reason}",
+        text=f"{version}{did}, {outcome}: {end.reason}",
         id=end.id,
         caused_by=loop.told[end.id].caused_by,
         details=checks,
@@ -289,9 +314,10 @@ def moved(move: RolloutMoved) -> str:
     return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
 
 
-def _move(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
+def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
     """A reason that is the run's own stands one line above."""
-    reason = "" if run.finished is not None and run.finished.reason == move.reason else f": {move.reason}"
+    said = run is not None and run.finished is not None and run.finished.reason == move.reason
+    reason = "" if said else f": {move.reason}"
     request = request_of(loop, move)
     who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
     return Moment(
@@ -320,7 +346,7 @@ def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
             what="outcome",
             text=outcome_of(incident),
             id=incident.id if cure is None else cure.id,
-            caused_by=None if cure is None else cure.about,
+            caused_by=None if cure is None else loop.told[cure.id].caused_by,
             details=details,
         )
     ]

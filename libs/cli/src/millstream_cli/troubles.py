@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from millstream.contracts.events import Finding, WindowJudged, WindowKind
+from millstream_cli.answering import Answering
 
 FINE = frozenset({Finding.HEALTHY, Finding.CLEARED})
 WORDS = {
@@ -18,10 +19,12 @@ WORDS = {
 
 @dataclass(eq=False)
 class Trouble:
-    """Windows of one version and kind from the first suspicion on; `whole` is the fine one that ended it, if any did."""
+    """Windows of one version and kind from the first suspicion on."""
 
     windows: list[WindowJudged] = field(default_factory=list)
-    whole: WindowJudged | None = None
+    end: WindowJudged | None = None
+    """The window that ended it, by the first word that there was: a fine one of the version itself, or, once that version
+    answered nobody any more, one of the version that answered instead, which is fine or shows it too. None: no word yet."""
 
     @property
     def id(self) -> str:
@@ -49,41 +52,34 @@ class Trouble:
         return any(one.finding is not Finding.SUSPECTED for one in self.windows)
 
 
-def troubles_of(windows: Iterable[WindowJudged]) -> list[Trouble]:
+def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[Trouble]:
     """Every trouble of one loop, suspicions that came to nothing among them, the oldest first."""
     found: list[Trouble] = []
     now: dict[tuple[WindowKind, str], Trouble] = {}
+    """The open ones, and those that another version ended: the labels of what the old one answered go on coming."""
     for window in sorted(windows, key=lambda one: (one.at, one.index)):
+        for trouble in now.values():
+            if trouble.end is None and _is_word_on(trouble, window, answering):
+                trouble.end = window
         place = (window.kind, window.version)
+        here = now.get(place)
         if window.finding in FINE:
-            if place in now:
-                now.pop(place).whole = window
+            if here is not None:
+                here.end = here.end or window
+                del now[place]
             continue
-        if place not in now:
-            now[place] = Trouble()
-            found.append(now[place])
-        now[place].windows.append(window)
+        if here is None or (here.end is not None and answering.answers(window.version, window.at)):
+            here = now[place] = Trouble()
+            found.append(here)
+        here.windows.append(window)
     return found
 
 
-def cure_of(trouble: Trouble, windows: Iterable[WindowJudged]) -> WindowJudged | None:
-    """The verdict that says whether the trouble is over: one about it, else the fine window that ended it, else the first
-    word of a later version. None while nobody can say."""
-    ids = {one.id for one in trouble.windows}
-    last = trouble.windows[-1]
-    later = None
-    about = None
-    for window in windows:
-        if window.about in ids:
-            if window.finding in (Finding.CLEARED, Finding.NOT_CLEARED) and (about is None or window.at > about.at):
-                about = window
-        elif (
-            window.finding is Finding.CLEARED
-            and window.about is None
-            and window.kind is trouble.kind
-            and window.version != trouble.version
-            and window.at > last.at
-            and (later is None or window.at < later.at)
-        ):
-            later = window
-    return about or trouble.whole or later
+def _is_word_on(trouble: Trouble, window: WindowJudged, answering: Answering) -> bool:
+    """Whether the window of another version says what became of a trouble. A suspicion says nothing yet, nor do broken data,
+    unless it is they that the trouble is about."""
+    if window.kind is not trouble.kind or window.version == trouble.version or window.finding is Finding.SUSPECTED:
+        return False
+    if window.finding is Finding.BROKEN_DATA and trouble.windows[-1].finding is not Finding.BROKEN_DATA:
+        return False
+    return answering.champion(window.at) == window.version and not answering.answers(trouble.version, window.at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,24 @@ from millstream_cli.errors import CommandFailed
 from millstream_cli.hints import options
 from millstream_cli.mill import Mill, MillState, wait_for_exit
 
+KEPT = "project.json"
+"""In a mill's folder: whose data it holds, for the next start."""
 READY_WITHIN = 300.0
 """Seconds for a detached start: the first one fetches Kafka's jars."""
+
+
+def kept_project(root: Path) -> Path | None:
+    """The project whose data `root` holds; None where nothing was kept. Raises CommandFailed where it is not there any more."""
+    try:
+        path = Path(json.loads((root / KEPT).read_text())["project"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not path.is_dir():
+        raise CommandFailed(
+            f"{root} holds the data of the project {path}, which is not there any more; name it with --project, or another "
+            "folder with --data"
+        )
+    return path
 
 
 async def foreground(project: Project, root: Path, fresh: bool, console: Console) -> None:
@@ -37,7 +54,9 @@ async def foreground(project: Project, root: Path, fresh: bool, console: Console
         say=lambda text: console.print(f"[dim]{text}[/dim]"),
     )
     try:
-        show(await mill.start(), root.parent, console)
+        state = await mill.start()
+        (root / KEPT).write_text(json.dumps({"project": state.project}))
+        show(state, root.parent, console)
         await mill.supervise()
     finally:
         console.print("[dim]stopping[/dim]")

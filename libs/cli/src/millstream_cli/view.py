@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -39,29 +40,35 @@ PLAIN_EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
 
 
-def line_of(told: Told, answering: dict[str, str]) -> str | None:
-    """One line of news, or None for what is not news. `answering`: the version of each loop told last; kept here."""
+def line_of(told: Told, answering: dict[str, str], *, named: bool = False) -> str | None:
+    """One line of news, or None for what is not news. `answering`: the version of each loop told last; kept here. `named`: the
+    line says which loop it is about, as it must where there are several."""
+    news = _news(told, answering)
+    if news is None:
+        return None
+    at, who, says = news
+    return f"{at:%Y-%m-%d %H:%M}  {who:<8} {f'{told.loop}: ' if named else ''}{says}"
+
+
+def _news(told: Told, answering: dict[str, str]) -> tuple[datetime, str, str] | None:
     event = told.event
     if isinstance(event, WindowJudged) and event.finding not in (Finding.HEALTHY, Finding.SUSPECTED):
-        return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
+        return event.at, "drift", f"{event.finding}: {event.reason}"
     if isinstance(event, WindowCorrected) and event.finding is not event.was:
-        return f"{event.at:%Y-%m-%d %H:%M}  drift    corrected: {event.reason}"
+        return event.at, "drift", f"corrected: {event.reason}"
     if isinstance(event, RetrainDecided):
-        return f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.decision} ({event.cause}): {event.reason}"
+        return event.at, "trainer", f"{event.decision} ({event.cause}): {event.reason}"
     if isinstance(event, TrainingFinished):
         version = f" version {event.version}" if event.version else ""
-        return (
-            f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.outcome}{version} after {event.seconds:.1f} s: {event.reason}"
-        )
+        return event.at, "trainer", f"{event.outcome}{version} after {event.seconds:.1f} s: {event.reason}"
     if isinstance(event, RolloutMoved):
-        step = step_of(event.step, event.share)
-        return f"{event.at:%Y-%m-%d %H:%M}  rollout  version {event.version}: {step}: {event.reason}"
+        return event.at, "rollout", f"version {event.version}: {step_of(event.step, event.share)}: {event.reason}"
     # Not while it is promoted: the state in which all replicas obey follows, whatever a person holds meanwhile.
     if isinstance(event, ModelState) and event.champion and not event.promoting:
         version = event.champion.version
         if answering.get(event.loop) != version:
             answering[event.loop] = version
-            return f"{event.at:%Y-%m-%d %H:%M}  serving  champion is version {version}"
+            return event.at, "serving", f"champion is version {version}"
     return None
 
 
@@ -75,8 +82,10 @@ class ReplayView:
         ticks: int,
         states: Callable[[], dict[str, str]],
         readings: Callable[[], Mapping[str, Reading]],
+        named: bool = False,
     ) -> None:
-        """`states` says of each service whether it runs; `readings` how it gets on."""
+        """`states` says of each service whether it runs; `readings` how it gets on; `named`: see `line_of`."""
+        self._named = named
         self._console = console
         self._states = states
         self._readings = readings
@@ -111,11 +120,13 @@ class ReplayView:
             self._live.stop()
 
     def told(self, told: Told) -> None:
-        line = line_of(told, self._answering)
+        line = line_of(told, self._answering, named=self._named)
         if line is None:
             return
         # News stays on the page above the live part.
-        self._console.print(Text(line, style="cyan" if "serving" in line else ""), soft_wrap=True, highlight=False)
+        self._console.print(
+            Text(line, style="cyan" if isinstance(told.event, ModelState) else ""), soft_wrap=True, highlight=False
+        )
 
     def ticked(self, tick: Tick) -> None:
         self._progress.advance(self._task)

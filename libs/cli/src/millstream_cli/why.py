@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from millstream_cli.loop_events import Loop, loop_of
 from millstream_cli.loop_report import report_of
 from millstream_cli.mill import MillState
 from millstream_cli.place import named
+from millstream_cli.unjudged import unjudged
 
 SHORTEST = 4
 """Characters of an id that are enough to name it, when only one begins so."""
@@ -103,10 +106,21 @@ def list_incidents(told: Sequence[Told], name: str, *, console: Console, as_json
 
 
 def report(
-    told: Sequence[Told], name: str, since: timedelta, *, console: Console, as_json: bool, file: Path | None
+    told: Sequence[Told],
+    name: str,
+    since: timedelta,
+    *,
+    console: Console,
+    as_json: bool,
+    file: Path | None,
+    mill: MillState | None = None,
 ) -> None:
-    """Say how a loop stands. Raises CommandFailed, OSError."""
-    found = report_of(loop_named(told, name), since)
+    """Say how a loop stands; of a `mill` that runs also what only its services and packages know. Raises CommandFailed,
+    OSError."""
+    loop = loop_named(told, name)
+    found = report_of(loop, since)
+    if mill is not None:
+        found = replace(found, needs=[*asyncio.run(unjudged(loop, mill)), *found.needs])
     if file is not None:
         page.write(file, report_page.page_of(found))
         console.print(f"written: {file}", highlight=False)

@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from millstream.contracts.events import EVENTS, Event
+from millstream.contracts.envelope import Envelope
+from millstream.contracts.events import EVENTS, Cause, Event, RetrainDecided, RetrainRequested
 from millstream.contracts.package import Manifest, Reference
-from millstream.contracts.topics import TOPICS, Topic
+from millstream.contracts.topics import RETRAIN, TOPICS, TRAINING, Topic
 from millstream.project.reference import project_pages
 from millstream.project.schemas import project_schemas
 
@@ -52,7 +53,37 @@ def topic_table() -> str:
             f"| `{topic.name}` | {events} | {topic.key} | {topic.owner} | {topic.partitions} | {_retention(topic)} "
             f"| {topic.why} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *asking()]) + "\n"
+
+
+def asking() -> list[str]:
+    """How another system asks, with a record that it may copy."""
+    event = RetrainRequested(
+        id="tariffs-2026-01-01", loop="flight-delay", cause=Cause.SYSTEM, by="billing", reason="new tariffs since today"
+    )
+    headers = Envelope(id=event.id, type=event.type_name, source="billing").headers()
+    said = {name: value for name, value in msgspec.to_builtins(event).items() if value is not None}
+    return [
+        "",
+        "## Asking for a retrain from another system",
+        "",
+        f"One record to `{RETRAIN.name}`, with the loop's name as its key, these headers and this value:",
+        "",
+        "```",
+        *(f"{name}: {value.decode()}" for name, value in headers),
+        "",
+        json.dumps(said),
+        "```",
+        "",
+        "`id` is yours and the same in both; said twice it is answered once. `cause` is `system`, which the loop's",
+        "`retrain.on` has to list, and `by` who asks. `at` (RFC 3339, stream time) may say up to when the run looks; left out",
+        "it is the trainer's own time.",
+        "",
+        f"The answer is a `{RetrainDecided.type_name}` in `{TRAINING.name}` whose `request`",
+        "is that `id`: accepted, declined or coalesced, with its reason. A record that is no such event, or of no loop, is a",
+        "dead letter (`millstream dlq list`). Every event's schema is in `millstream asyncapi`, who may write there in",
+        "[Kafka's rights](kafka-security.md). Who has no Kafka asks the trainer over HTTP: `POST /v1/loops/{loop}/retrain`.",
+    ]
 
 
 def wanted() -> dict[Path, str]:

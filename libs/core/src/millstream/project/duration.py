@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -52,18 +52,22 @@ def _positive(micros: int) -> int:
     return micros
 
 
-_SCHEMA = WithJsonSchema(
-    {
-        "type": "string",
-        "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
-        "minLength": 2,
-        "examples": ["30d", "1h30m"],
-    }
-)
+_WRITTEN: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
+    "minLength": 2,
+    "examples": ["30d", "1h30m"],
+}
+ZERO = {"pattern": "^[0dhms]*$"}
+"""JSON Schema of the durations that are none."""
 
-Duration = Annotated[int, BeforeValidator(from_text), PlainSerializer(to_text), _SCHEMA]
+Duration = Annotated[int, BeforeValidator(from_text), PlainSerializer(to_text), WithJsonSchema(_WRITTEN)]
 """Field of a project file: text there, microseconds here. A bare number is refused, since nobody can see its unit."""
 
 PositiveDuration = Annotated[
-    int, BeforeValidator(from_text), AfterValidator(_positive), PlainSerializer(to_text), _SCHEMA
+    int,
+    BeforeValidator(from_text),
+    AfterValidator(_positive),
+    PlainSerializer(to_text),
+    WithJsonSchema(_WRITTEN | {"not": ZERO}),
 ]

@@ -139,6 +139,13 @@ def _known(streams: _Folder[Stream]) -> dict[str, Stream]:
     return {reading.item.name: reading.item for reading in readings if reading.item is not None}
 
 
+STORE = (
+    "{project: NAME, online_store: {type: millstream_tiles.online_store.MillstreamOnlineStore}, "
+    "offline_store: {type: millstream_tiles.offline_store.MillstreamOfflineStore}}"
+)
+"""The least that a feature_store.yaml says; the services put their own servers in it."""
+
+
 def _missing(path: Path, streams: _Folder[Stream]) -> list[Problem]:
     """What a project cannot do without."""
     missing = []
@@ -146,7 +153,7 @@ def _missing(path: Path, streams: _Folder[Stream]) -> list[Problem]:
         remedy = "declare at least one stream in a .yaml file there"
         missing.append(Problem(file="streams", line=None, path="", message="no stream", remedy=remedy))
     if not (path / "features" / "feature_store.yaml").is_file():
-        remedy = "create the Feast repo of the project there"
+        remedy = f"create the Feast repo of the project there, which begins with this: {STORE}"
         file = "features/feature_store.yaml"
         missing.append(Problem(file=file, line=None, path="", message="is missing", remedy=remedy))
     return missing

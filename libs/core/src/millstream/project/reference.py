@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from millstream.project.duration import ZERO
 from millstream.project.loop import Loop
 from millstream.project.names import FIELD, NAME
 from millstream.project.params import BUILT_IN, OwnParams
@@ -99,7 +100,7 @@ def _what(said: Schema, parts: Mapping[str, Schema]) -> str:
     if kind == "object":
         return "keys"
     examples = ", ".join(f"`{one}`" for one in said.get("examples", []))
-    name = _kind(said.get("pattern", ""))
+    name = _kind(said.get("pattern", "")) + (" above `0s`" if said.get("not") == ZERO else "")
     return f"{name}, like {examples}" if examples else name
 
 
