@@ -28,6 +28,7 @@ from millstream.contracts.events import (
     TrainingFinished,
     WindowCorrected,
     WindowJudged,
+    WindowSkipped,
 )
 from millstream.contracts.times import to_datetime
 from millstream_cli.journal import Told
@@ -46,6 +47,8 @@ def line_of(told: Told, answering: dict[str, str]) -> str | None:
         return f"{event.at:%Y-%m-%d %H:%M}  drift    {event.finding}: {event.reason}"
     if isinstance(event, WindowCorrected) and event.finding is not event.was:
         return f"{event.at:%Y-%m-%d %H:%M}  drift    corrected: {event.reason}"
+    if isinstance(event, WindowSkipped):
+        return f"{event.at:%Y-%m-%d %H:%M}  drift    window {event.index}: {event.reason}"
     if isinstance(event, RetrainDecided):
         return f"{event.at:%Y-%m-%d %H:%M}  trainer  {event.decision} ({event.cause}): {event.reason}"
     if isinstance(event, TrainingFinished):
