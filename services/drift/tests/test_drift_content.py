@@ -265,7 +265,7 @@ async def test_a_classifier_that_hangs_or_fails_costs_its_window_and_nothing_els
 
 def test_no_file_is_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    contents = ClassifierContents(children=Children(most=1, timeout=60))
+    contents = ClassifierContents(children=Children(most=1, timeout=110))
     (remark, _) = asyncio.run(contents.compare(window(news=0.4)))
     assert remark.low > 0.6
     assert list(tmp_path.iterdir()) == []
