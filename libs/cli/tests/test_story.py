@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from millstream.contracts.envelope import Envelope, Headers
@@ -18,6 +19,7 @@ from millstream.contracts.events import (
     TrainingFinished,
     WindowJudged,
     WindowKind,
+    WindowSkipped,
 )
 from millstream.contracts.times import to_datetime
 from millstream_cli.journal import Told
@@ -81,6 +83,29 @@ def finished(id: str, run: str, outcome: Outcome) -> TrainingFinished:
     )
 
 
+def compared(id: str, index: int) -> WindowJudged:
+    return msgspec.structs.replace(judged(id, Finding.HEALTHY), kind=WindowKind.CONTENT, index=index)
+
+
+def closed(id: str, index: int, *, content: bool = True) -> WindowJudged:
+    return msgspec.structs.replace(judged(id, Finding.HEALTHY), index=index, content_follows=content)
+
+
+def skipped(id: str, index: int) -> WindowSkipped:
+    return WindowSkipped(
+        id=id,
+        loop="flight-delay",
+        version="1",
+        kind=WindowKind.CONTENT,
+        index=index,
+        reason="texts and embeddings are not compared: no time",
+        at=AT,
+        start=AT,
+        end=AT,
+        rows=500,
+    )
+
+
 def told(*records: FakeRecord) -> Story:
     story = Story("nowhere:0")
     for one in records:
@@ -93,6 +118,28 @@ def test_a_run_is_open_from_its_decision_to_its_end() -> None:
     assert list(story.open_runs) == ["r1"]
     story._tell(record(finished("f1", "r1", Outcome.PROMOTED), "f1", "d1"))
     assert not story.open_runs
+
+
+async def test_content_is_waited_for_until_it_is_judged_or_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = told(
+        *(record(closed(f"i{n}", n, content=n != 2), f"i{n}") for n in range(4)), record(compared("c0", 0), "c0")
+    )
+    assert [index for _, _, index in story.open_contents] == [1, 3]
+    coming = iter([record(skipped("s1", 1), "s1"), record(compared("c3", 3), "c3")])
+
+    async def read(timeout: float) -> None:
+        story._tell(next(coming))
+
+    monkeypatch.setattr(story, "read", read)
+    assert await story.until_contents_are_compared() == []
+    assert next(coming, None) is None, "both were waited for"
+
+
+async def test_content_that_drift_has_lost_is_named_and_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millstream_cli.story.COMPARED_WITHIN", 0.0)
+    story = told(record(closed("i0", 0), "i0"), record(closed("i1", 1), "i1"))
+    assert [one.index for one in await story.until_contents_are_compared()] == [0, 1]
+    assert await story.until_contents_are_compared() == []
 
 
 def test_a_repeated_event_is_told_once() -> None:
@@ -124,6 +171,8 @@ def test_news_is_what_somebody_would_want_to_be_told() -> None:
     line = line_of(Told("v1", None, judged("v1", Finding.DETECTED)), {})
     assert line is not None
     assert "detected: effect 0.31" in line
+    line = line_of(Told("s1", None, skipped("s1", 7)), {})
+    assert line == "2013-05-31 11:33  drift    window 7: texts and embeddings are not compared: no time"
 
 
 def test_a_comparison_is_in_the_timeline_when_it_moved_something() -> None:

@@ -145,3 +145,18 @@ def test_what_a_killed_writer_left_is_swept_and_what_is_being_written_or_whole_i
     assert sorted(path.name for path in (tmp_path / "tides").iterdir()) == [f"{DRAFT}fresh", "1-r1-1"]
     assert store.sweep(3600) == 0
     assert PackageStore(str(tmp_path / "nothing yet")).sweep(0) == 0
+
+
+def test_a_whole_package_that_nobody_claims_is_swept_once_it_is_old(tmp_path: Path) -> None:
+    store = PackageStore(str(tmp_path))
+    for name in ("tides/1-a1-1", "tides/2-b2-1", "tides/3-c3-1", "ebbs/2-b2-1"):
+        store.save(name, {"manifest.json": b"{}"})
+    store.give(b"a graph from elsewhere")
+    for old in tmp_path.glob("*/*"):
+        if old.name != "3-c3-1":
+            os.utime(old, (time.time() - 3601,) * 2)
+
+    assert store.sweep(3600, lambda loop, name: loop == "tides" and name != "1-a1-1") == 1
+    assert sorted(path.name for path in (tmp_path / "tides").iterdir()) == ["1-a1-1", "3-c3-1"]
+    assert (tmp_path / "ebbs" / "2-b2-1").exists()
+    assert len(list((tmp_path / "given").iterdir())) == 1

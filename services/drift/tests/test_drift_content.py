@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from millstream.contracts.content import SAMPLE
-from millstream.contracts.events import Finding, WindowJudged, WindowKind
+from millstream.contracts.events import Finding, WindowJudged, WindowKind, WindowSkipped
 from millstream.contracts.times import HOUR
 from millstream_drift.adapters.children import Children
 from millstream_drift.adapters.classifier_child import compare
@@ -21,6 +21,7 @@ from millstream_drift.adapters.memory import MemorySnapshots
 from millstream_drift.domain.auc import auc_interval
 from millstream_drift.domain.baseline import baseline_of
 from millstream_drift.domain.content import Sample, Side, sides
+from millstream_drift.domain.fold import NEWER
 from millstream_drift.domain.loop_fold import MOST_CONTENTS
 from millstream_drift.errors import NotCompared
 
@@ -66,7 +67,7 @@ async def test_a_window_that_can_be_told_is_suspected_and_then_detected() -> Non
     remark = next(one for one in second.columns if one.column == "remark")
     assert (remark.auc, remark.importance, remark.missing) == (0.71, 0.0, 0.0)
     inputs = [one for one in found.verdicts if one.kind is WindowKind.INPUTS]
-    assert [one.index for one in inputs] == [0, 1, 2]
+    assert [one.index for one in inputs if one.content_follows] == [0, 1, 2]
     assert all(one.finding is Finding.HEALTHY for one in inputs), "what no model reads is no input"
 
 
@@ -125,16 +126,37 @@ async def test_a_version_that_was_trained_without_them_is_judged_by_its_inputs_a
     found = Desk(Topics().add(flights(6)), **WATCHED)
     await (await found.start()).read_all()
     assert await compared(found) == []
-    assert [one.kind for one in found.verdicts] == [WindowKind.INPUTS]
+    assert [(one.kind, one.content_follows) for one in found.verdicts] == [(WindowKind.INPUTS, False)]
 
 
-async def test_a_window_that_cannot_be_compared_has_no_verdict_and_holds_up_nothing() -> None:
+def skipped(desk: Desk) -> list[WindowSkipped]:
+    return [one for one in desk.speaker.said if isinstance(one, WindowSkipped)]
+
+
+async def test_a_window_that_cannot_be_compared_is_said_to_be_skipped_and_holds_up_nothing() -> None:
     found = await desk(flights(11)).start()
     found.comparisons.away = True
     await found.read_all()
     assert await compared(found) == []
     assert len(found.verdicts) == 2
+    first, second = skipped(found)
+    assert (first.kind, first.index, second.index) == (WindowKind.CONTENT, 0, 1)
+    assert (first.at, first.rows) == (found.verdicts[0].at, 200)
+    assert first.reason == "texts and embeddings are not compared: away"
     assert found.registry.get_sample_value("millstream_drift_contents_total", {"loop": LOOP, "outcome": "failed"}) == 2
+
+
+async def test_a_version_that_loses_its_reference_while_its_window_waits_has_it_skipped() -> None:
+    snapshots = MemorySnapshots()
+    first = await desk(flights(6), snapshots).start()
+    await first.read_all()
+    await first.judging.save()
+    again = desk(flights(6), snapshots)
+    del again.models.known[LOOP, "1"]
+    await again.start()
+    assert await compared(again) == []
+    (one,) = skipped(again)
+    assert one.reason == "texts and embeddings are not compared: the version has no reference any more"
 
 
 async def test_what_a_crash_leaves_uncompared_is_compared_again_and_said_with_the_same_id() -> None:
@@ -172,6 +194,8 @@ async def test_where_windows_close_too_fast_the_newest_are_compared() -> None:
     verdicts = await compared(found)
     assert len(verdicts) == MOST_CONTENTS
     closed = len([one for one in found.verdicts if one.kind is WindowKind.INPUTS])
+    assert [one.index for one in skipped(found)] == [*range(1, closed - MOST_CONTENTS + 1)]
+    assert {one.reason for one in skipped(found)} == {f"texts and embeddings are not compared: {NEWER}"}
     assert [one.index for one in verdicts] == [0, *range(closed - MOST_CONTENTS + 1, closed)]
     assert found.registry.get_sample_value("millstream_drift_contents_unseen", {"loop": LOOP}) == closed - MOST_CONTENTS
 
@@ -241,7 +265,7 @@ async def test_a_classifier_that_hangs_or_fails_costs_its_window_and_nothing_els
 
 def test_no_file_is_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    contents = ClassifierContents(children=Children(most=1, timeout=60))
+    contents = ClassifierContents(children=Children(most=1, timeout=110))
     (remark, _) = asyncio.run(contents.compare(window(news=0.4)))
     assert remark.low > 0.6
     assert list(tmp_path.iterdir()) == []

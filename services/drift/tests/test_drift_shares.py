@@ -12,12 +12,15 @@ from prometheus_client import CollectorRegistry
 
 from millstream.codecs.codec import JSON
 from millstream.contracts.events import PredictionServed
+from millstream.contracts.times import HOUR
 from millstream.contracts.topics import PREDICTIONS
 from millstream.errors import RejectEvent
 from millstream.runtime.whole_group import whole_to_one
 from millstream_drift.adapters.kafka_events import KafkaEvents
 from millstream_drift.adapters.memory import MemoryModels, MemorySnapshots
 from millstream_drift.app import rules_of
+from millstream_drift.domain.events import Question
+from millstream_drift.domain.fold import Fold
 from millstream_drift.domain.merge import Merge, further, resumed
 from millstream_drift.metrics import DriftMetrics
 from millstream_drift.subscribers import shares
@@ -74,6 +77,31 @@ def reader(
         patience=60.0,
         mine=mine,
     )
+
+
+def test_loops_that_ask_at_one_time_close_their_windows_then_though_one_is_heard_later() -> None:
+    """Else a comparison of the first one's texts would come before or after the second one's verdict, as it happens."""
+    fold = Fold({name: rules_of(loop(window="6h").model_copy(update={"loop": name})) for name in TWO})
+    places = {name: (PREDICTIONS.name, turn) for turn, name in enumerate(TWO)}
+    row = baseline().row({"distance": 500, "carrier": "UA"}, {"origin__mean_1h": 500.0})
+
+    def asks(name: str, number: int, time: int) -> None:
+        one = Question(time, f"{name}-{number}", f"{number}", "1", {"probability": 0.3}, row)
+        fold.hear(places[name], number + 1, [(name, one)], time)
+
+    def closed() -> list[str]:
+        fold.merge.ended(dict(fold.merge.next))
+        return [said.event.loop for said in fold.settle(lambda loop, version: baseline())]
+
+    for number in range(200):
+        for name in TWO:
+            asks(name, number, JUNE + number)
+    assert closed() == []
+    asks(TWO[0], 200, JUNE + 6 * HOUR)
+    assert closed() == [TWO[0]]
+    asks(TWO[1], 200, JUNE + 6 * HOUR)
+    assert closed() == [TWO[1]]
+    assert closed() == []
 
 
 def of(name: str, *desks: Desk) -> dict[str, Any]:

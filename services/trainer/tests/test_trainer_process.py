@@ -23,6 +23,7 @@ from millstream.contracts.package import MODEL_FILE, Manifest, Origin
 from millstream.runtime.packages import PackageStore
 from millstream_trainer.adapters import process_executor
 from millstream_trainer.adapters.process_executor import ProcessExecutor
+from millstream_trainer.adapters.project_code import code_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import PHASES, RunSpec
 from millstream_trainer.errors import RunFailed
@@ -83,7 +84,11 @@ async def test_a_run_trains_on_the_lake_as_known_then_and_packs_the_model(
         "length",
         "pier",
     ]
-    assert manifest.lineage.positions == spec.positions
+    lineage = manifest.lineage
+    assert (lineage.positions, lineage.lake) == (spec.positions, place.lake)
+    assert lineage.recipe is not None
+    assert lineage.recipe.params["rounds"] == 40
+    assert lineage.project_sha256 == code_of(Path(place.project)).sha256 != ""
     # 3,000 ships: one in twenty never came, and of the others one in fifty came without a delay.
     assert manifest.lineage.train_rows + manifest.lineage.holdout_rows == 2850 - 60
     assert (result.metrics["left_out_without_label"], result.metrics["left_out_label_null"]) == (210, 60)
@@ -262,6 +267,7 @@ async def test_a_trainer_that_stops_does_not_wait_long_for_a_record(
 TRAINER = """
 import asyncio, sys, msgspec
 from millstream_trainer.adapters.process_executor import ProcessExecutor
+from millstream_trainer.adapters.project_code import code_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.run import RunSpec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from millstream.contracts.events import Cause, ModelRef
+from millstream.contracts.package import Lineage, Span
 from millstream_trainer.adapters.mlflow_tracker import MlflowTracker
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
@@ -40,7 +42,52 @@ def spec_of(loop: str, version: str, attempt: int = 1) -> RunSpec:
 
 
 def record_of(spec: RunSpec, *, answers_at_once: bool = True) -> Record:
-    return Record(result=passes(spec), answers_at_once=answers_at_once, files={}, dataset="abc")
+    return Record(
+        result=passes(spec), answers_at_once=answers_at_once, files={}, package="file:///m", lineage=lineage_of(spec)
+    )
+
+
+def lineage_of(spec: RunSpec) -> Lineage:
+    return Lineage(
+        cause=spec.cause,
+        request=spec.request,
+        at=spec.at,
+        positions={"ships-expected": {0: 41}},
+        train_rows=900,
+        holdout_rows=100,
+        content_sha256="abc",
+        code_version="",
+        libraries={},
+        lake="s3://tides/lake",
+        train=Span(first=datetime(2013, 1, 1, tzinfo=UTC), last=datetime(2013, 2, 16, tzinfo=UTC)),
+        project_sha256="5eed",
+        commit="c0ffee",
+    )
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_rows_can_be_found_by_the_record_alone(mlflow_server: Any) -> None:
+    from mlflow.tracking import MlflowClient
+
+    spec = spec_of("low-tides", "1")
+    tracker = MlflowTracker(mlflow_server.url, patience=10)
+    run_id = tracker.begin(spec, {})
+    tracker.finish(record_of(spec))
+    run = MlflowClient(tracking_uri=mlflow_server.url).get_run(run_id)
+    [rows] = [found.dataset for found in run.inputs.dataset_inputs]
+    assert (rows.name, rows.digest) == ("training rows", "abc")
+    assert json.loads(rows.source) == {
+        "lake": "s3://tides/lake",
+        "loop": "low-tides",
+        "known_by": "2013-03-02T00:00:00Z",
+        "positions": {"ships-expected": {"0": 41}},
+        "train": {"first": "2013-01-01T00:00:00Z", "last": "2013-02-16T00:00:00Z"},
+        "holdout": None,
+        "content_sha256": "abc",
+    }
+    assert json.loads(rows.profile) == {"num_rows": 900, "holdout_rows": 100}
+    assert run.data.tags["millstream.project_sha256"] == "5eed"
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
 
 
 @pytest.mark.usefixtures("hasty")

@@ -1,14 +1,17 @@
-"""Storms: a hundred years of verdicts, requests, trials and restarts, delivered twice and out of order. What holds, holds."""
+"""Storms: months of verdicts, requests, trials and restarts, delivered twice and out of order. What holds, holds.
+
+Hypothesis draws a storm as a list of gusts, each small and by itself: one that breaks a rule is cut down to the few gusts that
+it takes, and printed.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from millstream.contracts.events import (
     Decision,
@@ -16,166 +19,33 @@ from millstream.contracts.events import (
     Finding,
     LabelsMatured,
     ModelState,
+    Outcome,
     RetrainDecided,
     RetrainRequested,
-    RolloutAction,
     RolloutMoved,
     RunApproved,
     Step,
     TrainingFinished,
     TrainingStarted,
-    TrialFinding,
     WindowJudged,
-    WindowKind,
 )
-from millstream.contracts.times import DAY, from_datetime
-from millstream.errors import RetryLater
+from millstream.contracts.times import from_datetime
+from millstream_trainer.domain import policy
 from millstream_trainer.domain.rollout import move
-from millstream_trainer.domain.rules import Mode, Rules
-from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.state import LoopState
 
-from .test_trainer_rollout import STEPS
-from .test_trainer_waiting import EVERY_CAUSE
-from .trainer_kit import FAILED, Office, approves, judged, loses, obeyed, passes, wants
+from .storm_kit import STORMS, Storm, Weather, blown
 
-WORLD = 120
-"""Days."""
-
-
-def rules_of(tides: Any, chance: random.Random) -> Rules:
-    return replace(  # type: ignore[no-any-return]
-        tides.rules,
-        causes=EVERY_CAUSE,
-        grow=chance.choice([None, 0.3]),
-        agree=chance.choice([1, 1, 2]),
-        mature=chance.choice([0, 300]),
-        mature_longest=10 * DAY,
-        quiet=chance.choice([(), ((22 * 60, 6 * 60),)]),
-        warm_up=chance.choice([0, 4 * DAY]),
-        mode=chance.choice([Mode.AUTO, Mode.AUTO, Mode.APPROVE, Mode.SUGGEST]),
-        rollout=replace(
-            STEPS, longest=20 * DAY, shadow=chance.choice([0, 200]), canary=chance.choice([(), (0.1, 0.5)])
-        ),
-    )
-
-
-class Weather:
-    """What happens in `WORLD` days, from one seed: the verdicts' log and the requests' log grow as trainer reacts."""
-
-    def __init__(self, tides: Any, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.tides = tides
-        self.rules = rules_of(tides, self.chance)
-        self.verdicts: list[Event] = []
-        self.requests: list[Event] = []
-        self.said: list[Event] = []
-        self.office = self.opened()
-
-    def outcome(self, spec: RunSpec) -> RunResult | str:
-        return self.chance.choice([passes, passes, passes, loses, lambda spec: "the lake is behind"])(spec)
-
-    def event(self, day: float) -> Event:
-        chance, tides, state = self.chance, self.tides, self.office.trainer.states["tides"]
-        version = state.champion.version if state.champion else "1"
-        number = f"{day:.3f}-{chance.randrange(3)}"
-        kind = chance.choice(["clock"] * 5 + ["window"] * 4 + ["trial"] * 6 + ["wish", "alert", "approve", "hold"])
-        if kind == "clock":
-            return tides.matured(round(day), int(400 * day))  # type: ignore[no-any-return]
-        if kind == "window":
-            finding = chance.choice([Finding.DETECTED, Finding.PERFORMANCE_DROP, Finding.BROKEN_DATA, Finding.HEALTHY])
-            of = chance.choice(list(WindowKind))
-            return tides.judged(day, finding, version=version, kind=of, id=f"w-{number}")  # type: ignore[no-any-return]
-        models = state.models
-        if kind == "trial" and models is not None and models.champion is not None:
-            newer, older = (
-                (models.challenger, models.champion) if models.challenger else (models.champion, models.previous)
-            )
-            if newer is not None and older is not None:
-                finding = chance.choice([TrialFinding.UNDECIDED] * 5 + list(TrialFinding))
-                gap = chance.uniform(-0.01, 0.003)
-                pairs = models.pairs + chance.randrange(800)
-                watch = models.challenger is None
-                at = tides.day(day)
-                return judged(at, newer.version, older.version, finding, pairs=pairs, difference=gap, watch=watch)
-        if kind == "approve" and state.pending:
-            return approves(chance.choice(sorted(state.pending)), id=f"go-{number}")
-        if kind == "hold":
-            to = chance.choice([None, *sorted(state.versions)])
-            return wants(chance.choice(list(RolloutAction)), to, id=f"hold-{number}")
-        cause = chance.choice(sorted(EVERY_CAUSE))
-        at = chance.choice([None, tides.day(day)])
-        return RetrainRequested(id=f"r-{number}", loop="tides", cause=cause, by="Bob", reason="why not", at=at)
-
-    async def blow(self) -> None:
-        day = 0.0
-        working = asyncio.create_task(self.office.trainer.work())
-        while day < WORLD:
-            day += self.chance.uniform(0, 1)
-            event = self.event(day)
-            wish = isinstance(event, RetrainRequested | RunApproved) or hasattr(event, "action")
-            (self.requests if wish else self.verdicts).append(event)
-            late = (
-                self.chance.sample(self.verdicts[-8:], min(2, len(self.verdicts))) if self.chance.random() < 0.2 else []
-            )
-            for one in [event, *late, *([event] if self.chance.random() < 0.2 else [])]:
-                await self.deliver(one)
-            if self.chance.random() < 0.05:
-                revision = self.office.trainer.states["tides"].revision
-                await self.office.trainer.hear_replica(obeyed(revision - 1, refused=revision, instance=f"s-{day}"))
-            for _ in range(self.chance.randrange(6)):
-                await asyncio.sleep(0)
-            if self.chance.random() < 0.06:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
-                await self.restart()
-                working = asyncio.create_task(self.office.trainer.work())
-        for _ in range(100):
-            await asyncio.sleep(0)
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        self.said += self.office.announcer.said
-
-    def opened(self) -> Office:
-        """An office whose Kafka is away now and then, at any word."""
-        office = Office(self.rules, self.outcome)
-        announce = office.announcer.announce
-
-        async def moody(event: Event, *, caused_by: str) -> None:
-            office.announcer.away = int(self.chance.random() < 0.05)
-            await announce(event, caused_by=caused_by)
-
-        office.announcer.announce = moody  # type: ignore[method-assign]
-        return office
-
-    async def deliver(self, event: Event) -> None:
-        while True:
-            try:
-                await self.office.trainer.hear(event)  # type: ignore[arg-type]
-                return
-            except RetryLater:
-                await asyncio.sleep(0)
-
-    async def resumed(self) -> None:
-        while True:
-            try:
-                return await self.office.trainer.resume()
-            except RetryLater:
-                await asyncio.sleep(0)
-
-    async def restart(self) -> None:
-        """As `subscribers` does it: the journal, the verdicts, the requests that wait."""
-        self.said += self.office.announcer.said
-        if self.said and self.chance.random() < 0.5 and isinstance(self.said[-1], ModelState):
-            self.said.pop()  # killed between a step and its state
-        self.office = self.opened()
-        for event in self.said:
-            self.office.trainer.remember(event)
-        await self.resumed()
-        for event in [*self.verdicts, *(one for one in self.requests if isinstance(one, RetrainRequested))]:
-            await self.deliver(event)
-        for event in self.requests[-2:]:
-            await self.deliver(event)
+SKIES = 4
+"""Seeds, so that several processes share the storms."""
+EACH = settings(
+    max_examples=100,
+    deadline=None,
+    database=None,
+    print_blob=False,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def of(said: list[Event], kind: Any) -> list[Any]:
@@ -183,23 +53,14 @@ def of(said: list[Event], kind: Any) -> list[Any]:
     return list({event.id: event for event in said if isinstance(event, kind)}.values())
 
 
-@pytest.mark.parametrize("seed", range(100))
-async def test_in_any_storm_one_run_at_a_time_within_budget_one_answer_each_and_no_illegal_move(
-    tides: Any, seed: int
-) -> None:
-    weather = Weather(tides, seed)
-    await weather.blow()
-    said, rules = weather.said, weather.rules
+def holds(weather: Weather) -> None:
+    """One run at a time, within budget, one answer each, and no illegal move."""
+    said = weather.said
     decided = [event for event in said if isinstance(event, RetrainDecided)]
     answers = Counter(event.request for event in decided)
     assert not [request for request, count in answers.items() if count > 1]
     one_run_at_a_time(said)
-    failed = {event.run for event in said if isinstance(event, TrainingFinished) and event.outcome is FAILED}
-    accepted = [
-        from_datetime(event.at) for event in decided if event.decision is Decision.ACCEPTED and event.run not in failed
-    ]
-    for at in accepted:
-        assert sum(at - rules.budget_period < other <= at for other in accepted) <= rules.budget_runs
+    within_budget(weather)
     every_request_is_answered(weather, answers)
     moves, states = of(said, RolloutMoved), of(said, ModelState)
     assert [one.revision for one in moves] == list(range(1, len(moves) + 1))
@@ -215,6 +76,22 @@ async def test_in_any_storm_one_run_at_a_time_within_budget_one_answer_each_and_
         refolded = refolded.apply(event)
     assert refolded.runs == weather.office.trainer.states["tides"].runs
     assert refolded.models == weather.office.trainer.states["tides"].models
+
+
+def budget_used(weather: Weather) -> list[int]:
+    """At each run that was accepted: how many are in its period, without those that failed."""
+    period = weather.rules.budget_period
+    failed = {one.run for one in of(weather.said, TrainingFinished) if one.outcome is Outcome.FAILED}
+    accepted = [
+        from_datetime(one.at)
+        for one in of(weather.said, RetrainDecided)
+        if one.decision is Decision.ACCEPTED and one.run not in failed
+    ]
+    return [sum(at - period < other <= at for other in accepted) for at in accepted]
+
+
+def within_budget(weather: Weather) -> None:
+    assert max(budget_used(weather), default=0) <= weather.rules.budget_runs
 
 
 def one_run_at_a_time(said: list[Event]) -> None:
@@ -252,15 +129,51 @@ def every_request_is_answered(weather: Weather, answers: Counter[str]) -> None:
             assert answers[id] <= 1
 
 
-async def test_storms_are_rough_enough_to_prove_something(tides: Any) -> None:
-    """What the seeds above bring about, so that none of it is held by never happening."""
+def storms(sky: int, **more: Any) -> Callable[[Callable[[Storm], None]], None]:
+    """Have a function meet the storms of one seed: the same ones each time."""
+
+    def meet(check: Callable[[Storm], None]) -> None:
+        seed(sky)(settings(EACH, **more)(given(STORMS)(check)))()
+
+    return meet
+
+
+@pytest.mark.parametrize("sky", range(SKIES))
+def test_in_any_storm_one_run_at_a_time_within_budget_one_answer_each_and_no_illegal_move(tides: Any, sky: int) -> None:
+    @storms(sky)
+    def _(storm: Storm) -> None:
+        holds(blown(tides, storm))
+
+
+def test_storms_are_rough_enough_to_prove_something(tides: Any) -> None:
+    """What they bring about, so that none of it is held by never happening."""
     seen: Counter[str] = Counter()
-    for seed in range(0, 100, 4):
-        weather = Weather(tides, seed)
-        await weather.blow()
+
+    @storms(0)
+    def _(storm: Storm) -> None:
+        weather = blown(tides, storm)
         seen.update(event.decision.value for event in of(weather.said, RetrainDecided))
         seen.update(event.step.value for event in of(weather.said, RolloutMoved))
         seen["restarts"] += sum(isinstance(one, TrainingStarted) and one.attempt > 1 for one in weather.said)
         seen["waited"] += sum("days_waited" in one.numbers for one in of(weather.said, RetrainDecided))
-    for what in (*Decision, *(step.value for step in Step if step is not Step.REGISTERED), "restarts", "waited"):
+        seen["budget used up"] += max(budget_used(weather), default=0) == weather.rules.budget_runs
+
+    steps = (step.value for step in Step if step is not Step.REGISTERED)
+    for what in (*Decision, *steps, "restarts", "waited", "budget used up"):
         assert seen[what] > 0, (what, seen)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"), [("_within_budget", "assert .* <= 4"), ("_joins_what_is_under_way", "was accepted while")]
+)
+def test_a_policy_without_one_of_its_rules_breaks_in_a_storm(
+    tides: Any, monkeypatch: pytest.MonkeyPatch, rule: str, says: str
+) -> None:
+    left = tuple(one for one in policy.RULES if one.__name__ != rule)
+    assert len(left) == len(policy.RULES) - 1, [one.__name__ for one in policy.RULES]
+    monkeypatch.setattr(policy, "RULES", left)
+    with pytest.raises(AssertionError, match=says):
+
+        @storms(0, phases=[Phase.generate], max_examples=200)
+        def _(storm: Storm) -> None:
+            holds(blown(tides, storm))

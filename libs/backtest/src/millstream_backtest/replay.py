@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from millstream.contracts.events import ModelRef, ReplicaObeyed, WindowCorrected
+from millstream.contracts.events import ModelRef, ReplicaObeyed, WindowCorrected, WindowSkipped
 from millstream.contracts.times import to_datetime
 from millstream.project import Loop
 from millstream.runtime.packages import PackageStore
@@ -86,7 +86,8 @@ class Replay:
                 self._hear(asked, told)
                 for said in self._judge():
                     self.journal.write(said.event, said.cause)
-                    if not isinstance(said.event, WindowCorrected):  # for people: it asks the trainer for nothing
+                    # For people: they ask the trainer for nothing.
+                    if not isinstance(said.event, WindowCorrected | WindowSkipped):
                         await self._trainer.hear(said.event)
                 await self._obey()  # a trial begins only when the promotion before it is done
                 await self._runs_end(working)

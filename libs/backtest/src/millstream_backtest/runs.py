@@ -27,7 +27,7 @@ from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.run import train
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.domain.dataset import Dataset
-from millstream_trainer.domain.package import files_of
+from millstream_trainer.domain.package import files_of, name_of
 from millstream_trainer.domain.run import RunResult, RunSpec
 
 KEPT = 200
@@ -215,4 +215,4 @@ class _Read:
 
 
 def _name(spec: RunSpec) -> str:
-    return f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}"
+    return f"{spec.loop}/{name_of(spec)}"

@@ -4,6 +4,10 @@ Per tick: the questions, as known at its start, and a wait until they are answer
 and a wait until features and drift have applied them and the trainer has decided on every verdict. No tick begins while a
 run is under way or serving has yet to learn of a new model. So no question knows what had not happened, at any speed.
 Questions that a view over their own stream counts are asked in turns (`turns`).
+
+Where a loop watches texts or embeddings, drift compares them beside the stream, in seconds: of the windows that the questions
+closed before the events are sent, and of those that the events closed before the trainer decides. So that verdict too has the
+same place among the others each time.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from dataclasses import dataclass, field
 import httpx
 from aiokafka import TopicPartition
 
-from millstream.contracts.topics import LABELS, PREDICTIONS
+from millstream.contracts.topics import LABELS, PREDICTIONS, VERDICTS
 from millstream.project import Project
 from millstream.runtime.kafka_security import Bootstrap
 from millstream_cli.errors import Stuck
@@ -53,13 +57,23 @@ class Replay:
     """One run of a recording through a running mill."""
 
     def __init__(
-        self, *, project: Project, ticks: Ticks, addresses: Addresses, story: Story, on_tick: Callable[[Tick], None]
+        self,
+        *,
+        project: Project,
+        ticks: Ticks,
+        addresses: Addresses,
+        story: Story,
+        on_tick: Callable[[Tick], None],
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """`say` is told what the replay could not wait for."""
         self._project = project
         self._ticks = ticks
         self._addresses = addresses
         self._story = story
         self._on_tick = on_tick
+        self._say = say
+        self._watches_content = any(loop.drift.content for loop in project.loops.values())
         self._offsets = Offsets(addresses.kafka)
         self._ingest = IngestClient(addresses.ingest)
         self._http = httpx.AsyncClient(base_url=addresses.serving, timeout=10.0)
@@ -83,6 +97,8 @@ class Replay:
             if (shares := await self._offsets.shares(DRIFT)) != [DRIFT]:
                 heard_by = {group: await self._offsets.heard(group) for group in shares}
                 self._drift = {g: [t for t in heard if t in self._drift_topics] for g, heard in heard_by.items()}
+            if self._watches_content:
+                await self._contents_are_compared()
             await self._settle_decisions()
             for tick in self._ticks:
                 await self._step(tick)
@@ -99,6 +115,11 @@ class Replay:
             at = self.spent.add("ingest", at)
             await self._offsets.reached(SERVING, await self._offsets.ends(list(questions)))
             at = self.spent.add("serving", at)
+            if self._watches_content:
+                await self._drift_reaches(await self._offsets.ends([PREDICTIONS.name]))
+                at = self.spent.add("drift", at)
+                await self._contents_are_compared()
+                at = self.spent.add("contents", at)
         if tick.events:
             await self._send(tick.events, tick.end)
             at = self.spent.add("ingest", at)
@@ -106,11 +127,26 @@ class Replay:
         if heard := {p: end for p, end in ends.items() if p.topic in self._tiles_streams and p.topic in tick.events}:
             await self._offsets.reached(TILES, heard)
         at = self.spent.add("features", at)
-        for group, topics in self._drift.items():
-            await self._offsets.reached(group, {p: end for p, end in ends.items() if p.topic in topics})
+        await self._drift_reaches(ends)
         at = self.spent.add("drift", at)
+        if self._watches_content:
+            await self._contents_are_compared()
+            at = self.spent.add("contents", at)
         await self._settle_decisions()
         self.spent.add("trainer", at)
+
+    async def _drift_reaches(self, ends: dict[TopicPartition, int]) -> None:
+        for group, topics in self._drift.items():
+            await self._offsets.reached(group, {p: end for p, end in ends.items() if p.topic in topics})
+
+    async def _contents_are_compared(self) -> None:
+        """Drift says of each window that closes whether a verdict on its content follows, before it commits what closed it."""
+        await self._story.catch_up(await self._offsets.ends([VERDICTS.name]))
+        for lost in await self._story.until_contents_are_compared():
+            self._say(
+                f"drift says nothing of the texts and embeddings of {lost.loop}, version {lost.version}, window {lost.index}, "
+                "which it was to compare: decisions may differ from those of another replay"
+            )
 
     async def _send(self, found: dict[str, list[bytes]], known_at: int) -> None:
         await asyncio.gather(*(self._ingest.send(stream, lines, known_at) for stream, lines in found.items()))
@@ -121,7 +157,7 @@ class Replay:
             ends = await self._offsets.ends(TOPICS)
             if ends == self._known:
                 return
-            asked = {p: end for p, end in ends.items() if p.topic in ("millstream-verdicts", "millstream-retrain")}
+            asked = {p: end for p, end in ends.items() if p.topic in (VERDICTS.name, "millstream-retrain")}
             await self._offsets.reached(TRAINER, asked)
             ends = await self._offsets.ends(TOPICS)
             await self._story.catch_up(ends)

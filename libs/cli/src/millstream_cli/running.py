@@ -57,6 +57,7 @@ async def run_replay(
         addresses=addresses,
         story=story,
         on_tick=ticked,
+        say=lambda line: console.print(line, style="yellow"),
     )
     began = time.perf_counter()
     helpers: list[asyncio.Future[None]] = []

@@ -20,6 +20,8 @@ from millstream.contracts.events import (
     TrainingFinished,
     WindowCorrected,
     WindowJudged,
+    WindowKind,
+    WindowSkipped,
 )
 from millstream.contracts.topics import MODELS, RETRAIN, TRAINING, VERDICTS
 from millstream.runtime.kafka_clients import Consumer
@@ -32,8 +34,11 @@ READ_WITHIN = 120.0
 RUN_WITHIN = 7200.0
 """Seconds that a run may take; the trainer gives up each of its attempts after half an hour."""
 
+COMPARED_WITHIN = 300.0
+"""Seconds without a word on any content that waits. Drift gives up a comparison after two minutes, and may be restarted."""
+
 TOPICS = tuple(topic.name for topic in (VERDICTS, RETRAIN, TRAINING, MODELS))
-VERDICT = WindowJudged | WindowCorrected | LabelsMatured | ChallengerJudged
+VERDICT = WindowJudged | WindowCorrected | WindowSkipped | LabelsMatured | ChallengerJudged
 """Said again and again, whether anything comes of it or not."""
 
 
@@ -46,6 +51,8 @@ class Story:
     told: list[Told] = field(default_factory=list)
     open_runs: dict[str, RetrainDecided] = field(default_factory=dict)
     """Accepted and not finished, by run name."""
+    open_contents: dict[tuple[str, str, int], WindowJudged] = field(default_factory=dict)
+    """Windows whose texts and embeddings are still compared, by loop, version and index: the verdict on their inputs."""
     models: dict[str, ModelState] = field(default_factory=dict)
     matured: dict[str, LabelsMatured] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
@@ -88,6 +95,17 @@ class Story:
             await self.read(timeout=0.5)
             await asyncio.sleep(0)
 
+    async def until_contents_are_compared(self) -> list[WindowJudged]:
+        """Those of which no word came: drift has lost them (the loop's file, or the package, is another one by now)."""
+        left, deadline = len(self.open_contents), time.monotonic() + COMPARED_WITHIN
+        while self.open_contents and time.monotonic() < deadline:
+            await self.read(timeout=0.5)
+            if len(self.open_contents) != left:
+                left, deadline = len(self.open_contents), time.monotonic() + COMPARED_WITHIN
+        lost = list(self.open_contents.values())
+        self.open_contents.clear()
+        return lost
+
     def _tell(self, record: Any) -> None:
         told = told_of(record.headers, record.value)
         if told is None or told.id in self._seen:
@@ -99,12 +117,21 @@ class Story:
                 self.open_runs[event.run] = event
         elif isinstance(event, TrainingFinished):
             self.open_runs.pop(event.run, None)
+        elif isinstance(event, WindowJudged | WindowSkipped):
+            self._compares(event)
         elif isinstance(event, ModelState):
             self.models[event.loop] = event
         elif isinstance(event, LabelsMatured):
             self.matured[event.loop] = event
         self.told.append(told)
         self.on_event(told)
+
+    def _compares(self, event: WindowJudged | WindowSkipped) -> None:
+        window = event.loop, event.version, event.index
+        if isinstance(event, WindowJudged) and event.content_follows:
+            self.open_contents[window] = event
+        elif event.kind is WindowKind.CONTENT:
+            self.open_contents.pop(window, None)
 
     def timeline(self) -> list[dict[str, Any]]:
         """Verdicts that led to something, decisions, runs, steps and models, with their ids and causes; in stream time."""

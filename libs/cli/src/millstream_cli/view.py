@@ -29,6 +29,7 @@ from millstream.contracts.events import (
     TrainingFinished,
     WindowCorrected,
     WindowJudged,
+    WindowSkipped,
 )
 from millstream.contracts.times import to_datetime
 from millstream_cli.journal import Told
@@ -56,6 +57,8 @@ def _news(told: Told, answering: dict[str, str]) -> tuple[datetime, str, str] | 
         return event.at, "drift", f"{event.finding}: {event.reason}"
     if isinstance(event, WindowCorrected) and event.finding is not event.was:
         return event.at, "drift", f"corrected: {event.reason}"
+    if isinstance(event, WindowSkipped):
+        return event.at, "drift", f"window {event.index}: {event.reason}"
     if isinstance(event, RetrainDecided):
         return event.at, "trainer", f"{event.decision} ({event.cause}): {event.reason}"
     if isinstance(event, TrainingFinished):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
-from millstream.contracts.events import ChallengerJudged, WindowCorrected, WindowJudged, WindowKind
+from millstream.contracts.events import ChallengerJudged, WindowCorrected, WindowJudged, WindowKind, WindowSkipped
 from millstream.contracts.topics import VERDICTS
 from millstream.errors import RejectEvent, RetryLater
 from millstream.runtime.delivery import Batch, Rejected, Rewind
@@ -14,7 +14,7 @@ from millstream.runtime.health import Health
 from millstream.runtime.publisher import Outgoing
 from millstream.runtime.tracing import current_traceparent, span
 from millstream_drift.domain.baseline import Baseline
-from millstream_drift.domain.content import ContentShift, ContentWindow, judge_content, sides, watched
+from millstream_drift.domain.content import ContentShift, ContentWindow, judge_content, sides, skipped, watched
 from millstream_drift.domain.events import Heard
 from millstream_drift.domain.fold import Fold, Said
 from millstream_drift.domain.judge import Rules
@@ -76,7 +76,6 @@ class Judging:
         tried again names them again, and no snapshot covers them, until their dead letters are written."""
         self._changed = False
         self._gap: tuple[Place, int] | None = None
-        self._settled = 0
         self._quiet = False  # nothing was handed over since somebody last looked
         self.log: Log | None = None
         """Set once the subscription exists."""
@@ -186,12 +185,13 @@ class Judging:
         """Compare the first in line and judge it. What a crash keeps out of the snapshot is compared again, to the same."""
         rules, baseline = self.rules[name].content, self._models.baseline(name, window.version)
         references = watched(baseline.reference.content, rules) if baseline is not None else []
-        shifts: list[ContentShift] | None = None
+        shifts: list[ContentShift] = []
+        why = "" if references else "the version has no reference any more"
         try:
             found = sides(window.sample, references)
             shifts = await self._comparisons.compare(found) if found else []
         except NotCompared as error:
-            log.error("content not compared: %s", error, extra={"loop": name, "version": window.version})
+            why = str(error)
         async with self._lock:
             loop = self._fold.loops[name]
             first = next(iter(loop.contents), None)
@@ -201,12 +201,10 @@ class Judging:
                 return
             del loop.contents[0]
             self._changed = True
-            if shifts is None or not references:
-                self._metrics.contents.labels(name, "failed").inc()
-            else:
-                self._metrics.contents.labels(name, "judged").inc()
-                verdict = judge_content(window, shifts, references, rules, loop.memory.of(WindowKind.CONTENT))
-                self._speak(Said(event=verdict, cause=window.cause))
+            self._metrics.contents.labels(name, "failed" if why else "judged").inc()
+            memory = loop.memory.of(WindowKind.CONTENT)
+            verdict = None if why else judge_content(window, shifts, references, rules, memory)
+            self._speak(Said(event=verdict or skipped(window, name, why), cause=window.cause))
 
     async def _say_at_last(self) -> None:
         """Nothing else may come that would say it."""
@@ -288,10 +286,8 @@ class Judging:
             if fold.merge.needs_ends():
                 bounds = await self._log.bounds()
                 fold.merge.ended({place: after for place, (_, after) in bounds.items()})
-            if fold.merge.settled() > self._settled:
-                self._settled = fold.merge.settled()
-                for said in fold.settle(self._baseline):
-                    self._speak(said)
+            for said in fold.settle(self._baseline):
+                self._speak(said)
         self._observe()
 
     def _speak(self, said: Said) -> None:
@@ -319,6 +315,9 @@ class Judging:
                 self._lately[said.event.loop].said(said.event)
                 self._metrics.corrected.labels(said.event.loop).inc()
                 log.info("corrected: %s", said.event.reason, extra={"loop": said.event.loop})
+            elif isinstance(said.event, WindowSkipped):
+                of = {"loop": said.event.loop, "version": said.event.version}
+                log.warning("window %s: %s", said.event.index, said.event.reason, extra=of)
 
     def _note_trial(self, verdict: ChallengerJudged) -> None:
         self._metrics.compared(verdict)
@@ -395,5 +394,5 @@ class Judging:
         for name, loop in fold.loops.items():
             self._metrics.resume(name, loop.join.counts)
             self._lately[name] = (lately or {}).get(name) or Lately()
-        self._unsaid, self._bad, self._gap, self._settled = [], {}, None, 0
+        self._unsaid, self._bad, self._gap = [], {}, None
         self._observe()

@@ -26,7 +26,7 @@ from millstream_trainer.adapters.workplace import workplace_of
 from millstream_trainer.api import add_routes
 from millstream_trainer.domain.rules import Mode, RolloutRules, Rules
 from millstream_trainer.handlers import Trainer
-from millstream_trainer.handlers.drafts import sweep_drafts
+from millstream_trainer.handlers.leftovers import sweep_leftovers
 from millstream_trainer.handlers.loop_resources import LoopKeeper
 from millstream_trainer.metrics import TrainerMetrics
 from millstream_trainer.ports import Executor, StreamEnds
@@ -57,7 +57,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, ends: St
         metrics=metrics,
         causes=causes,
     )
-    service.keeps("drafts", lambda: sweep_drafts(packages, settings.run_timeout))
+    service.keeps("leftovers", lambda: sweep_leftovers(packages, settings.run_timeout, lambda: trainer.states))
     if settings.loop_configs:
         _keep_loops(service, settings, trainer)
     if settings.warm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from millstream.contracts.events import Event, ModelRef
@@ -95,8 +95,9 @@ class Packages(Protocol):
     def manifest(self, ref: ModelRef) -> Manifest:
         """The manifest that `ref` names. Raises BadPackage, RetryLater."""
 
-    def sweep(self, older_than: float) -> int:
-        """Remove the drafts of packages that nobody has touched for `older_than` seconds; how many. Raises OSError."""
+    def sweep(self, older_than: float, unclaimed: Callable[[str, str], bool]) -> int:
+        """Remove drafts, and the packages that are `unclaimed` (of a loop, by name), which nobody has touched for `older_than`
+        seconds; how many. Raises OSError."""
 
 
 class GivenModels(Protocol):

@@ -45,6 +45,7 @@ from millstream.contracts.verdict_events import (
     WindowCorrected,
     WindowJudged,
     WindowKind,
+    WindowSkipped,
 )
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "WindowCorrected",
     "WindowJudged",
     "WindowKind",
+    "WindowSkipped",
     "decode_event",
 ]
 
@@ -100,6 +102,7 @@ EVENTS: tuple[type[Event], ...] = (
     LabelsMatured,
     WindowCorrected,
     WindowJudged,
+    WindowSkipped,
     ChallengerJudged,
     SkewJudged,
     RetrainRequested,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -62,6 +63,31 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     field: str
 
 
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """When the questions of some rows were asked."""
+
+    first: datetime
+    last: datetime
+    """Included."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fitted. The same on the same rows with the same libraries gives the same graph."""
+
+    estimator: str
+    params: dict[str, Any]
+    """As the last fit took them: of all that competed and was searched the best, with the rounds that an early stop left."""
+    seed: int
+    candidate: str
+    """The history that was learned, as `train.history` has it; `/2` behind it: with the second of `model.settings`."""
+    since: datetime | None
+    """Rows asked before are not learned. Null: all."""
+    class_weight: str
+    calibration: str
+    warm_start: str = ""
+    """The version that the fit went on from."""
+
+
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model comes from: enough to train it again."""
 
@@ -77,7 +103,18 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     content_sha256: str
     """Of the training table, row by row: the same data gives the same hash."""
     code_version: str
+    """Release of Millstream."""
     libraries: dict[str, str]
+    recipe: Recipe | None = None
+    """None: the model was made elsewhere, or by a release that kept none."""
+    lake: str = ""
+    """Where the rows are read, without what it takes to be let in."""
+    train: Span | None = None
+    holdout: Span | None = None
+    project_sha256: str = ""
+    """Of the project's files that decide anything: definitions, schemas and code."""
+    commit: str = ""
+    """Of the git repository that the project lies in; empty where there is none. What is not committed tells the hash above."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from millstream.contracts.events import (
     TrainingStarted,
     WindowCorrected,
     WindowJudged,
+    WindowSkipped,
 )
 
 
@@ -69,7 +70,7 @@ LABELS = Topic(
 )
 VERDICTS = Topic(
     name="millstream-verdicts",
-    events=(WindowJudged, WindowCorrected, LabelsMatured, ChallengerJudged),
+    events=(WindowJudged, WindowCorrected, WindowSkipped, LabelsMatured, ChallengerJudged),
     key="loop",
     owner="drift",
     partitions=1,

@@ -139,6 +139,31 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     """Where the first window began that showed what is `detected`, or the `performance_drop`. Also of a `not_cleared` that the
     version shows by its own measure, which asks for a run as those do; null: it is as fine as it expects to be."""
+    content_follows: bool = False
+    """Inputs: the window's texts and embeddings are compared. A verdict of kind `content` and the same index comes, or a
+    `WindowSkipped`."""
+
+
+class WindowSkipped(Event, frozen=True, kw_only=True):
+    """Nothing is known of a window's texts and embeddings, and nothing will be: they were not compared.
+
+    For people, and for whoever waits for the verdict. It asks for no run, confirms nothing and clears nothing.
+    """
+
+    type_name: ClassVar[str] = "millstream.window.skipped.v1"
+
+    id: str
+    loop: str
+    version: str
+    kind: WindowKind
+    """`content`."""
+    index: int
+    reason: str
+    at: datetime
+    """Stream time when the window closed."""
+    start: datetime
+    end: datetime
+    rows: int
 
 
 class WindowCorrected(Event, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -95,16 +96,22 @@ class PackageStore:
             raise BadPackage(f"{GIVEN}/{file.name} is not what its name says: its hash is another")
         return raw
 
-    def sweep(self, older_than: float) -> int:
-        """Remove what writers that were killed in the middle of `save` left behind, and say how much that was.
+    def sweep(self, older_than: float, unclaimed: Callable[[str, str], bool] = lambda loop, name: False) -> int:
+        """Remove what writers that were killed left behind: drafts, in the middle of `save`, and packages that are `unclaimed`
+        (of a loop, by name), between `save` and their word. Say how many that were.
 
-        Only drafts that nothing was added to for `older_than` seconds: above that no writer is still at it. Raises OSError.
+        Only what nothing was added to for `older_than` seconds: above that no writer is still at it. Raises OSError.
         """
         swept = 0
-        for draft in self._root.glob(f"*/{DRAFT}*"):
+        for folder in self._root.glob("*/*/"):
             with suppress(FileNotFoundError):  # saved, or swept by another, meanwhile
-                if time.time() - draft.stat().st_mtime > older_than:
-                    shutil.rmtree(draft)
+                draft = folder.name.startswith(DRAFT)
+                if not (draft or unclaimed(folder.parent.name, folder.name)):
+                    continue
+                if time.time() - folder.stat().st_mtime > older_than:
+                    # A reader finds a package whole or not at all, also where this is killed in the middle.
+                    gone = folder if draft else folder.rename(folder.parent / f"{DRAFT}gone-{folder.name}")
+                    shutil.rmtree(gone)
                     swept += 1
         return swept
 

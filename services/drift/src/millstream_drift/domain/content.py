@@ -16,7 +16,7 @@ import msgspec
 
 from millstream.contracts.content import EMBEDDING, SAMPLE, rank
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import BrokenField, ColumnDrift, Finding, WindowJudged, WindowKind
+from millstream.contracts.events import BrokenField, ColumnDrift, Finding, WindowJudged, WindowKind, WindowSkipped
 from millstream.contracts.package import ContentReference
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.events import Contents
@@ -162,6 +162,22 @@ def judge_content(
         broken=broken,
         about=None if weighed is None else weighed.about,
         changed_at=to_datetime(since) if since else None,
+    )
+
+
+def skipped(window: ContentWindow, loop: str, reason: str) -> WindowSkipped:
+    """What is said of a window that is not compared, so that nobody takes silence for health, or waits for ever."""
+    return WindowSkipped(
+        id=derived_id(loop, window.version, "skipped", WindowKind.CONTENT, str(window.index)),
+        loop=loop,
+        version=window.version,
+        kind=WindowKind.CONTENT,
+        index=window.index,
+        reason=f"texts and embeddings are not compared: {reason}",
+        at=to_datetime(window.at),
+        start=to_datetime(window.start),
+        end=to_datetime(window.end),
+        rows=window.sample.rows,
     )
 
 

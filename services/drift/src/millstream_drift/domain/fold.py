@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowCorrected, WindowJudged, WindowKind
+import msgspec
+
+from millstream.contracts.events import (
+    ChallengerJudged,
+    LabelsMatured,
+    WindowCorrected,
+    WindowJudged,
+    WindowKind,
+    WindowSkipped,
+)
 from millstream_drift.domain.baseline import Baseline
-from millstream_drift.domain.content import ContentWindow, watched
+from millstream_drift.domain.content import ContentWindow, skipped, watched
 from millstream_drift.domain.correct import correct
 from millstream_drift.domain.corrections import Correction
 from millstream_drift.domain.events import Heard
@@ -19,6 +28,8 @@ from millstream_drift.domain.windows import Window
 MOST_HELD = 20_000
 """Events held in memory before they are settled although nothing is due: a few seconds at full rate."""
 
+NEWER = "newer windows closed before there was time for it"
+
 BaselineOf = Callable[[str, str], Baseline]
 """(loop, version) → its baseline, which is known for every version with rows."""
 
@@ -27,7 +38,7 @@ BaselineOf = Callable[[str, str], Baseline]
 class Said:
     """Something to publish."""
 
-    event: LabelsMatured | WindowJudged | WindowCorrected | ChallengerJudged
+    event: LabelsMatured | WindowJudged | WindowCorrected | WindowSkipped | ChallengerJudged
     cause: str
     """Event id of the last record that led to it."""
     window: Window | None = None
@@ -47,6 +58,7 @@ class Fold:
         are. `bounds`: (first offset, offset after the last) of every place that is read."""
         loops = {name: found for name, found in (loops or {}).items() if name in rules}
         self.rules = rules
+        self._settled = 0
         self.merge = resumed([merge for merge, _ in loops.values()], bounds or {})
         self._ahead = {
             name: merge
@@ -88,8 +100,13 @@ class Fold:
         return any(loop.is_due() for loop in loops) or sum(loop.held for loop in loops) > MOST_HELD
 
     def settle(self, baseline_of: BaselineOf) -> list[Said]:
-        """What follows from everything whose time is settled."""
+        """What follows from everything whose time is settled; nothing where that is what it was."""
         settled = self.merge.settled()
+        # Two loops may ask at one time, and what the second asks be read after the first was settled: its windows close now
+        # as well, and not with what comes next.
+        if settled <= self._settled and not any(loop.is_behind(settled) for loop in self.loops.values()):
+            return []
+        self._settled = max(settled, self._settled)
         said = [
             one
             for name, loop in self.loops.items()
@@ -104,11 +121,16 @@ class Fold:
         if isinstance(found, Correction):
             corrected = correct(found, baseline_of(name, found.version), self.rules[name], loop.memory)
             return [] if corrected is None else [Said(event=corrected, cause=found.last)]
-        at, baseline = loop.windows.closed_at(found), baseline_of(name, found.version)
-        whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows)
-        if whole and watched(baseline.reference.content, self.rules[name].content):
-            loop.wait(ContentWindow(found.version, found.index, at, found.start, found.end, found.last, found.content))
-        return [
+        at, baseline, rules = loop.windows.closed_at(found), baseline_of(name, found.version), self.rules[name]
+        verdicts = judge(found, at, baseline, rules, loop.memory)
+        said = [
             Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)
-            for verdict in judge(found, at, baseline, self.rules[name], loop.memory)
+            for verdict in verdicts
         ]
+        whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows)
+        if whole and watched(baseline.reference.content, rules.content):
+            content = ContentWindow(found.version, found.index, at, found.start, found.end, found.last, found.content)
+            said[0] = replace(said[0], event=msgspec.structs.replace(verdicts[0], content_follows=True))
+            gone = loop.wait(content)
+            said += [Said(event=skipped(one, name, NEWER), cause=one.cause) for one in gone]
+        return said

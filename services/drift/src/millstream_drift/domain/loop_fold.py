@@ -148,15 +148,16 @@ class LoopFold:
             for one in self._held
         ]
         self.join.disown(version)
-        self.contents = [window for window in self.contents if window.version != version]
         self.corrections.forget(version)
 
-    def wait(self, window: ContentWindow) -> None:
-        """A window's content is to be compared. The first in line may be under way already; of the others the oldest goes."""
+    def wait(self, window: ContentWindow) -> list[ContentWindow]:
+        """A window's content is to be compared. The first in line may be under way already; of the others the oldest goes,
+        and is returned."""
         self.contents.append(window)
-        if len(self.contents) > MOST_CONTENTS:
-            del self.contents[1]
-            self.unseen += 1
+        if len(self.contents) <= MOST_CONTENTS:
+            return []
+        self.unseen += 1
+        return [self.contents.pop(1)]
 
     def hear(self, event: Heard) -> None:
         """Hold an event until its time is settled."""
@@ -186,6 +187,10 @@ class LoopFold:
             or self.windows.rows(version, WindowKind.PERFORMANCE) + self._held_labels >= self._size
             for version in self.windows.versions
         )
+
+    def is_behind(self, settled: int) -> bool:
+        """Whether something was heard of that time or later since this loop was settled last."""
+        return self._looked < settled <= self._newest
 
     def _is_trial_due(self) -> bool:
         """A trial is looked at every minute of stream time: a bad model is not to answer until the day ends."""

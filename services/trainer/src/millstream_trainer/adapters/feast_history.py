@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import numpy as np
@@ -71,6 +72,7 @@ class FeastHistory:
             views=hashes,
             left_out=left_out,
             origins=origins,
+            lake=_named(self._place.lake),
             content={name: _content(rows, name, loop) for name in loop.drift.content},
         )
 
@@ -109,6 +111,14 @@ class FeastHistory:
                 )
             except TilesError as error:
                 raise RunFailed(str(error)) from error
+
+
+def _named(lake: str) -> str:
+    """The lake's address as a reader may see it: without a name and password, or what follows a question mark."""
+    parts = urlsplit(lake)
+    if len(parts.scheme) < 2:  # a folder
+        return str(Path(lake).resolve())
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _origins(service: Any, views: dict[str, Any]) -> dict[str, Origin]:

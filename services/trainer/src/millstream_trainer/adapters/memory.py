@@ -132,7 +132,7 @@ class MemoryPackages:
         except KeyError as error:
             raise BadPackage(f"no package at {ref.uri}") from error
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, unclaimed: Callable[[str, str], bool]) -> int:
         return 0
 
     def give(self, raw: bytes) -> str:

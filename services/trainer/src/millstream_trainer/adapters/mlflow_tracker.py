@@ -44,6 +44,15 @@ class NoTracker:
         """Nothing to write down."""
 
 
+def _tags(record: Record) -> dict[str, str]:
+    made = record.lineage
+    found = {"millstream.content_sha256": made.content_sha256, "millstream.package": record.package}
+    found["millstream.project_sha256"] = made.project_sha256
+    if made.commit:
+        found["mlflow.source.git.commit"] = made.commit  # MLflow's own name: its page shows it
+    return found
+
+
 class MlflowTracker:
     """See `ports.Tracker`. One experiment and one registered model per loop."""
 
@@ -97,13 +106,13 @@ class MlflowTracker:
         outcome = "rejected" if not result.passed else "promoted" if record.answers_at_once else "on_trial"
         if self._given_up(spec, run):
             outcome = "given up"
-        every = {**record.tags, "millstream.outcome": outcome, "millstream.reason": result.reason}
+        every = {**_tags(record), "millstream.outcome": outcome, "millstream.reason": result.reason}
         client.log_batch(
             run.run_id,
             metrics=[Metric(name, value, now, 0) for name, value in result.metrics.items()],
             tags=[RunTag(name, value[:5000]) for name, value in every.items()],
         )
-        self._log_dataset(run, record.dataset)
+        self._log_dataset(run, spec, record)
         with tempfile.TemporaryDirectory() as folder:
             for name, raw in record.files.items():
                 (Path(folder) / name).write_bytes(raw)
@@ -139,10 +148,26 @@ class MlflowTracker:
         found = self._client.search_runs([run.experiment_id], filter_string=same, max_results=20)
         return any(int(other.data.tags.get("millstream.attempt", 0)) > spec.attempt for other in found)
 
-    def _log_dataset(self, run: Any, sha256: str) -> None:
+    def _log_dataset(self, run: Any, spec: RunSpec, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput
 
-        rows = Dataset(name="training rows", digest=sha256[:36], source_type="millstream", source="{}")
+        made = record.lineage
+        source = {
+            "lake": made.lake,
+            "loop": spec.loop,
+            "known_by": made.at,
+            "positions": made.positions,
+            "train": made.train,
+            "holdout": made.holdout,
+            "content_sha256": made.content_sha256,
+        }
+        rows = Dataset(
+            name="training rows",
+            digest=made.content_sha256[:36],
+            source_type="millstream",
+            source=msgspec.json.encode(source).decode(),
+            profile=msgspec.json.encode({"num_rows": made.train_rows, "holdout_rows": made.holdout_rows}).decode(),
+        )
         self._client.log_inputs(run.run_id, datasets=[DatasetInput(rows)])
 
     def _log_charts(self, run: Any, record: Record) -> None:

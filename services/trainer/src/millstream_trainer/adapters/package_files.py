@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import numpy as np
 
-from millstream.contracts.package import REFERENCE_FILE, ErrorGroup, Lineage, Manifest
+from millstream.contracts.package import REFERENCE_FILE, ErrorGroup, Lineage, Manifest, Recipe, Span
 from millstream.contracts.tasks import Task, metric_of
+from millstream.contracts.times import to_datetime
 from millstream.project import Loop
 from millstream_trainer.adapters import onnx_graph
 from millstream_trainer.adapters.error_groups import error_groups
 from millstream_trainer.adapters.learning import Learned
+from millstream_trainer.adapters.project_code import Code
 from millstream_trainer.domain.content import content_reference
 from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import Evidence, largest_difference
@@ -77,6 +79,8 @@ def package_files(
     metrics: dict[str, float],
     notes: list[str],
     native: Mapping[str, bytes],
+    recipe: Recipe | None,
+    code: Code,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """All files of the package. `train` is what `learned` was fitted on; `native`: what a warm start reads."""
     reference = reference_of(
@@ -114,6 +118,12 @@ def package_files(
             content_sha256=train.sha256(),
             code_version=version("millstream-trainer"),
             libraries=_libraries(),
+            recipe=recipe,
+            lake=data.lake,
+            train=_span(train),
+            holdout=_span(holdout),
+            project_sha256=code.sha256,
+            commit=code.commit,
         ),
         files={},
         classes=list(learned.classes),
@@ -131,6 +141,10 @@ def _error_groups(holdout: Table, train: Table, evidence: Evidence, seed: int) -
         return []
     names = [column.name for column in train.columns]
     return error_groups(holdout, names, answers.values, answers.losses(evidence.labels), seed)
+
+
+def _span(table: Table) -> Span:
+    return Span(first=to_datetime(int(table.known_at.min())), last=to_datetime(int(table.known_at.max())))
 
 
 def _libraries() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from millstream.contracts.events import GivenModel, ModelRef
-from millstream.contracts.package import MODEL_FILE, REMOTE_FILE, BadPackage, InputColumn
+from millstream.contracts.package import MODEL_FILE, REMOTE_FILE, BadPackage, InputColumn, Recipe
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, from_datetime
 from millstream.errors import RetryLater
@@ -24,6 +24,8 @@ from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
 from millstream_trainer.adapters.package_files import metrics_of, package_files
 from millstream_trainer.adapters.phases import Phases
+from millstream_trainer.adapters.project_code import code_of
+from millstream_trainer.adapters.recipe import asked, asked_of_given, recipe_of
 from millstream_trainer.adapters.remote_session import RemoteAsked
 from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
@@ -32,6 +34,7 @@ from millstream_trainer.domain.answers import Answers, knowing_nothing
 from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
 from millstream_trainer.domain.dataset import CONTRADICTING, WITHOUT_QUESTION, Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
+from millstream_trainer.domain.package import name_of
 from millstream_trainer.domain.record import Record
 from millstream_trainer.domain.run import RunResult, RunSpec
 from millstream_trainer.domain.slices import slices_of
@@ -52,7 +55,7 @@ def run(spec: RunSpec, place: Workplace, tracking: Tracking, hear: Callable[[str
             raise RunFailed(f"no loop {spec.loop!r} in {place.project}")
         tracker: Tracker = MlflowTracker(place.mlflow, place.mlflow_patience) if place.mlflow else NoTracker()
         loop = project.loops[spec.loop]
-        tracking.begin(tracker, spec, _params(loop) if spec.given is None else _params_given(spec.given, loop))
+        tracking.begin(tracker, spec, asked(loop) if spec.given is None else asked_of_given(spec.given, loop))
         history = FeastHistory(project=project, place=place)
     return train(
         spec,
@@ -121,9 +124,11 @@ def train(
             metrics=metrics,
             notes=notes,
             native=kept(loop, learned, fitted_on, made.start),
+            recipe=made.recipe,
+            code=code_of(project),
         )
         try:
-            uri, sha256 = packages.save(f"{spec.loop}/{spec.version}-{spec.run}-{spec.attempt}", files)
+            uri, sha256 = packages.save(f"{spec.loop}/{name_of(spec)}", files)
         except OSError as error:
             raise RunFailed(f"the package cannot be saved: {error}") from error
     model = ModelRef(version=spec.version, run=spec.run, uri=uri, sha256=sha256, at=spec.at)
@@ -144,8 +149,8 @@ def train(
             result=result,
             answers_at_once=spec.champion is None or not (loop.rollout.shadow or loop.rollout.canary),
             files=files,
-            tags={"millstream.content_sha256": manifest.lineage.content_sha256, "millstream.package": uri},
-            dataset=manifest.lineage.content_sha256,
+            package=uri,
+            lineage=manifest.lineage,
             draw=lambda: charts(evidence, importance),
         )
     )
@@ -164,6 +169,8 @@ class Made:
     notes: Sequence[str]
     file: str = MODEL_FILE
     """What `graph` is called in the package."""
+    recipe: Recipe | None = None
+    """None: it was given."""
     start: Start | None = None
     again: Callable[[], tuple[Learned, bytes, Table]] | None = None
     """The same fitted on the holdout too; None: nobody can."""
@@ -202,6 +209,7 @@ def _fitted(
         table=fitted_on,
         metrics=choice.metrics,
         notes=choice.notes,
+        recipe=recipe_of(loop, choice),
         start=choice.start,
         again=again,
     )
@@ -370,35 +378,3 @@ def _same(learned: Learned, graph: bytes, table: Table) -> bytes:
     if not worst <= LARGEST_DIFFERENCE:
         raise RunFailed(f"the refit's graph and model differ by {worst:.2g}, {LARGEST_DIFFERENCE:.0e} is allowed")
     return graph
-
-
-def _params(loop: Loop) -> dict[str, str]:
-    """What was asked for, as MLflow parameters."""
-    model = loop.model
-    asked = {
-        **{name: str(value) for name, value in model.params.model_dump().items()},
-        "estimator": model.estimator,
-        "task": str(model.task),
-        "features": loop.predict.features,
-        "label": loop.label.value.text,
-        "seed": str(loop.train.seed),
-        "history": str(loop.train.model_dump(mode="json")["history"]),
-        "class_weight": model.class_weight,
-        "calibration": model.calibration,
-    }
-    if model.settings:
-        asked["settings"] = str([params.model_dump(exclude_unset=True) for params in model.settings])
-    if model.search is not None:
-        asked["search"] = str(model.search.model_dump(mode="json"))
-    return asked
-
-
-def _params_given(said: GivenModel, loop: Loop) -> dict[str, str]:
-    """The same of a model that was given."""
-    return {
-        "given": said.remote or said.sha256,
-        "learned_until": str(said.learned_until),
-        "task": str(loop.model.task),
-        "features": loop.predict.features,
-        "label": loop.label.value.text,
-    }

@@ -26,5 +26,7 @@ class Dataset:
     """Rows that were not learned from, by reason."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Column → the field that it is made of, as far as that is known."""
+    lake: str = ""
+    """Where the rows are read again, without what it takes to be let in."""
     content: Mapping[str, Mapping[str, Content | None]] = field(default_factory=dict)
     """Field that drift watches as it is (`drift.text`, `drift.embedding`) → question → its text or vector, for a sample."""

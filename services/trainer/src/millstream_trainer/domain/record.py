@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from millstream.contracts.package import Lineage
 from millstream_trainer.domain.run import RunResult
 
 
@@ -21,8 +22,9 @@ class Record:
     """Whether the model becomes champion without a trial, if it passed."""
     files: Mapping[str, bytes]
     """Of the package."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    dataset: str = ""
-    """Hash of the training rows."""
+    package: str
+    """Where it lies."""
+    lineage: Lineage
+    """What the model was made of."""
     draw: Callable[[], Mapping[str, bytes]] = _none
     """The charts: file name → PNG. Blocks for a second."""
