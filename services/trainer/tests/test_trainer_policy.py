@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 
 from millstream.contracts.events import Cause, Decision, Finding, WindowKind
@@ -70,27 +69,6 @@ def test_drift_and_a_performance_drop_ask_with_their_own_cause(served: Desk, tid
     drop = served.hears(tides.judged(30, Finding.PERFORMANCE_DROP))
     assert drop is not None
     assert (drop.cause, drop.decision) == (Cause.PERFORMANCE, Decision.ACCEPTED)
-
-
-@pytest.mark.parametrize(
-    ("kind", "cause"), [(WindowKind.INPUTS, Cause.DRIFT), (WindowKind.PERFORMANCE, Cause.PERFORMANCE)]
-)
-def test_what_the_new_version_has_not_cleared_by_its_own_measure_asks_again(
-    served: Desk, tides: Any, kind: WindowKind, cause: Cause
-) -> None:
-    """Its next window would ask anyway: till then the worse model answered on."""
-    not_cleared = tides.judged(20, Finding.NOT_CLEARED, kind=kind)
-    assert served.hears(not_cleared) is None, "it is as well as it expects to be"
-    again = served.hears(msgspec.structs.replace(not_cleared, id="of-its-own", changed_at=tides.day(11)))
-    assert again is not None
-    assert (again.cause, again.decision, again.changed_at) == (cause, Decision.ACCEPTED, tides.day(11))
-
-
-def test_what_is_not_cleared_waits_for_the_cooldown_as_what_it_repeats(served: Desk, tides: Any) -> None:
-    not_cleared = msgspec.structs.replace(tides.judged(12, Finding.NOT_CLEARED), changed_at=tides.day(11))
-    again = served.hears(not_cleared)
-    assert again is not None
-    assert again.reason == "2.0 days since the last run, the cooldown is 3.0 days"
 
 
 def test_a_second_verdict_joins_the_run_that_is_under_way(served: Desk, tides: Any) -> None:

@@ -137,8 +137,7 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     about: str | None = None
     """Id of the verdict that `cleared` or `not_cleared` speaks of."""
     changed_at: datetime | None = None
-    """Where the first window began that showed what is `detected`, or the `performance_drop`. Also of a `not_cleared` that the
-    version shows by its own measure, which asks for a run as those do; null: it is as fine as it expects to be."""
+    """Where the first window began that showed what is `detected`, or the `performance_drop`."""
     content_follows: bool = False
     """Inputs: the window's texts and embeddings are compared. A verdict of kind `content` and the same index comes, or a
     `WindowSkipped`."""

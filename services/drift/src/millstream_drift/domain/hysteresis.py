@@ -25,8 +25,7 @@ class Weighed:
     about: str | None = None
     """Id of the verdict that began the incident of which CLEARED or NOT_CLEARED speaks."""
     since: int = 0
-    """DETECTED, and NOT_CLEARED by the version's own measure: where the first window began that showed it (microseconds);
-    0: nobody remembers."""
+    """DETECTED: where the first window began that showed it (microseconds); 0: nobody remembers."""
     normal: float = 0.0
     """What was normal before the incident of which this window was to have a say; 0: it has none, or nobody knows."""
     blind: float = 0.0
@@ -117,7 +116,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
                 past.spoken = past.incident = inherited
                 past.since = self.since or past.since
                 self.of = past.born
-                return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited, since=past.since)
+                return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
             past.incident = past.incident or id
             if not self.incident:
                 self.normal, self.blind = normal, blind

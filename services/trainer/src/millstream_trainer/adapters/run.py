@@ -22,6 +22,7 @@ from millstream_trainer.adapters import error_groups, given_model, onnx_graph
 from millstream_trainer.adapters.choice import Choice, choose
 from millstream_trainer.adapters.estimators import Start, estimator
 from millstream_trainer.adapters.learning import Learned, Learner
+from millstream_trainer.adapters.left_out import in_words, whole
 from millstream_trainer.adapters.package_files import metrics_of, package_files
 from millstream_trainer.adapters.phases import Phases
 from millstream_trainer.adapters.project_code import code_of
@@ -31,8 +32,7 @@ from millstream_trainer.adapters.tracking import Tracking
 from millstream_trainer.adapters.warm_start import NoStart, kept, start_of
 from millstream_trainer.adapters.workplace import Workplace
 from millstream_trainer.domain.answers import Answers, knowing_nothing
-from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
-from millstream_trainer.domain.dataset import CONTRADICTING, WITHOUT_QUESTION, Dataset
+from millstream_trainer.domain.dataset import Dataset
 from millstream_trainer.domain.gate import FEWEST_ROWS, LARGEST_DIFFERENCE, Evidence, judge, largest_difference, verdict
 from millstream_trainer.domain.package import name_of
 from millstream_trainer.domain.record import Record
@@ -84,9 +84,9 @@ def train(
 ) -> RunResult:
     """History → choice → fit → graph → gate → package. The same spec and history give the same model."""
     with phases.phase("dataset"):
-        data = _whole(spec, history.read(spec))
+        data = whole(spec, history.read(spec))
         learn, holdout = data.table.split(from_datetime(spec.at) - loop.train.holdout)
-    notes = _of_what_is_left_out(spec, loop, data)
+    notes = in_words(spec, loop, data)
     try:
         _check(spec, loop.model.task, data.table, learn, holdout)
         if spec.given is None:
@@ -234,32 +234,6 @@ def charts(evidence: Evidence, importance: Mapping[str, float]) -> Mapping[str, 
     from millstream_trainer.adapters import plots
 
     return plots.charts(evidence, importance)
-
-
-def _whole(spec: RunSpec, data: Dataset) -> Dataset:
-    """The rows that were asked while inputs were whole."""
-    table = data.table.without((from_datetime(start), from_datetime(end)) for start, end in spec.broken)
-    if table is data.table:
-        return data
-    return replace(data, table=table, left_out={**data.left_out, BROKEN_INPUTS: len(data.table) - len(table)})
-
-
-def _of_what_is_left_out(spec: RunSpec, loop: Loop, data: Dataset) -> list[str]:
-    said = (
-        (BROKEN_INPUTS, "asked while inputs were broken", spec.broken),
-        (BROKEN_LABELS, "labelled while labels were broken", spec.broken_labels),
-    )
-    notes = []
-    for reason, what, windows in said:
-        if rows := data.left_out.get(reason):
-            last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in windows[-3:])
-            notes.append(f"{rows} rows {what} are left out ({len(windows)} windows; the last: {last})")
-    if told := data.left_out.get(CONTRADICTING):
-        notes.append(f"{told} labels say something else than the first of their question, which is learned")
-    if told := data.left_out.get(WITHOUT_QUESTION):
-        where = f"questions of {loop.predict.on} in the run's history"
-        notes.append(f"{told} labels by prediction id are not learned: they are about no {where}")
-    return notes
 
 
 def _of_estimates(loop: Loop, holdout: Table) -> list[str]:

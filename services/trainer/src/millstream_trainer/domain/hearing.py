@@ -89,17 +89,14 @@ def _enough_labels(at_last_run: float | None, rules: Rules) -> int | None:
 
 
 def _asked_by_a_window(event: WindowJudged) -> Ask | None:
-    drop = Cause.ESTIMATE if event.kind is WindowKind.ESTIMATED else Cause.PERFORMANCE
-    match event.finding:
-        case Finding.DETECTED | Finding.BROKEN_DATA:
-            cause = Cause.DRIFT
-        case Finding.PERFORMANCE_DROP:
-            cause = drop
-        case Finding.NOT_CLEARED if event.changed_at is not None:
-            # A drift or a drop of its own by another name. Without a beginning it is as well as it expects to be.
-            cause = Cause.DRIFT if event.kind in (WindowKind.INPUTS, WindowKind.CONTENT) else drop
-        case _:
-            return None
+    causes = {
+        Finding.DETECTED: Cause.DRIFT,
+        Finding.BROKEN_DATA: Cause.DRIFT,
+        Finding.PERFORMANCE_DROP: Cause.ESTIMATE if event.kind is WindowKind.ESTIMATED else Cause.PERFORMANCE,
+    }
+    cause = causes.get(event.finding)
+    if cause is None:
+        return None
     return Ask(
         request=event.id,
         loop=event.loop,
