@@ -13,7 +13,6 @@ from millstream.contracts.events import (
     Decision,
     Event,
     Finding,
-    GivenModel,
     ModelState,
     Outcome,
     RolloutAction,
@@ -101,23 +100,6 @@ def test_a_challenger_that_the_gate_refused() -> None:
     assert outcome_of(incident) == "rejected by the gate (version 2); not over yet"
     [training] = [one for one in timeline(loop, incident) if one.what == "training"]
     assert training.details == ["gate log_loss: FAILED; 0.4800 against 0.5100 of the champion"]
-
-
-@pytest.mark.parametrize(
-    ("remote", "told"), [("", "was given as a graph"), ("https://gpu/v2/models/x", "runs at https://gpu")]
-)
-def test_a_model_that_was_made_elsewhere_is_judged_and_not_trained(remote: str, told: str) -> None:
-    journal = Journal()
-    first_model(journal)
-    wish = journal.retrain("wish-1")
-    given = GivenModel(sha256="ab" * 32, remote=remote, learned_until=day(3))
-    decided = journal.decided(10, wish, Decision.ACCEPTED, Cause.MANUAL, run="run2", given=given)
-    journal.trained(10, "2", Outcome.REJECTED, cause=decided)
-    loop, incident = last(journal)
-    [training] = [one for one in timeline(loop, incident) if one.what == "training"]
-    assert training.text.startswith(f"version 2 {told}")
-    assert ", had learned until 2013-06-04 00:00, judged in 2.5 s, rejected by the gate: " in training.text
-    assert "trained" not in training.text
 
 
 def test_candidates_are_told_the_best_first() -> None:
