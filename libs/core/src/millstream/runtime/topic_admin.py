@@ -15,6 +15,8 @@ from millstream.errors import MillstreamError, RetryLater
 from millstream.runtime.kafka_clients import Admin, does_not_answer
 from millstream.runtime.kafka_security import Bootstrap
 
+LOOKS, LOOK = 50, 0.1
+"""For how long brokers are looked at for new topics, and seconds between two looks. Who may create them need not see them."""
 _EXISTS = 36
 MOST_COPIES = 3
 """What survives the loss of one broker while another is being restarted. aiokafka cannot ask for the broker's default."""
@@ -83,6 +85,7 @@ async def ensure_topics(
                 for s in specs
             ]
             response = await admin.create_topics(wanted)
+            await _are_there(admin, {topic for topic, code, *_ in response.topic_errors if code == 0})
     except (KafkaError, TimeoutError) as error:
         raise RetryLater(does_not_answer(bootstrap, error)) from error
     finally:
@@ -94,3 +97,11 @@ async def ensure_topics(
         elif code != _EXISTS:
             raise MillstreamError(f"Kafka refused topic {topic}: error {code} {detail[0] if detail else ''}")
     return created
+
+
+async def _are_there(admin: Admin, created: set[str]) -> None:
+    """Wait until a broker lists them: they are created by the controller, and who looks for one right after may miss it."""
+    for _ in range(LOOKS):
+        if created <= set(await admin.list_topics()):
+            return
+        await asyncio.sleep(LOOK)
