@@ -71,6 +71,26 @@ async def test_without_kafka_creating_topics_is_tried_again_later() -> None:
         await ensure_topics(f"127.0.0.1:{free_port()}", [TopicSpec(name="flights", partitions=1, retention=None)])
 
 
+@connected
+async def test_who_looks_for_a_topic_right_after_it_was_created_finds_it(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller creates it, and a broker hears of it a moment later."""
+    looked: list[str] = []
+    list_topics = AIOKafkaAdminClient.list_topics
+
+    async def late(self: AIOKafkaAdminClient) -> list[str]:
+        looked.append("flights-new")
+        return [] if len(looked) < 3 else list(await list_topics(self))
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "list_topics", late)
+    specs = [TopicSpec(name="flights-new", partitions=1, retention=None)]
+    assert await ensure_topics(kafka.bootstrap, specs) == ["flights-new"]
+    assert len(looked) == 3
+    assert await ensure_topics(kafka.bootstrap, specs) == []
+    assert len(looked) == 3, "what was there is not waited for"
+
+
 class Seen:
     """Writes down what a reader is told."""
 

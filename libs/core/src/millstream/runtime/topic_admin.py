@@ -101,7 +101,7 @@ async def ensure_topics(
 
 async def _are_there(admin: Admin, created: set[str]) -> None:
     """Wait until a broker lists them: they are created by the controller, and who looks for one right after may miss it."""
-    for _ in range(LOOKS):
+    for _ in range(LOOKS if created else 0):
         if created <= set(await admin.list_topics()):
             return
         await asyncio.sleep(LOOK)
