@@ -50,7 +50,7 @@ class Endpoint:
         head = msgspec.json.decode(body[: int(request.headers["inference-header-content-length"])])
         rows = head["inputs"][0]["shape"][0]
         if self.mode == "slow":
-            await asyncio.sleep(0.002 * rows)
+            await asyncio.sleep(0.02 * rows)
         shape = {"one row": [1], "flat": [rows], "square": [rows, rows]}.get(self.mode, [rows, 1])
         size = 1
         for one in shape:
@@ -259,6 +259,7 @@ async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
     stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
 ) -> None:
     far, url = endpoint
+    patient = stage.keeper._remotes = RemoteModels(QUICK.model_copy(update={"remote_timeout": 3.0}), stage.metrics)
     await stage.obey(package(stage, url))
     far.mode, far.asked = "slow", 0
     assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
@@ -268,6 +269,7 @@ async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
     assert far.asked == 4
     far.mode = "well"
     assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
+    await patient.close()
 
 
 async def test_a_batch_that_is_not_answered_is_one_failure(
