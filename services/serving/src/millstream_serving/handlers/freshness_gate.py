@@ -98,14 +98,16 @@ class FreshnessGate:
         """
         loop = questions[0].loop
         asking = self._loops[loop].predict.on
+        own = [one for one in features if asking in one.streams.values()]
+        if not own:
+            return {}
         last: dict[int, int] = {}
         for question in questions:
             if question.place is not None:
                 partition, offset = question.place
                 last[partition] = max(offset, last.get(partition, offset))
-        own = [one for one in features if asking in one.streams.values()] if last else []
         began, pause = self._stopwatch(), OWN_LOOKS[0]
-        for one in own:
+        for one in own if last else ():
             while not await _has(one, asking, last):
                 now = self._stopwatch()
                 if (lasts := self._outages.lasts(loop, now)) >= patience:
