@@ -8,22 +8,21 @@ from io import StringIO
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from millstream_cli.loop_lines import lines_of
 from millstream_cli.status import _freshness, _remedy, phases_of, with_phase
 from millstream_trainer.metrics import TrainerMetrics
 
+from .exposed import exposed
+
 
 @pytest.fixture
 def trainer() -> Iterator[tuple[TrainerMetrics, str]]:
     registry = CollectorRegistry()
-    server, thread = start_http_server(0, "127.0.0.1", registry)
-    yield TrainerMetrics(registry), f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with exposed(registry) as url:
+        yield TrainerMetrics(registry), url
 
 
 def test_a_view_that_lags_is_told_from_one_whose_stream_is_quiet() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from millstream.contracts.events import Step
 from millstream.contracts.package import MANIFEST_FILE, REFERENCE_FILE
@@ -20,6 +20,7 @@ from millstream_cli.mill import MillState
 from millstream_cli.unjudged import unjudged
 from millstream_drift.metrics import DriftMetrics
 
+from .exposed import exposed
 from .made_events import LOOP, Journal, ref
 from .test_mill_state import STATE
 
@@ -56,11 +57,8 @@ def mill(package: Path, drift: str = NOWHERE) -> MillState:
 @pytest.fixture
 def drift() -> Iterator[tuple[DriftMetrics, str]]:
     registry = CollectorRegistry()
-    server, thread = start_http_server(0, "127.0.0.1", registry)
-    yield DriftMetrics(registry), f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with exposed(registry) as url:
+        yield DriftMetrics(registry), url
 
 
 async def test_where_all_can_be_read_nobody_is_needed(package: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
+
+from millstream.runtime.service import Service
 
 from .runtime_kit import HASTY, Ledger, committed, flight, new_topic, produce, running, service, until
 
@@ -39,18 +43,25 @@ async def test_heartbeats_that_end_are_begun_again(kafka: Any, monkeypatch: pyte
     assert await committed(kafka.bootstrap, GROUP, topic) == 2
 
 
-async def test_a_coordination_that_ends_ends_the_process(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    topic, ledger, stopped = await new_topic(kafka.bootstrap, GROUP), Ledger(), asyncio.Event()
-
-    async def stumbles(self: Any, assignment: Any) -> None:
-        raise KeyError(("node", 1))
-
+@asynccontextmanager
+async def at_work(kafka: Any) -> AsyncIterator[tuple[Service, asyncio.Event]]:
+    """A service that has read one record, and what is set when it asks for its process' end."""
+    topic, stopped = await new_topic(kafka.bootstrap, GROUP), asyncio.Event()
     made = service(kafka.bootstrap)
     made.on_fatal = stopped.set
-    made.hears([topic], group=GROUP, handler=ledger, retry=HASTY)
+    made.hears([topic], group=GROUP, handler=Ledger(), retry=HASTY)
     async with running(made):
         await produce(kafka.bootstrap, topic, flight(0))
         await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 1)
+        yield made, stopped
+
+
+async def stumbles(self: Any, *_: Any) -> Any:
+    raise KeyError(("node", 1))
+
+
+async def test_a_coordination_that_ends_ends_the_process(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with at_work(kafka) as (made, stopped):
         monkeypatch.setattr(GroupCoordinator, "_maybe_do_autocommit", stumbles)
         for heard in made._subscriptions:
             heard._subscriber.consumer._coordinator.request_rejoin()
@@ -61,17 +72,7 @@ async def test_a_coordination_that_ends_ends_the_process(kafka: Any, monkeypatch
 
 async def test_a_fetching_that_ends_ends_the_process(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client goes on to beat its heart, and hands nothing out: nobody could tell it from a stream that is quiet."""
-    topic, ledger, stopped = await new_topic(kafka.bootstrap, GROUP), Ledger(), asyncio.Event()
-
-    async def stumbles(self: Any, *_: Any) -> bool:
-        raise KeyError(("node", 1))
-
-    made = service(kafka.bootstrap)
-    made.on_fatal = stopped.set
-    made.hears([topic], group=GROUP, handler=ledger, retry=HASTY)
-    async with running(made):
-        await produce(kafka.bootstrap, topic, flight(0))
-        await until(lambda: made.metrics.consumed.labels(topic, GROUP)._value.get() == 1)
+    async with at_work(kafka) as (made, stopped):
         monkeypatch.setattr(Fetcher, "_proc_fetch_request", stumbles)
         async with asyncio.timeout(30):
             await stopped.wait()
