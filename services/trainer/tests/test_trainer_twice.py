@@ -141,7 +141,8 @@ async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_
             fill_lake(settings.lake, harbour, ships)
             async with asyncio.timeout(150):
                 assert await first.process.wait() == 2, first.log.read_text()
-            journal = await _until(settings, lambda told: len(_of(told, RolloutMoved)) == 1)
+            # The end of a run is told last, after the step that came of it.
+                journal = await _until(settings, lambda told: len(_of(told, TrainingFinished)) == 1)
             assert second.process.returncode is None
     (decision,), (ended,), (moved,) = (_of(journal, kind) for kind in (RetrainDecided, TrainingFinished, RolloutMoved))
     assert [started.attempt for started in _of(journal, TrainingStarted)] == [1, 2]
