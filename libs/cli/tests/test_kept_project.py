@@ -41,6 +41,7 @@ def test_up_goes_on_with_the_project_whose_data_it_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detach: bool
 ) -> None:
     started: list[Path] = []
+    said: list[str] = []
 
     async def foreground(project: Project, *given: object) -> None:
         started.append(project.path)
@@ -52,9 +53,14 @@ def test_up_goes_on_with_the_project_whose_data_it_finds(
     def starts(*more: str) -> str:
         done = CliRunner().invoke(app, [*typed, *more])
         assert done.exit_code == 0, done.output
+        said.append(done.output)
         return started[-1].name
 
     flights = str(PARCELS.parents[2] / "examples" / "flights")
     keep(tmp_path / "up", PARCELS)
-    assert starts() == "parcels"
+    assert starts() == starts("--project", str(PARCELS)) == "parcels"
+    assert said == ["", ""]
     assert starts("--project", flights) == "flights", "a person's word"
+    assert f"holds the data of {PARCELS}: its events, models and windows stay" in said[-1]
+    assert starts("--project", flights, "--fresh") == "flights"
+    assert said[-1] == "", "nothing stays"

@@ -170,11 +170,13 @@ def up(
 
     Example:  millstream up --detach && millstream status
     """
-    from millstream_cli.up import detached, foreground, kept_project
+    from millstream_cli.up import detached, foreground, kept_project, warning
 
     with _interruptible():
         path = project or kept_project(data / "up") or FLIGHTS
         found = _project(path)
+        if not fresh and (said := warning(data / "up", path)):
+            screen().print(f"[yellow]{said}[/yellow]", soft_wrap=True)
         if detach:
             detached(path, data, fresh, Console())
         else:

@@ -27,16 +27,31 @@ READY_WITHIN = 300.0
 
 def kept_project(root: Path) -> Path | None:
     """The project whose data `root` holds; None where nothing was kept. Raises CommandFailed where it is not there any more."""
-    try:
-        path = Path(json.loads((root / KEPT).read_text())["project"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not path.is_dir():
+    path = _whose(root)
+    if path is not None and not path.is_dir():
         raise CommandFailed(
             f"{root} holds the data of the project {path}, which is not there any more; name it with --project, or another "
             "folder with --data"
         )
     return path
+
+
+def warning(root: Path, project: Path) -> str | None:
+    """What to say to who starts `project` over the data of another one that is still there; else None."""
+    kept = _whose(root)
+    if kept is None or not kept.is_dir() or kept.samefile(project):
+        return None
+    return (
+        f"{root} holds the data of {kept}: its events, models and windows stay, beside those of {project}; --fresh begins "
+        "without them, --data with another folder keeps the two apart"
+    )
+
+
+def _whose(root: Path) -> Path | None:
+    try:
+        return Path(json.loads((root / KEPT).read_text())["project"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 async def foreground(project: Project, root: Path, fresh: bool, console: Console) -> None:
