@@ -242,3 +242,6 @@ async def test_a_producer_that_stumbled_is_replaced(kafka: EmbeddedKafka, publis
 
     await sent_at_last(publisher, topic, b"after")
     assert [r.value for r in await read(kafka.bootstrap, topic, 2)] == [b"before", b"after"]
+    left = [batch._drain_waiter for found in broken._message_accumulator._batches.values() for batch in found]
+    assert left
+    assert not any(one._log_traceback for one in left), "else Python calls each an error, whenever it collects it"
