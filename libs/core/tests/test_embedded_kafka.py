@@ -16,6 +16,7 @@ from millstream.testing.jvm import ClassArchive
 from millstream.testing.kafka import BrokerPorts, EmbeddedKafka
 from millstream.testing.kafka_probe import brokers_in_metadata
 from millstream.testing.ports import HOST
+from millstream.testing.waiting import wait_until
 
 pytestmark = pytest.mark.connected
 
@@ -72,7 +73,10 @@ async def test_a_frozen_broker_answers_again_when_thawed(broker: EmbeddedKafka) 
     with socket.create_connection((HOST, port_of(broker)), timeout=2):
         pass  # the kernel still takes the connection: that is what tells a frozen server from a dead one
     broker.resume()
-    assert await asyncio.to_thread(brokers_in_metadata, port_of(broker)) == 1
+    # Its own controller may have given it up meanwhile (broker.session.timeout.ms): it comes back by itself.
+    await asyncio.to_thread(
+        wait_until, lambda: brokers_in_metadata(port_of(broker)) == 1, within=30, what="the broker to serve again"
+    )
 
 
 async def test_an_orderly_restart_keeps_topics(broker: EmbeddedKafka) -> None:

@@ -42,7 +42,7 @@ PARENT_OF_A_LARGE_CHILD = [
 def awake(name: str, args: list[str], tmp_path: Path) -> ManagedProcess:
     """A process that has printed its first line."""
     process = ManagedProcess(
-        name, args, log=tmp_path / f"{name}.log", ready=lambda: "\n" in process.log_text(), ready_within=10
+        name, args, log=tmp_path / f"{name}.log", ready=lambda: "\n" in process.log_text(), ready_within=30
     )
     process.start()
     return process
@@ -88,8 +88,8 @@ def test_a_sleeper_is_started_measured_and_ended(tmp_path: Path) -> None:
 def test_usage_knows_children_and_earlier_starts(tmp_path: Path) -> None:
     parent = awake("parent", PARENT_OF_A_LARGE_CHILD, tmp_path)
     wait_until(lambda: "large" in parent.log.read_text(), within=20, what="the child to be large")
-    first = parent.usage()
     parent.kill9()
+    first = parent.usage()  # read once more at the kill: what had said that it is large may have grown by a page since
     parent.args = list(SLEEPER)
     parent.start()
     again = parent.usage()
@@ -105,7 +105,7 @@ def test_one_that_ignores_the_polite_signal_is_killed_after_its_grace(tmp_path: 
     stubborn = awake("stubborn", STUBBORN, tmp_path)
     began = time.monotonic()
     stubborn.terminate(grace=0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "not after the grace that others have"
     assert stubborn.returncode == -signal.SIGKILL
 
 
@@ -113,9 +113,9 @@ def test_a_paused_one_still_ends_politely(tmp_path: Path) -> None:
     sleeper = awake("sleeper", SLEEPER, tmp_path)
     sleeper.stop_signal()
     wait_until(
-        lambda: " T " in Path(f"/proc/{sleeper.pid}/stat").read_text(), within=5, what="the sleeper to be stopped"
+        lambda: " T " in Path(f"/proc/{sleeper.pid}/stat").read_text(), within=20, what="the sleeper to be stopped"
     )
-    sleeper.terminate(grace=5)
+    sleeper.terminate()
     assert sleeper.returncode == -signal.SIGTERM
 
 
@@ -123,7 +123,7 @@ def test_grandchildren_go_with_their_parent(tmp_path: Path) -> None:
     parent = awake("parent", PARENT_OF_ONE, tmp_path)
     grandchild = int(parent.log_text().split()[1])
     parent.kill9()
-    wait_until(lambda: gone(grandchild), within=5, what="the grandchild to be gone")
+    wait_until(lambda: gone(grandchild), within=30, what="the grandchild to be gone")
 
 
 def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
         [sys.executable, "-S", "-c", "raise SystemExit('no disk today')"],
         log=tmp_path / "broken.log",
         ready=lambda: False,
-        ready_within=10,
+        ready_within=30,
     )
     with pytest.raises(ServerDidNotStart) as failure:
         broken.start()
@@ -173,7 +173,7 @@ def test_environment_and_folder_reach_the_process(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     asker.launch()
-    assert asker.wait(within=10) == 0
+    assert asker.wait(within=30) == 0
     assert asker.log_text().split() == ["mill", str(tmp_path)]
 
 
@@ -191,7 +191,7 @@ def test_children_die_with_a_parent_that_was_killed(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         assert not gone(child), "it outlives the thread that started it"
         parent.kill()
-    wait_until(lambda: gone(child), within=10, what="the orphan to be gone")
+    wait_until(lambda: gone(child), within=30, what="the orphan to be gone")
 
 
 def test_waiting_in_vain_names_what_for() -> None:

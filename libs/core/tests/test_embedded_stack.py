@@ -13,6 +13,7 @@ from millstream.testing.kafka_probe import brokers_in_metadata
 from millstream.testing.process import ManagedProcess
 from millstream.testing.stack import EmbeddedStack, StackPorts
 from millstream.testing.valkey import EmbeddedValkey
+from millstream.testing.waiting import wait_until
 
 
 @pytest.mark.connected
@@ -20,7 +21,8 @@ def test_it_starts_serves_keeps_its_data_and_refuses_a_second_one(tmp_path: Path
     said: list[str] = []
     with EmbeddedStack(tmp_path, with_mlflow=False, progress=said.append) as stack:
         addresses = stack.addresses()
-        assert brokers_in_metadata(int(addresses.kafka.rpartition(":")[2])) == 1
+        port = int(addresses.kafka.rpartition(":")[2])
+        wait_until(lambda: brokers_in_metadata(port) == 1, within=20, what="Kafka to answer")
         assert addresses.mlflow is None
         with redis.Redis.from_url(addresses.valkey) as store:
             store.set("kept", "yes")

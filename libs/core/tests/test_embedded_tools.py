@@ -111,7 +111,7 @@ def test_two_who_need_the_jars_at_once_fetch_them_once(tmp_path: Path, monkeypat
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(timeout=10)
+        racer.join(timeout=60)
     assert len(fetches) == 1
     assert len(said) == 1
     assert "once" in said[0]

@@ -20,7 +20,7 @@ def own(tmp_path: Path) -> Iterator[EmbeddedValkey]:
         yield server
 
 
-def client(server: EmbeddedValkey, timeout: float = 5) -> "redis.Redis":
+def client(server: EmbeddedValkey, timeout: float = 20) -> "redis.Redis":
     return redis.Redis.from_url(server.url, socket_timeout=timeout)
 
 

@@ -270,6 +270,6 @@ async def test_a_kill_between_two_batches_on_their_way_loses_neither(kafka: Any,
 
 
 async def until_committed(bootstrap: str, topic: str, offset: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while await committed(bootstrap, GROUP, topic) < offset:  # noqa: ASYNC110 - Kafka's state
             await asyncio.sleep(0.1)

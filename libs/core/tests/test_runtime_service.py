@@ -61,7 +61,7 @@ async def test_a_service_waits_for_kafka_and_says_so(tmp_path: Path) -> None:
 async def test_a_service_that_never_saw_kafka_stops_at_once() -> None:
     made = service(f"127.0.0.1:{free_port()}")
     made.hears(["flights"], group="tower", handler=Ledger())
-    async with asyncio.timeout(5), running(made):
+    async with asyncio.timeout(15), running(made):
         await until(lambda: "check MILLSTREAM_KAFKA" not in made.health.not_ready()["kafka"])
 
 
@@ -218,7 +218,7 @@ async def test_a_signal_in_the_middle_of_a_batch_finishes_it(
         await until((tmp_path / "begun").exists)
         process.send_signal(asked)
         (tmp_path / "finish").touch()
-        output, log = await asyncio.to_thread(process.communicate, timeout=30)
+        output, log = await asyncio.to_thread(process.communicate, timeout=60)
 
     assert process.returncode == 0, log
     assert not output

@@ -31,10 +31,8 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafk
 
 
 @asynccontextmanager
-async def writer(kafka: EmbeddedKafka, name: str, timeout: float = 10.0) -> AsyncIterator[SoleWriter]:
-    made = SoleWriter(
-        bootstrap=kafka.bootstrap, name=name, timeout=timeout, metrics=RuntimeMetrics(CollectorRegistry())
-    )
+async def writer(kafka: EmbeddedKafka, name: str) -> AsyncIterator[SoleWriter]:
+    made = SoleWriter(bootstrap=kafka.bootstrap, name=name, timeout=10, metrics=RuntimeMetrics(CollectorRegistry()))
     await made.start()
     try:
         yield made
@@ -67,6 +65,8 @@ async def read_to_the_end(kafka: EmbeddedKafka, topic: str) -> list[bytes | None
 async def test_who_starts_later_writes_and_the_earlier_one_is_told_so_for_good(
     kafka: EmbeddedKafka, caplog: pytest.LogCaptureFixture
 ) -> None:
+    gc.collect()
+    caplog.clear()  # of what earlier tests left behind
     topic = await new_topic(kafka.bootstrap)
     async with writer(kafka, topic) as old:
         await old.publish([state(topic, 1)])
@@ -87,6 +87,9 @@ async def test_a_reader_catches_up_behind_a_transactions_marker_and_goes_on(kafk
     topic = await new_topic(kafka.bootstrap)
     async with writer(kafka, topic) as only:
         await only.publish([state(topic, n) for n in range(3)])
+        async with asyncio.timeout(20):  # Kafka answers when it is sure of the marker, and writes it then
+            while await length(kafka.bootstrap, topic) < 4:  # noqa: ASYNC110 - Kafka's state
+                await asyncio.sleep(0.05)
         assert await length(kafka.bootstrap, topic) == 4, "the marker has an offset of its own"
         assert await read_to_the_end(kafka, topic) == [b"0", b"1", b"2"]
         await asyncio.gather(*(only.publish([state(topic, n)]) for n in (3, 4, 5)))
@@ -106,8 +109,9 @@ async def test_what_an_absent_kafka_did_not_confirm_is_there_later_and_the_write
     own_kafka: EmbeddedKafka,
 ) -> None:
     topic = await new_topic(own_kafka.bootstrap)
-    async with writer(own_kafka, topic, timeout=1.5) as only:
+    async with writer(own_kafka, topic) as only:
         await only.publish([state(topic, 1)])
+        only._timeout = 1.5
         own_kafka.pause()
         try:
             for _ in range(2):
@@ -129,8 +133,9 @@ async def test_what_an_absent_kafka_did_not_confirm_is_there_later_and_the_write
 async def test_a_writer_stops_within_moments_while_kafka_is_away(own_kafka: EmbeddedKafka) -> None:
     topic = await new_topic(own_kafka.bootstrap)
     try:
-        async with asyncio.timeout(20):
-            async with writer(own_kafka, topic, timeout=1.0) as only:
+        async with asyncio.timeout(40):
+            async with writer(own_kafka, topic) as only:
+                only._timeout = 1.0
                 own_kafka.pause()
                 with pytest.raises(DeliveryUnknown):
                     await only.publish([state(topic, 1)])

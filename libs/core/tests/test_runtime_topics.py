@@ -86,9 +86,10 @@ async def test_who_looks_for_a_topic_right_after_it_was_created_finds_it(
     monkeypatch.setattr(AIOKafkaAdminClient, "list_topics", late)
     specs = [TopicSpec(name="flights-new", partitions=1, retention=None)]
     assert await ensure_topics(kafka.bootstrap, specs) == ["flights-new"]
-    assert len(looked) == 3
+    looks = len(looked)
+    assert looks >= 3, "this broker may be late by itself"
     assert await ensure_topics(kafka.bootstrap, specs) == []
-    assert len(looked) == 3, "what was there is not waited for"
+    assert len(looked) == looks, "what was there is not waited for"
 
 
 class Seen:

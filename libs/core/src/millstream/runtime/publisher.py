@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from aiokafka.errors import (
@@ -173,6 +174,7 @@ class Publisher:
 
     async def _begin_again(self, broken: Producer) -> None:
         broken._message_accumulator.fail_all(KafkaError("this producer is given up"))
+        hear_out(broken)
         await _leave(broken)
         while self._producer is None:
             try:
@@ -187,6 +189,15 @@ class Publisher:
             async with asyncio.timeout(self._timeout):
                 known = await producer.partitions_for(topic)
         return sorted(known)
+
+
+def hear_out(producer: Producer, *more: asyncio.Future[Any]) -> None:
+    """Ask the futures that aiokafka tells of an end and nobody waits for: Python would log each as an error never retrieved,
+    with a traceback, whenever it happens to collect it."""
+    batches = [batch for of_partition in producer._message_accumulator._batches.values() for batch in of_partition]
+    for told in (*more, *(batch._drain_waiter for batch in batches)):
+        if told.done() and not told.cancelled():
+            told.exception()
 
 
 def _has_ended(producer: Producer) -> bool:

@@ -14,7 +14,7 @@ from millstream.errors import DeliveryUnknown, RejectEvent, ShutOut, WriterLost
 from millstream.runtime.kafka_clients import Producer
 from millstream.runtime.kafka_security import Bootstrap
 from millstream.runtime.metrics import RuntimeMetrics
-from millstream.runtime.publisher import MAX_RECORD_BYTES, MAX_REQUEST_BYTES, Outgoing
+from millstream.runtime.publisher import MAX_RECORD_BYTES, MAX_REQUEST_BYTES, Outgoing, hear_out
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class SoleWriter:
                 sent = [await producer.send(r.topic, key=r.key, value=r.value, headers=r.headers) for r in records]
                 await asyncio.gather(*sent)
         except ProducerFenced as error:
-            _hear_out(producer)
+            hear_out(producer, producer._txn_manager._transaction_waiter)
             self._ended = ShutOut(
                 f"another {self._name} has started on this Kafka and writes now, or this one stood still for "
                 f"{OPEN_FOR // 60_000} minutes in the middle of a record; one writes at a time: stop one of the two"
@@ -131,18 +131,9 @@ class SoleWriter:
         except KafkaError as error:
             if not producer._txn_manager.is_fatal_error():
                 raise
-            _hear_out(producer)
+            hear_out(producer, producer._txn_manager._transaction_waiter)
             self._ended = WriterLost(
                 f"Kafka does not take records of {self._name} any more ({error!r}); it forgets a writer that has been silent "
                 "for a week (transactional.id.expiration.ms). Starting again mends that"
             )
             raise self._ended from error
-
-
-def _hear_out(producer: Producer) -> None:
-    """Ask the futures that aiokafka tells of a fatal error and nobody waits for: Python would log each as an error never
-    retrieved, with a traceback, whenever it happens to collect it."""
-    batches = [batch for of_partition in producer._message_accumulator._batches.values() for batch in of_partition]
-    for told in (producer._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches)):
-        if told.done() and not told.cancelled():
-            told.exception()
