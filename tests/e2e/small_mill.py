@@ -50,7 +50,7 @@ def small_project(folder: Path, *, partitions: int, **predict: str) -> Project:
     loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
     # How long a model takes is wall time, and must not decide where two runs are to be the same.
     loop["predict"] |= predict
-    loop["rollout"] |= {"guards": {"deadline": 60_000}}
+    loop["rollout"] |= {"guards": {"slower": 1000, "deadline": 60_000}}
     yaml.dump(loop, file)
     return load_project(folder)
 
