@@ -18,7 +18,7 @@ from millstream_cli.predictions import every_record
 from millstream_cli.recording import load_recording
 from millstream_cli.ticks import Ticks
 
-from .small_mill import running_mill, small_project
+from .small_mill import LATE_GIVEN_UP, running_mill, small_project
 from .span_receiver import Span, SpanReceiver, span_receiver
 
 UNTIL = "2013-01-05T12:00:00Z"
@@ -66,7 +66,7 @@ async def _run(folder: Path, seen: Seen) -> None:
     recording = load_recording(project)
     until = from_rfc3339(UNTIL)
     ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=until)
-    environment = {"MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    environment = {**LATE_GIVEN_UP, "MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     async with running_mill(project, seen.folder, environment) as running:
         state = running.state
         await running.replay(ticks)
