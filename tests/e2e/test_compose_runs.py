@@ -32,7 +32,7 @@ from .span_receiver import SpanReceiver, span_receiver
 
 FIVE = ("ingest", "features", "serving", "drift", "trainer")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def _mlflow(service: Service, folder: Path, port: int) -> ManagedProcess:
         log=folder / "logs" / "mlflow.log",
         env=more,
         ready=lambda: _well(f"http://127.0.0.1:{port}/health"),
-        ready_within=180,
+        ready_within=300,
     )
 
 
