@@ -145,8 +145,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled.set()
 
     async def _commit_start(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit where a new group begins, and where the store is ahead of Kafka: the lag that KEDA sees is work to do. Ready is
-        who has done so: a replay asks Kafka what a group of ready processes hears, and waits for that alone."""
+        """Commit where a new group begins, and where the store is ahead of Kafka: the lag that KEDA sees is work to do.
+        Ready is who has done so: a replay asks Kafka what a group of ready processes hears, and waits for that alone."""
         consumer = self._subscriber.consumer
         try:
             known = {p: await consumer.committed(p) for p in partitions}
