@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
@@ -28,7 +28,7 @@ from millstream_cli.strimzi import acls
 
 KINDS = {"topic": 2, "group": 3, "transactionalId": 5}
 OPERATIONS = {"Read": 3, "Write": 4, "Describe": 8}
-LITERAL, ALLOW = 3, 3
+LITERAL, ALLOW, ANY = 3, 3, 1
 NOT_THE_TOPIC, NOT_THE_GROUP, NOT_THE_TRANSACTION = 29, 30, 53
 """Kafka's codes for `may not`."""
 LATEST = -1
@@ -48,7 +48,9 @@ def as_user(kafka: GuardedKafka, service: str) -> GuardedKafka:
 
 
 async def grant(kafka: GuardedKafka, rights: Sequence[Rights]) -> None:
-    """As Strimzi's user operator does from our KafkaUsers."""
+    """As Strimzi's user operator does from our KafkaUsers. It is the controller that answers; returns when the broker has heard
+    of all, and so of the topics that were made before."""
+    granted = 0
     async with asker(kafka.bootstrap) as kafka_:
         for one in rights:
             principal = f"User:{name_of(one.service)}"
@@ -57,6 +59,10 @@ async def grant(kafka: GuardedKafka, rights: Sequence[Rights]) -> None:
                     asked = CreateAclsRequest(KINDS[kind], name, LITERAL, principal, "*", OPERATIONS[operation], ALLOW)
                     answer = await kafka_.ask(asked)
                     assert [code for code, *_ in answer.creation_responses] == [0], answer
+                    granted += 1
+        async with asyncio.timeout(60):
+            while await kafka_.acls() < granted:  # noqa: ASYNC110 - Kafka's state
+                await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -78,6 +84,11 @@ class Asker:
     async def ask(self, request: Any) -> Any:
         node = self.admin._client.get_random_node()
         return await asyncio.wait_for(self.admin._client.send(node, request), 60)
+
+    async def acls(self) -> int:
+        """How many the broker goes by."""
+        answer = await self.ask(DescribeAclsRequest(ANY, None, ANY, None, None, ANY, ANY))
+        return sum(len(acls) for *_, acls in answer.resources)
 
     async def writes(self, topics: Sequence[str]) -> set[str]:
         """Those that it may write. Writes a record to them."""

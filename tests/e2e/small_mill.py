@@ -30,6 +30,8 @@ from millstream_cli.ticks import Tick, Ticks
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 SOON_GIVEN_UP = {"MILLSTREAM_SESSION_TIMEOUT_MS": "6000"}
 """The smallest that Kafka allows: a killed consumer's partitions move after six seconds."""
+LATE_GIVEN_UP = {"MILLSTREAM_SESSION_TIMEOUT_MS": "30000"}
+"""Where nobody is killed: on a machine that stands still for some seconds no partition moves, so nothing is handled twice."""
 
 
 def small_project(folder: Path, *, partitions: int, **predict: str) -> Project:
@@ -50,7 +52,7 @@ def small_project(folder: Path, *, partitions: int, **predict: str) -> Project:
     loop["retrain"] |= {"cooldown": "2d", "budget": "9 per 30d"}
     # How long a model takes is wall time, and must not decide where two runs are to be the same.
     loop["predict"] |= predict
-    loop["rollout"] |= {"guards": {"deadline": 60_000}}
+    loop["rollout"] |= {"guards": {"slower": 1000, "deadline": 60_000}}
     yaml.dump(loop, file)
     return load_project(folder)
 
@@ -134,13 +136,18 @@ async def running_mill(project: Project, root: Path, environment: Mapping[str, s
 
 
 async def run_small(
-    project: Project, root: Path, *, until: str, on_tick: Callable[[Mill, int, Tick], None] = lambda mill, n, tick: None
+    project: Project,
+    root: Path,
+    *,
+    until: str,
+    on_tick: Callable[[Mill, int, Tick], None] = lambda mill, n, tick: None,
+    environment: Mapping[str, str] = LATE_GIVEN_UP,
 ) -> Outcome:
-    """Start a mill, replay until `until`, count, stop. `on_tick` may do harm after the n-th tick."""
+    """Start a mill, replay until `until`, count, stop. `on_tick` may do harm after the n-th tick; then give up soon."""
     recording = load_recording(project)
     ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(until))
     done = 0
-    async with running_mill(project, root, SOON_GIVEN_UP) as running:
+    async with running_mill(project, root, environment) as running:
 
         def ticked(tick: Tick) -> None:
             nonlocal done

@@ -24,7 +24,7 @@ from millstream_cli.recording import load_recording
 from millstream_cli.ticks import Ticks
 from millstream_cli.turns import apart
 
-from .small_mill import SOON_GIVEN_UP, running_mill
+from .small_mill import LATE_GIVEN_UP, running_mill
 
 PROJECT = Path(__file__).parent / "parcels"
 TURNED = from_rfc3339("2024-05-06T12:00:00Z")
@@ -70,7 +70,7 @@ async def replayed(folder: Path) -> list[Any]:
     project = project_with_comments(folder / "project")
     events = load_recording(project).events
     ticks = Ticks(events, questions={"parcels-sent"}, tick=HOUR, until=UNTIL, apart=apart(project))
-    async with running_mill(project, folder / "mill", SOON_GIVEN_UP) as running:
+    async with running_mill(project, folder / "mill", LATE_GIVEN_UP) as running:
         found = await running.replay(ticks)
     return [one.event for one in found.story.told]
 

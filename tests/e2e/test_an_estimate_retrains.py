@@ -25,7 +25,7 @@ from millstream_cli.ticks import Ticks
 from millstream_cli.turns import apart
 from millstream_tiles.registry import describe
 
-from .small_mill import SOON_GIVEN_UP, running_mill
+from .small_mill import LATE_GIVEN_UP, running_mill
 
 PROJECT = Path(__file__).parent / "parcels"
 MOVED = from_rfc3339("2024-05-07T00:00:00Z")
@@ -44,7 +44,7 @@ async def test_an_estimate_is_why_a_model_is_trained_before_any_label_says_so(tm
         until=from_rfc3339("2024-05-08T18:00:00Z"),
         apart=apart(project),
     )
-    async with running_mill(project, tmp_path / "mill", SOON_GIVEN_UP) as running:
+    async with running_mill(project, tmp_path / "mill", LATE_GIVEN_UP) as running:
         replayed = await running.replay(ticks)
         log = await read_predictions(running.state.kafka)
     recounted = measure_recount(log.frame("parcel-delay"), ticks, describe(project.features_path).views.values())

@@ -51,6 +51,8 @@ sent = StreamFeatureView(
 """
 WRONG = "weir&tide 8"
 
+pytestmark = pytest.mark.timeout(400)  # a Kafka, two services and two commands, one after the other
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -74,7 +76,7 @@ async def ended(*command: str, env: Mapping[str, str]) -> tuple[int | None, str,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(child.communicate(), 60)
+    out, err = await asyncio.wait_for(child.communicate(), 120)
     return child.returncode, out.decode(), err.decode()
 
 
@@ -85,7 +87,7 @@ async def service(name: str, env: Mapping[str, str]) -> AsyncIterator[httpx.Asyn
         *(sys.executable, "-m", f"millstream_{name}"), env=os.environ | env | {"MILLSTREAM_PORT": str(port)}
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
     finally:
         if child.returncode is None:
@@ -93,9 +95,9 @@ async def service(name: str, env: Mapping[str, str]) -> AsyncIterator[httpx.Asyn
         await child.wait()
 
 
-async def answer_with(client: httpx.AsyncClient, status: int, text: str = "") -> httpx.Response:
+async def answer_with(client: httpx.AsyncClient, status: int, text: str = "", *, within: float = 120) -> httpx.Response:
     """What /readyz says once it says that. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(within):  # a service imports Feast first, on two busy cores
         while True:
             try:
                 answer = await client.get("/readyz")
@@ -130,7 +132,7 @@ async def test_a_parcel_goes_from_ingest_to_the_lake_within_tls_and_with_a_passw
             "/v1/streams/parcels-guarded/events", json={"parcel": "p1", "sent_at": "2026-01-05T12:00:00Z"}
         )
         assert sent.status_code == 202
-        await asyncio.to_thread(Lake(lake).wait_for, "parcels-guarded", "features-lake", {0: 0}, timeout=30)
+        await asyncio.to_thread(Lake(lake).wait_for, "parcels-guarded", "features-lake", {0: 0}, timeout=60)
 
     status, out, err = await ended("millstream_cli.main", "dlq", "list", *kafka, env=entry)
     assert (status, err) == (0, "")

@@ -43,6 +43,8 @@ GROUPS = (
 )
 DOOR: Door = "sasl_plaintext"
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def project() -> Project:
@@ -128,7 +130,7 @@ async def test_the_five_services_work_each_as_its_own_user(
             env = shared | as_user(kafka, name).environment(DOOR) | {"MILLSTREAM_DATA": str(tmp_path / name)}
             there[name] = await running.enter_async_context(service(name, env))
         for name in SERVICES:
-            await ready(there[name])
+            await answer_with(there[name], 200, within=400)
         asked = {"by": "Ada", "reason": "a new runway"}
         said = await there["trainer"].post("/v1/loops/flight-delay/retrain", json=asked)
         assert said.status_code == 202, said.text
@@ -141,15 +143,3 @@ async def until_decided(trainer: Any) -> None:
     while (await trainer.get("/v1/loops")).json()["loops"][0]["last_decision"] is None:
         assert time.monotonic() - begun < 120
         await asyncio.sleep(0.1)
-
-
-async def ready(client: Any) -> None:
-    """Within a time in which Feast is imported by three processes at once on two busy cores."""
-    begun = time.monotonic()
-    while True:
-        try:
-            await answer_with(client, 200)
-            return
-        except TimeoutError:
-            if time.monotonic() - begun > 400:
-                raise

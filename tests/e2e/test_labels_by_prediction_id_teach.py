@@ -20,7 +20,7 @@ from millstream_cli.ticks import Tick, Ticks
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import count
 
-from .small_mill import SOON_GIVEN_UP, running_mill, small_project
+from .small_mill import LATE_GIVEN_UP, running_mill, small_project
 
 LOOP = "flight-delay"
 UNTIL = "2013-01-09T00:00:00Z"
@@ -47,7 +47,7 @@ async def test_a_model_learns_from_labels_by_prediction_id(tmp_path: Path) -> No
     ticks = Ticks(load_recording(project).events, questions={"flights-scheduled"}, tick=HOUR, until=from_rfc3339(UNTIL))
     asked: dict[str, int] = {}
     told: dict[str, int] = {}
-    async with running_mill(project, tmp_path / "mill", SOON_GIVEN_UP) as running:
+    async with running_mill(project, tmp_path / "mill", LATE_GIVEN_UP) as running:
         with httpx.Client(base_url=running.state.services["ingest"], timeout=30) as ingest:
 
             def tell(tick: Tick) -> None:

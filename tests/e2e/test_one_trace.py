@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from millstream_cli.predictions import every_record
 from millstream_cli.recording import load_recording
 from millstream_cli.ticks import Ticks
 
-from .small_mill import running_mill, small_project
+from .small_mill import LATE_GIVEN_UP, running_mill, small_project
 from .span_receiver import Span, SpanReceiver, span_receiver
 
 UNTIL = "2013-01-05T12:00:00Z"
@@ -25,6 +26,9 @@ UNTIL = "2013-01-05T12:00:00Z"
 
 CALLERS = {f"{n:032x}": f"00-{n:032x}-{n:016x}-01" for n in range(0xAAA, 0xAAA + 8)}
 """Eight callers, each in a trace of its own: by trace id, their traceparent."""
+
+HOPS = {"serving flights-scheduled", "drift millstream-predictions", "features-lake flights-scheduled"}
+"""Of each of these traces, beside the request."""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -62,7 +66,7 @@ async def _run(folder: Path, seen: Seen) -> None:
     recording = load_recording(project)
     until = from_rfc3339(UNTIL)
     ticks = Ticks(recording.events, questions={"flights-scheduled"}, tick=HOUR, until=until)
-    environment = {"MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    environment = {**LATE_GIVEN_UP, "MILLSTREAM_OTLP_ENDPOINT": seen.spans.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     async with running_mill(project, seen.folder, environment) as running:
         state = running.state
         await running.replay(ticks)
@@ -88,6 +92,11 @@ async def _run(folder: Path, seen: Seen) -> None:
         async with asyncio.timeout(60):
             while len(seen.answered_in) < len(CALLERS) or not seen.over_http:
                 await _read_answers(state.kafka, seen, one["flight_id"])
+        # Who hears the answers does so later, and who is stopped hears no more. What never comes the tests name.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while any(HOPS - {span.name for span in seen.spans.of(trace)} for trace in CALLERS):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
 
 
 async def _read_answers(kafka: str, seen: Seen, over_http: str) -> None:

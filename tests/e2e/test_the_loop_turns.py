@@ -12,7 +12,7 @@ from millstream.contracts.canary import is_answered_by_challenger
 from millstream_cli.mill import SERVICES, Mill
 from millstream_cli.ticks import Tick
 
-from .small_mill import Outcome, run_small, small_project
+from .small_mill import SOON_GIVEN_UP, Outcome, run_small, small_project
 
 UNTIL = "2013-01-11T12:00:00Z"
 
@@ -136,7 +136,11 @@ async def test_killed_services_and_absent_servers_change_nothing(undisturbed: Ou
             away(mill.stack.valkey)
 
     outcome = await run_small(
-        small_project(tmp_path / "project", partitions=1), tmp_path / "mill", until=UNTIL, on_tick=harm
+        small_project(tmp_path / "project", partitions=1),
+        tmp_path / "mill",
+        until=UNTIL,
+        on_tick=harm,
+        environment=SOON_GIVEN_UP,
     )
     check_invariants(outcome)
     assert outcome.output.count("starting it again") >= len(SERVICES)

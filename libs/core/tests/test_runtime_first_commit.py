@@ -46,6 +46,27 @@ async def test_a_new_group_commits_its_beginning_before_anything_comes(kafka: An
         await becomes(kafka.bootstrap, topic, 0)
 
 
+async def test_who_is_ready_has_committed_its_beginning(kafka: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay asks Kafka what the groups hear as soon as everybody is ready, and waits for nothing else."""
+    topic, asked, may = await new_topic(kafka.bootstrap, GROUP), asyncio.Event(), asyncio.Event()
+    make = GroupCoordinator._do_commit_offsets
+
+    async def slowly(self: Any, assignment: Any, offsets: Any) -> None:
+        asked.set()
+        await may.wait()
+        await make(self, assignment, offsets)
+
+    monkeypatch.setattr(GroupCoordinator, "_do_commit_offsets", slowly)
+    made = service(kafka.bootstrap)
+    made.hears([topic], group=GROUP, handler=Ledger(), retry=HASTY)
+    async with running(made):
+        await asyncio.wait_for(asked.wait(), 30)
+        assert f"partitions of {topic}" in made.health.not_ready()
+        may.set()
+        await until(lambda: not made.health.not_ready())
+        assert await position(kafka.bootstrap, topic) == 0
+
+
 async def test_a_new_group_does_not_commit_what_is_still_in_hand(kafka: Any) -> None:
     """The client's own position is behind the batch as soon as it was handed over."""
     topic = await new_topic(kafka.bootstrap, GROUP)

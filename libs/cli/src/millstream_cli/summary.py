@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from aiokafka import TopicPartition
+
 from millstream.project import Project
+from millstream_cli.errors import Stuck
 from millstream_cli.loop_summary import Places, loop_figures
 from millstream_cli.offsets import Offsets
 from millstream_cli.predictions import read_predictions
@@ -16,6 +20,8 @@ from millstream_cli.ticks import Ticks
 
 SAME = 1e-9
 """Features further apart than the last digits of a sum are two numbers."""
+KEPT_WITHIN = 120.0
+"""Seconds for the lake to append what it has in hand: ten at most until it begins, and a machine may be busy."""
 
 
 async def summarise(
@@ -30,9 +36,11 @@ async def summarise(
     try:
         ends = await offsets.ends(list(project.streams))
         in_topics = sum(ends.values())
-        # No tick waits for the lake: what it has not written yet is not lost.
+        # No tick waits for the lake: what it has not written yet is not lost. Kafka takes for done what the lake has in hand.
         heard = await offsets.heard(LAKE_GROUP)
-        await offsets.reached(LAKE_GROUP, {p: end for p, end in ends.items() if p.topic in heard})
+        wanted = {p: end for p, end in ends.items() if p.topic in heard}
+        await offsets.reached(LAKE_GROUP, wanted)
+        await asyncio.to_thread(_until_kept, wanted, places.lake)
         dead = await _dead_letters(offsets, project)
     finally:
         await offsets.stop()
@@ -85,6 +93,20 @@ async def _dead_letters(offsets: Offsets, project: Project) -> int:
     names = await offsets.topics()
     wanted = [name for name in names if name.endswith("-dlq")]
     return sum((await offsets.ends(wanted)).values()) if wanted else 0
+
+
+def _until_kept(ends: Mapping[TopicPartition, int], lake: str) -> None:
+    """Wait until the lake itself has all records before `ends`. Raises Stuck."""
+    from millstream_tiles.errors import LakeBehind
+    from millstream_tiles.lake import Lake
+
+    tables = Lake(lake)
+    try:
+        for stream in {partition.topic for partition in ends}:
+            last = {p.partition: end - 1 for p, end in ends.items() if p.topic == stream and end}
+            tables.wait_for(stream, LAKE_GROUP, last, timeout=KEPT_WITHIN)
+    except LakeBehind as error:
+        raise Stuck(str(error)) from error
 
 
 def _lake(project: Project, ticks: Ticks, lake: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -120,7 +120,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if assigned and not self._draining:
             self._starting = asyncio.create_task(self._commit_start(sorted(assigned)))
-        self._health.met(self._condition)
+        else:
+            self._health.met(self._condition)
 
     async def _settle(self, assigned: set[TopicPartition]) -> None:
         """Start each partition where the store says. Returns without an answer when the process stops meanwhile."""
@@ -144,7 +145,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._settled.set()
 
     async def _commit_start(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit where a new group begins, and where the store is ahead of Kafka: the lag that KEDA sees is work to do."""
+        """Commit where a new group begins, and where the store is ahead of Kafka: the lag that KEDA sees is work to do.
+        Ready is who has done so: a replay asks Kafka what a group of ready processes hears, and waits for that alone."""
         consumer = self._subscriber.consumer
         try:
             known = {p: await consumer.committed(p) for p in partitions}
@@ -157,6 +159,8 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         except (KafkaError, IllegalStateError, ConsumerStoppedError) as error:
             log.info("no initial commit: %s", error, extra={"group": self.group})
+        finally:
+            self._health.met(self._condition)
 
     async def bounds(self) -> Bounds:
         """(first offset, offset after the last) of every partition of the topics, as Kafka says now; assigned or not.
