@@ -125,6 +125,10 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
             *stream_topics(stream, 1, timedelta(days=1), ["serving"]),
         ],
     )
+    project = write_project(tmp_path / "project", loop=loop, stream=stream)
+    # Whoever is to be answered whatever happens is so while Kafka takes a second for a record, as it may on a busy machine.
+    file = project / "loops/loop.yaml"
+    file.write_text(file.read_text().replace("predict: {", "predict: { unlogged: answer,"))
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
     yield Town(
@@ -133,10 +137,11 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
         stream=stream,
         settings=Settings(
             kafka=kafka.bootstrap,
-            project=write_project(tmp_path / "project", loop=loop, stream=stream),
+            project=project,
             packages=str(tmp_path / "packages"),
             session_timeout_ms=6_000,
             drain_timeout=5.0,
+            request_timeout=60.0,
         ),
         packages=PackageStore(str(tmp_path / "packages")),
         runtime=MemoryRuntime(),
@@ -263,7 +268,9 @@ async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Tow
     assert others == [{"challenger"}, {"challenger", "champion"}, {"previous"}]
     assert (shown["champion"]["version"], shown["other"]["version"], shown["other"]["role"]) == ("2", "1", "previous")
     words = await town.replicas(until=lambda said: said.leaving)
-    assert [(said.revision, said.version) for said in words if not said.leaving][-3:] == [(1, "1"), (2, "1"), (3, "2")]
+    # Each is said again every half minute.
+    obeyed = dict.fromkeys((said.revision, said.version) for said in words if not said.leaving)
+    assert [*obeyed][-3:] == [(1, "1"), (2, "1"), (3, "2")]
     assert {said.instance for said in words} == {town.settings.instance}
 
 
