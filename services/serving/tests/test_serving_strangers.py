@@ -48,8 +48,8 @@ def head(path: bytes, length: int) -> bytes:
 async def test_a_crowd_that_trickles_keeps_nobody_out(stage: Stage, address: Address, door: str) -> None:
     """Heads that never end and bodies that never end, many more than there are places."""
     path, body = DOORS[door]
-    heads = [asyncio.create_task(said(address, b"POST /v1/lo", patience=60)) for _ in range(20)]
-    bodies = [asyncio.create_task(said(address, head(path, len(body)) + body[:-3], patience=60)) for _ in range(10)]
+    heads = [asyncio.create_task(said(address, b"POST /v1/lo")) for _ in range(20)]
+    bodies = [asyncio.create_task(said(address, head(path, len(body)) + body[:-3])) for _ in range(10)]
     await asyncio.sleep(0)
     assert status_of(await said(address, head(path, len(body)) + body)) == 200, "in the middle of it"
     answers = await asyncio.gather(*heads, *bodies)

@@ -27,18 +27,16 @@ async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
         await running
 
 
-async def said(
-    address: tuple[str, int], raw: bytes, *, half: bool = False, whole: bool = False, patience: float = 5.0
-) -> bytes:
-    """All that is answered to `raw` until the connection ends, or an object does (unless `whole`), or `patience` seconds are
-    over. `half`: the sender closes his side when he has said it."""
+async def said(address: tuple[str, int], raw: bytes, *, half: bool = False, whole: bool = False) -> bytes:
+    """All that is answered to `raw` until the connection ends, or an object does (unless `whole`), or nothing comes for a
+    while. `half`: the sender closes his side when he has said it."""
     reader, writer = await asyncio.open_connection(*address)
     found = b""
     with suppress(ConnectionError, TimeoutError):
         writer.write(raw)
         if half:
             writer.write_eof()
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(5):
             while piece := await reader.read(65536):
                 found += piece
                 if b"}" in piece and not whole:
