@@ -263,6 +263,7 @@ async def on_record(town: Town) -> set[str]:  # noqa: F811
 
 
 @pytest.mark.connected
+@pytest.mark.timeout(300)  # a process starts
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
 async def test_what_is_lost_with_a_replica_is_of_its_last_moment_and_nothing_at_a_stop(
     town: Town,  # noqa: F811

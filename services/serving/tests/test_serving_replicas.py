@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from millstream.contracts.events import PredictionServed, ReplicaObeyed, Step
 from millstream.testing.ports import free_port
@@ -37,6 +38,7 @@ def replica(town: Town, name: str, port: int, log: Path, **more: str) -> Managed
     )
 
 
+@pytest.mark.timeout(300)  # two processes start on cores that others have too
 async def test_a_rollback_reaches_both_replicas_while_questions_come_and_none_fails(
     town: Town,  # noqa: F811
     tmp_path: Path,

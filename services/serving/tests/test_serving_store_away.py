@@ -201,6 +201,7 @@ async def running(service: Service) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
+@pytest.mark.timeout(300)  # Feast is imported, and a store that hangs is waited for five times
 @pytest.mark.parametrize("rule", ["refuse", "default"])
 async def test_a_valkey_that_hangs_and_comes_back(
     kafka: EmbeddedKafka,
