@@ -125,7 +125,7 @@ class Verdicts:
             found.setdefault(event.id, event)
         return found
 
-    async def until(self, count: int, within: float = 60.0) -> None:
+    async def until(self, count: int, within: float = 100.0) -> None:
         """Read on until `count` different ones are there. Raises TimeoutError."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
         await consumer.start()
@@ -152,12 +152,12 @@ class Process:
 
     def __init__(self, child: asyncio.subprocess.Process, address: str) -> None:
         self._child = child
-        self.http = httpx.AsyncClient(base_url=address, timeout=10.0)
+        self.http = httpx.AsyncClient(base_url=address, timeout=30.0)
 
-    async def ready(self, within: float = 60.0) -> None:
+    async def ready(self, within: float = 100.0) -> None:
         await self.shows("/readyz", '"ready":true', within)
 
-    async def shows(self, path: str, text: str, within: float = 60.0) -> str:
+    async def shows(self, path: str, text: str, within: float = 100.0) -> str:
         """The body of `path` as soon as `text` is in it. Raises TimeoutError, AssertionError when the process ended."""
         async with asyncio.timeout(within):
             while True:

@@ -124,6 +124,9 @@ async def test_two_replicas_judge_a_loop_each_and_one_that_is_killed_is_stood_in
             await verdicts[loop].until(len(halfway), within=100)
         for process in both:
             await process.ready()
+        owners = await until_each_has_one(
+            both, loops
+        )  # anew: who was not heard for six seconds has lost its own meanwhile
         gone, left = owners[loops[0]], owners[loops[1]]
         refused = await left.http.get(f"/v1/loops/{loops[0]}/windows")
         assert (refused.status_code, refused.json()["error"]) == (503, "elsewhere")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -141,7 +142,8 @@ async def test_tritons_client_works_as_it_is(town: Town, monkeypatch: pytest.Mon
             assert set(answers) == {(0.125, 0.5, "champion")}
         found = await town.answers(12)  # two rows, three ways, with and without outputs named
     served = [one for one in found if isinstance(one, PredictionServed)]
-    assert [one.transport for one in served] == ["http"] * 8 + ["grpc"] * 4
+    # In the order of their topic, which has several partitions if another test made it so.
+    assert Counter(one.transport for one in served) == {"http": 8, "grpc": 4}
     assert all(one.given for one in served)
 
 

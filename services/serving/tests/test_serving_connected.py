@@ -71,7 +71,7 @@ class Town:
     async def answers(self, count: int) -> list[PredictionServed | QuestionUnanswered]:
         """The first `count` answers of this loop, in the order of their topic."""
         found: list[PredictionServed | QuestionUnanswered] = []
-        async with self._reading(PREDICTIONS.name) as records, asyncio.timeout(60):
+        async with self._reading(PREDICTIONS.name) as records, asyncio.timeout(100):
             async for record in records:
                 event: Event | None = decode_event(envelope_of(record.headers).type, record.value)
                 if isinstance(event, (PredictionServed, QuestionUnanswered)) and event.loop == self.loop:
@@ -83,7 +83,7 @@ class Town:
     async def replicas(self, until: Callable[[ReplicaObeyed], bool]) -> list[ReplicaObeyed]:
         """What replicas said of this loop, up to the first word that is as wanted."""
         found: list[ReplicaObeyed] = []
-        async with self._reading(REPLICAS.name) as records, asyncio.timeout(60):
+        async with self._reading(REPLICAS.name) as records, asyncio.timeout(100):
             async for record in records:
                 event: Event | None = decode_event(envelope_of(record.headers).type, record.value)
                 if isinstance(event, ReplicaObeyed) and event.loop == self.loop:
@@ -93,7 +93,7 @@ class Town:
         raise AssertionError("the topic ended")
 
     async def dead_letters(self, count: int) -> list[DeadLetter | None]:
-        async with self._reading(dead_letter_topic(self.stream, "serving")) as records, asyncio.timeout(60):
+        async with self._reading(dead_letter_topic(self.stream, "serving")) as records, asyncio.timeout(100):
             return [letter_of(await anext(records)) for _ in range(count)]
 
     async def committed(self) -> int | None:
@@ -125,6 +125,10 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
             *stream_topics(stream, 1, timedelta(days=1), ["serving"]),
         ],
     )
+    project = write_project(tmp_path / "project", loop=loop, stream=stream)
+    # Whoever is to be answered whatever happens is so while Kafka takes a second for a record, as it may on a busy machine.
+    file = project / "loops/loop.yaml"
+    file.write_text(file.read_text().replace("predict: {", "predict: { unlogged: answer,"))
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
     yield Town(
@@ -133,10 +137,11 @@ async def town(kafka: EmbeddedKafka, tmp_path: Path, unique_name: Callable[[str]
         stream=stream,
         settings=Settings(
             kafka=kafka.bootstrap,
-            project=write_project(tmp_path / "project", loop=loop, stream=stream),
+            project=project,
             packages=str(tmp_path / "packages"),
             session_timeout_ms=6_000,
             drain_timeout=5.0,
+            request_timeout=60.0,
         ),
         packages=PackageStore(str(tmp_path / "packages")),
         runtime=MemoryRuntime(),
@@ -157,7 +162,7 @@ async def running(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Ask again every 50 ms: what is waited for happens in another process."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not await holds():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -263,7 +268,9 @@ async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Tow
     assert others == [{"challenger"}, {"challenger", "champion"}, {"previous"}]
     assert (shown["champion"]["version"], shown["other"]["version"], shown["other"]["role"]) == ("2", "1", "previous")
     words = await town.replicas(until=lambda said: said.leaving)
-    assert [(said.revision, said.version) for said in words if not said.leaving][-3:] == [(1, "1"), (2, "1"), (3, "2")]
+    # Each is said again every half minute.
+    obeyed = dict.fromkeys((said.revision, said.version) for said in words if not said.leaving)
+    assert [*obeyed][-3:] == [(1, "1"), (2, "1"), (3, "2")]
     assert {said.instance for said in words} == {town.settings.instance}
 
 
@@ -277,6 +284,7 @@ async def test_a_fresh_replica_knows_the_newest_model_before_its_first_question(
     assert found.version == "3"
 
 
+@pytest.mark.timeout(300)  # a process starts, and Kafka waits six seconds for it when it is gone
 async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_nothing_else(town: Town) -> None:
     await town.promote(1, town.package("1"))
     town.runtime.graphs[b"graph of 1"] = steady
@@ -294,7 +302,7 @@ async def test_a_crash_between_publish_and_commit_says_the_same_ids_twice_and_no
             "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
         },
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         assert await dies.wait() == -9
     assert await town.committed() in (None, 0)
     async with running(in_memory(town.settings, town.runtime)):

@@ -163,16 +163,16 @@ async def test_who_does_not_ask_waits_for_no_explanation_and_a_flood_is_told_at_
 
     def slow(question: Columns, others: Columns, places: Any) -> Columns:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return walked(question, others, places)
 
     monkeypatch.setattr(shapley, "walked", slow)
     url = f"{PREDICT}?explain=true"
     first = asyncio.create_task(http.post(url, json={"event": flight(0)}))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     waiting = [asyncio.create_task(http.post(url, json={"event": flight(n)})) for n in range(1, MOST_WAITING + 1)]
     busy = None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while busy is None:
             reply = (await http.post(PREDICT, json={"event": flight(99)})).json()
             assert reply["version"] == "1", "answered beside it"

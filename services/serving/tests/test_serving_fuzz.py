@@ -73,7 +73,10 @@ async def test_no_request_that_can_be_thought_of_makes_it_fail(app: FastAPI) -> 
     def attempt(case: Any, mode: schemathesis.GenerationMode, name: str) -> None:
         if "loop" in case.path_parameters:
             case.path_parameters["loop"] = name
-        answer = case.call_and_validate(checks=CHECKS)
+        answer = case.call()
+        # Who asks for an answer within a millisecond may hear that there was none.
+        if answer.status_code != 504 or "x-request-timeout-ms" not in {header.lower() for header in case.headers}:
+            case.validate_response(answer, checks=CHECKS)
         tried.add((case.operation.label, mode.value, answer.status_code))
 
     def try_all() -> None:

@@ -42,7 +42,7 @@ class Line:
         return message(f"{method}Response").FromString(answer)
 
     async def send(self, method: str, raw: bytes, metadata: Any = ()) -> bytes:
-        answer: bytes = await self.channel.unary_unary(f"/{SERVICE}/{method}")(raw, metadata=metadata, timeout=10)
+        answer: bytes = await self.channel.unary_unary(f"/{SERVICE}/{method}")(raw, metadata=metadata, timeout=60)
         return answer
 
 
@@ -147,7 +147,7 @@ async def test_the_protocols_own_calls(stage: Stage, line: Line) -> None:
 async def test_the_standard_health_says_whether_the_replica_is_ready(stage: Stage, line: Line) -> None:
     async def until(status: Any) -> None:
         for name in ("", SERVICE):
-            watch = HealthStub(line.channel).Watch(HealthCheckRequest(service=name), timeout=10)
+            watch = HealthStub(line.channel).Watch(HealthCheckRequest(service=name), timeout=60)
             while (await watch.read()).status != status:
                 pass
             watch.cancel()

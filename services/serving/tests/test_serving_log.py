@@ -42,7 +42,7 @@ class Broker(MemoryPublisher):
 
 
 async def confirmed(broker: Broker, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(broker.sent) < count:  # noqa: ASYNC110  (a list has no event)
             await asyncio.sleep(0)
 
@@ -171,13 +171,13 @@ async def test_a_partition_that_fails_costs_the_others_nothing(stage: Stage, mon
     assert flights[0] == [0, 1, 2, 3, 4]
     assert flights[1][:2] == [1, 3]
     assert [1, 3, 6] in flights
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while stage.metric("millstream_prediction_log_bytes") != 20:  # noqa: ASYNC110
             await asyncio.sleep(0)
     back.set()
     await confirmed(broker, 6)
     assert sorted(int(one.value) for one in broker.sent) == [0, 1, 2, 3, 4, 6], "each once"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while stage.metric("millstream_prediction_log_bytes"):  # noqa: ASYNC110
             await asyncio.sleep(0)
     running.cancel()
@@ -237,6 +237,7 @@ def process(town: Town, port: int, log: Path) -> ManagedProcess:  # noqa: F811
             "MILLSTREAM_PACKAGES": town.settings.packages,
             "MILLSTREAM_PORT": str(port),
             "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
+            "MILLSTREAM_REQUEST_TIMEOUT": "60",
         },
     )
 
@@ -262,6 +263,7 @@ async def on_record(town: Town) -> set[str]:  # noqa: F811
 
 
 @pytest.mark.connected
+@pytest.mark.timeout(300)  # a process starts
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
 async def test_what_is_lost_with_a_replica_is_of_its_last_moment_and_nothing_at_a_stop(
     town: Town,  # noqa: F811
@@ -269,13 +271,16 @@ async def test_what_is_lost_with_a_replica_is_of_its_last_moment_and_nothing_at_
     killed: bool,
 ) -> None:
     """Asked on and on, then killed (or stopped) between two answers."""
+    file = town.settings.project / "loops/loop.yaml"
+    file.write_text(file.read_text().replace("unlogged: answer", "unlogged: refuse"))
     await town.promote(1, town.package("1"))
     port = free_port()
     serving = process(town, port, tmp_path / "serving.log")
     serving.launch()
-    answered: list[tuple[float, str]] = []
+    answered: list[tuple[float, float, str]] = []
+    """When it was asked, when it was answered, and the answer's id."""
     clock = asyncio.get_running_loop().time
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
 
         async def ready() -> bool:
             try:
@@ -284,21 +289,25 @@ async def test_what_is_lost_with_a_replica_is_of_its_last_moment_and_nothing_at_
                 return False
 
         await eventually(ready)
-        until = clock() + 2 * OVERDUE
-        while clock() < until:
+        until = clock() + 4 * OVERDUE
+        while clock() < until or not answered:
+            asked = clock()
             reply = await http.post(f"/v1/loops/{town.loop}/predict", json={"event": flight(len(answered))})
+            if reply.status_code == 503:  # Kafka is slow just now, as it may be
+                assert reply.json()["error"] == "not_logged", reply.text
+                continue
             assert reply.status_code == 200
-            answered.append((clock(), reply.json()["prediction_id"]))
+            answered.append((asked, clock(), reply.json()["prediction_id"]))
         if killed:
             serving.kill9()
         else:
-            serving.terminate()
-        ended = clock() if killed else until
+            serving.terminate(60)
     found = await on_record(town)
-    lost = [at for at, id in answered if id not in found]
+    lost = [at for _, at, id in answered if id not in found]
     if killed:
-        assert all(ended - at <= OVERDUE for at in lost), (
-            "older answers were confirmed, or their loop would have refused"
+        last = answered[-1][0]
+        assert all(last - at <= OVERDUE for at in lost), (
+            "older answers were confirmed, or their loop would have refused the last"
         )
         assert len(lost) < len(answered) / 2
     else:

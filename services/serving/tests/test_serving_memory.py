@@ -63,7 +63,7 @@ def package(stage: Stage, loop: str, version: str = "1", *, size: int = 1_000, a
 
 async def obey(stage: Stage, loop: str, champion: ModelRef, **said: Any) -> None:
     stage.keeper.hear(state_of(stage.roster.standing(loop).heard + 1, champion, loop=loop, **said))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stage.keeper.idle.wait()
 
 

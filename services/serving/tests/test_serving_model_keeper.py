@@ -312,13 +312,14 @@ async def test_a_model_that_hangs_in_its_warm_up_does_not_hold_up_what_follows(
         go_on.wait(30)
         return 0.5
 
-    monkeypatch.setattr(models, "WARM_UP", 0.05)
     await stage.obey(stage.package("1", steady))
+    monkeypatch.setattr(models, "WARM_UP", 0.05)
     stage.promote(2, stage.package("2", hangs))
     await stage.heard(2)
     refusal = stage.roster.standing("flight-delay").refusal
     assert refusal is not None
     assert "took it more than" in refusal.reason
+    monkeypatch.undo()
     await stage.obey(stage.package("3", steady))
     assert standing(stage) == (3, 3, "3")
     go_on.set()

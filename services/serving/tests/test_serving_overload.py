@@ -49,7 +49,7 @@ def shed(stage: Stage, reason: str) -> float:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  (what is waited for has no event)
             await asyncio.sleep(0.005)
 
@@ -121,8 +121,9 @@ async def test_a_deadline_ends_the_wait_for_a_store_that_hangs(
 ) -> None:
     store = Held(stage)
     began = time.monotonic()
+    # Its own deadline, and not that of a request without one, half a minute later.
     late = await http.post(PREDICT, json={"event": flight()}, headers={"x-request-timeout-ms": "100"})
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
     assert (late.status_code, late.json()["error"]) == (504, "deadline")
     assert "no answer within 100 ms" in late.json()["message"]
     assert shed(stage, "deadline") == 1

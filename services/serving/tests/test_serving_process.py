@@ -17,13 +17,13 @@ from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
 from millstream.testing.valkey import EmbeddedValkey
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 
 
 async def said(url: str, wanted: Callable[[httpx.Response], bool]) -> httpx.Response:
     """The first answer of /readyz that is as `wanted`."""
-    async with httpx.AsyncClient() as http, asyncio.timeout(60):
+    async with httpx.AsyncClient() as http, asyncio.timeout(100):
         while True:
             try:
                 answer = await http.get(f"{url}/readyz")
@@ -63,7 +63,7 @@ async def test_valkey_away_at_the_start_is_named_and_waited_for(
         await asyncio.to_thread(valkey.start)
         await said(url, lambda answer: "Valkey" not in answer.text)
         child.terminate()
-        assert await asyncio.wait_for(child.wait(), 30) == 0
+        assert await asyncio.wait_for(child.wait(), 60) == 0
     finally:
         if child is not None and child.returncode is None:
             child.kill()

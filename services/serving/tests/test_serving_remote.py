@@ -21,7 +21,6 @@ from starlette.routing import Route
 from millstream.contracts.events import ModelRef, PredictionServed, QuestionUnanswered
 from millstream.contracts.package import MANIFEST_FILE, REMOTE_FILE, Remote, RemoteInput
 from millstream.contracts.times import to_datetime
-from millstream.runtime.remote import RemoteRefused, allowed
 from millstream.testing.ports import free_port
 from millstream_serving.adapters.remote_model import HttpModel, RemoteModels
 from millstream_serving.errors import RemoteAway
@@ -31,9 +30,14 @@ from millstream_serving.settings import RemoteSettings
 from .conftest import NOON, Stage, _manifest, state_of
 from .test_serving_answer_stream import batch, doorway, published
 from .test_serving_predict import Flight
+from .test_serving_trials import HURRIED, PATIENT, rolls_out
 
 LOOP = "flight-delay"
-QUICK = RemoteSettings(model_hosts="127.0.0.1", remote_timeout=0.3, remote_failures=2, remote_rest=0.5)
+SETTINGS = RemoteSettings(
+    model_hosts="127.0.0.1", remote_timeout=15.0, remote_connect=15.0, remote_failures=2, remote_rest=0.5
+)
+HURRY = 0.3
+"""Seconds for one that is to be late; `remote_timeout` is for those that are to be in time on a busy machine."""
 
 
 class Endpoint:
@@ -50,7 +54,7 @@ class Endpoint:
         head = msgspec.json.decode(body[: int(request.headers["inference-header-content-length"])])
         rows = head["inputs"][0]["shape"][0]
         if self.mode == "slow":
-            await asyncio.sleep(0.02 * rows)
+            await asyncio.sleep(0.02 * rows if rows <= 64 else 30)
         shape = {"one row": [1], "flat": [rows], "square": [rows, rows]}.get(self.mode, [rows, 1])
         size = 1
         for one in shape:
@@ -75,7 +79,7 @@ async def listening(app: Any, port: int) -> AsyncIterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     server.config.timeout_graceful_shutdown = 1
     serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.started:  # noqa: ASYNC110  (uvicorn has no event)
             await asyncio.sleep(0.01)
     try:
@@ -95,7 +99,7 @@ async def endpoint() -> AsyncIterator[tuple[Endpoint, str]]:
 
 @pytest.fixture(autouse=True)
 async def remotes(stage: Stage) -> AsyncIterator[RemoteModels]:
-    found = RemoteModels(QUICK, stage.metrics)
+    found = RemoteModels(SETTINGS, stage.metrics)
     stage.keeper._remotes = found
     yield found
     await found.close()
@@ -112,6 +116,14 @@ def package(stage: Stage, url: str, version: str = "1") -> ModelRef:
     files = {REMOTE_FILE: raw, MANIFEST_FILE: msgspec.json.encode(said)}
     uri, sha256 = stage.packages.save(f"{LOOP}/{version}", files)
     return ModelRef(version=version, run=f"run-{version}", uri=uri, sha256=sha256, at=to_datetime(NOON))
+
+
+def asked_at(stage: Stage) -> HttpModel:
+    """The champion, at the other end."""
+    champion = stage.roster.standing(LOOP).champion
+    assert champion is not None
+    assert isinstance(champion.remote, HttpModel)
+    return champion.remote
 
 
 async def answers(stage: Stage, *events: dict[str, Any]) -> list[Any]:
@@ -162,6 +174,8 @@ async def test_one_that_is_away_is_left_alone_and_asked_again(
 ) -> None:
     far, url = endpoint
     await stage.obey(package(stage, url))
+    remote = asked_at(stage)
+    remote._within, remote._clock = HURRY, lambda: stage.seconds
     far.mode = mode
     for number in range(2):
         (one,) = await answers(stage, flight(number))
@@ -172,10 +186,10 @@ async def test_one_that_is_away_is_left_alone_and_asked_again(
     (one,) = await answers(stage, flight(3))
     assert isinstance(one, QuestionUnanswered)
     assert (far.asked, counted(stage, "not_asked")) == (before, 1), "an open circuit asks nobody"
-    far.mode = "well"
-    async with asyncio.timeout(5):
-        while isinstance((await answers(stage, flight(4)))[0], QuestionUnanswered):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    far.mode, remote._within = "well", SETTINGS.remote_timeout
+    stage.seconds += SETTINGS.remote_rest
+    (one,) = await answers(stage, flight(4))
+    assert isinstance(one, PredictionServed)
     assert (circuit(stage), far.asked) == (0, before + 1)
 
 
@@ -259,7 +273,6 @@ async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
     stage: Stage, endpoint: tuple[Endpoint, str], flight: Flight
 ) -> None:
     far, url = endpoint
-    patient = stage.keeper._remotes = RemoteModels(QUICK.model_copy(update={"remote_timeout": 3.0}), stage.metrics)
     await stage.obey(package(stage, url))
     far.mode, far.asked = "slow", 0
     assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
@@ -269,7 +282,6 @@ async def test_a_batch_is_asked_in_parts_that_a_slow_endpoint_answers_in_time(
     assert far.asked == 4
     far.mode = "well"
     assert await doorway(stage)(batch(*(flight(number) for number in range(200)))) == []
-    await patient.close()
 
 
 async def test_a_batch_that_is_not_answered_is_one_failure(
@@ -290,16 +302,16 @@ async def test_who_never_had_a_turn_says_nothing_of_the_endpoint(
 ) -> None:
     _far, url = endpoint
     await stage.obey(package(stage, url))
-    model = stage.roster.standing(LOOP).champion
-    assert model is not None
-    assert isinstance(model.remote, HttpModel)
+    remote = asked_at(stage)
+    remote._within = HURRY
     async with AsyncExitStack() as taken:
-        for _ in range(QUICK.remote_at_once):
-            await taken.enter_async_context(model.remote._free)
-        for number in range(QUICK.remote_failures):
+        for _ in range(SETTINGS.remote_at_once):
+            await taken.enter_async_context(remote._free)
+        for number in range(SETTINGS.remote_failures):
             (one,) = await answers(stage, flight(number))
             assert isinstance(one, QuestionUnanswered)
     assert (circuit(stage), counted(stage, "late"), counted(stage, "not_asked")) == (0, 0, 2)
+    remote._within = SETTINGS.remote_timeout
     (one,) = await answers(stage, flight(9))
     assert isinstance(one, PredictionServed)
 
@@ -313,9 +325,11 @@ async def test_the_champion_answers_for_a_challenger_that_is_away(
     (well,) = await answers(stage, flight(1))
     assert (well.version, well.fallback) == ("2", "")
     far.mode = "hangs"
+    rolls_out(stage, guards=HURRIED)
     (one,) = await answers(stage, flight(2))
     assert (one.version, one.fallback) == ("1", "late")
     far.mode = "500"
+    rolls_out(stage, guards=PATIENT)
     (one,) = await answers(stage, flight(3))
     assert (one.version, one.fallback) == ("1", "raised")
     assert (counted(stage, "late"), circuit(stage)) == (1, 2), "what is cut short is a failure too"
@@ -329,7 +343,7 @@ async def test_one_that_does_not_answer_is_not_ready_until_it_does(stage: Stage,
     assert stage.roster.standing(LOOP).refusal is None
     app = Starlette(routes=[Route(f"/v2/models/{LOOP}/infer", far.infer, methods=["POST"])])
     async with listening(app, port):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await stage.keeper.idle.wait()
         (one,) = await answers(stage, flight(1))
     assert one.output == {"probability": 0.25}
@@ -340,7 +354,7 @@ async def test_a_challenger_that_is_away_keeps_no_replica_from_starting(stage: S
     challenger = package(stage, f"http://127.0.0.1:{port}/v2/models/{LOOP}", "2")
     stage.keeper.known.clear()
     stage.keeper.hear(state_of(1, stage.package("1", lambda row: 0.5), challenger=challenger, share=1.0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stage.keeper.known.wait()
     (one,) = await answers(stage, flight(1))
     assert (one.version, stage.roster.standing(LOOP).revision) == ("1", 0), "it does not obey the state yet"
@@ -368,26 +382,3 @@ async def test_a_package_does_not_decide_whom_this_process_talks_to(stage: Stage
     assert refusal is not None
     assert "metadata.internal is not among the hosts" in refusal.reason
     assert "MILLSTREAM_MODEL_HOSTS" in refusal.reason
-
-
-@pytest.mark.parametrize(
-    ("url", "hosts", "fine"),
-    [
-        ("http://triton:8000/v2/models/x", "triton", True),
-        ("https://triton:8000/v2/models/x/versions/2", "other, triton:8000", True),
-        ("http://triton:8000/v2/models/x", "triton:9000", False),
-        ("http://triton:8000/v2/models/x", "", False),
-        ("http://triton@evil/v2/models/x", "triton", False),
-        ("http://evil/v2/models/x?triton", "triton", False),
-        ("file:///v2/models/x", "", False),
-        ("http://triton/admin", "triton", False),
-        ("http://triton/v2/models/../../admin", "triton", False),
-        ("http://triton:x/v2/models/x", "triton", False),
-    ],
-)
-def test_only_hosts_that_are_named_are_asked(url: str, hosts: str, fine: bool) -> None:
-    if fine:
-        allowed(url, hosts)
-    else:
-        with pytest.raises(RemoteRefused):
-            allowed(url, hosts)

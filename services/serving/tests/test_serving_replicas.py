@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from millstream.contracts.events import PredictionServed, ReplicaObeyed, Step
 from millstream.testing.ports import free_port
@@ -31,11 +32,13 @@ def replica(town: Town, name: str, port: int, log: Path, **more: str) -> Managed
             "MILLSTREAM_INSTANCE": name,
             "MILLSTREAM_PORT": str(port),
             "MILLSTREAM_SESSION_TIMEOUT_MS": "6000",
+            "MILLSTREAM_REQUEST_TIMEOUT": "60",
             **more,
         },
     )
 
 
+@pytest.mark.timeout(300)  # two processes start on cores that others have too
 async def test_a_rollback_reaches_both_replicas_while_questions_come_and_none_fails(
     town: Town,  # noqa: F811
     tmp_path: Path,
@@ -71,7 +74,7 @@ async def test_a_rollback_reaches_both_replicas_while_questions_come_and_none_fa
             process.launch()
         for url in urls.values():
             await said(url, lambda answer: answer.status_code == 200)
-        async with httpx.AsyncClient(timeout=30) as http, asyncio.TaskGroup() as tasks:
+        async with httpx.AsyncClient(timeout=60) as http, asyncio.TaskGroup() as tasks:
             for name in (*urls, *urls):
                 tasks.create_task(caller(http, name))
             sending = tasks.create_task(sender())

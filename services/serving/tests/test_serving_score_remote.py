@@ -57,19 +57,19 @@ async def test_what_runs_may_wait_for_the_event_loop_when_it_is_stopped(mill: Pa
 
     def run(columns: Any) -> Any:
         begun.set()
-        return asyncio.run_coroutine_threadsafe(answer(), home).result(10)
+        return asyncio.run_coroutine_threadsafe(answer(), home).result(30)
 
     pq.write_table(pa.table(flights(300)), mill / "in.parquet")
     table = ParquetTable(mill / "in.parquet")
 
     def pieces() -> Any:
         yield from table.pieces(300)
-        begun.wait(5)
+        begun.wait(30)
         raise BadTable("broken")
 
     manifest = _manifest("7", {})
     loaded: Any = SimpleNamespace(manifest=manifest, task=Task.BINARY, model=SimpleNamespace(run=run))
     out: Any = SimpleNamespace(write=lambda *said: None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BadTable, match="broken"):
             await scored(loaded, pieces(), out, look_up=False, threads=2, told=lambda rows: None)

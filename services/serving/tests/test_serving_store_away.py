@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -27,6 +26,7 @@ from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.valkey import EmbeddedValkey
+from millstream_serving.adapters import kafka_log
 from millstream_serving.adapters.memory import MemoryRuntime
 from millstream_serving.app import create_app
 from millstream_serving.domain.circuit import Circuit
@@ -128,21 +128,24 @@ async def test_over_kafka_questions_wait_for_half_a_minute_and_then_go_without(s
 async def test_a_slow_store_holds_up_one_question_not_all(stage: Stage, flight: Flight) -> None:
     await serve(stage)
     without(stage)
-    read, free = stage.features.read, asyncio.Event()
+    read, free, reads = stage.features.read, asyncio.Event(), 0
 
     async def slow(*said: Any) -> Any:
+        nonlocal reads
+        reads += 1
         await free.wait()
         return await read(*said)
 
     stage.features.read = slow  # type: ignore[method-assign]
-    began = time.monotonic()
-    first = await stage.online.predict(asked(stage, flight(1)))
-    held = time.monotonic() - began
-    others = [await stage.online.predict(asked(stage, flight(number))) for number in range(2, 30)]
-    quick = time.monotonic() - began - held
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with asyncio.timeout(60):  # the store would hold it for ever
+        first = await stage.online.predict(asked(stage, flight(1)))
+    assert clock() - began >= store_gate.SLOW
+    async with asyncio.timeout(10):  # one by one they would wait for 14 seconds
+        others = [await stage.online.predict(asked(stage, flight(number))) for number in range(2, 30)]
     assert all(one.store_away for one in (first, *others))  # type: ignore[union-attr]
-    assert store_gate.SLOW <= held < 2.0
-    assert quick < held, "twenty-eight together are quicker than the one that found out"
+    assert reads == 1, "twenty-eight lose no time to what one found out"
     free.set()
 
 
@@ -198,6 +201,7 @@ async def running(service: Service) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
+@pytest.mark.timeout(300)  # Feast is imported, and a store that hangs is waited for five times
 @pytest.mark.parametrize("rule", ["refuse", "default"])
 async def test_a_valkey_that_hangs_and_comes_back(
     kafka: EmbeddedKafka,
@@ -205,8 +209,18 @@ async def test_a_valkey_that_hangs_and_comes_back(
     valkey_url: str,
     tmp_path: Path,
     unique_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
     rule: str,
 ) -> None:
+    monkeypatch.setattr(kafka_log, "OVERDUE", 60.0)  # a Kafka that is slow to confirm is another story
+    looks, soon = 0, store_gate.StoreGate._soon
+
+    async def counted(self: store_gate.StoreGate, asks: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await soon(self, asks)
+
+    monkeypatch.setattr(store_gate.StoreGate, "_soon", counted)
     loop, project = unique_name("flight-delay"), tmp_path / "project"
     shutil.copytree(FLIGHTS, project, ignore=shutil.ignore_patterns("data"))
     file = project / "loops" / "flight-delay.yaml"
@@ -222,6 +236,7 @@ async def test_a_valkey_that_hangs_and_comes_back(
         packages=str(tmp_path / "packages"),
         data=tmp_path / "data",
         doors="http",
+        request_timeout=30.0,
     )
     runtime = MemoryRuntime()
     mean = "origin_departures__mean_delay_3h"
@@ -247,15 +262,22 @@ async def test_a_valkey_that_hangs_and_comes_back(
         async def ask_it() -> httpx.Response:
             return await http.post(f"/v1/loops/{loop}/predict", json={"event": event}, timeout=10.0)
 
+        async def back() -> None:
+            """Answered with features: the first read of a process on a busy machine may be as slow as a store that is away."""
+            async with asyncio.timeout(40):
+                while (found := await ask_it()).status_code != 200 or found.json()["store_away"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+
         async with asyncio.timeout(60):
             while not (await http.get("/readyz")).json()["ready"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        well = await ask_it()
-        assert (well.status_code, well.json()["store_away"]) == (200, False), well.text
+        await back()
+        clock = asyncio.get_running_loop().time
         valkey.pause()
         try:
+            looks, began = 0, clock()
             answers = [await ask_it() for _ in range(5)]
-            took = [one.elapsed.total_seconds() for one in answers]
+            took = clock() - began
         finally:
             valkey.resume()
         if rule == "refuse":
@@ -263,8 +285,5 @@ async def test_a_valkey_that_hangs_and_comes_back(
         else:
             assert {one.status_code for one in answers} == {200}, answers[0].text
             assert all(one.json()["store_away"] and set(one.json()["features"].values()) == {None} for one in answers)
-            assert sum(took) < 4 * store_gate.SLOW, "all but the first, and one a second later, lose no time"
-
-        async with asyncio.timeout(20):
-            while (found := await ask_it()).status_code != 200 or found.json()["store_away"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+            assert 1 <= looks <= 1 + took / store_gate.AGAIN, "all but the first, and one a second later, lose no time"
+        await back()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from millstream.contracts.events import PredictionServed, ReplicaObeyed
@@ -31,6 +32,7 @@ def counted(text: str, name: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.timeout(300)  # processes that start on cores which others have too: 70 s where six did
 async def test_two_workers_are_one_service_and_two_replicas(
     town: Town,  # noqa: F811
     tmp_path: Path,
@@ -90,5 +92,5 @@ async def test_two_workers_are_one_service_and_two_replicas(
         versions = [(await predict(asked + number)).json()["version"] for number in range(1, 11)]
         assert set(versions) == {"2"}
     finally:
-        made.terminate()
+        made.terminate(60)
     assert made.returncode == 0
