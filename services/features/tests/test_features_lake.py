@@ -206,7 +206,7 @@ async def test_labels_by_prediction_id_are_kept_beside_the_streams(
         producer = AIOKafkaProducer(bootstrap_servers=shop.kafka, acks="all")
         await producer.start()
         try:
-            return max([(await producer.send_and_wait(LABELS.name, value, partition=0)).offset for value in values])
+            return max([(await producer.send_and_wait(LABELS.name, value)).offset for value in values])
         finally:
             await producer.stop()
 
