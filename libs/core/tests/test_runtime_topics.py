@@ -13,6 +13,7 @@ from aiokafka.consumer.fetcher import Fetcher
 
 from millstream.contracts.topics import MODELS, PREDICTIONS, TOPICS
 from millstream.errors import MillstreamError, RetryLater
+from millstream.runtime import topic_admin
 from millstream.runtime.delivery import Record
 from millstream.runtime.table import TopicReader
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics, our_topics, stream_topics
@@ -40,6 +41,26 @@ def test_a_stream_comes_with_its_late_events_and_a_dead_letter_topic_for_each_gr
         "flights-departed-features-lake-dlq",
     ]
     assert specs[0].config() == {"retention.ms": str(7 * 24 * 3600 * 1000)}
+
+
+@connected
+async def test_while_all_brokers_are_fenced_no_topic_is_refused(
+    kafka: EmbeddedKafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stood still for longer than its session is fenced for a moment, and Kafka lists none then."""
+    describe, looks = AIOKafkaAdminClient.describe_cluster, iter([True, True, False])
+
+    async def fenced(self: AIOKafkaAdminClient) -> dict[str, Any]:
+        found = await describe(self)
+        return {**found, "brokers": []} if next(looks, True) else found
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", fenced)
+    monkeypatch.setattr(topic_admin, "LOOKS", 5)
+    spec = TopicSpec(name=topic_name, partitions=1, retention=timedelta(days=1))
+
+    assert await ensure_topics(kafka.bootstrap, [spec]) == [topic_name]
+    with pytest.raises(RetryLater, match="none of its brokers serves"):
+        await ensure_topics(kafka.bootstrap, [spec])
 
 
 @connected

@@ -295,7 +295,7 @@ async def test_what_the_tiles_and_the_lake_hold_is_what_a_recount_says(
 
     store = open_store(project / "features", online={"url": valkey_url, "namespace": "millstream"})
     views = views_of(store)
-    reader = WindowReader(valkey_url, "millstream", views)
+    reader = WindowReader(valkey_url, "millstream", views, timeout=30.0)
     try:
         now = int(told.known.max()) + 1
         compared = 0

@@ -26,6 +26,7 @@ from millstream_features.subscribers import LAKE, TILES
 from millstream_tiles.lake import Lake
 from millstream_tiles.lake_reader import read_events
 
+pytestmark = pytest.mark.timeout(300)  # each starts processes that import Feast, 20 s on a busy machine
 FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
 DEPARTED = "flights-departed"
 NOON_MS = 1_370_088_000_000
@@ -80,11 +81,11 @@ class Process:
 
     def __init__(self, child: asyncio.subprocess.Process, address: str) -> None:
         self.child = child
-        self.http = httpx.AsyncClient(base_url=address, timeout=10.0)
+        self.http = httpx.AsyncClient(base_url=address, timeout=30.0)
 
     async def shows(self, text: str) -> None:
         """Wait until /readyz has `text` in it."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while True:
                 try:
                     if text in (await self.http.get("/readyz")).text:
@@ -94,12 +95,26 @@ class Process:
                 await asyncio.sleep(0.05)
 
     async def flights(self, origin: str = "JFK") -> int:
-        """Departures out of `origin` in the hour before noon, as the online store has them."""
+        """Departures out of `origin` in the hour before noon, as the online store has them; -1 while it is late to answer."""
         asked = {"features": ["origin_departures:flights_1h"], "entities": {"origin": [origin]}}
         answer = await self.http.post("/get-online-features", json=asked | {"as_of": "2013-06-01T12:00:00Z"})
+        if answer.status_code == 503:
+            return -1
         assert answer.status_code == 200, answer.text
         names = answer.json()["metadata"]["feature_names"]
         return int(answer.json()["results"][names.index("flights_1h")]["values"][0])
+
+    async def has_come_to(self, *times: tuple[str, str | None]) -> None:
+        """Wait until nothing waits for these views, which are at their times then. The last record may be one that was told
+        twice, so what the windows count does not say that it was read."""
+        async with asyncio.timeout(60):
+            while True:
+                answer = await self.http.get("/v1/views")
+                said = {one["view"]: one for one in answer.json().get("views", ())}
+                if said and all(said[view]["waits_since"] is None for view, _ in times):
+                    break
+                await asyncio.sleep(0.05)
+        assert [(view, said[view]["stream_time"]) for view, _ in times] == [*times]
 
 
 @asynccontextmanager
@@ -158,11 +173,7 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
                 assert await dead_letters(kafka.bootstrap, group, len(JUNK)) == JUNK
             await until(process, 2)
             await strangers_ask(process.http)
-            said = (await process.http.get("/v1/views")).json()["views"]
-            assert {(one["view"], one["stream_time"], one["waits_since"]) for one in said} >= {
-                ("origin_departures", "2013-06-01T12:00:00Z", None),
-                ("origin_landings", None, None),
-            }
+            await process.has_come_to(("origin_departures", "2013-06-01T12:00:00Z"), ("origin_landings", None))
             process.child.kill()
             await process.child.wait()
     finally:
@@ -174,7 +185,7 @@ async def test_strangers_write_to_kafka_and_a_kill_repeats_nothing(
         await process.shows('"ready":true')
         await until(process, 3)
         lake = Lake(environment["MILLSTREAM_LAKE"])
-        await asyncio.to_thread(lake.wait_for, DEPARTED, LAKE, {0: len(JUNK) + 4}, timeout=30)
+        await asyncio.to_thread(lake.wait_for, DEPARTED, LAKE, {0: len(JUNK) + 4}, timeout=60)
         valkey.flush()
         await until(process, 3)  # and nothing new came
         process.child.terminate()
@@ -203,7 +214,7 @@ async def test_a_feast_repo_that_does_not_fit_stops_the_service(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         said, _ = await child.communicate()
     assert child.returncode == 2, "as for every setting that only a person can mend"
     assert b"definitions.py:" in said

@@ -333,7 +333,7 @@ async def _serving(servers: Servers) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while not server.started:
         assert time.monotonic() < until, "uvicorn does not start"
         await asyncio.wait([serving], timeout=0.01)

@@ -13,7 +13,7 @@ from feast.protos.feast.serving.ServingService_pb2 import (
 )
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.errors import Refusal
@@ -42,6 +42,7 @@ def old(*features: str, rows: list[dict[str, Any]], project: str = "") -> GetOnl
     return asked
 
 
+@settings(deadline=None)
 @given(TODAY, st.lists(st.text()), st.text())
 def test_a_request_of_today_is_never_taken_for_an_old_one(
     request: GetOnlineFeaturesRequest, features: list[str], service: str
@@ -52,6 +53,7 @@ def test_a_request_of_today_is_never_taken_for_an_old_one(
     assert parse(request.SerializeToString()) == request
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(), min_size=1, max_size=4),
     st.lists(st.dictionaries(st.text(), st.text(), max_size=3), max_size=3),

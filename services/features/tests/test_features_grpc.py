@@ -31,6 +31,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from millstream.errors import BadSetup
+from millstream.runtime import grpc_server
 from millstream.runtime.health import Health
 from millstream.testing.kafka import EmbeddedKafka
 from millstream.testing.ports import free_port
@@ -75,7 +76,7 @@ class Tower:
     stub: Any
 
     async def ask(self, request: GetOnlineFeaturesRequest, metadata: Any = AS_OF) -> dict[str, Any]:
-        answer: GetOnlineFeaturesResponse = await self.stub.GetOnlineFeatures(request, metadata=metadata, timeout=10)
+        answer: GetOnlineFeaturesResponse = await self.stub.GetOnlineFeatures(request, metadata=metadata, timeout=30)
         found: dict[str, Any] = convert_response_to_dict(answer)
         return found
 
@@ -168,14 +169,14 @@ async def test_a_time_that_is_none_is_refused(tower: Tower) -> None:
 
 
 async def test_it_says_who_it_is_and_that_it_serves(tower: Tower) -> None:
-    info = await tower.stub.GetFeastServingInfo(GetFeastServingInfoRequest(), timeout=10)
+    info = await tower.stub.GetFeastServingInfo(GetFeastServingInfoRequest(), timeout=30)
     assert info.version == feast_version
     for name in ("", SERVICE):
         await says(tower.channel, name, HealthCheckResponse.SERVING)
 
 
 async def says(channel: Any, service: str, status: Any) -> None:
-    watch = HealthStub(channel).Watch(HealthCheckRequest(service=service), timeout=10)
+    watch = HealthStub(channel).Watch(HealthCheckRequest(service=service), timeout=30)
     while (await watch.read()).status != status:
         pass
     watch.cancel()
@@ -188,7 +189,7 @@ async def test_a_replica_that_is_not_ready_says_so_from_its_first_moment() -> No
     port = await door.open("127.0.0.1", 0)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            found = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE), timeout=10)
+            found = await HealthStub(channel).Check(HealthCheckRequest(service=SERVICE), timeout=30)
             assert found.status == HealthCheckResponse.NOT_SERVING
             health.met("valkey")
             await says(channel, SERVICE, HealthCheckResponse.SERVING)
@@ -208,7 +209,7 @@ async def test_no_bytes_make_it_fail(tower: Tower) -> None:
         torn = bytes(raw[: chance.choice([len(raw), chance.randrange(len(raw))])])
         code, said = grpc.StatusCode.OK, ""
         try:
-            await send(torn, metadata=AS_OF, timeout=10)
+            await send(torn, metadata=AS_OF, timeout=30)
         except grpc.aio.AioRpcError as error:
             code, said = error.code(), str(error.details())
         told[code] += 1
@@ -236,7 +237,7 @@ class Held:
         self.began.set()
         if self.error is not None:
             raise self.error
-        assert self.let.wait(30)
+        assert self.let.wait(60)
         return GetOnlineFeaturesResponse()
 
 
@@ -247,7 +248,7 @@ FRESH = [("grpc.use_local_subchannel_pool", 1)]
 async def ask(port: int) -> GetOnlineFeaturesResponse:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=FRESH) as channel:
         stub: Any = ServingServiceStub(channel)
-        answer: GetOnlineFeaturesResponse = await stub.GetOnlineFeatures(asking("v:f", entities=ROWS), timeout=20)
+        answer: GetOnlineFeaturesResponse = await stub.GetOnlineFeatures(asking("v:f", entities=ROWS), timeout=30)
         return answer
 
 
@@ -282,7 +283,8 @@ async def test_what_goes_wrong_behind_it_is_told_by_its_status(
         await door.close()
 
 
-async def test_a_call_under_way_ends_before_the_door_closes() -> None:
+async def test_a_call_under_way_ends_before_the_door_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "GRACE", 60.0)  # what is not let go within it is cut
     held = Held()
     door = GrpcDoor(held, Health(0.0))
     port = await door.open("127.0.0.1", 0)
@@ -307,7 +309,7 @@ async def test_more_calls_than_it_takes_are_told_so(monkeypatch: pytest.MonkeyPa
     port = await door.open("127.0.0.1", 0)
     calls = [asyncio.ensure_future(ask(port)) for _ in range(6)]
     try:
-        await asyncio.wait(calls, timeout=20, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait(calls, timeout=25, return_when=asyncio.FIRST_EXCEPTION)
         held.let.set()
         answers = await asyncio.gather(*calls, return_exceptions=True)
         refused = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]

@@ -95,5 +95,5 @@ async def test_an_event_is_written_in_the_streams_format(registry: RegistryServe
 async def registered(service: Any) -> None:
     """What the service does beside its doors once it runs."""
     (register,) = [work for what, work in service._loops if what == "registering schemas"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await register()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer
 from millstream.contracts.envelope import envelope_of
 from millstream.contracts.times import from_rfc3339
 from millstream.project import Stream
+from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import TopicSpec, ensure_topics
 from millstream.testing.kafka import BrokerPorts, EmbeddedKafka
 from millstream.testing.ports import free_port
@@ -39,15 +40,35 @@ async def topic_of(kafka: EmbeddedKafka, stream: Stream) -> None:
     await ensure_topics(kafka.bootstrap, [TopicSpec(name=stream.name, partitions=3, retention=timedelta(days=1))])
 
 
+def made(bootstrap: str, stream: Stream, **settings: Any) -> Service:
+    return create_app(IngestSettings(kafka=bootstrap, instance="jfk", **settings), streams={stream.name: stream})
+
+
 @asynccontextmanager
-async def ingest(bootstrap: str, stream: Stream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    made = create_app(IngestSettings(kafka=bootstrap, instance="jfk", **settings), streams={stream.name: stream})
-    transport = httpx.ASGITransport(made.app)
+async def running(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(service.app)
     async with (
-        made.app.router.lifespan_context(made.app),
+        service.app.router.lifespan_context(service.app),
         httpx.AsyncClient(transport=transport, base_url="http://ingest", timeout=30) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def ingest(bootstrap: str, stream: Stream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(made(bootstrap, stream, **settings)) as client:
+        yield client
+
+
+@contextmanager
+def impatient(service: Service, seconds: float) -> Iterator[None]:
+    """For a Kafka that is away: it gives up soon. One that is there has the seconds that a busy machine may take."""
+    publisher: Any = service.publisher
+    patience, publisher._timeout = publisher._timeout, seconds
+    try:
+        yield
+    finally:
+        publisher._timeout = patience
 
 
 async def ready(client: httpx.AsyncClient) -> None:
@@ -119,7 +140,7 @@ async def test_kafka_freezes_in_the_middle_of_a_stream(kafka: EmbeddedKafka) -> 
     """What a line says is true: every accepted one is in the topic, and no line is without a word but those after the end."""
     stream = departures()
     await topic_of(kafka, stream)
-    goes_on = asyncio.Event()
+    service, goes_on = made(kafka.bootstrap, stream), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
         yield lines(*(departure(flight_id=f"early-{n}") for n in range(1_000)))
@@ -127,13 +148,14 @@ async def test_kafka_freezes_in_the_middle_of_a_stream(kafka: EmbeddedKafka) -> 
         while published not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - another task's state
             await asyncio.sleep(0.02)
         kafka.pause()
-        yield lines(*(departure(flight_id=f"frozen-{n}") for n in range(1_000)))
-        await asyncio.wait_for(goes_on.wait(), 60)
-
-    async with ingest(kafka.bootstrap, stream, publish_timeout=1.0) as client:
-        await ready(client)
-        await send(client, stream, "first")
         asyncio.get_running_loop().call_later(3, goes_on.set)
+        with impatient(service, 1.0):
+            yield lines(*(departure(flight_id=f"frozen-{n}") for n in range(1_000)))
+            await asyncio.wait_for(goes_on.wait(), 60)
+
+    async with running(service) as client:
+        await ready(client)
+        assert (await send(client, stream, "first")).status_code == 202
         try:
             answer = await client.post(
                 f"/v1/streams/{stream.name}/events", content=body(), headers={"content-type": "application/x-ndjson"}
@@ -166,13 +188,15 @@ async def test_an_event_of_nearly_a_megabyte_is_taken(kafka: EmbeddedKafka) -> N
 async def test_a_frozen_kafka_makes_the_outcome_unknown_and_then_it_goes_on(kafka: EmbeddedKafka) -> None:
     stream = departures()
     await topic_of(kafka, stream)
-    async with ingest(kafka.bootstrap, stream, publish_timeout=1.0) as client:
+    service = made(kafka.bootstrap, stream)
+    async with running(service) as client:
         await ready(client)
         assert (await send(client, stream, "early")).status_code == 202
         kafka.pause()
         try:
-            during = await send(client, stream)
-            behind = await send(client, stream, "another")
+            with impatient(service, 1.0):
+                during = await send(client, stream)
+                behind = await send(client, stream, "another")
         finally:
             kafka.resume()
         assert (during.status_code, during.json()["outcome"]) == (503, "unknown")
@@ -190,7 +214,8 @@ async def test_a_frozen_kafka_makes_the_outcome_unknown_and_then_it_goes_on(kafk
 async def test_ingest_starts_without_kafka_and_recovers_when_it_comes_and_when_it_comes_back(tmp_path: Path) -> None:
     port, stream = free_port(), departures()
     kafka = EmbeddedKafka(tmp_path, ports=[BrokerPorts(clients=port)])
-    async with ingest(f"127.0.0.1:{port}", stream, publish_timeout=2.0) as client:
+    service = made(f"127.0.0.1:{port}", stream)
+    async with running(service) as client:
         early = await send(client, stream)
         assert (early.status_code, early.json()["outcome"]) == (503, "not_accepted")
         assert (await client.get("/readyz")).status_code == 503
@@ -203,7 +228,8 @@ async def test_ingest_starts_without_kafka_and_recovers_when_it_comes_and_when_i
             assert (await send(client, stream)).status_code == 202
 
             await asyncio.to_thread(kafka.kill9)
-            assert (await send(client, stream, "later")).status_code == 503
+            with impatient(service, 2.0):
+                assert (await send(client, stream, "later")).status_code == 503
             await asyncio.to_thread(kafka.start)
             async with asyncio.timeout(60):
                 while (await send(client, stream, "later")).status_code != 202:

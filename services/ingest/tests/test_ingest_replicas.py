@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from millstream.testing.ports import free_port
 from millstream.testing.valkey import EmbeddedValkey
+from millstream_ingest.adapters import valkey_replies
 from millstream_ingest.adapters.valkey_replies import ValkeyReplies
 from millstream_ingest.domain.replies import Reply
 from millstream_ingest.metrics import IngestMetrics
@@ -19,6 +20,13 @@ from .test_ingest_keys import ADA, BOB, guarded, state
 from .test_ingest_retries import HeldLog
 
 pytestmark = pytest.mark.connected
+
+
+@pytest.fixture(autouse=True)
+def _on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes a second is slow here, not away; and one that is away is left alone for longer than a test takes."""
+    monkeypatch.setattr(valkey_replies, "PATIENCE", 30.0)
+    monkeypatch.setattr(valkey_replies, "REST", 300.0)
 
 
 @pytest.fixture
@@ -98,15 +106,17 @@ async def test_a_claim_that_ended_does_not_overwrite_the_answer_of_the_next(valk
     """The first replica hung for longer than its claim holds; its late answer is not the one that the key has."""
     metrics = IngestMetrics(CollectorRegistry())
     slow = ValkeyReplies(valkey.url, window=60, claim_for=0.05, metrics=metrics)
+    other = ValkeyReplies(valkey.url, window=60, claim_for=60, metrics=metrics)
     try:
         assert await slow.claim("slow", b"a")
-        async with asyncio.timeout(5):
-            while not await slow.claim("slow", b"b"):  # noqa: ASYNC110
+        async with asyncio.timeout(30):
+            while not await other.claim("slow", b"b"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await slow.settle("slow", b"b", Reply(b"", 202, b"of b"))
+        await other.settle("slow", b"b", Reply(b"", 202, b"of b"))
         await slow.settle("slow", b"a", Reply(b"", 202, b"of a"))
         assert await slow.find("slow") == Reply(b"", 202, b"of b")
         await slow.settle("slow", b"a", None)
         assert await slow.find("slow") == Reply(b"", 202, b"of b")
     finally:
         await slow.close()
+        await other.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from aiokafka.admin import NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from millstream.contracts.topics import Topic, dead_letter_topic, late_topic
 from millstream.errors import MillstreamError, RetryLater
@@ -17,7 +17,7 @@ from millstream.runtime.kafka_security import Bootstrap
 
 LOOKS, LOOK = 50, 0.1
 """For how long brokers are looked at for new topics, and seconds between two looks. Who may create them need not see them."""
-_EXISTS = 36
+_EXISTS, _REPLICATION = 36, 38
 MOST_COPIES = 3
 """What survives the loss of one broker while another is being restarted. aiokafka cannot ask for the broker's default."""
 
@@ -67,6 +67,10 @@ async def topic_exists(bootstrap: Bootstrap, name: str) -> bool:
         await admin.close()
 
 
+class _NobodyServes(Exception):
+    """All brokers are fenced: they stood still for longer than their session, or begin. In a moment they serve again."""
+
+
 async def ensure_topics(
     bootstrap: Bootstrap, specs: Sequence[TopicSpec], *, replication: int | None = None
 ) -> list[str]:
@@ -75,17 +79,31 @@ async def ensure_topics(
     Without `replication` there are three copies of each topic, or as many as there are brokers.
     Raises RetryLater when Kafka is not there, MillstreamError when it refuses a topic.
     """
+    for _ in range(LOOKS):
+        try:
+            return await _ensure(bootstrap, specs, replication)
+        except _NobodyServes:
+            await asyncio.sleep(LOOK)
+    raise RetryLater(does_not_answer(bootstrap, "none of its brokers serves"))
+
+
+async def _ensure(bootstrap: Bootstrap, specs: Sequence[TopicSpec], replication: int | None) -> list[str]:
     admin = Admin(bootstrap)
     try:
         async with asyncio.timeout(30):
             await admin.start()
-            copies = replication or min(MOST_COPIES, len((await admin.describe_cluster())["brokers"]))
+            brokers = (await admin.describe_cluster())["brokers"]
+            if not brokers:
+                raise _NobodyServes
+            copies = replication or min(MOST_COPIES, len(brokers))
             wanted = [
                 NewTopic(s.name, num_partitions=s.partitions, replication_factor=copies, topic_configs=s.config())
                 for s in specs
             ]
             response = await admin.create_topics(wanted)
             await _are_there(admin, {topic for topic, code, *_ in response.topic_errors if code == 0})
+    except NodeNotReadyError as error:  # the client found no broker in what Kafka listed
+        raise _NobodyServes from error
     except (KafkaError, TimeoutError) as error:
         raise RetryLater(does_not_answer(bootstrap, error)) from error
     finally:
@@ -94,6 +112,8 @@ async def ensure_topics(
     for topic, code, *detail in response.topic_errors:
         if code == 0:
             created.append(topic)
+        elif code == _REPLICATION and "fenced" in str(detail):
+            raise _NobodyServes
         elif code != _EXISTS:
             raise MillstreamError(f"Kafka refused topic {topic}: error {code} {detail[0] if detail else ''}")
     return created

@@ -12,6 +12,9 @@ import uvicorn
 
 from millstream.runtime.connection import Connection
 
+SILENCE = 30.0
+"""Seconds after which no more is waited for: longer than a busy machine stands still, and than any door waits in a test."""
+
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
@@ -19,7 +22,7 @@ async def served(app: Any) -> AsyncIterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, http=Connection, lifespan="off", log_config=None))
         running = asyncio.create_task(server._serve([listener]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not server.started:  # noqa: ASYNC110 - another task's state
                 await asyncio.sleep(0.01)
         yield listener.getsockname()
@@ -36,7 +39,7 @@ async def said(address: tuple[str, int], raw: bytes, *, half: bool = False, whol
         writer.write(raw)
         if half:
             writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SILENCE):
             while piece := await reader.read(65536):
                 found += piece
                 if b"}" in piece and not whole:
