@@ -30,6 +30,9 @@ from millstream_cli.dlq import Wanted
 from millstream_cli.dlq_drop import drop, loss
 from millstream_cli.dlq_replay import Replayer, replay
 
+pytestmark = pytest.mark.timeout(400)
+"""The command is a process each time, and some stories have six, beside two services that join a group."""
+
 GROUP = "tower"
 DAY = timedelta(days=1)
 
@@ -87,7 +90,7 @@ async def listening(kafka: str, topic: str, tower: Tower, group: str = GROUP) ->
         yield service
 
 
-async def until(condition: Callable[[], object], within: float = 40.0) -> None:
+async def until(condition: Callable[[], object], within: float = 90.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - another task's state
             await asyncio.sleep(0.02)
@@ -124,7 +127,7 @@ async def topic(kafka: Any) -> str:
 def dlq(kafka: Any, *args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "millstream_cli.main", "dlq", *map(str, args), "--kafka", kafka.bootstrap]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=90, check=False, env={**os.environ, "COLUMNS": "300"}
+        command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, "COLUMNS": "300"}
     )
 
 
@@ -262,10 +265,10 @@ async def _letters(log: DeadLetterLog, name: str) -> AsyncIterator[Any]:
 async def test_without_a_kafka_the_command_ends_and_says_so(tmp_path: Any) -> None:
     command = [sys.executable, "-m", "millstream_cli.main", "dlq", "list"]
     away = await asyncio.to_thread(
-        subprocess.run, [*command, "--kafka", "127.0.0.1:1"], capture_output=True, text=True, timeout=60
+        subprocess.run, [*command, "--kafka", "127.0.0.1:1"], capture_output=True, text=True, timeout=180
     )
     unnamed = await asyncio.to_thread(
-        subprocess.run, [*command, "--data", str(tmp_path)], capture_output=True, text=True, timeout=60
+        subprocess.run, [*command, "--data", str(tmp_path)], capture_output=True, text=True, timeout=180
     )
     assert (away.returncode, "Kafka at 127.0.0.1:1 does not answer" in away.stderr) == (1, True)
     assert (unnamed.returncode, "or name a Kafka elsewhere: --kafka" in unnamed.stderr) == (1, True)

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from millstream.testing.ports import free_port
 from millstream_cli.hints import options
 from millstream_cli.journal import write_file
-from millstream_cli.mill import MillState
+from millstream_cli.mill import SERVICES, MillState
 from millstream_cli.up import show
 
 from .made_events import Journal, promoted
@@ -36,7 +37,8 @@ def test_up_names_the_port_that_is_taken_before_anything_starts(tmp_path: Path) 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = millstream("up", "-p", FLIGHTS, "--data", tmp_path, MILLSTREAM_PORT_SERVING=str(port))
+        others = {f"MILLSTREAM_PORT_{name.upper()}": str(free_port()) for name in SERVICES if name != "serving"}
+        done = millstream("up", "-p", FLIGHTS, "--data", tmp_path, MILLSTREAM_PORT_SERVING=str(port), **others)
     assert done.returncode == 1
     assert f"{port}" in done.stderr
     assert "MILLSTREAM_PORT_SERVING" in done.stderr

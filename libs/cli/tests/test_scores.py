@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as their_log_loss
 from sklearn.metrics import roc_auc_score
@@ -19,6 +19,7 @@ rows = st.lists(st.tuples(st.booleans(), chances), min_size=2, max_size=60)
 STATES = ("ok", "worn", "failing")
 
 
+@settings(deadline=None)
 @given(rows)
 def test_scores_are_those_of_scikit_learn(found: list[tuple[bool, float]]) -> None:
     truth = np.array([float(t) for t, _ in found])
@@ -30,6 +31,7 @@ def test_scores_are_those_of_scikit_learn(found: list[tuple[bool, float]]) -> No
         assert auc(truth, p) == pytest.approx(roc_auc_score(truth, p), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*STATES, "on fire"]), chances, chances, chances), min_size=1, max_size=40))
 def test_the_loss_of_classes_is_the_contracts(found: list[tuple[str, float, float, float]]) -> None:
     truth = np.array([state for state, *_ in found], dtype=object)

@@ -269,7 +269,7 @@ def until() -> Callable[[Callable[[], bool]], object]:
     """Wait for a condition, bounded; the event loop gets on meanwhile."""
     import asyncio
 
-    async def wait(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    async def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110  what is waited for is any state, not one event
                 await asyncio.sleep(0.01)

@@ -48,9 +48,9 @@ def test_of_many_that_race_one_has_the_run(claims: Claims) -> None:
 
 def test_a_run_is_taken_from_who_went_silent_and_not_before(claims: Claims) -> None:
     assert claims.take("r1") == 1
-    went_silent(claims, "r1", 59)
+    went_silent(claims, "r1", 30)  # the machine may stand still for a while here
     assert claims.take("r1") is None
-    went_silent(claims, "r1", 2)
+    went_silent(claims, "r1", 31)
     assert claims.take("r1") == 2
 
 

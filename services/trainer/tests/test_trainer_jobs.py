@@ -244,7 +244,7 @@ async def test_a_job_that_a_person_deletes_is_a_failed_run(
 async def test_a_job_that_never_begins_is_deleted_and_says_what_it_waited_for(
     dispatchers: Dispatchers, cluster: Cluster, until: Until, why: str
 ) -> None:
-    async with dispatchers.one(patience=1.5) as executor:
+    async with dispatchers.one(patience=8) as executor:
         running = await dispatchers.begun(executor, until)
         if why == "no node":
             cluster.pends("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
@@ -252,7 +252,7 @@ async def test_a_job_that_never_begins_is_deleted_and_says_what_it_waited_for(
         else:
             cluster.cannot_pull('Back-off pulling image "registry.example/trainer:7"')
             said = 'its container cannot start: ImagePullBackOff: Back-off pulling image "registry.example/trainer:7"'
-        with pytest.raises(RunFailed, match=f"did not begin within 2 s and was deleted: {said}"):
+        with pytest.raises(RunFailed, match=f"did not begin within 8 s and was deleted: {said}"):
             await running
         assert cluster.jobs() == []
 

@@ -122,8 +122,8 @@ async def said(settings: Settings, *topics: str) -> list[Event]:
         await consumer.stop()
 
 
-async def finished(settings: Settings, runs: int) -> list[TrainingFinished]:
-    async with asyncio.timeout(90):
+async def finished(settings: Settings, runs: int, within: float = 90.0) -> list[TrainingFinished]:
+    async with asyncio.timeout(within):
         while True:
             ended = [e for e in await said(settings, TRAINING.name) if isinstance(e, TrainingFinished)]
             if len(ended) >= runs:
@@ -145,13 +145,32 @@ async def ready(service: Service, until: Until) -> None:
     await until(lambda: not service.health.not_ready())
 
 
+async def shows(service: Service, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Once the trainer itself says so of its loop: it goes by what it has said a moment after anybody may read it."""
+    trainer = httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://trainer")
+    async with trainer as client, asyncio.timeout(30):
+        while not wanted((await client.get("/v1/loops")).json()["loops"][0]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def rests(service: Service, settings: Settings, runs: int) -> list[TrainingFinished]:
+    """All runs, once there are so many and none is under way: whoever asks then joins none of them."""
+    ended = await finished(settings, runs)
+    await shows(service, lambda loop: loop["running"] is None)
+    return ended
+
+
 async def test_a_verdict_becomes_a_decision_a_run_and_a_champion_and_a_restart_repeats_none(
     settings: Settings, tides: Any, until: Until
 ) -> None:
-    async with running(settings, MemoryExecutor(passes)) as service:
+    executor = MemoryExecutor(passes)
+    executor.gate.clear()
+    async with running(settings, executor) as service:
         await ready(service, until)
         await say(service, VERDICTS.name, tides.matured(10))
-        await say(service, VERDICTS.name, tides.judged(20))
+        await say(service, VERDICTS.name, tides.judged(20))  # joins the run, which is held until then
+        await shows(service, lambda loop: (loop["last_decision"] or {}).get("request") == "detected-20")
+        executor.gate.set()
         await finished(settings, 1)
     executor = MemoryExecutor(passes)
     async with running(settings, executor) as service:
@@ -188,7 +207,7 @@ async def test_a_trial_on_kafka_goes_on_after_a_restart_and_a_person_and_a_repli
     async with running(settings, MemoryExecutor(passes)) as service:
         await ready(service, until)
         await say(service, VERDICTS.name, tides.matured(10))
-        await finished(settings, 1)
+        await rests(service, settings, 1)
         await say(service, VERDICTS.name, tides.judged(20))
         _, ended = await finished(settings, 2)
         assert ended.outcome is Outcome.ON_TRIAL
@@ -202,6 +221,7 @@ async def test_a_trial_on_kafka_goes_on_after_a_restart_and_a_person_and_a_repli
             wish = {"by": "Ada", "reason": "the harbour said so"}
             assert (await client.post("/v1/loops/tides/freeze", json=wish)).status_code == 202
             assert (await revision(settings, 5)).frozen == "Ada: the harbour said so"
+            await shows(service, lambda loop: bool(loop["frozen"]))
             assert (await client.post("/v1/loops/tides/unfreeze", json=wish)).status_code == 202
             await revision(settings, 6)
         await say(service, REPLICAS.name, obeyed(5, refused=6, at=now()))
@@ -260,12 +280,9 @@ async def test_a_request_that_waits_survives_a_restart_and_is_decided_once(
         await ready(service, until)
         await say(service, VERDICTS.name, tides.matured(10))
         await say(service, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
-        await finished(settings, 1)
+        await rests(service, settings, 1)
         await say(service, RETRAIN.name, alert)
-        trainer = httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://trainer")
-        async with trainer as client, asyncio.timeout(30):
-            while (await client.get("/v1/loops")).json()["loops"][0]["waiting"] is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await shows(service, lambda loop: loop["waiting"] is not None)
     async with running(settings, MemoryExecutor(passes)) as service:
         await ready(service, until)
         await say(service, VERDICTS.name, tides.judged(21.5, Finding.HEALTHY))
@@ -294,7 +311,7 @@ async def test_what_came_to_another_dispatcher_and_led_to_no_word_is_heard_by_wh
         await ready(first, until)
         await say(first, VERDICTS.name, tides.matured(10))
         await say(first, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
-        await finished(settings, 1)
+        await rests(first, settings, 1)
         other = settings.model_copy(update={"instance": "b"})
         async with running(other, MemoryExecutor(passes)) as second:
             await ready(second, until)
@@ -319,6 +336,7 @@ async def test_strangers_records_go_to_the_dead_letters_and_the_rest_is_heard(
     assert reasons._value.get() >= 1
 
 
+@pytest.mark.timeout(400)  # MLflow's start, and a run that imports Feast
 async def test_a_real_run_is_tracked_registered_and_promoted(
     settings: Settings, tides: Any, until: Until, mlflow_server: Any, harbour: Path, ships: Any, fill_lake: Any
 ) -> None:
@@ -329,7 +347,7 @@ async def test_a_real_run_is_tracked_registered_and_promoted(
     async with running(tracked, None) as service:
         await ready(service, until)
         await say(service, VERDICTS.name, tides.matured(61, matured=2790))
-        (ended,) = await finished(settings, 1)
+        (ended,) = await finished(settings, 1, within=240)
         assert ended.outcome is Outcome.PROMOTED, ended.reason
         assert ended.rows > 2000
         assert ended.mlflow_run is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -49,6 +49,8 @@ class Endpoint(ThreadingHTTPServer):
         self.broken = self.drips = False
         self.most: int | None = None
         """Rows of an answer."""
+        self.described: Callable[[], None] = lambda: None
+        """Called before it says what it takes."""
 
     @property
     def url(self) -> str:
@@ -62,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
+        self.server.described()
         session = self.server.session
         nodes = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
         said = {
@@ -226,8 +229,13 @@ def test_an_answer_has_an_end_and_a_shape(
     said = {"inputs": [FOG, LENGTH], "output": "probabilities"}
     for name, value in change.items():
         setattr(endpoint, name, value)
-    for name, value in limit.items():
-        monkeypatch.setattr(remote_session, name, value)
+
+    def limited() -> None:
+        """Of the answers alone: whoever asks waits for each piece as long as ever."""
+        for name, value in limit.items():
+            monkeypatch.setattr(remote_session, name, value)
+
+    endpoint.described = limited
     with pytest.raises(RunFailed, match=why):
         trained(tides_loop, ships.dataset(), packages, spec_of(endpoint.url, **said), hosts="127.0.0.1")
 

@@ -96,6 +96,7 @@ async def decided(settings: Settings, *requests: str) -> list[RetrainDecided]:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.timeout(400)
 async def test_the_trainer_that_started_last_writes_and_the_other_stops_and_says_why(
     settings: Settings, tides: Any, tmp_path: Path
 ) -> None:
@@ -122,12 +123,12 @@ async def test_the_trainer_that_started_last_writes_and_the_other_stops_and_says
             assert sorted(event.request for event in found) == sorted(["one", "two", verdict.id])
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(900)
 async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_nor_told_twice(
     settings: Settings, tides: Any, tmp_path: Path, harbour: Path, ships: Any, fill_lake: Any
 ) -> None:
     """Both train it, and wait for the same lake; only the one that started last may say what came of it."""
-    patient = settings.model_copy(update={"lake_patience": 90.0})
+    patient = settings.model_copy(update={"lake_patience": 300.0})
     positions = fill_lake(str(tmp_path / "later"), harbour, ships)
     await _say_nothing_so_often(settings, positions)
     async with voice(settings) as publisher, dispatcher(patient, tmp_path, "first") as first:
@@ -139,9 +140,9 @@ async def test_a_run_under_way_at_a_dispatcher_that_is_shut_out_is_neither_lost_
             await _until(settings, lambda told: len(_of(told, TrainingStarted)) == 2)
             assert first.process.returncode is None, "it has had nothing to say yet"
             fill_lake(settings.lake, harbour, ships)
-            async with asyncio.timeout(150):
+            async with asyncio.timeout(300):
                 assert await first.process.wait() == 2, first.log.read_text()
-            # The end of a run is told last, after the step that came of it.
+                # The end of a run is told last, after the step that came of it.
                 journal = await _until(settings, lambda told: len(_of(told, TrainingFinished)) == 1)
             assert second.process.returncode is None
     (decision,), (ended,), (moved,) = (_of(journal, kind) for kind in (RetrainDecided, TrainingFinished, RolloutMoved))
@@ -159,7 +160,7 @@ def _of(told: list[Event], kind: type[Any]) -> list[Any]:
 
 async def _until(settings: Settings, holds: Callable[[list[Event]], bool]) -> list[Event]:
     """The journal, once that holds of it."""
-    async with asyncio.timeout(150):
+    async with asyncio.timeout(300):
         while not holds(told := await said(settings, TRAINING.name)):  # noqa: ASYNC110  the journal is elsewhere
             await asyncio.sleep(0.2)
         return told

@@ -45,3 +45,5 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+            if heard:
+                signal.signal(number, signal.SIG_IGN)  # the process ends now, and says so undisturbed

@@ -40,7 +40,8 @@ class Tracking:
 
     def id(self, patience: float = ID_PATIENCE) -> str | None:
         """The record's id; None when nothing is tracked, or when the tracker has not given one within `patience` seconds."""
-        self._asked.wait(patience)
+        if self._thread is not None:  # nobody else gives one
+            self._asked.wait(patience)
         return self._id
 
     def finished(self, record: Record) -> None:
