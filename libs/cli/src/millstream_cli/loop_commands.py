@@ -226,7 +226,13 @@ def approve(
 def rollback(
     loop: LoopArgument,
     reason: ReasonOption = BY_HAND,
-    to: Annotated[str | None, typer.Option(help="Version to go back to; default: the champion before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Version to go back to, also one that was rolled back, in its canary too. It answers everybody at once, "
+            "without a trial or a watch. One that was rejected stays so. Default: the champion before."
+        ),
+    ] = None,
 ) -> Asked:
     """Take the champion back: the version before it answers again, in every replica. A trial under way ends instead.
 
