@@ -61,7 +61,7 @@ def test_a_later_incident_or_decision_changes_no_number() -> None:
     loop = loop_of(journal.told, LOOP)
     assert pick(loop, "4") is pick(loop, "5"), "the drift of day 22 had a number while it waited"
     screen = StringIO()
-    incident_view.show_list(loop, Console(file=screen, width=140))
+    incident_view.show_list(loop, Console(file=screen, width=200))
     assert [line.split("  2013")[0].strip() for line in screen.getvalue().splitlines()[1:]] == [
         *("1", "2", "3", "5, 4", "6"),
     ]

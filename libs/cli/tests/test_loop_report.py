@@ -113,7 +113,7 @@ def test_what_needs_a_person_comes_with_what_to_type() -> None:
     journal.state(12, Step.CHAMPION, "1", frozen="Black Friday", pinned="1")
     found = report(journal)
     assert [need.split(":")[0].split(" (")[0] for need in found.needs] == [
-        "broken data",
+        "broken data since 2013-06-13 00",
         "run run2 waits for an approval until 2013-06-15 00",
         "online and offline features differ",
         "frozen",
@@ -214,7 +214,8 @@ def test_labels_that_are_broken_need_a_person_as_inputs_do() -> None:
         Cause.PERFORMANCE,
     )
     found = report(journal)
-    assert (found.needs, found.notices) == ([f"broken data: {why}; retrains wait until it is whole"], [])
+    need = f"broken data since 2013-06-11 00:00: {why}; retrains wait until it is whole"
+    assert (found.needs, found.notices) == ([need], [])
 
 
 def test_the_last_run_needs_a_person_where_it_failed_and_an_earlier_one_is_told() -> None:

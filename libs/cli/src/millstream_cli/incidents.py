@@ -53,6 +53,8 @@ class Fate(StrEnum):
     REJECTED_IN_TRIAL = "rejected in trial"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
+    BROUGHT_BACK = "brought back"
+    """Rolled back, and then it came to answer again, by a person's word."""
 
 
 @dataclass(eq=False)
@@ -68,6 +70,8 @@ class RunStory:
     judged: list[ChallengerJudged] = field(default_factory=list)
     """As challenger and on watch, the oldest first."""
     moves: list[RolloutMoved] = field(default_factory=list)
+    brought_back: list[RolloutMoved] = field(default_factory=list)
+    """Steps that had its model answer again after it was rolled back: another's rollback to it, or a pin."""
 
     @property
     def version(self) -> str | None:
@@ -80,26 +84,36 @@ class RunStory:
         return self.decisions[0].cause
 
     @property
+    def began(self) -> datetime:
+        """When it was let start; of one that was not, when it was asked for."""
+        let = [one.at for one in self.decisions if one.decision is Decision.ACCEPTED]
+        return let[0] if let else self.decisions[0].at
+
+    @property
+    def waits(self) -> RetrainDecided | None:
+        """The decision that has it wait for a person's word. A word that did not start it changes nothing of that."""
+        return self.decisions[0] if self.fate is Fate.PENDING else None
+
+    @property
     def fate(self) -> Fate:
         end = self.finished
         if end is not None and end.outcome in (Outcome.REJECTED, Outcome.FAILED):
             return Fate.FAILED if end.outcome is Outcome.FAILED else Fate.REJECTED_BY_GATE
         if self.moves:
-            last = self.moves[-1].step
+            last = self.moves[-1]
+            again = bool(self.brought_back) and self.brought_back[-1].revision > last.revision
             after = {
                 Step.CHAMPION: Fate.PROMOTED,
-                Step.ROLLED_BACK: Fate.ROLLED_BACK,
+                Step.ROLLED_BACK: Fate.BROUGHT_BACK if again else Fate.ROLLED_BACK,
                 Step.REJECTED: Fate.REJECTED_IN_TRIAL,
             }
-            return after.get(last, Fate.ON_TRIAL)
+            return after.get(last.step, Fate.ON_TRIAL)
         if end is not None:
             return Fate.PROMOTED if end.outcome is Outcome.PROMOTED else Fate.ON_TRIAL
         said = [one.decision for one in self.decisions]
         if Decision.ACCEPTED in said or self.started:
             return Fate.TRAINING
-        if Decision.EXPIRED in said:
-            return Fate.EXPIRED
-        return Fate.PENDING if said[-1] is Decision.PENDING else Fate.DECLINED
+        return Fate.EXPIRED if Decision.EXPIRED in said else Fate.PENDING
 
     @property
     def trial(self) -> list[ChallengerJudged]:
@@ -138,6 +152,7 @@ class Incident:
     clock: list[LabelsMatured] = field(default_factory=list)
     decisions: list[RetrainDecided] = field(default_factory=list)
     runs: list[RunStory] = field(default_factory=list)
+    """As they began: of several the last one's fate is the incident's."""
     taken_back: list[RolloutMoved] = field(default_factory=list)
     """Steps that took back a version that it is about, where they are no part of its own runs."""
     cure: WindowJudged | None = None
@@ -158,6 +173,7 @@ class Incident:
         times = [one.windows[-1].at for one in self.troubles] + [one.at for one in self.decisions]
         for run in self.runs:
             ends: list[TrainingStarted | ChallengerJudged | RolloutMoved] = [*run.started, *run.judged, *run.moves]
+            ends += run.brought_back
             times += [one.at for one in ends] + ([run.finished.at] if run.finished else [])
         times += [one.at for one in self.taken_back]
         return max([*times, *([self.cure.at] if self.cure else [])])
@@ -166,8 +182,10 @@ class Incident:
     def cause(self) -> str:
         if self.decisions:
             first = min(self.decisions, key=lambda one: one.at).cause.value
-            return "broken data" if any(one.broken for one in self.troubles) and not self.runs else first
-        return "broken data" if self.troubles[0].broken else self.troubles[0].worst.finding.value.replace("_", " ")
+            return "broken data" if any(one.began_broken for one in self.troubles) and not self.runs else first
+        return (
+            "broken data" if self.troubles[0].began_broken else self.troubles[0].worst.finding.value.replace("_", " ")
+        )
 
     @property
     def fate(self) -> Fate:

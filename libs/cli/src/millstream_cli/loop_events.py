@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -77,9 +77,13 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
     mine = {one.id: one for one in told if one.loop == name}
     windows = sorted(_all(mine, WindowJudged), key=lambda one: (one.at, one.index))
     states = _states(mine)
+    moves = {move.revision: move for move in _all(mine, RolloutMoved)}
     answering = Answering(states)
     incidents = _Sorter(mine, windows, answering).incidents()
     for incident in incidents:
+        for run in incident.runs:
+            run.brought_back = _brought_back(run, states, moves)
+        incident.runs.sort(key=lambda one: one.began)
         incident.cure = _cure(incident)
         incident.taken_back = _taken_back(incident, mine)
         incident.answers_now = answering.now
@@ -128,6 +132,18 @@ def _taken_back(incident: Incident, told: dict[str, Told]) -> list[RolloutMoved]
         and move.version in began
         and began[move.version] <= move.at <= (incident.cure.at if incident.cure is not None else move.at)
     ]
+
+
+def _brought_back(run: RunStory, states: Sequence[ModelState], moves: Mapping[int, RolloutMoved]) -> list[RolloutMoved]:
+    """The first step after each rollback of its model that has it answer again: it is another version's, or a pin."""
+    taken = [move.revision for move in run.moves if move.step is Step.ROLLED_BACK]
+    answers = [
+        state.revision
+        for state in states
+        if state.champion is not None and state.champion.version == run.version and state.revision in moves
+    ]
+    again = dict.fromkeys(min((one for one in answers if one > since), default=0) for since in taken)
+    return [moves[revision] for revision in again if revision]
 
 
 class _Sorter:

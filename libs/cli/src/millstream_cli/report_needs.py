@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from millstream.contracts.events import Decision, Finding, ModelState, SkewJudged, WindowJudged
+from millstream.contracts.events import Decision, ModelState, RetrainDecided, SkewJudged
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.telling import broken_at, outcome_of, title_of
+from millstream_cli.troubles import Trouble
 
 REJECTED_IN_A_ROW = 3.0
 """As the trainer's policy has it, where a decision does not name the loop's own bound (`breaker` in its numbers)."""
@@ -19,15 +20,17 @@ BY_HAND = (Fate.SUGGESTED, Fate.EXPIRED)
 def needs_of(loop: Loop, state: ModelState | None, skew: SkewJudged | None, now: datetime) -> list[str]:
     """What waits for a person, the most pressing first, each with what to type."""
     needs = []
-    for window in _broken(loop):
+    for trouble in _broken(loop):
+        window = trouble.windows[-1]
         where = "; ".join(broken_at(one) for one in window.broken)
-        needs.append(f"broken data: {window.reason}{f' ({where})' if where else ''}; retrains wait until it is whole")
-    for run in waiting(loop, now):
-        expires = run.decisions[-1].expires
-        until = f" until {expires:%Y-%m-%d %H:%M}" if expires is not None else ""
-        reason = run.decisions[-1].reason
         needs.append(
-            f"run {run.name} waits for an approval{until} ({reason}): millstream approve {loop.name} {run.name}"
+            f"broken data since {trouble.broken_since:%Y-%m-%d %H:%M}: {window.reason}{f' ({where})' if where else ''}; "
+            "retrains wait until it is whole"
+        )
+    for asked in waiting(loop, now):
+        until = f" until {asked.expires:%Y-%m-%d %H:%M}" if asked.expires is not None else ""
+        needs.append(
+            f"run {asked.run} waits for an approval{until} ({asked.reason}): millstream approve {loop.name} {asked.run}"
         )
     missing = _no_model(loop, now) if state is None or state.champion is None else None
     if missing is not None:
@@ -61,15 +64,14 @@ def notices_of(loop: Loop, since: datetime) -> list[str]:
     return found
 
 
-def _broken(loop: Loop) -> list[WindowJudged]:
-    """The newest window of each kind of data that are broken still, the newest first."""
-    found = [window for one in loop.incidents if one.open for window in _broken_in(one)]
-    return sorted(found, key=lambda one: one.at, reverse=True)
+def _broken(loop: Loop) -> list[Trouble]:
+    """Of each kind of data that are broken still, the newest first."""
+    found = [trouble for one in loop.incidents if one.open for trouble in _broken_in(one)]
+    return sorted(found, key=lambda one: one.windows[-1].at, reverse=True)
 
 
-def _broken_in(incident: Incident) -> list[WindowJudged]:
-    last = [one.windows[-1] for one in incident.troubles if one.end is None]
-    return [one for one in last if one.finding is Finding.BROKEN_DATA]
+def _broken_in(incident: Incident) -> list[Trouble]:
+    return [one for one in incident.troubles if one.end is None and one.broken_since is not None]
 
 
 def _open(loop: Loop, incident: Incident) -> str:
@@ -117,16 +119,19 @@ def _no_model(loop: Loop, now: datetime) -> str | None:
     return last.reason if end is None else f"run {end.run} {end.outcome.value}: {end.reason}"
 
 
-def waiting(loop: Loop, now: datetime) -> list[RunStory]:
-    """Runs that wait for a person's word."""
-    runs = [run for one in loop.incidents for run in one.runs if run.fate is Fate.PENDING]
-    return [run for run in runs if run.decisions[-1].expires is None or run.decisions[-1].expires > now]
+def waiting(loop: Loop, now: datetime) -> list[RetrainDecided]:
+    """What runs that wait for a person's word wait by."""
+    asked = [run.waits for one in loop.incidents for run in one.runs if run.waits is not None]
+    return [one for one in asked if one.expires is None or one.expires > now]
 
 
 def rejected_in_a_row(loop: Loop) -> tuple[float, float]:
     """What the trainer counted at its last decision, and where it stops: an open circuit breaker has reached that."""
     decided = [
-        one for incident in loop.incidents for one in incident.decisions if one.decision is not Decision.COALESCED
+        one
+        for incident in loop.incidents
+        for one in incident.decisions
+        if one.decision is not Decision.COALESCED and "rejected_in_a_row" in one.numbers
     ]
     numbers: Mapping[str, float] = max(decided, key=lambda one: one.at).numbers if decided else {}
     return numbers.get("rejected_in_a_row", 0.0), numbers.get("breaker", REJECTED_IN_A_ROW)

@@ -56,7 +56,9 @@ def title_of(incident: Incident) -> str:
     """What it was about, in a line."""
     if incident.troubles:
         whats = dict.fromkeys(_what(one) for one in incident.troubles)
-        return f"{' and '.join(whats)} of version {incident.troubles[0].version}"
+        began = {run.decisions[0].request for run in incident.runs}
+        asked = "".join(f"; {_asked(one)}" for one in incident.requests if one.id in began)
+        return f"{' and '.join(whats)} of version {incident.troubles[0].version}{asked}"
     if incident.requests:
         return _asked(incident.requests[0])
     cause = incident.decisions[0].cause if incident.decisions else None
@@ -68,10 +70,20 @@ def title_of(incident: Incident) -> str:
 
 
 def _what(trouble: Trouble) -> str:
-    if trouble.broken:
-        return f"broken data in the {WORDS[trouble.kind]}"
+    """Data that broke after something else was wrong with them are dated: the incident began before."""
+    what, broken = _shown(trouble.kind), trouble.broken
+    if broken is None:
+        return what
+    if trouble.began_broken:
+        return _shown(trouble.kind, broken=True)
+    return f"{what} (broken data from {broken.at:%Y-%m-%d %H:%M})"
+
+
+def _shown(kind: WindowKind, *, broken: bool = False) -> str:
+    if broken:
+        return f"broken data in the {WORDS[kind]}"
     drop = {WindowKind.PERFORMANCE: "a performance drop", WindowKind.ESTIMATED: "an estimated performance drop"}
-    return drop.get(trouble.kind, f"drift in the {WORDS[trouble.kind]}")
+    return drop.get(kind, f"drift in the {WORDS[kind]}")
 
 
 def outcome_of(incident: Incident) -> str:
@@ -94,8 +106,9 @@ def _ended(incident: Incident) -> str:
         )
     if incident.cured == "not cleared":
         ended = [one for one in incident.troubles if one.matters]
-        shown = [one for one in ended if one.end is not None and one.end.finding not in FINE]
-        what = "it" if len(shown) == len(ended) else " and ".join(dict.fromkeys(_what(one) for one in shown))
+        shown = [one.end for one in ended if one.end is not None and one.end.finding not in FINE]
+        whats = dict.fromkeys(_shown(one.kind, broken=one.finding is Finding.BROKEN_DATA) for one in shown)
+        what = "it" if len(shown) == len(ended) else " and ".join(whats)
         return f"{_taken_back(incident)}not cleared: version {cure.version} shows {what} too"
     if cure.version != last.version:
         return f"{_taken_back(incident)}cleared with version {cure.version}"
@@ -196,6 +209,8 @@ def _decision(loop: Loop, decided: RetrainDecided, told: Mapping[str, str]) -> M
     details = []
     if decided.decision is Decision.PENDING and decided.run is not None:
         details.append(f"a person decides: millstream approve {decided.loop} {decided.run}")
+    if decided.decision is Decision.COALESCED and decided.run is not None:
+        details.append(f"the approval came to nothing: run {decided.run} waits on")
     return Moment(
         at=decided.at,
         what="decision",
@@ -210,7 +225,7 @@ def _decision(loop: Loop, decided: RetrainDecided, told: Mapping[str, str]) -> M
 def _run(loop: Loop, run: RunStory) -> list[Moment]:
     found: list[Moment] = []
     for word in run.approvals:
-        at = run.started[0].at if run.started else run.decisions[-1].at
+        at = next((one.at for one in run.decisions if one.request == word.id), run.decisions[-1].at)
         found.append(Moment(at=at, what="asked", text=_asked(word), id=word.id, caused_by=loop.told[word.id].caused_by))
     if run.finished is not None:
         given = next((one.given for one in run.decisions if one.given is not None), None)
@@ -222,7 +237,7 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
     for looks in (run.trial, run.watch):
         found += [_judged(loop, one, run) for one in _turns(looks)]
     found += [_move(loop, one, run) for one in run.moves]
-    return found
+    return found + [_again(loop, one, run) for one in run.brought_back]
 
 
 def _training(loop: Loop, end: TrainingFinished, given: GivenModel | None) -> Moment:
@@ -327,6 +342,19 @@ def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
         numbers=move.numbers,
+    )
+
+
+def _again(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
+    """Its model answers again: of the step by which it does, another version's story tells the rest."""
+    request = request_of(loop, move)
+    who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
+    return Moment(
+        at=move.at,
+        what="rollout",
+        text=f"version {run.version} answers again{who}: {moved(move)}",
+        id=move.id,
+        caused_by=loop.told[move.id].caused_by,
     )
 
 

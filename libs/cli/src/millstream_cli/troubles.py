@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from millstream.contracts.events import Finding, WindowJudged, WindowKind
 from millstream_cli.answering import Answering
@@ -43,8 +44,25 @@ class Trouble:
         return max(self.windows, key=lambda one: (one.finding is not Finding.SUSPECTED, one.effect))
 
     @property
-    def broken(self) -> bool:
-        return any(one.finding is Finding.BROKEN_DATA for one in self.windows)
+    def broken(self) -> WindowJudged | None:
+        """The first window of broken data, if there is one."""
+        return next((one for one in self.windows if one.finding is Finding.BROKEN_DATA), None)
+
+    @property
+    def began_broken(self) -> bool:
+        """Whether nothing was wrong before the data broke but a suspicion."""
+        bad = next((one for one in self.windows if one.finding is not Finding.SUSPECTED), None)
+        return bad is not None and bad.finding is Finding.BROKEN_DATA
+
+    @property
+    def broken_since(self) -> datetime | None:
+        """Since when they are, as the newest windows have it; None: the newest is not broken."""
+        since = None
+        for window in reversed(self.windows):
+            if window.finding is not Finding.BROKEN_DATA:
+                break
+            since = window.at
+        return since
 
     @property
     def matters(self) -> bool:
