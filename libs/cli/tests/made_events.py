@@ -86,7 +86,7 @@ class Journal:
             "flight-1",
         )
 
-    def labels(self, at: float, matured: int = 21000) -> str:
+    def labels(self, at: float, matured: int = 21000, duplicated: int = 0) -> str:
         return self.note(
             LabelsMatured(
                 id=f"labels-{at:g}",
@@ -97,7 +97,7 @@ class Journal:
                 expired=40,
                 late=2,
                 orphaned=1,
-                duplicated=0,
+                duplicated=duplicated,
             )
         )
 

@@ -60,3 +60,14 @@ def test_what_producers_and_people_write_is_no_markup() -> None:
     incident_view.show_list(loop_of(journal.told, LOOP), Console(file=screen, width=140))
     assert "[red]boo[/blue]" in screen.getvalue()
     assert "[link=x]why[/]" in screen.getvalue()
+
+
+def test_an_effect_just_below_its_bound_is_not_shown_as_the_bound() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.window(8, Finding.HEALTHY, 0.1996)
+    journal.window(10, Finding.DETECTED, 0.2006)
+    screen = StringIO()
+    incident_view.show(*last(journal), Console(file=screen, width=140))
+    shown = [line.split()[4] for line in screen.getvalue().splitlines() if " 5,000 " in line]
+    assert shown == ["0.1996", "0.2006"]

@@ -81,9 +81,10 @@ def test_what_a_new_champion_did_to_the_loss_is_told_in_numbers() -> None:
     promoted(journal)
     loop, incident = last(journal)
     assert before_and_after(loop, incident.runs[0]) is None, "no label of version 2 is there yet"
+    journal.performance(17.5, 3.7, "2", Finding.BROKEN_DATA)
     journal.performance(18, 0.44, "2")
-    loop, incident = last(journal)
-    effect = before_and_after(loop, incident.runs[0])
+    loop = loop_of(journal.told, LOOP)
+    effect = before_and_after(loop, loop.incidents[1].runs[0])
     assert effect is not None
     assert (effect.old, effect.new, effect.before_rows, effect.after_rows) == ("1", "2", 15000, 5000)
     assert effect.before == pytest.approx((0.45 + 0.46 + 0.55) / 3)

@@ -294,3 +294,32 @@ def test_the_terminal_and_json_carry_the_numbers() -> None:
     assert told["champion"] == "2"
     assert told["performance"][-1]["loss"]["value"] == 0.44
     assert told["incidents"][1]["outcome"].startswith("promoted (version 2)")
+
+
+def test_labels_that_came_again_are_told_and_many_of_them_are_noticed() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.labels(10, matured=30000, duplicated=300)
+    assert "300 came again" in shown(journal)
+    assert report(journal).notices == [], "a producer that started anew repeats as many"
+    journal.labels(20, matured=32000, duplicated=2180)
+    found = report(journal, days=10)
+    assert found.labels is not None
+    assert (found.labels.duplicated, found.labels.new_duplicated) == (2180, 1880)
+    [notice] = found.notices
+    assert notice.startswith("1,880 labels (48%) came again for a question that had one")
+    assert "2,180 came again" in dict(report_view.facts(found))["labels"]
+    assert "nothing needs you" not in shown(journal, days=10)
+
+
+def test_a_loss_of_broken_labels_is_no_part_of_the_mean() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.performance(10, 3.7, finding=Finding.BROKEN_DATA)
+    found = report(journal)
+    assert found.mean is not None
+    assert found.mean.value == pytest.approx(0.455)
+    assert (
+        dict(report_view.facts(found))["performance"]
+        == "log loss 0.4550 over 10,000 labels, without 1 window of broken data"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream.contracts.events import WindowKind
+from millstream.contracts.events import Finding, WindowKind
 from millstream_cli.incidents import RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.losses import loss_of, mean_loss
@@ -37,7 +37,8 @@ class Effect:
 
 
 def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
-    """The last windows of the old champion up to the promotion, and the first of the new one; None until both are there.
+    """The last windows of the old champion up to the promotion, and the first of the new one; None until both are there. Labels
+    that were broken measured nothing.
 
     Other questions, other weather: this is what happened, the trial is what compares.
     """
@@ -48,7 +49,11 @@ def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
     if not earlier:
         return None
     old = earlier[-1].version
-    judged = [one for one in loop.windows if one.kind is WindowKind.PERFORMANCE and loss_of(one) is not None]
+    judged = [
+        one
+        for one in loop.windows
+        if one.kind is WindowKind.PERFORMANCE and one.finding is not Finding.BROKEN_DATA and loss_of(one) is not None
+    ]
     before = mean_loss(loop.losses([one for one in judged if one.version == old and one.at <= at][-BESIDE:]))
     after = mean_loss(loop.losses([one for one in judged if one.version == version and one.at > at][:BESIDE]))
     if before is None or after is None or before.metric != after.metric:

@@ -50,7 +50,7 @@ def windows_section(kind: WindowKind, windows: Sequence[WindowJudged]) -> list[C
             label=f"{one.at:%Y-%m-%d}",
             value=one.effect,
             color=COLORS.get(one.finding, charts.BAD),
-            title=f"{one.at:%Y-%m-%d %H:%M}, version {one.version}: {one.effect:.3f}, {one.finding.value.replace('_', ' ')}",
+            title=f"{one.at:%Y-%m-%d %H:%M}, version {one.version}: {one.effect:.4f}, {one.finding.value.replace('_', ' ')}",
         )
         for one in windows
     ]

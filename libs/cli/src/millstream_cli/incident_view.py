@@ -86,7 +86,7 @@ def _windows(kind: WindowKind, windows: Sequence[WindowJudged], console: Console
             f"{one.at:%Y-%m-%d %H:%M}",
             one.version,
             f"{one.rows:,}",
-            f"{one.effect:.3f}",
+            f"{one.effect:.4f}",
             Text(bar(one.effect, largest, BAR), style=style),
             Text(one.finding.value.replace("_", " "), style=style),
         )

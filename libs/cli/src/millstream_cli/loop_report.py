@@ -27,6 +27,9 @@ from millstream_cli.telling import moved, outcome_of, step_of, title_of
 
 T = TypeVar("T")
 
+MANY_AGAIN = 0.05
+"""Of the labels of a span: Kafka's "at least once" and a producer's restart repeat fewer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -59,7 +62,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Questions and their labels, since the stream began; `new` since the report's span began."""
+    """Questions and their labels, since the stream began; `new` and `new_duplicated` since the report's span began."""
 
     at: datetime
     matured: int
@@ -68,6 +71,9 @@ class Labels:
     expired: int
     late: int
     orphaned: int
+    duplicated: int
+    """Labels that came again for a question that had one: the first counts, whatever they say."""
+    new_duplicated: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +124,9 @@ class Report:
     trial: Trial | None
     performance: list[Measured]
     mean: Loss | None
-    """Over the span, all champions together."""
+    """Over the span, all champions together, without windows of broken data: nothing was measured by those."""
+    mean_left_out: int
+    """Those windows."""
     incidents: list[Line]
     decisions: dict[str, int]
     runs: dict[str, int]
@@ -133,7 +141,8 @@ class Report:
     needs: list[str]
     """What waits for a person, the most pressing first."""
     notices: list[str]
-    """What waits for nobody and is not well all the same: incidents that are open, runs that failed in the span."""
+    """What waits for nobody and is not well all the same: incidents that are open, runs that failed and labels that came again
+    in the span."""
 
     @property
     def age_days(self) -> float | None:
@@ -154,11 +163,14 @@ def report_of(loop: Loop, span: timedelta) -> Report:
     newest = inputs[-1] if inputs else None
     skew = max(_events(loop, SkewJudged), key=lambda one: one.at, default=None)
     decisions = [one for incident in loop.incidents for one in incident.decisions if one.at > since]
+    labels = _labels(loop, since)
     performance = [
         _measured(one, loss, loop.corrected.get(one.id))
         for one in loop.windows
         if one.at > since and one.kind is not WindowKind.INPUTS and (loss := loss_of(one)) is not None
     ]
+    broken = Finding.BROKEN_DATA.value
+    whole = [one for one in performance if one.kind is WindowKind.PERFORMANCE and one.finding != broken]
     return Report(
         loop=loop.name,
         now=now,
@@ -171,18 +183,19 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         pinned="" if state is None else state.pinned,
         trial=_trial(loop, state),
         performance=performance,
-        mean=mean_loss([one.loss for one in performance if one.kind is WindowKind.PERFORMANCE]),
+        mean=mean_loss([one.loss for one in whole]),
+        mean_left_out=sum(one.kind is WindowKind.PERFORMANCE for one in performance) - len(whole),
         incidents=[_line(one) for one in loop.incidents if one.ended > since and not one.routine],
         decisions=dict(sorted(Counter(one.decision.value for one in decisions).items())),
         runs=_runs(loop, since),
         drift_at=None if newest is None else newest.at,
         drift_finding="" if newest is None else newest.finding.value,
         drift=_columns(newest),
-        labels=_labels(loop, since),
+        labels=labels,
         skew=skew,
         people=_people(loop, since),
         needs=needs_of(loop, state, skew, now),
-        notices=notices_of(loop, since),
+        notices=notices_of(loop, since) + _again(labels),
     )
 
 
@@ -272,16 +285,30 @@ def _labels(loop: Loop, since: datetime) -> Labels | None:
     if not loop.labels:
         return None
     last = loop.labels[-1]
-    before = [one.matured for one in loop.labels if one.at <= since]
+    before = [(one.matured, one.duplicated) for one in loop.labels if one.at <= since]
+    matured, duplicated = before[-1] if before else (0, 0)
     return Labels(
         at=last.at,
         matured=last.matured,
-        new=last.matured - (before[-1] if before else 0),
+        new=last.matured - matured,
         pending=last.pending,
         expired=last.expired,
         late=last.late,
         orphaned=last.orphaned,
+        duplicated=last.duplicated,
+        new_duplicated=last.duplicated - duplicated,
     )
+
+
+def _again(labels: Labels | None) -> list[str]:
+    """A notice where so many labels came again that somebody should look at what they say."""
+    if labels is None or labels.new_duplicated <= MANY_AGAIN * (labels.new + labels.new_duplicated):
+        return []
+    share = labels.new_duplicated / (labels.new + labels.new_duplicated)
+    return [
+        f"{labels.new_duplicated:,} labels ({share:.0%}) came again for a question that had one: the first counts. "
+        "Does their stream repeat itself or contradict itself? The next run says how many do"
+    ]
 
 
 def _people(loop: Loop, since: datetime) -> list[Word]:

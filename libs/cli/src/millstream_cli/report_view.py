@@ -49,7 +49,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
         says = f"; {trial.compared.finding.value}, {compared(trial.compared)}" if trial.compared is not None else ""
         found.append(("trial", f"version {trial.version} beside version {trial.against}, {trial.step}{says}"))
     if report.mean is not None:
-        found.append(("performance", f"{_loss(report.mean)} over {report.mean.rows:,} labels"))
+        left = report.mean_left_out
+        without = f", without {left} window{'s' * (left > 1)} of broken data" if left else ""
+        found.append(("performance", f"{_loss(report.mean)} over {report.mean.rows:,} labels{without}"))
     found.append(("decisions", _counts(report.decisions)))
     found.append(("runs", _counts(report.runs)))
     found += [("person", f"{word.at:%Y-%m-%d %H:%M} {word.by}: {word.text}") for word in report.people]
@@ -59,7 +61,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             (
                 "labels",
                 f"{labels.matured:,} matured ({labels.new:,} new), {labels.pending:,} pending, {labels.expired:,} expired, "
-                f"{labels.late:,} late, {labels.orphaned:,} without a question",
+                f"{labels.late:,} late, {labels.duplicated:,} came again, {labels.orphaned:,} without a question",
             )
         )
     skew = report.skew
