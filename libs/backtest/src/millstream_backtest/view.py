@@ -40,12 +40,13 @@ def bars(console: Console) -> Iterator[Bars]:
 
 
 def table(found: Sequence[Figures]) -> Table:
-    """One line a policy; the smallest loss is bold."""
+    """One line a policy; the smallest loss is bold, where all are of as many questions."""
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     shown.add_column("policy")
     for name in COLUMNS:
         shown.add_column(name, justify="right")
-    best = min((one.loss for one in found if one.loss is not None), default=None)
+    losses = [one.loss for one in found if one.loss is not None]
+    best = min(losses) if len(losses) > 1 and not unlike(found) else None
     for one in found:
         loss = "–" if one.loss is None else f"{one.loss:.5f}"
         shown.add_row(
@@ -55,13 +56,25 @@ def table(found: Sequence[Figures]) -> Table:
             f"{one.rejections_by_gate} + {one.rejections_on_trial}",
             str(one.rollbacks),
             str(one.harmful_promotions),
-            f"[bold]{loss}[/bold]" if one.loss == best and len(found) > 1 else loss,
+            f"[bold]{loss}[/bold]" if best is not None and one.loss == best else loss,
             "–" if one.auc is None else f"{one.auc:.4f}",
             f"{one.answered_share:.1%}",
             _seconds(one.cpu_seconds),
             _seconds(one.spent_cpu_seconds),
         )
     return shown
+
+
+def unlike(found: Sequence[Figures]) -> str:
+    """That the losses cannot be compared, where policies were scored on different questions; empty: they can."""
+    scored = {one.policy: one.scored for one in found if one.loss is not None}
+    if len(set(scored.values())) < 2:
+        return ""
+    counts = ", ".join(f"{policy} {count:,}" for policy, count in scored.items())
+    return (
+        f"loss and AUC are of different questions and do not compare: scored were {counts}. A policy with another "
+        "label.within, or a first model at another time, has other answers with a label"
+    )
 
 
 def _seconds(spent: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from millstream.contracts.times import to_rfc3339
 from millstream.project import Project
@@ -39,7 +40,7 @@ def backtest(project: Project, loop: str, asked: Asked, root: Path, console: Con
         from millstream_backtest.backtest import backtest as run
         from millstream_backtest.chart import draw
         from millstream_backtest.policies import read_policies
-        from millstream_backtest.view import bars, legend, table
+        from millstream_backtest.view import bars, legend, table, unlike
     except ModuleNotFoundError as error:
         raise CommandFailed(
             f"a backtest trains models, and {error.name} is not installed: pip install millstream-backtest"
@@ -78,6 +79,8 @@ def backtest(project: Project, loop: str, asked: Asked, root: Path, console: Con
     else:
         screen().print(table(found))
         screen().print(f"[dim]{legend(wanted.scored_from)}[/dim]")
+        if different := unlike(found):
+            screen().print(Text(different, style="yellow"), soft_wrap=True)
 
 
 def _lake_of_a_mill(project: Project, root: Path) -> str | None:
