@@ -26,7 +26,7 @@ from millstream_backtest.errors import BacktestFailed
 from millstream_backtest.past import Past, PastHistory
 from millstream_backtest.policies import CURRENT, read_policies
 from millstream_backtest.recorded_lake import recorded_lake
-from millstream_backtest.view import COLUMNS, legend, table, unlike
+from millstream_backtest.view import legend, table
 from millstream_tiles.lake import Lake, LakeBatch
 from millstream_tiles.lake_reader import read_events
 from millstream_tiles.lake_schema import events_table, table_schema
@@ -365,23 +365,6 @@ def test_who_stops_before_anything_counts_is_told_since_when_it_would() -> None:
     march = from_rfc3339("2013-03-01T00:00:00Z")
     assert legend(march).endswith("loss and AUC: of the labelled answers to questions from 2013-03-01T00:00:00Z on")
     assert legend(None).endswith("loss and AUC: of the labelled answers")
-
-
-def test_losses_over_different_questions_are_not_compared() -> None:
-    def figures(policy: str, scored: int, loss: float | None) -> Figures:
-        zeros = dict.fromkeys(Figures.__struct_fields__, 0)
-        lists = {"months": [], "promoted": [], "timeline": []}
-        return Figures(**zeros | lists | {"policy": policy, "scored": scored, "loss": loss})
-
-    def bold(found: list[Figures]) -> list[str]:
-        cells = table(found).columns[COLUMNS.index("loss") + 1].cells
-        return [str(cell) for cell in cells if "[bold]" in str(cell)]
-
-    alike = [figures("as it is", 18706, 0.31), figures("often", 18706, 0.29), figures("never", 0, None)]
-    assert (unlike(alike), bold(alike)) == ("", ["[bold]0.29000[/bold]"])
-    found = [*alike, figures("within", 18158, 0.27)]
-    assert "scored were as it is 18,706, often 18,706, within 18,158." in unlike(found)
-    assert bold(found) == []
 
 
 def test_the_table_has_a_line_for_each_and_the_chart_is_svg(found: list[Figures], tmp_path: Path) -> None:

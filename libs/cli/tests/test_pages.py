@@ -85,7 +85,7 @@ def test_an_incident_s_page_is_valid_and_carries_its_numbers() -> None:
     page = checked(incident_page.page_of(loop, pick(loop, None)))
     for said in ("drift in the inputs of version 1", "45,123 rows", "canary 10%", "1,500 pairs", "decided-inputs-1-10"):
         assert said in page.text, said
-    assert "0.310, detected" in page.text
+    assert "0.3100, detected" in page.text
     assert page.tags.count("svg") == 2, "the windows and the trial"
     assert page.tags.count("circle") == 2, "one a look"
 
