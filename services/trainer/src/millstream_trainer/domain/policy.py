@@ -23,7 +23,6 @@ from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
 from millstream_trainer.domain.broken import LEARNED
 from millstream_trainer.domain.hearing import days
-from millstream_trainer.domain.quiet import quiet_until
 from millstream_trainer.domain.rules import Mode, Rules
 from millstream_trainer.domain.state import BROKEN, MATURED, LoopState, run_name
 
@@ -32,6 +31,9 @@ Rule = Callable[[LoopState, Ask, Rules], Answer | None]
 
 WAIT_FOR_LABELS = frozenset({Cause.DRIFT, Cause.ESTIMATE})
 """Causes that come before the labels do; a drop of performance was seen by labels that are there."""
+MOST_QUIET = 7 * DAY
+"""After the end of quiet hours. Drift says something at each end, so this is a stream that stood still for a month, or a drift
+that does not know these hours: nobody is to wait behind it for ever."""
 
 
 def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting | None:
@@ -65,14 +67,19 @@ def overdue(state: LoopState, at: int, rules: Rules) -> RetrainDecided | Waiting
     if waiting is None or at <= waiting.ask.at:
         return None
     ask = replace(waiting.ask, at=at, asked_at=waiting.ask.asked_at or waiting.ask.at)
-    if waiting.matured is None:
-        return decide(state, replace(ask, rested=True), rules) if at >= waiting.until else None
-    if (state.matured or 0) >= waiting.matured:
+    if waiting.matured is not None and (state.matured or 0) >= waiting.matured:
         return decide(state, replace(ask, ripe=True), rules)
     if at < waiting.until:
         return None
-    short = waiting.matured - (state.matured or 0)
-    reason = f"{short} of {rules.mature} labels have not matured within {days(rules.mature_longest)}: {ask.why}"
+    if waiting.matured is not None:
+        short = waiting.matured - (state.matured or 0)
+        reason = f"{short} of {rules.mature} labels have not matured within {days(rules.mature_longest)}: {ask.why}"
+    elif not rules.quiet.holds(at):
+        return decide(state, ask, rules)
+    elif at < waiting.until + MOST_QUIET:
+        return None
+    else:
+        reason = f"nothing was heard outside of quiet hours within {days(MOST_QUIET)}: {ask.why}"
     return _decided(state, ask, rules, Decision.DECLINED, reason)
 
 
@@ -270,7 +277,7 @@ def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
 
 def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
     """Says in its words which other causes asked, and when, where the loop wants several. A request that waited has it."""
-    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.ripe or ask.rested:
+    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.asked_at is not None:
         return ask
     others = {cause: at for cause, at in _agreeing(state, ask, rules).items() if cause is not ask.cause}
     said = ", ".join(f"{cause.value} of {to_datetime(at):%Y-%m-%d %H:%M}" for cause, at in sorted(others.items()))
@@ -282,7 +289,7 @@ def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
         reason = f"{rules.mature} labels have to mature first: {ask.why}"
         enough = (state.matured or 0) + rules.mature
         return Waiting(ask=ask, reason=reason, until=ask.at + rules.mature_longest, matured=enough)
-    until = None if ask.rested else quiet_until(ask.at, rules)
+    until = rules.quiet.until(ask.at)
     if until is None:
         return None
     return Waiting(ask=ask, reason=f"quiet hours until {to_datetime(until):%Y-%m-%d %H:%M} UTC: {ask.why}", until=until)
