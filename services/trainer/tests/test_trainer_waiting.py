@@ -18,10 +18,10 @@ from millstream.contracts.events import (
     WindowKind,
 )
 from millstream.contracts.quiet import Quiet
-from millstream.contracts.times import DAY, from_datetime
+from millstream.contracts.times import DAY
 from millstream_trainer.domain.rules import Mode, Rules
 
-from .trainer_kit import PROMOTED, Desk, Office, approves
+from .trainer_kit import PROMOTED, Desk, Office
 
 EVERY_CAUSE = frozenset(Cause) - {Cause.FIRST_MODEL}
 
@@ -287,41 +287,3 @@ def test_what_changed_did_so_with_the_first_window_that_showed_it(rules: Rules, 
     decided = desk.hears(verdict)
     assert decided is not None
     assert (decided.decision, decided.changed_at) == (Decision.ACCEPTED, tides.day(16))
-
-
-def test_what_waits_for_approval_is_joined_approved_once_and_keeps_its_cause(rules: Rules, tides: Any) -> None:
-    desk = served(rules, tides, mode=Mode.APPROVE)
-    pending = desk.hears(tides.judged(20, id="drift"))
-    assert pending is not None
-    assert pending.run is not None
-    joined = desk.hears(tides.judged(21, id="more"))
-    assert joined is not None
-    assert joined.decision is Decision.COALESCED
-    accepted = desk.hears(approves(pending.run))
-    assert accepted is not None
-    assert (accepted.decision, accepted.run, accepted.cause) == (Decision.ACCEPTED, pending.run, Cause.DRIFT)
-    assert accepted.changed_at == tides.day(19)
-    run = desk.state.running
-    assert run is not None
-    assert (run.request, run.at, run.version) == ("drift", from_datetime(tides.day(21)), "2")
-    assert desk.hears(approves(pending.run)) is None
-    twice = desk.hears(approves(pending.run, id="twice"))
-    assert twice is not None
-    assert (twice.decision, twice.reason) == (Decision.DECLINED, f"run {pending.run} is under way")
-
-
-def test_nobody_approves_past_the_budget(rules: Rules, tides: Any) -> None:
-    desk = served(rules, tides, mode=Mode.APPROVE, budget_runs=2)
-    pending = desk.hears(tides.judged(20))
-    assert pending is not None
-    desk.hears(tides.wish("ada", 20.5))
-    desk.ends(PROMOTED)
-    declined = desk.hears(approves(pending.run or ""))
-    assert declined is not None
-    assert (declined.decision, declined.reason) == (Decision.DECLINED, "2 runs within 30.0 days, the budget is 2")
-
-
-def test_an_approval_of_a_run_that_nobody_asked_for_names_those_that_wait(rules: Rules, tides: Any) -> None:
-    decided = served(rules, tides).hears(approves("nonesuch"))
-    assert decided is not None
-    assert decided.reason == "no run 'nonesuch' waits for approval; waiting: none"

@@ -31,6 +31,7 @@ Rule = Callable[[LoopState, Ask, Rules], Answer | None]
 
 WAIT_FOR_LABELS = frozenset({Cause.DRIFT, Cause.ESTIMATE})
 """Causes that come before the labels do; a drop of performance was seen by labels that are there."""
+WAITS = "waits for a person's word: "
 MOST_QUIET = 7 * DAY
 """After the end of quiet hours. Drift says something at each end, so this is a stream that stood still for a month, or a drift
 that does not know these hours: nobody is to wait behind it for ever."""
@@ -53,16 +54,15 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
         return _decided(state, ask, rules, Decision.ACCEPTED, ask.why)
     if rules.mode is Mode.SUGGEST:
         return _decided(state, ask, rules, Decision.SUGGESTED, f"retrain.mode is suggest, nothing runs: {ask.why}")
-    return _decided(state, ask, rules, Decision.PENDING, f"waits for a person's word: {ask.why}")
+    return _decided(state, ask, rules, Decision.PENDING, f"{WAITS}{ask.why}")
 
 
 def overdue(state: LoopState, at: int, rules: Rules) -> RetrainDecided | Waiting | None:
     """What stream time `at` decides by itself: a pending run that nobody approved, or the request that waited. One a call."""
     for run, asked in sorted(state.pending.items()):
         if asked.expires is not None and at >= from_datetime(asked.expires):
-            reason = f"nobody approved run {run} by {asked.expires:%Y-%m-%d %H:%M}: {asked.reason}"
             request = derived_id("expired", state.loop, run)
-            return _answered(state, asked, request, Decision.EXPIRED, reason, at)
+            return _answered(state, asked, request, Decision.EXPIRED, _expired(state, run, asked), at)
     waiting = state.waiting
     if waiting is None or at <= waiting.ask.at:
         return None
@@ -84,7 +84,7 @@ def overdue(state: LoopState, at: int, rules: Rules) -> RetrainDecided | Waiting
 
 
 def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecided | None:
-    """The decision on a person's go; None when the journal holds it."""
+    """The decision on a person's go; None when the journal holds it. What cannot start now waits on for another go."""
     if event.id in state.answered:
         return None
     asked, at = state.pending.get(event.run), state.stream_time or 0
@@ -99,15 +99,29 @@ def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecide
             at=to_datetime(at),
             run=event.run,
         )
-    go = Ask(
-        request=event.id, loop=event.loop, cause=Cause.MANUAL, at=max(at, from_datetime(asked.at)), why=asked.reason
-    )
+    why = asked.reason.removeprefix(WAITS)
+    go = Ask(request=event.id, loop=event.loop, cause=Cause.MANUAL, at=max(at, from_datetime(asked.at)), why=why)
     for rule in (_held_by_a_person, _joins_what_is_under_way, _within_budget):
         answer = rule(state, go, rules)
         if answer is not None:
-            return _answered(state, asked, event.id, *answer, go.at)
+            reason = f"{event.by} approved it, but {answer[1]}{AGAIN} {asked.run} again when that is over"
+            until = "" if asked.expires is None else f", it waits until {asked.expires:%Y-%m-%d %H:%M}"
+            return _answered(state, asked, event.id, Decision.DECLINED, reason + until, go.at)
     said = f": {event.reason}" if event.reason else ""
     return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}", go.at)
+
+
+AGAIN = "; approve run"
+"""What follows it is what to do, no more of the reason."""
+
+
+def _expired(state: LoopState, run: str, asked: RetrainDecided) -> str:
+    """Why a run that waited for a word did not start in its time."""
+    refused, until = state.refused.get(run), f"{asked.expires:%Y-%m-%d %H:%M}"
+    if refused is None:
+        return f"nobody approved run {run} by {until}: {asked.reason}"
+    why = refused.reason.partition(AGAIN)[0]
+    return f"run {run} did not start by {until}: on {refused.at:%Y-%m-%d %H:%M} {why}"
 
 
 _ENDS = {Step.CHAMPION: "promoted", Step.REJECTED: "rejected in its trial", Step.ROLLED_BACK: "rolled back"}
@@ -123,7 +137,7 @@ def not_pending(state: LoopState, run: str) -> str:
         stands = None if known.step is None else _ENDS.get(known.step)
         return f"run {run} has ended: {stands or known.outcome.value.replace('_', ' ')}"
     if run in state.expired:
-        return f"run {run} expired before anybody approved it; ask for a retrain"
+        return f"run {run} expired; ask for a retrain"
     waiting = ", ".join(sorted(state.pending)) or "none"
     return f"no run {run[:100]!r} waits for approval; waiting: {waiting}"
 
