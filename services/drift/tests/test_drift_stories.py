@@ -201,7 +201,9 @@ async def test_labels_are_counted_at_the_end_of_quiet_hours_too_by_the_clock_on_
     topics = Topics().add([("millstream-predictions", prediction("a", at), 0)])
     desk = await resting(Desk(topics), "22:00-06:00", zone="America/New_York").start()
     await desk.read_all()
-    topics.add([("flights-landed", landing("a", at + 14 * HOUR), at + 14 * HOUR)])  # 10:00 on the 9th: an hour too early
+    topics.add(
+        [("flights-landed", landing("a", at + 14 * HOUR), at + 14 * HOUR)]
+    )  # 10:00 on the 9th: an hour too early
     await desk.read_all()
     assert [to_rfc3339(from_datetime(clock.at)) for clock in desk.matured] == ["2013-03-09T00:00:00Z"]
     topics.add([("flights-landed", landing("b", at + 40 * HOUR), at + 40 * HOUR)])

@@ -52,8 +52,8 @@ def test_nobody_approves_past_the_budget(rules: Rules, tides: Any) -> None:
     assert declined is not None
     assert declined.decision is Decision.DECLINED
     assert declined.reason == (
-        f"Ada approved it, but 2 runs within 30.0 days, the budget is 2; approve run {pending.run} again when that is over, "
-        "it waits until 2013-01-23 00:00"
+        "Ada approved it, but 2 runs within 30.0 days, the budget is 2: detected on day 20; "
+        f"approve run {pending.run} again when that is over, it waits until 2013-01-23 00:00"
     )
 
 

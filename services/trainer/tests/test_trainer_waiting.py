@@ -264,7 +264,7 @@ def test_a_new_champion_warms_up(rules: Rules, tides: Any) -> None:
     desk = served(rules, tides, warm_up=8 * DAY)
     early = desk.hears(tides.judged(17))
     assert early is not None
-    assert early.reason == "7.0 days since the last promotion, the warm-up is 8.0 days"
+    assert early.reason == "7.0 days since the last promotion, the warm-up is 8.0 days: detected on day 17"
     late = desk.hears(tides.judged(18))
     assert late is not None
     assert late.decision is Decision.ACCEPTED

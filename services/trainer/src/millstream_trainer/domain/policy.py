@@ -51,7 +51,7 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
     if waiting is not None:
         return waiting
     if ask.by_person or rules.mode is Mode.AUTO:
-        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why)
+        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why + _once_more(state, ask))
     if rules.mode is Mode.SUGGEST:
         return _decided(state, ask, rules, Decision.SUGGESTED, f"retrain.mode is suggest, nothing runs: {ask.why}")
     return _decided(state, ask, rules, Decision.PENDING, f"{WAITS}{ask.why}")
@@ -213,29 +213,30 @@ def _with_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
         return None
     kind, since = min(state.broken.items())
     said = f"{LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}"
-    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}"
+    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}: {ask.why}"
 
 
 def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     rejected = state.rejected_in_a_row
     if ask.by_person or rejected < rules.breaker:
         return None
-    said = f"{rejected} challengers in a row were rejected"
-    return Decision.DECLINED, f"{said}: ask for a retrain by hand when the cause is found"
+    said = f"{rejected} challengers in a row were rejected, ask for a retrain by hand when the cause is found"
+    return Decision.DECLINED, f"{said}: {ask.why}"
 
 
 def _warmed_up(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or state.promoted_at is None or ask.at - state.promoted_at >= rules.warm_up:
         return None
     since = days(ask.at - state.promoted_at)
-    return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}"
+    return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}: {ask.why}"
 
 
 def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     last = state.last_run
     if ask.by_person or last is None or ask.at - last.at >= rules.cooldown:
         return None
-    return Decision.DECLINED, f"{days(ask.at - last.at)} since the last run, the cooldown is {days(rules.cooldown)}"
+    since = days(ask.at - last.at)
+    return Decision.DECLINED, f"{since} since the last run, the cooldown is {days(rules.cooldown)}: {ask.why}"
 
 
 def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -247,9 +248,9 @@ def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     failed = used - state.runs_after(since, by_person=True)
     if failed:
         said += (
-            f"; {failed} of them failed and stop counting with the first that does not: ask by hand when it is mended"
+            f"; {failed} of them failed and stop counting with the first that does not, ask by hand when it is mended"
         )
-    return Decision.DECLINED, said
+    return Decision.DECLINED, f"{said}: {ask.why}"
 
 
 def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -287,6 +288,15 @@ def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
     after = max(ask.at - rules.within, last.at if last is not None else 0)
     machines = rules.causes - {Cause.MANUAL}
     return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
+
+
+def _once_more(state: LoopState, ask: Ask) -> str:
+    """Said to a person who asks at the time of the last run. It runs: whether she has changed the loop's file since, or code,
+    she alone knows."""
+    last = state.last_run
+    if not ask.by_person or last is None or ask.at > last.at or ask.given is not None or last.given is not None:
+        return ""
+    return f" (run {last.name} looked up to then as well: where nothing was changed since, this makes the same model)"
 
 
 def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
