@@ -173,6 +173,19 @@ def test_policies_that_make_the_same_run_share_it_and_decide_alike(
     assert not list(folder.glob("packages-*")), "packages are of one backtest"
 
 
+def test_in_a_replay_no_run_begins_in_quiet_hours(project: Project, folder: Path, tmp_path: Path) -> None:
+    """Labels are counted at 00:00Z, which is two in the morning in Berlin: first model and schedule ask in quiet hours."""
+    file = write(tmp_path, "quiet", quiet=["22:00-06:00"], time_zone="Europe/Berlin")
+    policies = read_policies(project, LOOP, [file])[1:]
+    [found] = backtest(project, policies, Recorded(events=recording(turn=8)), Wanted(tick=HOUR), folder=folder)
+
+    runs = [row for row in found.timeline if row["type"] == "millstream.training.started.v1"]
+    assert len(runs) > 2
+    began = [from_rfc3339(row["at"]) % DAY // HOUR for row in runs]
+    assert all(4 <= hour < 20 for hour in began), began
+    assert 4 in began, "the end of the night"
+
+
 def test_a_timeline_has_every_window_as_the_journal_of_a_mill_has(found: list[Figures]) -> None:
     learns = found[0]
     windows = [row for row in learns.timeline if row["type"] == "millstream.window.judged.v1"]

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from millstream.contracts.events import Finding, PredictionServed, WindowKind
-from millstream.contracts.times import HOUR, from_datetime
+from millstream.contracts.times import DAY, HOUR, from_datetime, from_rfc3339, to_rfc3339
+from millstream.project.retrain import Retrain
+from millstream_drift.app import rules_of
 
 from .drift_kit import JUNE, LOOP, Desk, Topics, World, baseline, day, landing, prediction, unanswered
 
@@ -184,6 +186,58 @@ async def test_each_silent_day_is_published_but_a_dead_month_only_once() -> None
     await desk.read_all()
     assert [from_datetime(clock.at) for clock in desk.matured[4:]] == [day(60)]
     assert desk.matured[-1].expired == 2
+
+
+def resting(desk: Desk, *hours: str, zone: str = "UTC") -> Desk:
+    """Before it starts: the loop's quiet hours."""
+    desk.loops[LOOP] = desk.loops[LOOP].model_copy(update={"retrain": Retrain(quiet=hours, time_zone=zone)})
+    desk.judging.rules = {LOOP: rules_of(desk.loops[LOOP])}
+    return desk
+
+
+async def test_labels_are_counted_at_the_end_of_quiet_hours_too_by_the_clock_on_the_wall() -> None:
+    """March 2013 in New York, where the clocks went forward on the 10th: 06:00 there is 11:00 and then 10:00 here."""
+    at = from_rfc3339("2013-03-08T20:00:00Z")
+    topics = Topics().add([("millstream-predictions", prediction("a", at), 0)])
+    desk = await resting(Desk(topics), "22:00-06:00", zone="America/New_York").start()
+    await desk.read_all()
+    topics.add(
+        [("flights-landed", landing("a", at + 14 * HOUR), at + 14 * HOUR)]
+    )  # 10:00 on the 9th: an hour too early
+    await desk.read_all()
+    assert [to_rfc3339(from_datetime(clock.at)) for clock in desk.matured] == ["2013-03-09T00:00:00Z"]
+    topics.add([("flights-landed", landing("b", at + 40 * HOUR), at + 40 * HOUR)])
+    await desk.read_all()
+    assert [(f"{clock.at:%d %H:%M}", clock.matured) for clock in desk.matured] == [
+        ("09 00:00", 0),
+        ("09 11:00", 1),
+        ("10 00:00", 1),
+        ("10 10:00", 1),
+    ]
+
+
+async def test_quiet_hours_change_nothing_but_the_number_of_counts() -> None:
+    """And a restart in the middle of a night counts what the whole run counts; after a dead month only the last day."""
+    world = World().hours(JUNE, 60)
+    world.hours(JUNE + 40 * 24 * HOUR, 30)
+    plain = await told(world)
+    topics = Topics().add(world.said)
+    resting_too = await (await resting(Desk(topics), "22:00-06:00", "05:00-08:00").start()).read_all()
+    assert [one for one in resting_too.speaker.said if one not in plain.speaker.said] == [
+        one for one in resting_too.matured if from_datetime(one.at) % DAY
+    ]
+    assert [one for one in plain.speaker.said if one not in resting_too.speaker.said] == []
+    extra = [one.at.hour for one in resting_too.matured if from_datetime(one.at) % DAY]
+    assert set(extra) == {8}, "one stretch ends inside the other"
+    assert 3 <= len(extra) <= 5
+
+    stopped = resting(Desk(Topics().add(world.said[: len(world.said) // 3])), "22:00-06:00", "05:00-08:00")
+    await (await stopped.start()).read_all()
+    await stopped.judging.save()
+    second = resting(Desk(topics, stopped.snapshots), "22:00-06:00", "05:00-08:00")
+    await (await second.start()).read_all()
+    ids = {one.id for one in (*stopped.matured, *second.matured)}
+    assert ids == {one.id for one in resting_too.matured}
 
 
 async def test_late_orphaned_duplicated_cancelled_and_diverted_flights_are_each_counted() -> None:

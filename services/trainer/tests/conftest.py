@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from millstream.contracts.events import Cause, Finding, LabelsMatured, RetrainRequested, WindowJudged, WindowKind
+from millstream.contracts.quiet import Quiet
 from millstream.contracts.times import DAY, HOUR, from_datetime, to_rfc3339
 from millstream.project import load_project
 from millstream.testing.kafka import EmbeddedKafka
@@ -48,8 +49,7 @@ class Tides:
         breaker=3,
         mature=0,
         mature_longest=14 * DAY,
-        quiet=(),
-        zone=UTC,
+        quiet=Quiet(),
         mode=Mode.AUTO,
         expires=2 * DAY,
         rollout=RolloutRules(shadow=0, canary=(), step=500, longest=60 * DAY, watch=0, tolerance=0.0),

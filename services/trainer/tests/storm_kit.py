@@ -21,6 +21,7 @@ from millstream.contracts.events import (
     TrialFinding,
     WindowKind,
 )
+from millstream.contracts.quiet import Quiet
 from millstream.contracts.times import DAY
 from millstream.errors import RetryLater
 from millstream_trainer.domain.rules import Mode, Rules
@@ -58,7 +59,7 @@ class Climate:
             agree=self.agree,
             mature=self.mature,
             mature_longest=10 * DAY,
-            quiet=((22 * 60, 6 * 60),) if self.quiet else (),
+            quiet=Quiet(hours=((22 * 60, 6 * 60),) if self.quiet else ()),
             warm_up=self.warm_up,
             mode=self.mode,
             rollout=replace(STEPS, longest=20 * DAY, shadow=self.shadow, canary=self.canary),

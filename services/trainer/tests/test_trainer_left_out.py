@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_a_run_that_fails_for_want_of_rows_names_those_that_were_left_out(
 ) -> None:
     week = to_datetime(from_datetime(SPEC.at) - 14 * DAY), SPEC.at
     with pytest.raises(
-        RunFailed, match=r"0 in the holdout; .* asked while inputs were broken are left out \(1 windows"
+        RunFailed,
+        match=r"0 in the holdout; .* asked while inputs were broken are left out \(2013-02-16 00:00 to 2013-03-02 00:00\)",
     ):
         trained(tides_loop, ships.dataset(), packages, msgspec.structs.replace(SPEC, broken=(week,)))
 
@@ -72,3 +74,15 @@ def test_labels_that_say_something_else_are_in_the_runs_reason(
     data = replace(ships.dataset(), left_out={"label_contradicting": 173})
     result = trained(tides_loop, data, packages)
     assert "; 173 labels say something else than the first of their question, which is learned" in result.reason
+
+
+def test_spells_are_told_with_their_times_and_of_many_the_last(
+    tides_loop: Loop, ships: Any, packages: PackageStore
+) -> None:
+    """A spell is what lay between the first broken window and the first whole one, however many there were."""
+    days = [(datetime(2013, 1, day, tzinfo=UTC), datetime(2013, 1, day, 12, tzinfo=UTC)) for day in (10, 12, 14, 16)]
+    data = replace(ships.dataset(), left_out={"broken_labels": 7})
+    few = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken_labels=tuple(days[:1])))
+    assert "are left out (2013-01-10 00:00 to 2013-01-10 12:00)" in few.reason
+    many = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, run="r2", broken_labels=tuple(days)))
+    assert "are left out (4 times, the last: 2013-01-12 00:00 to 2013-01-12 12:00, 2013-01-14 00:00" in many.reason

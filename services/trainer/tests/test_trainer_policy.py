@@ -89,11 +89,28 @@ def test_two_verdicts_of_one_moment_are_one_run_however_fast_it_was(served: Desk
     assert second.decision is Decision.COALESCED
 
 
+def test_a_person_who_asks_at_the_time_of_the_last_run_has_one_and_is_told_of_the_other(
+    served: Desk, tides: Any
+) -> None:
+    """She may have changed the loop's file meanwhile, and the stream may stand still: who knows it is she."""
+    first = served.hears(tides.wish("first", 11))
+    assert first is not None
+    assert first.reason == "Ada asked: the harbour was rebuilt"
+    served.ends(REJECTED)
+    again = served.hears(tides.wish("again", 11))
+    assert again is not None
+    assert again.decision is Decision.ACCEPTED
+    assert again.reason == (
+        f"Ada asked: the harbour was rebuilt (run {first.run} looked up to then as well: "
+        "where nothing was changed since, this makes the same model)"
+    )
+
+
 def test_a_verdict_within_the_cooldown_is_declined_with_its_days(served: Desk, tides: Any) -> None:
     decided = served.hears(tides.judged(12))
     assert decided is not None
     assert decided.decision is Decision.DECLINED
-    assert decided.reason == "2.0 days since the last run, the cooldown is 3.0 days"
+    assert decided.reason == "2.0 days since the last run, the cooldown is 3.0 days: detected on day 12"
 
 
 def test_a_person_may_ask_within_the_cooldown_but_not_past_the_budget(served: Desk, tides: Any) -> None:
@@ -105,7 +122,7 @@ def test_a_person_may_ask_within_the_cooldown_but_not_past_the_budget(served: De
     last = served.hears(tides.wish("one-more", 13))
     assert last is not None
     assert last.decision is Decision.DECLINED
-    assert last.reason == "4 runs within 30.0 days, the budget is 4"
+    assert last.reason == "4 runs within 30.0 days, the budget is 4: Ada asked: the harbour was rebuilt"
 
 
 @pytest.mark.parametrize("whole", [Finding.HEALTHY, Finding.CLEARED, Finding.SUSPECTED, Finding.DETECTED])
@@ -132,8 +149,8 @@ def test_failed_runs_stop_machines_at_the_budget_and_never_a_person(desk: Desk, 
     assert stopped is not None
     assert stopped.decision is Decision.DECLINED
     assert stopped.reason == (
-        "4 runs within 30.0 days, the budget is 4; 4 of them failed and stop counting with the first that does not: "
-        "ask by hand when it is mended"
+        "4 runs within 30.0 days, the budget is 4; 4 of them failed and stop counting with the first that does not, "
+        "ask by hand when it is mended: 5000 labels have matured, the first model needs 1000"
     )
     for day in (22.5, 22.6):
         mended = desk.hears(tides.wish(f"mended-{day}", day))
@@ -165,7 +182,7 @@ def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Des
     blocked = served.hears(tides.judged(22))
     assert blocked is not None
     assert blocked.decision is Decision.DECLINED
-    assert blocked.reason == "labels are broken since 2013-01-21 00:00; waiting for whole labels"
+    assert blocked.reason == "labels are broken since 2013-01-21 00:00; waiting for whole labels: detected on day 22"
     served.hears(tides.judged(23, Finding.HEALTHY, kind=WindowKind.PERFORMANCE))
     decided = served.hears(tides.judged(24))
     assert decided is not None

@@ -284,8 +284,7 @@ def test_what_was_asked_while_inputs_were_broken_is_not_learned_and_the_run_says
     result = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken=((first, last),)))
     assert result.metrics["left_out_broken_inputs"] == rows
     assert result.metrics["train_rows"] + result.metrics["holdout_rows"] == len(data.table) - rows
-    said = f"{rows} rows asked while inputs were broken are left out (1 windows; the last: "
-    said += "2013-01-20 00:00 to 2013-01-25 00:00)"
+    said = f"{rows} rows asked while inputs were broken are left out (2013-01-20 00:00 to 2013-01-25 00:00)"
     assert said in result.reason
     assert said in packages.manifest(result.model).notes
     before = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken=((first, first),)))
@@ -296,7 +295,7 @@ def test_a_run_says_how_many_labels_it_does_not_believe(tides_loop: Loop, ships:
     spell = datetime(2013, 1, 20, tzinfo=UTC), datetime(2013, 1, 25, tzinfo=UTC)
     data = replace(ships.dataset(), left_out={"broken_labels": 7})
     result = trained(tides_loop, data, packages, msgspec.structs.replace(SPEC, broken_labels=(spell,)))
-    assert "7 rows labelled while labels were broken are left out (1 windows; the last: 2013-01-20" in result.reason
+    assert "7 rows labelled while labels were broken are left out (2013-01-20" in result.reason
 
 
 def test_a_run_says_how_many_labels_find_no_question(tides_loop: Loop, ships: Any, packages: PackageStore) -> None:

@@ -295,7 +295,7 @@ async def test_an_approval_after_it_expired_is_409_and_a_declined_decision(
     assert answer.status_code == 409
     await office.trainer.hear(approves(run))
     assert last_decision(office).decision is Decision.DECLINED
-    assert last_decision(office).reason == f"run {run} expired before anybody approved it; ask for a retrain"
+    assert last_decision(office).reason == f"run {run} expired; ask for a retrain"
 
 
 async def test_the_view_shows_trial_watch_holds_and_replicas(

@@ -62,6 +62,7 @@ def rules_of(loop: Loop) -> Rules:
             agree=drift.confirm.agree,
             windows=drift.confirm.windows,
         ),
+        quiet=loop.retrain.rests(),
     )
 
 

@@ -5,8 +5,6 @@ The dispatcher stays light: Feast, MLflow and LightGBM are imported by the train
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo
-
 from millstream.contracts.events import Cause
 from millstream.contracts.topics import LABELS
 from millstream.project import Loop, load_project
@@ -127,8 +125,7 @@ def rules_of(loop: Loop) -> Rules:
         breaker=retrain.breaker,
         mature=0 if retrain.mature is None else retrain.mature.rows,
         mature_longest=0 if retrain.mature is None else retrain.mature.longest,
-        quiet=tuple((hours.begin, hours.end) for hours in retrain.quiet),
-        zone=ZoneInfo(retrain.time_zone),
+        quiet=retrain.rests(),
         mode=Mode(retrain.mode),
         expires=retrain.expires,
         rollout=RolloutRules(

@@ -75,7 +75,7 @@ VERDICTS = Topic(
     owner="drift",
     partitions=1,
     retention=timedelta(days=365),
-    why="What drift thinks of each window and each trial, and the daily count of matured labels that is the trainer's clock.",
+    why="What drift thinks of each window and each trial, and the counts of matured labels that are the trainer's clock.",
 )
 SKEW = Topic(
     name="millstream-skew",

@@ -12,7 +12,7 @@ from millstream.contracts.event import Event
 
 
 class LabelsMatured(Event, frozen=True, kw_only=True):
-    """A day of stream time passed for a loop: how many questions have their labels now. It is the trainer's clock."""
+    """A day passed, or quiet hours ended: how many questions of a loop have their labels now. It is the trainer's clock."""
 
     type_name: ClassVar[str] = "millstream.labels.matured.v1"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
+from millstream.contracts.quiet import Quiet
 from millstream.contracts.times import DAY
 from millstream.project.duration import Duration, PositiveDuration
 from millstream.project.names import STRICT
@@ -73,9 +75,13 @@ class Retrain(BaseModel):
     mature: Mature | None = None
     """Labels that drift waits for; null: it does not wait."""
     quiet: QuietTexts = ()
-    """Hours of the day in which no run starts by itself: a request waits for the first verdict after their end. Stream time."""
+    """Hours of the day in which no run starts by itself: a request waits for their end. Stream time."""
     time_zone: ZoneText = "UTC"
     """Of the quiet hours."""
+
+    def rests(self) -> Quiet:
+        """`quiet` as moments of stream time."""
+        return Quiet(hours=tuple((one.begin, one.end) for one in self.quiet), zone=ZoneInfo(self.time_zone))
 
     def faults(self) -> list[Fault]:
         """What does not add up between these values."""

@@ -74,6 +74,7 @@ class Fold:
                 span=one.span,
                 trials=one.trials,
                 content=one.content.names,
+                quiet=one.quiet,
                 state=loops[name][1] if name in loops else None,
             )
             for name, one in rules.items()

@@ -11,6 +11,7 @@ import numpy as np
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ColumnDrift, Finding, SlicePerformance, WindowJudged, WindowKind
+from millstream.contracts.quiet import Quiet
 from millstream.contracts.tasks import Task, metric_of
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.answer import cell_of
@@ -67,6 +68,8 @@ class Rules:
     """Stream time between two reports when nothing is suspected (microseconds); None: no such reports."""
     trials: TrialRules
     content: ContentRules
+    quiet: Quiet
+    """The loop's quiet hours: its labels are counted at their end too."""
 
 
 def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:

@@ -10,6 +10,7 @@ import msgspec
 
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ChallengerJudged, LabelsMatured, WindowKind
+from millstream.contracts.quiet import NEVER, Quiet
 from millstream.contracts.tasks import Task
 from millstream.contracts.times import DAY, MINUTE, to_datetime, to_rfc3339
 from millstream_drift.domain.content import ContentWindow, Sample
@@ -20,8 +21,8 @@ from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.trials import Trial, TrialRules, Trials
 from millstream_drift.domain.windows import SLICES, Window, Windows
 
-MOST_BOUNDARIES = 31
-"""Day boundaries that one silence publishes. After a longer one only its last: nobody needs the clock of a dead month."""
+MOST_DAYS = 31
+"""Days of one silence whose counts are published. After a longer one only its last: nobody needs the clock of a dead month."""
 
 MOST_CONTENTS = 4
 """Windows of a loop whose content waits. Each is compared in a second or two; where windows close faster than that, some go
@@ -50,7 +51,7 @@ class LoopState(msgspec.Struct, array_like=True):
     windows: list[Window] = []
     memory: Memory = msgspec.field(default_factory=Memory)
     boundary: int = 0
-    """Next day boundary to be published; 0 before the first event."""
+    """When the labels are to be counted next; 0 before the first event."""
     newest: int = 0
     """Largest stream time heard, settled or not."""
     cause: str = ""
@@ -83,12 +84,15 @@ class LoopFold:
         trials: TrialRules,
         content: Collection[str] = (),
         span: int = 0,
+        quiet: Quiet = NEVER,
         state: LoopState | None = None,
     ) -> None:
-        """`content`: names of the texts and embeddings that are watched."""
+        """`content`: names of the texts and embeddings that are watched. `quiet`: labels are counted at the end of these hours,
+        and of every day."""
         state = _still_readable(state, trials, sorted(content)) if state is not None else LoopState()
         self.loop = loop
         self._size = window
+        self._quiet = quiet
         self.join = Join(within, state.join)
         self.windows = Windows(window, span, state.windows)
         self.memory = state.memory
@@ -165,7 +169,7 @@ class LoopFold:
         self._newest = max(self._newest, event.time)
         if not self._boundary or not self._cause:
             # Nothing is settled yet, so an earlier event may still come and begin the loop on an earlier day.
-            first = _next_day(event.time)
+            first = self._next_count(event.time)
             self._boundary = min(self._boundary, first) if self._boundary else first
         if isinstance(event, Label):
             self._held_labels += 1
@@ -175,7 +179,7 @@ class LoopFold:
             self._held_rows[event.version] += 1
 
     def is_due(self) -> bool:
-        """Whether settling could publish something: a day has passed, or a window may be full or over."""
+        """Whether settling could publish something: labels are to be counted, or a window may be full or over."""
         if (self._boundary and self._newest >= self._boundary) or self.windows.may_close(self._newest):
             return True
         if self._is_trial_due():
@@ -213,7 +217,7 @@ class LoopFold:
                 self._tell(event)
         self._close(settled, by_time=False)
         if any(one.time == settled for one in self._held):
-            # Of the time after the last event only its next event may decide: else a boundary in a silence would be
+            # Of the time after the last event only its next event may decide: else a count in a silence would be
             # published or not as the other loops happen to be read.
             self._advance(settled)
         out, self._out = self._out, []
@@ -274,18 +278,23 @@ class LoopFold:
         self._out += [Fact(event=verdict, cause=cause) for verdict in verdicts]
 
     def _advance(self, now: int) -> None:
-        """Close windows that ended before `now` and publish the day boundaries up to it."""
+        """Close windows that ended before `now`, and count the labels at every end of a day and of quiet hours up to it."""
         self._close(now)
         while self._boundary <= now:
-            missed = (now - self._boundary) // DAY
-            if missed >= MOST_BOUNDARIES:
-                self._boundary += missed * DAY
+            if now - self._boundary >= MOST_DAYS * DAY:
+                self._boundary = _day(now)
             self.join.advance(self._boundary)
             self._out.append(self._matured(self._boundary))
-            self._out += self.corrections.due(self._boundary)
-            self._compared(self.trials.turn(self._boundary), self._cause)
-            self._boundary += DAY
+            if self._boundary == _day(self._boundary):
+                self._out += self.corrections.due(self._boundary)
+                self._compared(self.trials.turn(self._boundary), self._cause)
+            self._boundary = self._next_count(self._boundary)
         self.join.advance(now)
+
+    def _next_count(self, time: int) -> int:
+        """The first end of a day or of quiet hours after `time`."""
+        day, rested = _day(time) + DAY, self._quiet.next_end(time)
+        return day if rested is None else min(day, rested)
 
     def _matured(self, boundary: int) -> Fact:
         counts = self.join.counts
@@ -303,8 +312,9 @@ class LoopFold:
         return Fact(event=event, cause=self._cause)
 
 
-def _next_day(time: int) -> int:
-    return (time // DAY + 1) * DAY
+def _day(time: int) -> int:
+    """When its day began."""
+    return time // DAY * DAY
 
 
 def _still_readable(state: LoopState, rules: TrialRules, watched: list[str]) -> LoopState:

@@ -10,6 +10,9 @@ from millstream_trainer.domain.broken import BROKEN_INPUTS, BROKEN_LABELS
 from millstream_trainer.domain.dataset import CONTRADICTING, WITHOUT_QUESTION, Dataset
 from millstream_trainer.domain.run import RunSpec
 
+LAST = 3
+"""Spells that are told with their times."""
+
 
 def whole(spec: RunSpec, data: Dataset) -> Dataset:
     """The rows that were asked while inputs were whole."""
@@ -26,10 +29,11 @@ def in_words(spec: RunSpec, loop: Loop, data: Dataset) -> list[str]:
         (BROKEN_LABELS, "labelled while labels were broken", spec.broken_labels),
     )
     notes = []
-    for reason, what, windows in said:
+    for reason, what, spells in said:
         if rows := data.left_out.get(reason):
-            last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in windows[-3:])
-            notes.append(f"{rows} rows {what} are left out ({len(windows)} windows; the last: {last})")
+            last = ", ".join(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" for start, end in spells[-LAST:])
+            many = f"{len(spells)} times, the last: " if len(spells) > LAST else ""
+            notes.append(f"{rows} rows {what} are left out ({many}{last})")
     if told := data.left_out.get(CONTRADICTING):
         notes.append(f"{told} labels say something else than the first of their question, which is learned")
     if told := data.left_out.get(WITHOUT_QUESTION):

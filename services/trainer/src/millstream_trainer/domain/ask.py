@@ -29,8 +29,6 @@ class Ask:
     """When it first asked, where it has waited since."""
     ripe: bool = False
     """It has waited for its labels."""
-    rested: bool = False
-    """It has waited for the end of quiet hours."""
 
     @property
     def by_person(self) -> bool:

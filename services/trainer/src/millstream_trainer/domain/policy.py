@@ -23,7 +23,6 @@ from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
 from millstream_trainer.domain.broken import LEARNED
 from millstream_trainer.domain.hearing import days
-from millstream_trainer.domain.quiet import quiet_until
 from millstream_trainer.domain.rules import Mode, Rules
 from millstream_trainer.domain.state import BROKEN, MATURED, LoopState, run_name
 
@@ -32,6 +31,10 @@ Rule = Callable[[LoopState, Ask, Rules], Answer | None]
 
 WAIT_FOR_LABELS = frozenset({Cause.DRIFT, Cause.ESTIMATE})
 """Causes that come before the labels do; a drop of performance was seen by labels that are there."""
+WAITS = "waits for a person's word: "
+MOST_QUIET = 7 * DAY
+"""After the end of quiet hours. Drift says something at each end, so this is a stream that stood still for a month, or a drift
+that does not know these hours: nobody is to wait behind it for ever."""
 
 
 def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting | None:
@@ -48,36 +51,40 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
     if waiting is not None:
         return waiting
     if ask.by_person or rules.mode is Mode.AUTO:
-        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why)
+        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why + _once_more(state, ask))
     if rules.mode is Mode.SUGGEST:
         return _decided(state, ask, rules, Decision.SUGGESTED, f"retrain.mode is suggest, nothing runs: {ask.why}")
-    return _decided(state, ask, rules, Decision.PENDING, f"waits for a person's word: {ask.why}")
+    return _decided(state, ask, rules, Decision.PENDING, f"{WAITS}{ask.why}")
 
 
 def overdue(state: LoopState, at: int, rules: Rules) -> RetrainDecided | Waiting | None:
     """What stream time `at` decides by itself: a pending run that nobody approved, or the request that waited. One a call."""
     for run, asked in sorted(state.pending.items()):
         if asked.expires is not None and at >= from_datetime(asked.expires):
-            reason = f"nobody approved run {run} by {asked.expires:%Y-%m-%d %H:%M}: {asked.reason}"
             request = derived_id("expired", state.loop, run)
-            return _answered(state, asked, request, Decision.EXPIRED, reason, at)
+            return _answered(state, asked, request, Decision.EXPIRED, _expired(state, run, asked), at)
     waiting = state.waiting
     if waiting is None or at <= waiting.ask.at:
         return None
     ask = replace(waiting.ask, at=at, asked_at=waiting.ask.asked_at or waiting.ask.at)
-    if waiting.matured is None:
-        return decide(state, replace(ask, rested=True), rules) if at >= waiting.until else None
-    if (state.matured or 0) >= waiting.matured:
+    if waiting.matured is not None and (state.matured or 0) >= waiting.matured:
         return decide(state, replace(ask, ripe=True), rules)
     if at < waiting.until:
         return None
-    short = waiting.matured - (state.matured or 0)
-    reason = f"{short} of {rules.mature} labels have not matured within {days(rules.mature_longest)}: {ask.why}"
+    if waiting.matured is not None:
+        short = waiting.matured - (state.matured or 0)
+        reason = f"{short} of {rules.mature} labels have not matured within {days(rules.mature_longest)}: {ask.why}"
+    elif not rules.quiet.holds(at):
+        return decide(state, ask, rules)
+    elif at < waiting.until + MOST_QUIET:
+        return None
+    else:
+        reason = f"nothing was heard outside of quiet hours within {days(MOST_QUIET)}: {ask.why}"
     return _decided(state, ask, rules, Decision.DECLINED, reason)
 
 
 def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecided | None:
-    """The decision on a person's go; None when the journal holds it."""
+    """The decision on a person's go; None when the journal holds it. What cannot start now waits on for another go."""
     if event.id in state.answered:
         return None
     asked, at = state.pending.get(event.run), state.stream_time or 0
@@ -92,15 +99,29 @@ def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecide
             at=to_datetime(at),
             run=event.run,
         )
-    go = Ask(
-        request=event.id, loop=event.loop, cause=Cause.MANUAL, at=max(at, from_datetime(asked.at)), why=asked.reason
-    )
+    why = asked.reason.removeprefix(WAITS)
+    go = Ask(request=event.id, loop=event.loop, cause=Cause.MANUAL, at=max(at, from_datetime(asked.at)), why=why)
     for rule in (_held_by_a_person, _joins_what_is_under_way, _within_budget):
         answer = rule(state, go, rules)
         if answer is not None:
-            return _answered(state, asked, event.id, *answer, go.at)
+            reason = f"{event.by} approved it, but {answer[1]}{AGAIN} {asked.run} again when that is over"
+            until = "" if asked.expires is None else f", it waits until {asked.expires:%Y-%m-%d %H:%M}"
+            return _answered(state, asked, event.id, Decision.DECLINED, reason + until, go.at)
     said = f": {event.reason}" if event.reason else ""
     return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}", go.at)
+
+
+AGAIN = "; approve run"
+"""What follows it is what to do, no more of the reason."""
+
+
+def _expired(state: LoopState, run: str, asked: RetrainDecided) -> str:
+    """Why a run that waited for a word did not start in its time."""
+    refused, until = state.refused.get(run), f"{asked.expires:%Y-%m-%d %H:%M}"
+    if refused is None:
+        return f"nobody approved run {run} by {until}: {asked.reason}"
+    why = refused.reason.partition(AGAIN)[0]
+    return f"run {run} did not start by {until}: on {refused.at:%Y-%m-%d %H:%M} {why}"
 
 
 _ENDS = {Step.CHAMPION: "promoted", Step.REJECTED: "rejected in its trial", Step.ROLLED_BACK: "rolled back"}
@@ -116,7 +137,7 @@ def not_pending(state: LoopState, run: str) -> str:
         stands = None if known.step is None else _ENDS.get(known.step)
         return f"run {run} has ended: {stands or known.outcome.value.replace('_', ' ')}"
     if run in state.expired:
-        return f"run {run} expired before anybody approved it; ask for a retrain"
+        return f"run {run} expired; ask for a retrain"
     waiting = ", ".join(sorted(state.pending)) or "none"
     return f"no run {run[:100]!r} waits for approval; waiting: {waiting}"
 
@@ -192,29 +213,30 @@ def _with_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
         return None
     kind, since = min(state.broken.items())
     said = f"{LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}"
-    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}"
+    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}: {ask.why}"
 
 
 def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     rejected = state.rejected_in_a_row
     if ask.by_person or rejected < rules.breaker:
         return None
-    said = f"{rejected} challengers in a row were rejected"
-    return Decision.DECLINED, f"{said}: ask for a retrain by hand when the cause is found"
+    said = f"{rejected} challengers in a row were rejected, ask for a retrain by hand when the cause is found"
+    return Decision.DECLINED, f"{said}: {ask.why}"
 
 
 def _warmed_up(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or state.promoted_at is None or ask.at - state.promoted_at >= rules.warm_up:
         return None
     since = days(ask.at - state.promoted_at)
-    return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}"
+    return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}: {ask.why}"
 
 
 def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     last = state.last_run
     if ask.by_person or last is None or ask.at - last.at >= rules.cooldown:
         return None
-    return Decision.DECLINED, f"{days(ask.at - last.at)} since the last run, the cooldown is {days(rules.cooldown)}"
+    since = days(ask.at - last.at)
+    return Decision.DECLINED, f"{since} since the last run, the cooldown is {days(rules.cooldown)}: {ask.why}"
 
 
 def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -226,9 +248,9 @@ def _within_budget(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     failed = used - state.runs_after(since, by_person=True)
     if failed:
         said += (
-            f"; {failed} of them failed and stop counting with the first that does not: ask by hand when it is mended"
+            f"; {failed} of them failed and stop counting with the first that does not, ask by hand when it is mended"
         )
-    return Decision.DECLINED, said
+    return Decision.DECLINED, f"{said}: {ask.why}"
 
 
 def _agreed(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -268,9 +290,18 @@ def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
     return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
 
 
+def _once_more(state: LoopState, ask: Ask) -> str:
+    """Said to a person who asks at the time of the last run. It runs: whether she has changed the loop's file since, or code,
+    she alone knows."""
+    last = state.last_run
+    if not ask.by_person or last is None or ask.at > last.at or ask.given is not None or last.given is not None:
+        return ""
+    return f" (run {last.name} looked up to then as well: where nothing was changed since, this makes the same model)"
+
+
 def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
     """Says in its words which other causes asked, and when, where the loop wants several. A request that waited has it."""
-    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.ripe or ask.rested:
+    if ask.by_person or ask.cause is Cause.FIRST_MODEL or rules.agree <= 1 or ask.asked_at is not None:
         return ask
     others = {cause: at for cause, at in _agreeing(state, ask, rules).items() if cause is not ask.cause}
     said = ", ".join(f"{cause.value} of {to_datetime(at):%Y-%m-%d %H:%M}" for cause, at in sorted(others.items()))
@@ -282,7 +313,7 @@ def _waits(state: LoopState, ask: Ask, rules: Rules) -> Waiting | None:
         reason = f"{rules.mature} labels have to mature first: {ask.why}"
         enough = (state.matured or 0) + rules.mature
         return Waiting(ask=ask, reason=reason, until=ask.at + rules.mature_longest, matured=enough)
-    until = None if ask.rested else quiet_until(ask.at, rules)
+    until = rules.quiet.until(ask.at)
     if until is None:
         return None
     return Waiting(ask=ask, reason=f"quiet hours until {to_datetime(until):%Y-%m-%d %H:%M} UTC: {ask.why}", until=until)

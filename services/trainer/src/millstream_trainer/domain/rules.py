@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import tzinfo
 from enum import StrEnum
 
 from millstream.contracts.events import Cause
+from millstream.contracts.quiet import Quiet
 
 
 class Mode(StrEnum):
@@ -60,9 +60,8 @@ class Rules:
     mature: int
     """Labels that drift waits for after its window; 0: it does not wait."""
     mature_longest: int
-    quiet: tuple[tuple[int, int], ...]
-    """From and to, in minutes since midnight."""
-    zone: tzinfo
+    quiet: Quiet
+    """When no run starts by itself."""
     mode: Mode
     expires: int
     rollout: RolloutRules

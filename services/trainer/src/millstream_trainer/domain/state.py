@@ -84,6 +84,8 @@ class LoopState:
     """Accepted runs, oldest first."""
     pending: Mapping[str, RetrainDecided] = field(default_factory=dict)
     """Runs that wait for a person's word, by name."""
+    refused: Mapping[str, RetrainDecided] = field(default_factory=dict)
+    """Of these the last that were approved when they could not start, and the answer."""
     expired: frozenset[str] = frozenset()
     """Runs that waited in vain."""
     last_decision: RetrainDecided | None = None
@@ -200,7 +202,7 @@ class LoopState:
         if event.request in self.answered:
             return self
         at = from_datetime(event.at)
-        runs, pending, expired = self.runs, dict(self.pending), self.expired
+        runs, pending, refused, expired = self.runs, dict(self.pending), dict(self.refused), self.expired
         name = event.run or run_name(self.loop, event.request)
         if event.decision is Decision.ACCEPTED:
             asked = pending.pop(name, event)
@@ -221,6 +223,9 @@ class LoopState:
         elif event.decision is Decision.EXPIRED:
             pending.pop(name, None)
             expired |= {name}
+        elif name in pending:
+            refused[name] = event
+        refused = {name: one for name, one in refused.items() if name in pending}
         causes = dict(self.asked)
         if BROKEN not in event.numbers and name not in self.pending:  # what comes of a pending run is no new request
             causes[event.cause] = max(at, causes.get(event.cause, at))
@@ -231,6 +236,7 @@ class LoopState:
             answered=self.answered | {event.request},
             runs=runs,
             pending=pending,
+            refused=refused,
             expired=expired,
             last_decision=event,
             clock_asked_at=clock,
