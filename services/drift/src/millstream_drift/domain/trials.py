@@ -81,10 +81,10 @@ class Trial(msgspec.Struct, array_like=True):
     kept: Kept = msgspec.field(default_factory=Kept)
     """What it counted when the champion's last whole window of inputs was judged."""
     in_doubt: bool = False
-    """The champion's newest window of inputs is broken."""
+    """The champion's newest window of inputs is broken, and not of the spell that it took."""
     took: int = 0
-    """Start of the broken spell in which it began, whose inputs it takes as they are: trainer learns nothing of such a time by
-    itself, so a person has looked, and what seems broken to the older model is how the world is now."""
+    """Start of the broken spell in which it began, whose inputs it takes as they are: trainer starts no run then by itself,
+    so a person has looked, and what seems broken to the older model is the world now. Else none could ever be promoted."""
 
     @property
     def champion(self) -> str:
