@@ -86,7 +86,7 @@ def test_a_bounded_number_of_comparisons_and_slices_is_kept() -> None:
 def test_a_changed_loop_file_leaves_no_value_in_a_wrong_slice() -> None:
     fold = LoopFold("loop", within=DAY, window=1_000, trials=rules(slices=("carrier", "origin")))
     fold.hear(ask(1, slices=("UA", "JFK")))
-    fold.settle(2)
+    assert list(fold.settle(2)) == []
     fold.hear(ask(5, slices=("UA", "JFK")))
     raw = msgspec.msgpack.encode(fold.state())
     read = msgspec.msgpack.Decoder(LoopState).decode

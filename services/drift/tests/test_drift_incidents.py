@@ -305,6 +305,20 @@ async def test_a_drop_that_the_whole_questions_show_too_is_one() -> None:
     assert Finding.PERFORMANCE_DROP in {one.finding for one in found}
 
 
+async def test_an_incident_goes_on_after_a_break_once_whole_windows_confirm_it_again() -> None:
+    """The first window after a break may be its edge: no run is asked for by that alone."""
+    world = World(stretch=3.0).hours(JUNE, 10)
+    world.nulls = 0.9
+    world.hours(JUNE + 10 * HOUR, 5)
+    world.nulls = 0.1
+    world.hours(JUNE + 15 * HOUR, 11)
+    desk = await (await Desk(Topics().add(world.said)).start()).read_all()
+    told = inputs(desk)
+    assert [one.finding for one in told] == [SUSPECTED, DETECTED, Finding.BROKEN_DATA, SUSPECTED, DETECTED]
+    assert "in 2 of 2 windows" in told[-1].reason
+    assert told[-1].changed_at == told[1].changed_at == told[0].start, "it is the same one"
+
+
 async def test_the_edges_of_a_break_do_not_confirm_each_other() -> None:
     """A window that is broken in part drifts, before and after those that are judged broken."""
     world = World().hours(JUNE, 9)

@@ -18,15 +18,19 @@ from millstream.project.drift import FEWEST_LABELS
 from millstream.project.gate import Gate
 from millstream_drift.app import rules_of
 from millstream_drift.domain.baseline import baseline_of
+from millstream_drift.domain.drop import drop_of
 from millstream_drift.domain.estimate import ENOUGH, calibrate, expected_losses, isotonic
 from millstream_drift.domain.interval import MOST_SLICES, SLICE_ROWS, by_slice, mean_interval, told_of, worse_slices
+from millstream_drift.domain.judge import judge
 from millstream_drift.domain.lately import Lately
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.memory import Memory
 from millstream_drift.domain.merge import Merge
 from millstream_drift.domain.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from millstream_drift.domain.tally import Tally
+from millstream_drift.domain.windows import Window
 
-from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, landing, manifest, reference
+from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, landing, loop, manifest, reference
 
 
 def test_an_interval_leaves_the_truth_out_as_often_as_it_says() -> None:
@@ -36,6 +40,40 @@ def test_an_interval_leaves_the_truth_out_as_often_as_it_says() -> None:
         low, high = mean_interval(rng.exponential(1.0, 300))
         outside += not low <= 1.0 <= high
     assert 0.03 < outside / 2_000 < 0.08  # 5 %, and a little more by the skew
+
+
+@pytest.mark.parametrize("tails", [3, 5, 30])
+def test_a_drop_is_beyond_chance_no_oftener_than_two_standard_errors_say(tails: int) -> None:
+    """Squared errors of models of numbers: one wild day among them is no drop, and twice the error is one."""
+    rng = np.random.default_rng([7, tails])
+    over = {1.0: 0, 2.0: 0}
+    for _ in range(1_000):
+        for times in over:
+            window, holdout = (rng.standard_t(tails, rows) ** 2 for rows in (1_000, 2_000))
+            known = msgspec.structs.replace(
+                reference(float(holdout.mean())), holdout_loss_std=float(holdout.std()), holdout_rows=holdout.size
+            )
+            drop = drop_of(Tally.of(window * times), baseline_of(manifest("1"), known))
+            over[times] += drop.is_over(0.05)
+    assert over[1.0] <= 0.03 * 1_000, "one in forty, and the luck of a thousand"
+    assert over[2.0] >= (0.8 if tails == 3 else 0.97) * 1_000
+
+
+def test_a_drop_is_never_within_the_interval_that_is_told_beside_it() -> None:
+    rng, rules = np.random.default_rng(11), rules_of(loop(task="regression", label={"value": "arr_delay"}))
+    known = baseline_of(manifest("1"), reference(loss=4.4))
+    wild = 0
+    for index in range(200):
+        errors = rng.standard_t(3, 300) * 1.5
+        rows: list[Any] = [({"value": float(one)}, 0.0, 0) for one in errors]
+        window = Window("1", WindowKind.PERFORMANCE, index, rows, index * HOUR, (index + 1) * HOUR)
+        (verdict,) = judge(window, index * HOUR, known, rules, Memory())
+        if verdict.finding is Finding.SUSPECTED:
+            assert verdict.metrics["low"] > 4.4
+            assert f"beyond 2 standard errors of {verdict.metrics['standard_error']:.4f} in" in verdict.reason
+        else:
+            wild += verdict.effect > rules.drop
+    assert wild > 10, "some were wild, and not said to be worse"
 
 
 def test_slices_together_leave_it_out_no_more_often() -> None:

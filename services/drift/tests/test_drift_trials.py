@@ -55,13 +55,16 @@ def flights(
     start: int = JUNE,
     seed: int = 1,
     changed: bool = False,
+    nulls: float = 0.1,
+    every: int = 2 * MINUTE,
 ) -> list[tuple[str, Any, int]]:
     """One flight every two minutes, answered by two models; it lands three hours later. `canary`: share of flights that the
-    challenger answers. `changed`: the champion knows another world, where the flights that are late here were not."""
-    rng = np.random.default_rng([seed, 2013])
+    challenger answers. `changed`: the champion knows another world, where the flights that are late here were not. `nulls`:
+    share of flights whose feature is null, a tenth in training."""
+    rng, features = np.random.default_rng([seed, 2013]), np.random.default_rng([seed, start // DAY])
     said: list[tuple[str, Any, int]] = []
     for n in range(count):
-        asked_at, id = start + n * 2 * MINUTE, f"flight-{start // DAY}-{n}"
+        asked_at, id = start + n * every, f"flight-{start // MINUTE}-{n}"
         chance = float(rng.beta(1.2, 4.0) * 0.9 + 0.02)
         carrier = CARRIERS[int(rng.integers(4))]
         own = 1 / (1 + math.exp(-math.log(chance / (1 - chance)) - rng.normal(0, 0.3)))
@@ -80,6 +83,9 @@ def flights(
             probability=mine[1],
             variant="challenger" if standing == "champion" else "champion",
             inputs={"distance": int(rng.integers(0, 1000)), "carrier": carrier},
+            features={
+                "origin__mean_1h": None if features.random() < nulls else float(features.uniform(0, 1000)),
+            },
             timings_ms={"model": 0.1},
             other=OtherAnswer(version=other[0], role=standing, **failing),
         )
@@ -87,8 +93,8 @@ def flights(
         said.append((PREDICTIONS.name, event, asked_at))
         said.append((LANDED, landing(id, asked_at + LATER, late=late), asked_at + LATER))
     # Somebody asks two days later, so that everything before is settled.
-    after = start + count * 2 * MINUTE + 2 * DAY
-    said.append((PREDICTIONS.name, prediction(f"last-{start // DAY}", after), after))
+    after = start + count * every + 2 * DAY
+    said.append((PREDICTIONS.name, prediction(f"last-{start // MINUTE}", after), after))
     return said
 
 
@@ -126,7 +132,7 @@ async def test_a_challenger_that_gives_no_answer_is_unfit_after_ten_questions(fa
     record = next(
         record for record in desk.speaker.records if record.topic == VERDICTS.name and b"unfit" in record.value
     )
-    assert dict(record.headers)["ce_causationid"] == b"prediction-flight-15857-9"
+    assert dict(record.headers)["ce_causationid"] == b"prediction-flight-22834080-9"
 
 
 async def test_one_batch_that_came_too_late_is_no_unfit_challenger() -> None:
@@ -358,7 +364,7 @@ async def test_a_trial_is_judged_within_the_minute_that_ends_it() -> None:
             if trials(desk):
                 break
     # The tenth failure is settled when the eleventh question was heard, two minutes later.
-    assert one[1].id == "prediction-flight-15857-10"
+    assert one[1].id == "prediction-flight-22834080-10"
 
 
 async def test_metrics_show_the_last_comparison() -> None:

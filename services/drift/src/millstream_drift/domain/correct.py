@@ -37,7 +37,7 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
     cells = {name: [row[SLICES + n] for row in rows] for n, name in enumerate(names)} if whole else {}
     now = told.with_(rules.task, outputs, labels, losses(rules.task, outputs, labels), cells)
     before, after, late = told.losses, now.losses, len(rows)
-    drop = drop_of(after.mean, baseline, 1 / after.rows)
+    drop = drop_of(after, baseline)
     over = after.rows >= MINIMUM_ROWS and drop.is_over(rules.drop)
     was = judged.finding
     judged.summary, judged.late = now, judged.late + late
@@ -74,7 +74,7 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
 def _measures(summary: Summary, baseline: Baseline, rules: Rules) -> dict[str, float]:
     """By the names that the window's own verdict has for them."""
     tally = summary.losses
-    drop = drop_of(tally.mean, baseline, 1 / tally.rows)
+    drop = drop_of(tally, baseline)
     low, high = tally_interval(tally)
     return {
         metric_of(rules.task): tally.mean,

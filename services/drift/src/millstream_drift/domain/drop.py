@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from millstream_drift.domain.baseline import Baseline
+from millstream_drift.domain.tally import Tally
 
 STANDARD_ERRORS = 2.0
 """A loss increase within two standard errors is what chance gives one window in forty."""
@@ -38,8 +39,17 @@ class Drop:
         return (self.loss - self.reference) / self.reference
 
 
-def drop_of(loss: float, baseline: Baseline, rows: float) -> Drop:
-    """`rows` is the sum of 1/n over the samples that `loss` comes from."""
+def drop_of(losses: Tally, baseline: Baseline) -> Drop:
+    """Of losses that labels show. Each sample has a spread of its own: one with heavy tails says little, however many rows."""
+    return _drop(losses.mean, losses.deviation**2 / losses.rows, baseline)
+
+
+def drop_expected(loss: float, baseline: Baseline, rows: float) -> Drop:
+    """Of a loss that is estimated, from samples the sum of whose 1/n is `rows`; their spread is taken to be the holdout's."""
+    return _drop(loss, baseline.reference.holdout_loss_std**2 * rows, baseline)
+
+
+def _drop(loss: float, variance: float, baseline: Baseline) -> Drop:
     reference = baseline.reference
-    error = reference.holdout_loss_std * math.sqrt(rows + 1 / reference.holdout_rows)
+    error = math.sqrt(variance + reference.holdout_loss_std**2 / reference.holdout_rows)
     return Drop(loss=loss, reference=reference.holdout_loss, error=error, reference_blind=reference.holdout_blind)

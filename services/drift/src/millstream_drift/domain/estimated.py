@@ -7,7 +7,7 @@ from dataclasses import replace
 from millstream.contracts.tasks import Task
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
-from millstream_drift.domain.drop import Drop, drop_of
+from millstream_drift.domain.drop import Drop, drop_expected
 from millstream_drift.domain.error_groups import ANSWER, expected
 from millstream_drift.domain.estimate import expected_losses
 from millstream_drift.domain.memory import Memory
@@ -23,7 +23,7 @@ def from_chances(window: Window, baseline: Baseline, task: Task, memory: Memory)
     if calibration is None:
         return None
     losses_of = expected_losses(task, calibration, [row[0] for row in window.rows])
-    drop = drop_of(float(losses_of.mean()), baseline, 1 / losses_of.size + 1 / calibration.rows)
+    drop = drop_expected(float(losses_of.mean()), baseline, 1 / losses_of.size + 1 / calibration.rows)
     basis = f"answers calibrated on {calibration.rows} labels"
     return drop, basis, {"calibrated_on": float(calibration.rows)}
 
@@ -40,7 +40,7 @@ def from_groups(window: Window, baseline: Baseline) -> Estimate | None:
         cells | {ANSWER: [cell_of(Task.REGRESSION, output) for output in outputs]},
         reference.holdout_rows,
     )
-    drop = replace(drop_of(found.loss, baseline, 0.0), error=found.error)
+    drop = replace(drop_expected(found.loss, baseline, 0.0), error=found.error)
     groups = len(reference.error_groups)
     basis = f"by {groups} groups of the holdout's rows, if the model errs in each as it did"
     if found.loss > reference.holdout_loss:

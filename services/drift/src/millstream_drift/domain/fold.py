@@ -124,6 +124,8 @@ class Fold:
             return [] if corrected is None else [Said(event=corrected, cause=found.last)]
         at, baseline, rules = loop.windows.closed_at(found), baseline_of(name, found.version), self.rules[name]
         verdicts = judge(found, at, baseline, rules, loop.memory)
+        if found.kind is WindowKind.INPUTS:
+            loop.trials.judged(found.version)
         said = [
             Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)
             for verdict in verdicts

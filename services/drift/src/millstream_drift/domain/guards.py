@@ -41,6 +41,43 @@ class Bounds:
     psi: float
 
 
+class Answers(msgspec.Struct, array_like=True):
+    """What a newer and an older model answered to the same questions."""
+
+    count: int = 0
+    waiting: list[tuple[float, float]] = []
+    """(older, newer) answers until there are enough to choose bins; classes are bins already."""
+    edges: list[float] = []
+    """Bin i holds edges[i-1] < x <= edges[i]."""
+    bins: dict[int | str, tuple[int, int]] = {}
+    """How many answers of (older, newer) are in each bin, or are of each class."""
+    shift: float = 0.0
+    """PSI between the answers at the last look."""
+
+    def add(self, newer: Cell, older: Cell) -> None:
+        """Both answered one question."""
+        self.count += 1
+        if isinstance(newer, float) and isinstance(older, float) and not self.edges:
+            self.waiting.append((older, newer))
+            if len(self.waiting) == BINNED:
+                ranked = sorted(answer for answer, _ in self.waiting)
+                self.edges = sorted({ranked[BINNED * part // BINS] for part in range(1, BINS)})
+                for pair in self.waiting:
+                    self._bin(*pair)
+                self.waiting = []
+        else:
+            self._bin(older, newer)
+        if self.count >= BINNED and self.count % LOOKED == 0:
+            both = np.array(list(self.bins.values()), dtype=np.float64) / self.count
+            self.shift = psi(both[:, 0], both[:, 1])
+
+    def _bin(self, older: Cell, newer: Cell) -> None:
+        for place, answer in enumerate((older, newer)):
+            name = bisect_left(self.edges, answer) if isinstance(answer, float) else str(answer)
+            counts = self.bins.get(name, (0, 0))
+            self.bins[name] = (counts[0] + 1, counts[1]) if place == 0 else (counts[0], counts[1] + 1)
+
+
 class Guards(msgspec.Struct, array_like=True):
     """What a newer and an older model did with the same questions, apart from being right."""
 
@@ -57,14 +94,8 @@ class Guards(msgspec.Struct, array_like=True):
     newer_ms: float = 0.0
     older_ms: float = 0.0
     """Sums of their model times over these."""
-    waiting: list[tuple[float, float]] = []
-    """(older, newer) answers until there are enough to choose bins; classes are bins already."""
-    edges: list[float] = []
-    """Bin i holds edges[i-1] < x <= edges[i]."""
-    bins: dict[int | str, tuple[int, int]] = {}
-    """How many answers of (older, newer) are in each bin, or are of each class."""
-    shift: float = 0.0
-    """PSI between the answers at the last look."""
+    answers: Answers = msgspec.field(default_factory=Answers)
+    """Of these the ones that were asked of whole inputs."""
 
     def fail(self, how: str, time: int) -> None:
         """The newer one gave no answer to a question of `time` (microseconds)."""
@@ -73,25 +104,12 @@ class Guards(msgspec.Struct, array_like=True):
             self.moments, self.failed_at = self.moments + 1, time // SECOND
         self.failed[how] = self.failed.get(how, 0) + 1
 
-    def answer(self, newer: Cell, older: Cell, newer_ms: float, older_ms: float) -> None:
-        """Both answered one question."""
+    def answer(self, newer_ms: float, older_ms: float) -> None:
+        """Both answered one question, in such times."""
         self.asked += 1
         self.answered += 1
         self.newer_ms += newer_ms
         self.older_ms += older_ms
-        if isinstance(newer, float) and isinstance(older, float) and not self.edges:
-            self.waiting.append((older, newer))
-            if len(self.waiting) == BINNED:
-                ranked = sorted(answer for answer, _ in self.waiting)
-                self.edges = sorted({ranked[BINNED * part // BINS] for part in range(1, BINS)})
-                for pair in self.waiting:
-                    self._count(*pair)
-                self.waiting = []
-        else:
-            self._count(older, newer)
-        if self.answered >= BINNED and self.answered % LOOKED == 0:
-            both = np.array(list(self.bins.values()), dtype=np.float64) / self.answered
-            self.shift = psi(both[:, 0], both[:, 1])
 
     def checks(self, bounds: Bounds, excused: bool) -> list[TrialCheck]:
         """Every guard with its numbers. `excused`: it may answer something else."""
@@ -118,10 +136,10 @@ class Guards(msgspec.Struct, array_like=True):
             ),
             TrialCheck(
                 name="answers",
-                passed=excused or self.shift <= bounds.psi,
-                value=self.shift,
+                passed=excused or self.answers.shift <= bounds.psi,
+                value=self.answers.shift,
                 bound=bounds.psi,
-                detail=f"psi {self.shift:.2f} between both models' answers to {self.answered} questions",
+                detail=f"psi {self.answers.shift:.2f} between both models' answers to {self.answers.count} questions",
             ),
         ]
 
@@ -131,15 +149,9 @@ class Guards(msgspec.Struct, array_like=True):
         return (
             (failed >= FAILURES and self.moments >= MOMENTS and failed > bounds.failures * self.asked)
             or self._is_slow(bounds)
-            or (self.shift > bounds.psi and not excused)
+            or (self.answers.shift > bounds.psi and not excused)
         )
 
     def _is_slow(self, bounds: Bounds) -> bool:
         noticed = self.answered >= TIMED and self.newer_ms > NOTICED * self.answered
         return noticed and self.newer_ms > bounds.slower * self.older_ms > 0
-
-    def _count(self, older: Cell, newer: Cell) -> None:
-        for place, answer in enumerate((older, newer)):
-            name = bisect_left(self.edges, answer) if isinstance(answer, float) else str(answer)
-            counts = self.bins.get(name, (0, 0))
-            self.bins[name] = (counts[0] + 1, counts[1]) if place == 0 else (counts[0], counts[1] + 1)

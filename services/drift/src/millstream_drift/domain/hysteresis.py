@@ -132,9 +132,12 @@ class Hysteresis(msgspec.Struct, array_like=True):
         return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)
 
     def doubt(self, version: str) -> None:
-        """A window was broken: what was suspected before it may have been how that began, so it confirms nothing after it."""
+        """A window was broken: what was seen before it may have been how that began, so it confirms nothing after it.
+
+        An incident goes on, and is told again when as many whole windows agree.
+        """
         past = self.past.get(version)
-        if past is not None and not past.incident:
+        if past is not None:
             past.recent = []
 
     def correct(self, version: str, since: int, over: bool, start: int) -> None:

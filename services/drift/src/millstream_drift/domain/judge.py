@@ -25,7 +25,7 @@ from millstream_drift.domain.interval import by_slice, mean_interval, told_of, w
 from millstream_drift.domain.memory import Judged, Memory
 from millstream_drift.domain.psi import ColumnShift, shift
 from millstream_drift.domain.score import blind_loss, losses, metrics, one_class
-from millstream_drift.domain.tally import Summary
+from millstream_drift.domain.tally import Summary, Tally
 from millstream_drift.domain.triage import MOST_FIELDS, broken_field, in_words
 from millstream_drift.domain.trials import TrialRules
 from millstream_drift.domain.windows import MINIMUM_ROWS, SLICES, Window
@@ -158,8 +158,7 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
     columns = {name: [judged_by[row][SLICES + n] for row in sliced] for n, name in enumerate(names)}
     slices = by_slice(row_losses[sliced], columns) if sliced else []
     told = told_of(slices, baseline.slices)
-    drop = drop_of(float(row_losses.mean()), baseline, 1 / row_losses.size)
-    drop = replace(drop, blind=blind_loss(rules.task, labels))
+    drop = replace(drop_of(Tally.of(row_losses), baseline), blind=blind_loss(rules.task, labels))
     in_doubt = len(window.rows) - len(whole)
     unfounded = in_doubt > 0 and judged_by is window.rows
     impossible = None if unfounded else one_class(rules.task, outputs, labels)
@@ -266,7 +265,7 @@ def _weigh_drop(
     numbers = _against_the_holdout(drop, rules)
     if over:
         numbers += f" ≥ {rules.drop:+.1%} and beyond {STANDARD_ERRORS:.0f} standard errors "
-        numbers += f"({drop.error:.4f} each) in {weighed.agreeing} of {weighed.of} windows"
+        numbers += f"of {drop.error:.4f} in {weighed.agreeing} of {weighed.of} windows"
     else:
         numbers += f" within {STANDARD_ERRORS:.0f} × {drop.error:.4f}" if enough else f" < {rules.drop:+.1%}"
     if kind is WindowKind.PERFORMANCE and weighed.normal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -104,7 +104,7 @@ class LoopFold:
         self._held_labels = sum(isinstance(one, Label) for one in state.held)
         self._held_both = sum(isinstance(one, Question) and one.other is not None for one in state.held)
         self._rules, self._within = trials, within
-        self.trials = Trials(loop, trials, state.trials)
+        self.trials = Trials(loop, trials, state.trials, self.memory.broken)
         self.corrections = Corrections(state.closed)
         self._watched, self._watched_from = sorted(content), state.watched_from
         self.contents = state.contents
@@ -203,13 +203,19 @@ class LoopFold:
             held += self._held_labels
         return held > MOST_UNTRIED or (held > 0 and self._newest - self._looked >= MINUTE)
 
-    def settle(self, settled: int) -> list[Told]:
-        """Everything below `settled` has been heard: what follows from it, in order of its stream time."""
+    def settle(self, settled: int) -> Iterator[Told]:
+        """Everything below `settled` has been heard: what follows from it, in order of its stream time.
+
+        Take all of it, and judge each window before the next one: whether its inputs are broken decides what a trial counts.
+        """
         ready = sorted((one for one in self._held if one.time < settled), key=lambda one: one.order)
         self._held = [one for one in self._held if one.time >= settled]
         self._looked = self._newest
         for event in ready:
-            self._advance(event.time)
+            self._close(event.time)
+            if self._out:
+                yield from self._told()
+            self._count(event.time)
             self._cause = event.id
             if isinstance(event, Question):
                 self._ask(event)
@@ -219,9 +225,10 @@ class LoopFold:
         if any(one.time == settled for one in self._held):
             # Of the time after the last event only its next event may decide: else a count in a silence would be
             # published or not as the other loops happen to be read.
-            self._advance(settled)
-        out, self._out = self._out, []
-        return out
+            self._close(settled)
+            yield from self._told()
+            self._count(settled)
+        yield from self._told()
 
     def _ask(self, question: Question) -> None:
         version = question.version
@@ -277,9 +284,12 @@ class LoopFold:
     def _compared(self, verdicts: list[ChallengerJudged], cause: str) -> None:
         self._out += [Fact(event=verdict, cause=cause) for verdict in verdicts]
 
-    def _advance(self, now: int) -> None:
-        """Close windows that ended before `now`, and count the labels at every end of a day and of quiet hours up to it."""
-        self._close(now)
+    def _told(self) -> list[Told]:
+        out, self._out = self._out, []
+        return out
+
+    def _count(self, now: int) -> None:
+        """Count the labels at every end of a day and of quiet hours up to `now`."""
         while self._boundary <= now:
             if now - self._boundary >= MOST_DAYS * DAY:
                 self._boundary = _day(now)
@@ -335,8 +345,8 @@ def _still_readable(state: LoopState, rules: TrialRules, watched: list[str]) -> 
             closed.late = [row[:SLICES] for row in closed.late]
         for judged in (one for some in state.memory.judged.values() for one in some):
             judged.summary.slices = []
-        for trial in state.trials:
-            trial.losses.slices = {one: kept for one, kept in trial.losses.slices.items() if one[0] in rules.slices}
+        for losses in (one for trial in state.trials for one in (trial.losses, trial.kept.losses)):
+            losses.slices = {one: pairs for one, pairs in losses.slices.items() if one[0] in rules.slices}
         state.held = [
             msgspec.structs.replace(one, slices=()) if isinstance(one, Question) else one for one in state.held
         ]

@@ -9,7 +9,7 @@ from millstream_drift.domain.lately import Lately
 from millstream_drift.domain.loop_fold import LoopState
 from millstream_drift.domain.merge import Merge
 
-FORMAT = b"drift5"
+FORMAT = b"drift6"
 """First bytes of a snapshot. A release that changes the state's shape changes it, and then begins from the topics."""
 
 

@@ -38,6 +38,15 @@ class Spells(msgspec.Struct, array_like=True):
         while len(self.of) > VERSIONS:
             del self.of[next(iter(self.of))]
 
-    def hold(self, version: str, asked: int) -> bool:
-        """Whether what this version was `asked` then was asked while its inputs were broken, as far as is known."""
-        return any(one.start <= asked and (one.lasts or asked <= one.end) for one in self.of.get(version, ()))
+    def now(self, version: str) -> int:
+        """Start of the spell to which this version's newest window belongs; 0: that was whole."""
+        mine = self.of.get(version)
+        return mine[-1].start if mine and mine[-1].lasts else 0
+
+    def hold(self, version: str, asked: int, besides: int = 0) -> bool:
+        """Whether what this version was `asked` then was asked while its inputs were broken, as far as is known. The spell that
+        starts at `besides` is none."""
+        return any(
+            one.start <= asked and (one.lasts or asked <= one.end) and one.start != besides
+            for one in self.of.get(version, ())
+        )

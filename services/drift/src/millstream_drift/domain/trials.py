@@ -6,6 +6,7 @@ settled events in their order: the same events give the same verdicts with the s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,9 @@ from millstream.contracts.times import to_datetime, to_rfc3339
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.comparison import MINIMUM, SURPRISES, Comparison, Newest, Pairs, Slice
 from millstream_drift.domain.events import Cell, Other, Question
-from millstream_drift.domain.guards import Bounds, Guards
+from millstream_drift.domain.guards import Answers, Bounds, Guards
 from millstream_drift.domain.join import Asked
+from millstream_drift.domain.spells import Spells
 
 EVERY = 250
 """Pairs between two verdicts while the finding stays: trainer moves at a verdict, so a step lasts at most so many longer."""
@@ -41,6 +43,14 @@ class TrialRules:
     error_rate: float
     """Chance that a trial of two equally good models ends."""
     bounds: Bounds
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """What a comparison counts that says nothing of the models where inputs are broken."""
+
+    answers: Answers = msgspec.field(default_factory=Answers)
+    losses: Comparison = msgspec.field(default_factory=Comparison)
+    newest: Newest = msgspec.field(default_factory=Newest)
 
 
 class Trial(msgspec.Struct, array_like=True):
@@ -68,14 +78,28 @@ class Trial(msgspec.Struct, array_like=True):
     """Published so far: the number is part of a verdict's id."""
     news: bool = False
     """Something came since the last one."""
+    kept: Kept = msgspec.field(default_factory=Kept)
+    """What it counted when the champion's last whole window of inputs was judged."""
+    in_doubt: bool = False
+    """The champion's newest window of inputs is broken, and not of the spell that it took."""
+    took: int = 0
+    """Start of the broken spell in which it began, whose inputs it takes as they are: trainer starts no run then by itself,
+    so a person has looked, and what seems broken to the older model is the world now. Else none could ever be promoted."""
+
+    @property
+    def champion(self) -> str:
+        """Whose windows say whether inputs are whole: the one who answers unless it is the other's turn."""
+        return self.version if self.watch else self.against
 
 
 class Trials:
     """All comparisons of one loop. Feed it questions and pairs in stream-time order; each call gives what follows at once."""
 
-    def __init__(self, loop: str, rules: TrialRules, state: Sequence[Trial] = ()) -> None:
+    def __init__(self, loop: str, rules: TrialRules, state: Sequence[Trial] = (), broken: Spells | None = None) -> None:
+        """`broken`: when whose inputs were, as judging goes on to find."""
         self._loop = loop
         self._rules = rules
+        self._broken = broken if broken is not None else Spells()
         self._trials = {(trial.version, trial.against, trial.watch): trial for trial in state}
 
     def state(self) -> list[Trial]:
@@ -105,8 +129,10 @@ class Trials:
             mine = cell_of(task, question.output), question.ms
             theirs = cell_of(task, other.output), other.ms
             (new, new_ms), (old, old_ms) = (theirs, mine) if is_newer else (mine, theirs)
-            trial.guards.answer(new, old, new_ms, old_ms)
-            trial.losses.meet(self._slices(question.slices))
+            trial.guards.answer(new_ms, old_ms)
+            if not self._is_of_broken(trial, question.time):
+                trial.guards.answers.add(new, old)
+                trial.losses.meet(self._slices(question.slices))
         self._guard(trial)
         return self._say_if_due(trial, question.time)
 
@@ -120,6 +146,9 @@ class Trials:
         trial = self._trials.get((newer, older, watch))
         if trial is None:
             return []  # pushed out by newer ones
+        if self._is_of_broken(trial, asked.time):
+            trial.last = max(trial.last, time)
+            return []
         task, slices = self._rules.task, self._slices(asked.slices)
         new, old = (other.output, asked.output) if is_newer else (asked.output, other.output)
         surprise = _is_surprise(task, old, truth)
@@ -134,10 +163,36 @@ class Trials:
 
     def turn(self, boundary: int) -> list[ChallengerJudged]:
         """A day of stream time ended: where anything came, its state is said."""
-        return [self._say(trial, boundary) for trial in self._trials.values() if trial.news]
+        return [self._say(trial, boundary) for trial in self._trials.values() if trial.news and not _is_silent(trial)]
+
+    def judged(self, version: str) -> None:
+        """A window of inputs of this version was judged, with all that was asked of it so far."""
+        spell = self._broken.now(version)
+        for trial in self._trials.values():
+            if trial.champion != version:
+                continue
+            doubt = spell not in (0, trial.took)
+            if not doubt:
+                trial.kept = copy.deepcopy(Kept(trial.guards.answers, trial.losses, trial.newest))
+            elif not trial.in_doubt:
+                self._take_back(trial)
+            trial.in_doubt = doubt
+
+    def _is_of_broken(self, trial: Trial, asked: int) -> bool:
+        return self._broken.hold(trial.champion, asked, besides=trial.took)
+
+    def _take_back(self, trial: Trial) -> None:
+        """What was counted since the last whole window was counted before anybody knew."""
+        kept = copy.deepcopy(trial.kept)
+        trial.guards.answers, trial.losses, trial.newest = kept.answers, kept.losses, kept.newest
+        trial.said_pairs = min(trial.said_pairs, kept.losses.whole.differences.count)
+        if trial.finding not in _FINAL:
+            trial.finding = TrialFinding.UNDECIDED
+            self._look(trial, ())
 
     def _begin(self, newer: str, older: str, watch: bool, time: int) -> Trial:
         trial = self._trials[newer, older, watch] = Trial(newer, older, watch, time, time)
+        trial.took = self._broken.now(trial.champion)
         while len(self._trials) > COMPARISONS:
             rest = [place for place, one in self._trials.items() if one is not trial]
             del self._trials[min(rest, key=lambda place: (self._trials[place].last, place))]
@@ -163,8 +218,11 @@ class Trials:
         """Whether it may answer something else altogether: after a change of the world the cure does.
 
         Labels have the word, those of the trial also on watch. Before there are enough, the shadow waits for them, since
-        only the older model's answers go out; who answers for real without them may not.
+        only the older model's answers go out; who answers for real without them may not. What it is to answer to broken inputs
+        nobody can say.
         """
+        if trial.in_doubt:
+            return True
         for one in (trial, self._trials.get((trial.version, trial.against, False))):
             if one is not None and one.losses.whole.is_enough:
                 return one.losses.whole.differences.mean < 0
@@ -206,6 +264,8 @@ class Trials:
     def _say_if_due(self, trial: Trial, time: int) -> list[ChallengerJudged]:
         """Said at once when it became better, worse or unfit. `better` may come and go at its border: that it went is
         said with the next round number, so that no border is worth a verdict a label."""
+        if _is_silent(trial):
+            return []
         changed = trial.finding is not trial.said and trial.finding is not TrialFinding.UNDECIDED
         if changed or trial.losses.whole.differences.count - trial.said_pairs >= EVERY:
             return [self._say(trial, time)]
@@ -246,11 +306,14 @@ class Trials:
     def _reason(self, trial: Trial) -> str:
         if trial.finding in _FINAL:
             return trial.fault
-        numbers, whole = self._numbers(trial), trial.losses.whole
-        if whole.is_enough:
-            return numbers
-        needed = f"{MINIMUM} pairs with {SURPRISES} wrong guesses of version {trial.against} are needed to decide"
-        return f"{numbers}, {whole.surprises} wrong guesses; {needed}" if whole.differences.count else needed
+        reason, whole = self._numbers(trial), trial.losses.whole
+        if not whole.is_enough:
+            needed = f"{MINIMUM} pairs with {SURPRISES} wrong guesses of version {trial.against} are needed to decide"
+            reason = f"{reason}, {whole.surprises} wrong guesses; {needed}" if whole.differences.count else needed
+        left_out = trial.guards.answered - trial.guards.answers.count
+        return (
+            f"{reason}; without {left_out} questions that were asked while inputs were broken" if left_out else reason
+        )
 
     def _numbers(self, trial: Trial) -> str:
         losses = trial.losses
@@ -261,6 +324,11 @@ class Trials:
             f"{name} {losses.whole.differences.mean:+.4f} ({low:+.4f} to {high:+.4f}) beside {losses.loss.mean:.4f}{relative} "
             f"on {losses.whole.differences.count} pairs"
         )
+
+
+def _is_silent(trial: Trial) -> bool:
+    """Trainer moves at a verdict. While inputs are broken there is none, but for what takes the newer model out."""
+    return trial.in_doubt and trial.finding not in _FINAL
 
 
 def _standing(other: Other, fallback: str) -> tuple[bool, bool]:
