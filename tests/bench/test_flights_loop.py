@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from millstream.project import load_project
+from millstream.project.rollout import Guards
 
 BENCH = Path(__file__).parents[2] / "bench" / "loop"
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
@@ -33,3 +34,15 @@ def test_the_tuned_loop_is_the_examples_but_for_what_its_file_says(monkeypatch: 
     assert tuned.model.params.model_dump(exclude_unset=True) == said["model"]["params"]
     kept = {part: {*values} for part, values in said.items()}
     assert tuned.model_dump(exclude=kept) == example.model_dump(exclude=kept)
+
+
+def test_callers_ask_a_loop_with_the_guards_that_a_loop_has_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    try:
+        asked = importlib.import_module("mill")._asked_by_callers(tmp_path)
+    finally:
+        sys.modules.pop("mill", None)
+    [loop] = load_project(asked).loops.values()
+    assert loop.rollout.guards == Guards()
