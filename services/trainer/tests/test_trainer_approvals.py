@@ -13,7 +13,7 @@ from millstream_trainer.domain.rules import Mode, Rules
 from millstream_trainer.domain.state import LoopState
 
 from .test_trainer_waiting import EVERY_CAUSE, served
-from .trainer_kit import PROMOTED, approves
+from .trainer_kit import PROMOTED, Desk, approves
 
 
 @pytest.fixture
@@ -57,19 +57,24 @@ def test_nobody_approves_past_the_budget(rules: Rules, tides: Any) -> None:
     )
 
 
-def test_an_approval_that_cannot_start_its_run_is_declined_and_may_be_given_again(rules: Rules, tides: Any) -> None:
+def waiting_behind_another(rules: Rules, tides: Any) -> tuple[Desk, str, str]:
+    """A run that waits for a person's word, and the name of one of Carla's that is under way."""
     desk = served(rules, tides, mode=Mode.APPROVE)
     pending = desk.hears(tides.judged(20, id="drift"))
-    assert pending is not None
-    run = pending.run or ""
     desk.hears(tides.wish("carla", 20.5))
     under_way = desk.state.running
+    assert pending is not None
     assert under_way is not None
+    return desk, pending.run or "", under_way.name
+
+
+def test_an_approval_that_cannot_start_its_run_is_declined_and_may_be_given_again(rules: Rules, tides: Any) -> None:
+    desk, run, under_way = waiting_behind_another(rules, tides)
     early = desk.hears(approves(run, id="early"))
     assert early is not None
     assert (early.decision, early.run, early.request) == (Decision.DECLINED, run, "early")
     assert early.reason == (
-        f"Ada approved it, but run {under_way.name} is under way: detected on day 20; "
+        f"Ada approved it, but run {under_way} is under way: detected on day 20; "
         f"approve run {run} again when that is over, it waits until 2013-01-23 00:00"
     )
     assert list(desk.state.pending) == [run]
@@ -83,13 +88,7 @@ def test_an_approval_that_cannot_start_its_run_is_declined_and_may_be_given_agai
 def test_a_run_that_expires_after_such_an_approval_says_who_gave_it_and_what_was_in_the_way(
     rules: Rules, tides: Any
 ) -> None:
-    desk = served(rules, tides, mode=Mode.APPROVE)
-    pending = desk.hears(tides.judged(20, id="drift"))
-    assert pending is not None
-    run = pending.run or ""
-    desk.hears(tides.wish("carla", 20.5))
-    under_way = desk.state.running
-    assert under_way is not None
+    desk, run, under_way = waiting_behind_another(rules, tides)
     desk.hears(tides.judged(21, Finding.HEALTHY))
     desk.hears(approves(run))
     journal = list(desk.decisions)
@@ -99,7 +98,7 @@ def test_a_run_that_expires_after_such_an_approval_says_who_gave_it_and_what_was
     assert (expired.decision, expired.run) == (Decision.EXPIRED, run)
     assert expired.reason == (
         f"run {run} did not start by 2013-01-23 00:00: on 2013-01-22 00:00 Ada approved it, "
-        f"but run {under_way.name} is under way: detected on day 20"
+        f"but run {under_way} is under way: detected on day 20"
     )
     again = desk.hears(approves(run, id="too late"))
     assert again is not None

@@ -333,12 +333,10 @@ def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
     """A reason that is the run's own stands one line above."""
     said = run is not None and run.finished is not None and run.finished.reason == move.reason
     reason = "" if said else f": {move.reason}"
-    request = request_of(loop, move)
-    who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"{moved(move)}{who}{reason}",
+        text=f"{moved(move)}{_asker(loop, move)}{reason}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
         numbers=move.numbers,
@@ -347,15 +345,19 @@ def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
 
 def _again(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
     """Its model answers again: of the step by which it does, another version's story tells the rest."""
-    request = request_of(loop, move)
-    who = f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"version {run.version} answers again{who}: {moved(move)}",
+        text=f"version {run.version} answers again{_asker(loop, move)}: {moved(move)}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
     )
+
+
+def _asker(loop: Loop, move: RolloutMoved) -> str:
+    """Whose word a step was, and why, in brackets; empty for one that no person asked for."""
+    request = request_of(loop, move)
+    return f" ({move.by}: {request.reason})" if request is not None else f" ({move.by})" if move.by else ""
 
 
 def _outcome(loop: Loop, incident: Incident) -> list[Moment]:
