@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from millstream.contracts.events import Finding, GivenModel, WindowKind
-from millstream.contracts.times import from_datetime
-from millstream_trainer.domain.broken import MOST_SPELLS, Spell, left_out, told
+from millstream.contracts.events import Finding, GivenModel, Step, WindowKind
+from millstream.contracts.times import DAY, from_datetime
+from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, left_out, told
 
-from .test_trainer_rollout import Until
+from .test_trainer_rollout import STEPS, Until, models, on_trial, promoted, standing
 from .trainer_kit import Office, loses
 
 BROKEN, HEALTHY, DETECTED = Finding.BROKEN_DATA, Finding.HEALTHY, Finding.DETECTED
@@ -119,3 +120,41 @@ async def test_the_run_after_broken_labels_is_told_which_labels_not_to_learn(tid
         await until(lambda: len(office.executor.specs) >= 2)
     assert [spec.broken_labels for spec in office.executor.specs] == [(), ((tides.day(19), tides.day(20)),)]
     assert [spec.broken for spec in office.executor.specs] == [(), ()]
+
+
+async def test_time_with_broken_inputs_is_no_part_of_a_watch(tides: Any, until: Until) -> None:
+    stepping = Office(replace(tides.rules, rollout=STEPS))
+    await promoted(stepping, tides, until)
+    assert models(stepping).watch_until == tides.day(28)
+    for day, finding in ((27.5, BROKEN), (28.5, BROKEN), (30, BROKEN)):
+        await stepping.trainer.hear(tides.judged(day, finding, version="2"))
+    await stepping.trainer.hear(tides.matured(31))
+    assert models(stepping).watch_until is not None, "nobody can tell since day 26.5"
+    await stepping.trainer.hear(tides.judged(31.2, HEALTHY, version="2"))
+    await stepping.trainer.hear(tides.matured(31.4))
+    assert models(stepping).watch_until is not None, "the first half day was watched, and what came after day 30"
+    await stepping.trainer.hear(tides.matured(31.5))
+    assert models(stepping).watch_until is None
+    assert models(stepping).reason == (
+        f"watched until {tides.day(31.5):%Y-%m-%d %H:%M}, 3.5 days of it with broken inputs: version 2 stays"
+    )
+
+
+async def test_time_with_broken_inputs_is_no_part_of_the_longest_trial(tides: Any, until: Until) -> None:
+    stepping = Office(replace(tides.rules, rollout=STEPS))
+    await on_trial(stepping, tides, until)
+    for day, finding in ((30, BROKEN), (85, BROKEN), (86, HEALTHY)):
+        await stepping.trainer.hear(tides.judged(day, finding))
+    await stepping.trainer.hear(tides.matured(136))
+    assert standing(stepping)[0] is Step.SHADOW
+    await stepping.trainer.hear(tides.matured(136.1))
+    assert models(stepping).reason == (
+        "no end after 116.1 days, 56.0 days of it with broken inputs, rollout.longest is 60.0 days"
+    )
+
+
+def test_who_began_in_a_spell_takes_it(tides: Any) -> None:
+    spells = spells_of(tides, (20, BROKEN), (24, BROKEN), (25, HEALTHY))
+    moments = [from_datetime(tides.day(day)) for day in (18, 19.5, 21, 24.5, 26, 40)]
+    assert [blind(spells, moment, moments[-1]) for moment in moments] == [5 * DAY, 4.5 * DAY, 0, 0, 0, 0]
+    assert [blind(spells, moments[0], moment) for moment in moments] == [0, 0, 2 * DAY, 5.5 * DAY, 5 * DAY, 5 * DAY]

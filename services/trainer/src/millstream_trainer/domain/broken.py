@@ -74,3 +74,12 @@ def left_out(spells: Iterable[Spell], looked: Collection[int], at: int) -> list[
         for spell in spells
         if spell.began <= at and not any(spell.holds(when) for when in looked if when <= at)
     ]
+
+
+def blind(spells: Iterable[Spell], since: int, at: int) -> int:
+    """Microseconds between `since` and `at` in which nobody could tell how models do, as far as was known then.
+
+    A spell that lasted at `since` hides nothing: who began in it takes its inputs as they are (drift's `Trial.took`).
+    """
+    hidden = [spell.known(at) for spell in spells if since < spell.began <= at]
+    return sum(max(0, min(end, at) - max(start, since)) for start, end in hidden)

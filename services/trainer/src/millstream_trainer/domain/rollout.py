@@ -20,8 +20,10 @@ from millstream.contracts.events import (
     RolloutMoved,
     Step,
     TrialFinding,
+    WindowKind,
 )
 from millstream.contracts.times import SECOND, from_datetime, to_datetime
+from millstream_trainer.domain.broken import blind
 from millstream_trainer.domain.hearing import days
 from millstream_trainer.domain.replicas import ACKNOWLEDGED_WITHIN
 from millstream_trainer.domain.rules import RolloutRules
@@ -140,24 +142,33 @@ def _tried(
 
 
 def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> RolloutMoved | None:
-    """What time moves: a trial that takes too long is rejected, a watch ends."""
+    """What time moves: a trial that takes too long is rejected, a watch ends. Neither counts time with broken inputs."""
     models, id = state.models, move_id(state.loop, event_id)
     if models is None or id in state.moves:
         return None
+    spells = state.spells.get(WindowKind.INPUTS, ())
     if models.challenger is not None:
         run = state.run(models.challenger.run)
         began = run.at if run is not None else from_datetime(models.since or models.at)
-        if at - began <= rules.longest:
+        hidden = blind(spells, began, at)
+        if at - began - hidden <= rules.longest:
             return None
-        reason = f"no end after {days(at - began)}, rollout.longest is {days(rules.longest)}"
+        reason = f"no end after {days(at - began)}{_besides(hidden)}, rollout.longest is {days(rules.longest)}"
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason)
-    if models.champion is None or models.watch_until is None or at < from_datetime(models.watch_until):
-        return None
-    if models.promoting:
+    if models.champion is None or models.watch_until is None or models.promoting:
         return None  # what not every replica does yet has not been watched
-    reason = f"watched until {models.watch_until:%Y-%m-%d %H:%M}: version {models.champion.version} stays"
+    until = from_datetime(models.watch_until)
+    hidden = blind(spells, until - rules.watch, at)
+    if at < until + hidden:
+        return None
+    said = f"watched until {to_datetime(until + hidden):%Y-%m-%d %H:%M}{_besides(hidden)}"
+    reason = f"{said}: version {models.champion.version} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
+
+
+def _besides(hidden: int) -> str:
+    return f", {days(hidden)} of it with broken inputs" if hidden else ""
 
 
 def refused(state: LoopState, event: ReplicaObeyed) -> RolloutMoved | None:
