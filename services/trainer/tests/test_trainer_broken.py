@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from millstream.contracts.events import Finding, GivenModel, Step, WindowKind
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, left_out, told
+from millstream_trainer.domain.view import view
 
 from .test_trainer_rollout import STEPS, Until, models, on_trial, promoted, standing
 from .trainer_kit import Office, loses
@@ -130,6 +132,8 @@ async def test_time_with_broken_inputs_is_no_part_of_a_watch(tides: Any, until: 
         await stepping.trainer.hear(tides.judged(day, finding, version="2"))
     await stepping.trainer.hear(tides.matured(31))
     assert models(stepping).watch_until is not None, "nobody can tell since day 26.5"
+    shown = view(stepping.trainer.states["tides"], stepping.rules, [])["watch_until"]
+    assert datetime.fromisoformat(shown) == tides.day(32.5), "it shows the soonest end"
     await stepping.trainer.hear(tides.judged(31.2, HEALTHY, version="2"))
     await stepping.trainer.hear(tides.matured(31.4))
     assert models(stepping).watch_until is not None, "the first half day was watched, and what came after day 30"

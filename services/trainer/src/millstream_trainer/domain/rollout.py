@@ -146,25 +146,32 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
     models, id = state.models, move_id(state.loop, event_id)
     if models is None or id in state.moves:
         return None
-    spells = state.spells.get(WindowKind.INPUTS, ())
     if models.challenger is not None:
         run = state.run(models.challenger.run)
         began = run.at if run is not None else from_datetime(models.since or models.at)
-        hidden = blind(spells, began, at)
+        hidden = blind(state.spells.get(WindowKind.INPUTS, ()), began, at)
         if at - began - hidden <= rules.longest:
             return None
         reason = f"no end after {days(at - began)}{_besides(hidden)}, rollout.longest is {days(rules.longest)}"
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason)
-    if models.champion is None or models.watch_until is None or models.promoting:
+    if models.champion is None or models.promoting:
         return None  # what not every replica does yet has not been watched
-    until = from_datetime(models.watch_until)
-    hidden = blind(spells, until - rules.watch, at)
-    if at < until + hidden:
+    watch = watched(state, at, rules)
+    if watch is None or at < watch[0]:
         return None
-    said = f"watched until {to_datetime(until + hidden):%Y-%m-%d %H:%M}{_besides(hidden)}"
+    said = f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}"
     reason = f"{said}: version {models.champion.version} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
+
+
+def watched(state: LoopState, at: int, rules: RolloutRules) -> tuple[int, int] | None:
+    """When the watch ends, as far as is known at that time, and how much of it had broken inputs (microseconds)."""
+    if state.models is None or state.models.watch_until is None:
+        return None
+    until = from_datetime(state.models.watch_until)
+    hidden = blind(state.spells.get(WindowKind.INPUTS, ()), until - rules.watch, at)
+    return until + hidden, hidden
 
 
 def _besides(hidden: int) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from millstream.contracts.events import ChallengerJudged, ReplicaObeyed
 from millstream.contracts.times import to_rfc3339
+from millstream_trainer.domain.rollout import watched
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 
@@ -17,6 +18,7 @@ def view(state: LoopState, rules: Rules, replicas: Sequence[ReplicaObeyed]) -> d
     """Times are RFC 3339; what there is not is null or empty."""
     running, last, models = state.running, state.last_run, state.models
     due = None if rules.schedule is None or last is None else last.at + rules.schedule
+    watch = watched(state, state.stream_time or 0, rules.rollout)
     return {
         "loop": state.loop,
         "stream_time": _time(state.stream_time),
@@ -24,7 +26,7 @@ def view(state: LoopState, rules: Rules, replicas: Sequence[ReplicaObeyed]) -> d
         "champion": msgspec.to_builtins(state.champion),
         "previous": None if models is None else msgspec.to_builtins(models.previous),
         "trial": _trial(state),
-        "watch_until": None if models is None else msgspec.to_builtins(models.watch_until),
+        "watch_until": None if watch is None else to_rfc3339(watch[0]),
         "watch": _watch(state),
         "promoting": _promoting(state, replicas),
         "frozen": "" if models is None else models.frozen,
