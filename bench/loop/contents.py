@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from millstream.contracts.content import EMBEDDING, SAMPLE, TEXT
 from millstream_drift.adapters.classifier_child import compare
@@ -91,21 +93,27 @@ def run(windows: int = 300, changed_windows: int = 20) -> dict[str, Any]:
     found: dict[str, Any] = {"bound": BOUND, "rows_of_either_side": SAMPLE}
     with ProcessPoolExecutor(2) as pool:
         for kind, changes in ((TEXT, (0.1, 0.2, 0.4)), (EMBEDDING, (10.0, 20.0, 45.0))):
-            same = list(pool.map(partial(_compared, kind, 0.0), range(windows)))
+            same = _all(pool, kind, 0.0, windows)
             found[kind] = {
                 "unchanged_windows": windows,
                 "false_alarms": sum(low >= BOUND for _, low, _ in same),
                 "unchanged_auc_largest": max(auc for auc, _, _ in same),
                 "unchanged_low_above_half": sum(low > 0.5 for _, low, _ in same),
                 "cpu_seconds": float(np.median([seconds for _, _, seconds in same])),
-                "seen": {
-                    f"{change:.0%} of comments new" if kind == TEXT else f"{change:.0f} degrees": _seen(
-                        list(pool.map(partial(_compared, kind, change), range(changed_windows)))
-                    )
-                    for change in changes
-                },
+                "seen": {_what(kind, change): _seen(_all(pool, kind, change, changed_windows)) for change in changes},
             }
     return found
+
+
+def _all(pool: ProcessPoolExecutor, kind: str, changed: float, windows: int) -> list[tuple[float, float, float]]:
+    """`_compared` of each window, with a bar: a comparison takes seconds."""
+    told = f"contents: {_what(kind, changed)}" if changed else f"contents: {kind}, nothing changed"
+    each = pool.map(partial(_compared, kind, changed), range(windows))
+    return list(track(each, told, total=windows, console=Console(stderr=True)))
+
+
+def _what(kind: str, changed: float) -> str:
+    return f"{changed:.0%} of comments new" if kind == TEXT else f"{changed:.0f} degrees"
 
 
 def _seen(compared: list[tuple[float, float, float]]) -> dict[str, float]:
