@@ -54,9 +54,11 @@ class Rollout(BaseModel):
     """Field of the asking event that says which entity it is about: one entity is answered by one model. Default: the asked
     stream's record key."""
     longest: PositiveDuration = 60 * DAY
-    """A trial without an end by then is rejected: labels do not come, and nothing else may be tried meanwhile."""
+    """A trial without an end by then is rejected: labels do not come, and nothing else may be tried meanwhile. Time in which
+    inputs were broken does not count."""
     watch: Duration = 2 * DAY
-    """How long after promotion the champion before it is scored beside it, ready to come back; 0s: not at all."""
+    """How long after promotion the champion before it is scored beside it, ready to come back; 0s: not at all. Time
+    in which inputs were broken does not count."""
     tolerance: Annotated[ShareText, Field(ge=0, le=1)] = 0.0
     """How much worse than the champion, as a share of its loss, the challenger may be at the end of a step: 2% or 0.02."""
     error_rate: PercentText = 0.05
