@@ -45,6 +45,14 @@ def test_a_stretch_that_the_clock_shows_twice_ends_twice() -> None:
     assert to_rfc3339(again) == "2013-11-03T06:30:00Z"
 
 
+def test_an_end_that_spring_leaves_out_is_where_the_clock_is_set_forward() -> None:
+    """Berlin, 31 March 2024: after 02:00 comes 03:00. Nothing is quiet then, so nobody waits until 03:30."""
+    quiet = Quiet(hours=((22 * 60, 2 * 60 + 30),), zone=BERLIN)
+    ends = {quiet.until(from_rfc3339(at)) for at in ("2024-03-30T22:00:00Z", "2024-03-31T00:59:00Z")}
+    assert ends == {from_rfc3339("2024-03-31T01:00:00Z")}
+    assert quiet.next_end(from_rfc3339("2024-03-31T01:00:00Z")) == from_rfc3339("2024-04-01T00:30:00Z")
+
+
 def test_quiet_hours_end_in_a_bounded_time_at_every_minute_of_a_year_with_summer_time() -> None:
     quiet = Quiet(hours=((60, 90), (120, 180), (1380, 30)), zone=NEW_YORK)
     for at in range(0, 365 * DAY, 7 * MINUTE):
@@ -73,6 +81,7 @@ def test_whoever_goes_from_end_to_end_meets_the_end_of_every_wait(
     assert end is not None
     assert at < end <= at + 3 * DAY
     assert not quiet.holds(end)
+    assert quiet.until(at) is None or quiet.holds(end - 1), "nobody waits on when it is quiet no more"
     for moment in range(at, end, (end - at) // 20 + 1):
         assert quiet.next_end(moment) == end
         assert quiet.until(moment) in (None, end)
