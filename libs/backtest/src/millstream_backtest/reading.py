@@ -16,7 +16,7 @@ from millstream.contracts.events import Cause
 from millstream.contracts.tasks import Task, Truth, class_name
 from millstream.contracts.topics import LABELS
 from millstream.errors import RejectEvent
-from millstream.project import Loop, Project
+from millstream.project import Loop, Project, duration
 from millstream.project.train import Train
 from millstream_backtest.errors import BacktestFailed
 from millstream_backtest.past import NEVER, Past
@@ -97,6 +97,11 @@ class _Everything(FeastHistory):
             )
         labelled, _ = joined(asked, known, loop)
         found = labelled.select("_question", "_label", "_label_known_at")
+        if found.is_empty():
+            raise RunFailed(
+                f"none of {len(known)} labels belongs to one of {len(asked)} questions within label.within, "
+                f"{duration.to_text(loop.label.within)}: write a longer one, or see whether label.by names the same in both"
+            )
         rows = asked.join(found, on="_question", how="left", validate="1:1").sort("_known_at", "_question")
         entity = pl.coalesce(*(as_text(rows[name]).alias(name) for name in by), "_question")
         rows = rows.with_columns(_entity=entity, _label=pl.col("_label").fill_null(found["_label"][0]))
