@@ -106,6 +106,22 @@ def test_a_person_who_asks_at_the_time_of_the_last_run_has_one_and_is_told_of_th
     )
 
 
+def test_a_time_that_has_not_come_is_none_to_look_up_to(served: Desk, tides: Any) -> None:
+    """A sender that says today's date to a loop that replays the past would stop it until then."""
+    ahead = served.hears(tides.wish("tomorrow", 11.5))
+    assert ahead is not None
+    assert (ahead.decision, ahead.at) == (Decision.ACCEPTED, tides.day(11.5))
+    served.ends(REJECTED)
+    lost = served.hears(tides.wish("in years", 4000))
+    assert lost is not None
+    assert (lost.decision, lost.at) == (Decision.ACCEPTED, tides.day(11.5))
+    assert "the harbour was rebuilt (up to 2023-12-15 00:00, which has not come)" in lost.reason
+    served.ends(REJECTED)
+    later = served.hears(tides.judged(30))
+    assert later is not None
+    assert later.decision is Decision.ACCEPTED
+
+
 def test_a_verdict_within_the_cooldown_is_declined_with_its_days(served: Desk, tides: Any) -> None:
     decided = served.hears(tides.judged(12))
     assert decided is not None
@@ -136,7 +152,7 @@ def test_broken_data_blocks_until_a_later_window_is_whole(served: Desk, tides: A
         decided = served.hears(event)
         assert decided is not None
         assert decided.decision is Decision.DECLINED
-        assert "broken since 2013-01-21" in decided.reason
+        assert "broken since 2013-01-20" in decided.reason
     after = [served.hears(tides.judged(42, whole)), served.hears(tides.judged(43))]
     assert Decision.ACCEPTED in [decided.decision for decided in after if decided is not None]
 
@@ -182,7 +198,7 @@ def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Des
     blocked = served.hears(tides.judged(22))
     assert blocked is not None
     assert blocked.decision is Decision.DECLINED
-    assert blocked.reason == "labels are broken since 2013-01-21 00:00; waiting for whole labels: detected on day 22"
+    assert blocked.reason == "labels are broken since 2013-01-20 00:00; waiting for whole labels: detected on day 22"
     served.hears(tides.judged(23, Finding.HEALTHY, kind=WindowKind.PERFORMANCE))
     decided = served.hears(tides.judged(24))
     assert decided is not None

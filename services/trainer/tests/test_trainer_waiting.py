@@ -131,6 +131,7 @@ async def test_a_restart_hears_what_waits_again_and_decides_it_once(rules: Rules
 
 def test_a_request_in_quiet_hours_is_decided_once_after_them(rules: Rules, tides: Any) -> None:
     desk = served(rules, tides, quiet=Quiet(hours=((22 * 60, 6 * 60),)))
+    desk.hears(tides.judged(20, Finding.HEALTHY))
     assert desk.hears(alert(tides, 20 + 23 / 24)) is None  # at 23:00
     assert desk.hears(tides.judged(21.2, Finding.HEALTHY)) is None  # at 04:48
     decided = desk.hears(tides.judged(21.25, Finding.HEALTHY))  # at 06:00
@@ -171,6 +172,7 @@ def test_a_first_model_waits_for_the_end_of_the_night_that_it_was_asked_in(rules
 def test_a_verdict_of_the_next_night_starts_nothing_either(rules: Rules, tides: Any) -> None:
     """A loop that falls silent by day: its next verdict is the day's count, at one in the morning."""
     desk = served(rules, tides, quiet=NIGHT)
+    desk.hears(tides.judged(20, Finding.HEALTHY))
     assert desk.hears(alert(tides, 20)) is None
     assert desk.hears(tides.matured(21)) is None
     assert desk.state.waiting is not None
@@ -181,6 +183,7 @@ def test_a_verdict_of_the_next_night_starts_nothing_either(rules: Rules, tides: 
 
 def test_who_is_heard_in_quiet_hours_alone_is_declined_after_a_week(rules: Rules, tides: Any) -> None:
     desk = served(rules, tides, quiet=NIGHT)
+    desk.hears(tides.judged(20, Finding.HEALTHY))
     desk.hears(alert(tides, 20))
     for day in range(21, 28):
         assert desk.hears(tides.matured(day)) is None

@@ -77,7 +77,7 @@ def asking() -> list[str]:
         "",
         "`id` is yours and the same in both; said twice it is answered once. `cause` is `system`, which the loop's",
         "`retrain.on` has to list, and `by` who asks. `at` (RFC 3339, stream time) may say up to when the run looks; left out",
-        "it is the trainer's own time.",
+        "it is the trainer's own time, and so it is where that time is more than two days ahead of what was heard of the loop.",
         "",
         f"The answer is a `{RetrainDecided.type_name}` in `{TRAINING.name}` whose `request`",
         "is that `id`: accepted, declined or coalesced, with its reason. A record that is no such event, or of no loop, is a",

@@ -22,6 +22,10 @@ from millstream_trainer.domain.state import LoopState
 Verdict = LabelsMatured | WindowJudged | ChallengerJudged
 
 
+AHEAD = 2 * DAY
+"""How far beyond what was heard of a loop a request may look: labels are counted once a day, and who asks may know of more."""
+
+
 def heard(state: LoopState, event: Verdict) -> LoopState:
     """What a verdict changes by itself: stream time, the count of labels, whether data is broken, how a trial does."""
     at = from_datetime(event.at)
@@ -36,7 +40,7 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
         if event.finding is Finding.BROKEN_DATA:
-            broken[event.kind] = state.broken.get(event.kind, at)
+            broken[event.kind] = state.broken.get(event.kind, from_datetime(event.start))
         spells = {**state.spells, event.kind: told(state.spells.get(event.kind, ()), event)}
         return replace(state, broken=broken, spells=spells)
     return state
@@ -50,11 +54,12 @@ def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) 
         return _asked_by_a_window(event)
     if isinstance(event, ChallengerJudged):
         return None
-    at = from_datetime(event.at) if event.at is not None else state.stream_time
-    why = f"{event.by} asked: {event.reason}"
-    return Ask(
-        request=event.id, loop=event.loop, cause=event.cause, at=0 if at is None else at, why=why, given=event.given
-    )
+    now, why = state.stream_time or 0, f"{event.by} asked: {event.reason}"
+    at = now if event.at is None else from_datetime(event.at)
+    if event.at is not None and at > now + AHEAD:
+        why += f" (up to {event.at:%Y-%m-%d %H:%M}, which has not come)"
+        at = now  # else every verdict until then would join that run, and cooldown and budget count from there
+    return Ask(request=event.id, loop=event.loop, cause=event.cause, at=at, why=why, given=event.given)
 
 
 def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) -> Ask | None:
