@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from millstream.contracts.events import (
+    Cause,
     ChallengerJudged,
     Event,
     LabelsMatured,
@@ -29,16 +30,27 @@ from millstream_trainer.handlers import Trainer
 
 GROUP = "trainer"
 
+ASKED = frozenset({Cause.ALERT, Cause.SYSTEM, Cause.MANUAL})
+"""Causes of requests. The others are the trainer's own reading of verdicts and counts, whose rules they would pass."""
+
 Listener = Callable[[Event], Awaitable[None]]
 
 
 def event_in(record: Record) -> Event | None:
     """Our event in a record; None for a type that this release does not know. Raises RejectEvent."""
     found = envelope(record)
+    if not found.type:
+        raise RejectEvent("bad_headers", "no header ce_type says what this is, like millstream.retrain.requested.v1")
     try:
-        return decode_event(found.type, record.value or b"")
+        event = decode_event(found.type, record.value or b"")
     except ValueError as error:
         raise RejectEvent("invalid_event", f"{found.type}: {error}") from error
+    if isinstance(event, RetrainRequested) and event.cause not in ASKED:
+        may = ", ".join(sorted(ASKED))
+        raise RejectEvent(
+            "invalid_event", f"{found.type}: cause {event.cause.value} is not asked for; write one of {may}"
+        )
+    return event
 
 
 def hear(service: Service, trainer: Trainer, causes: Causes) -> None:
