@@ -42,6 +42,22 @@ def test_what_waits_for_approval_is_joined_approved_once_and_keeps_its_cause(rul
     assert (twice.decision, twice.reason) == (Decision.DECLINED, f"run {pending.run} is under way")
 
 
+@pytest.mark.parametrize(
+    ("by_machine", "takes"), [(True, "leaves out what is known to be"), (False, "learns from them as they are")]
+)
+def test_who_has_a_run_made_while_inputs_are_broken_is_told_what_it_takes(
+    rules: Rules, tides: Any, by_machine: bool, takes: str
+) -> None:
+    desk = served(rules, tides, mode=Mode.APPROVE)
+    pending = desk.hears(tides.judged(20))
+    assert pending is not None
+    desk.hears(tides.judged(21.5, Finding.BROKEN_DATA))
+    accepted = desk.hears(approves(pending.run or "") if by_machine else tides.wish("ada", 21.5))
+    assert accepted is not None
+    assert accepted.decision is Decision.ACCEPTED
+    assert accepted.reason.endswith(f" (inputs are broken since 2013-01-21 12:00; this run {takes})")
+
+
 def test_nobody_approves_past_the_budget(rules: Rules, tides: Any) -> None:
     desk = served(rules, tides, mode=Mode.APPROVE, budget_runs=2)
     pending = desk.hears(tides.judged(20))

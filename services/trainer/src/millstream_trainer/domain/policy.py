@@ -51,7 +51,9 @@ def decide(state: LoopState, ask: Ask, rules: Rules) -> RetrainDecided | Waiting
     if waiting is not None:
         return waiting
     if ask.by_person or rules.mode is Mode.AUTO:
-        return _decided(state, ask, rules, Decision.ACCEPTED, ask.why + _once_more(state, ask))
+        return _decided(
+            state, ask, rules, Decision.ACCEPTED, ask.why + _once_more(state, ask) + _though_broken(state, ask)
+        )
     if rules.mode is Mode.SUGGEST:
         return _decided(state, ask, rules, Decision.SUGGESTED, f"retrain.mode is suggest, nothing runs: {ask.why}")
     return _decided(state, ask, rules, Decision.PENDING, f"{WAITS}{ask.why}")
@@ -107,8 +109,8 @@ def approve(state: LoopState, event: RunApproved, rules: Rules) -> RetrainDecide
             reason = f"{event.by} approved it, but {answer[1]}{AGAIN} {asked.run} again when that is over"
             until = "" if asked.expires is None else f", it waits until {asked.expires:%Y-%m-%d %H:%M}"
             return _answered(state, asked, event.id, Decision.DECLINED, reason + until, go.at)
-    said = f": {event.reason}" if event.reason else ""
-    return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}", go.at)
+    said, broken = f": {event.reason}" if event.reason else "", _though_broken(state, go, asked_by=asked.cause)
+    return _answered(state, asked, event.id, Decision.ACCEPTED, f"{event.by} approved it{said}{broken}", go.at)
 
 
 AGAIN = "; approve run"
@@ -297,6 +299,15 @@ def _once_more(state: LoopState, ask: Ask) -> str:
     if not ask.by_person or last is None or ask.at > last.at or ask.given is not None or last.given is not None:
         return ""
     return f" (run {last.name} looked up to then as well: where nothing was changed since, this makes the same model)"
+
+
+def _though_broken(state: LoopState, ask: Ask, *, asked_by: Cause | None = None) -> str:
+    """Said to a person who has a run made while something is broken. `asked_by`: what asked for the run that she approves."""
+    if not ask.by_person or ask.given is not None or not state.broken:
+        return ""
+    kind, since = min(state.broken.items())
+    takes = "learns from them as they are" if asked_by in (None, Cause.MANUAL) else "leaves out what is known to be"
+    return f" ({LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}; this run {takes})"
 
 
 def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
