@@ -11,7 +11,7 @@ import pytest
 
 from millstream.contracts.events import Finding, GivenModel, Step, WindowKind
 from millstream.contracts.times import DAY, from_datetime
-from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, left_out, told
+from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, covered, left_out, told
 from millstream_trainer.domain.view import view
 
 from .test_trainer_rollout import STEPS, Until, models, on_trial, promoted, standing
@@ -140,7 +140,8 @@ async def test_time_with_broken_inputs_is_no_part_of_a_watch(tides: Any, until: 
     await stepping.trainer.hear(tides.matured(31.5))
     assert models(stepping).watch_until is None
     assert models(stepping).reason == (
-        f"watched until {tides.day(31.5):%Y-%m-%d %H:%M}, 3.5 days of it with broken inputs: version 2 stays"
+        f"watched until {tides.day(31.5):%Y-%m-%d %H:%M}, 3.5 days of it with broken inputs, on no labelled pairs: "
+        "version 2 stays"
     )
 
 
@@ -160,5 +161,16 @@ async def test_time_with_broken_inputs_is_no_part_of_the_longest_trial(tides: An
 def test_who_began_in_a_spell_takes_it(tides: Any) -> None:
     spells = spells_of(tides, (20, BROKEN), (24, BROKEN), (25, HEALTHY))
     moments = [from_datetime(tides.day(day)) for day in (18, 19.5, 21, 24.5, 26, 40)]
-    assert [blind(spells, moment, moments[-1]) for moment in moments] == [5 * DAY, 4.5 * DAY, 0, 0, 0, 0]
-    assert [blind(spells, moments[0], moment) for moment in moments] == [0, 0, 2 * DAY, 5.5 * DAY, 5 * DAY, 5 * DAY]
+    assert [covered(blind(spells, moment, moments[-1])) for moment in moments] == [5 * DAY, 4.5 * DAY, 0, 0, 0, 0]
+    assert [covered(blind(spells, moments[0], moment)) for moment in moments] == [
+        0,
+        0,
+        2 * DAY,
+        5.5 * DAY,
+        5 * DAY,
+        5 * DAY,
+    ]
+
+
+def test_what_lies_in_two_stretches_counts_once() -> None:
+    assert covered([(5, 9), (1, 3), (6, 7), (8, 12), (12, 12)]) == 9

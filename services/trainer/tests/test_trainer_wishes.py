@@ -169,6 +169,22 @@ async def test_frozen_nothing_goes_forward_and_everything_goes_back(office: Offi
     assert standing(office)[0] is Step.REJECTED
 
 
+async def test_time_in_which_a_trial_is_frozen_is_no_part_of_the_longest(
+    office: Office, tides: Any, until: Until
+) -> None:
+    await on_trial(office, tides, until)
+    await office.trainer.hear(judged(tides.day(30), "2", "1", TrialFinding.BETTER, pairs=900))
+    await office.trainer.hear(wants(FREEZE))
+    await office.trainer.hear(tides.matured(150))
+    assert standing(office)[0] is not Step.REJECTED
+    await office.trainer.hear(wants(UNFREEZE))
+    await office.trainer.hear(tides.matured(199))
+    assert standing(office)[0] is not Step.REJECTED
+    restarted = office.restarted()
+    await restarted.trainer.hear(tides.matured(200.1))
+    assert models(restarted).reason == "no end after 180.1 days, 120.0 days frozen, rollout.longest is 60.0 days"
+
+
 @pytest.mark.parametrize("hold", [wants(FREEZE), wants(PIN, "1")], ids=["frozen", "pinned"])
 async def test_a_run_that_ends_while_a_person_holds_the_loop_changes_nothing(
     office: Office, tides: Any, until: Until, hold: RolloutRequested

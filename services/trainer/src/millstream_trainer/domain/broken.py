@@ -76,10 +76,19 @@ def left_out(spells: Iterable[Spell], looked: Collection[int], at: int) -> list[
     ]
 
 
-def blind(spells: Iterable[Spell], since: int, at: int) -> int:
-    """Microseconds between `since` and `at` in which nobody could tell how models do, as far as was known then.
+def blind(spells: Iterable[Spell], since: int, at: int) -> list[tuple[int, int]]:
+    """From when to when, between `since` and `at`, nobody could tell how models do, as far as was known then.
 
     A spell that lasted at `since` hides nothing: who began in it takes its inputs as they are (drift's `Trial.took`).
     """
-    hidden = [spell.known(at) for spell in spells if since < spell.began <= at]
-    return sum(max(0, min(end, at) - max(start, since)) for start, end in hidden)
+    known = [spell.known(at) for spell in spells if since < spell.began <= at]
+    return [(max(start, since), min(end, at)) for start, end in known]
+
+
+def covered(stretches: Iterable[tuple[int, int]]) -> int:
+    """How long they are together (microseconds), what lies in several of them once."""
+    total, reached = 0, 0
+    for start, end in sorted(stretches):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

@@ -23,7 +23,7 @@ from millstream.contracts.events import (
     WindowKind,
 )
 from millstream.contracts.times import SECOND, from_datetime, to_datetime
-from millstream_trainer.domain.broken import blind
+from millstream_trainer.domain.broken import blind, covered
 from millstream_trainer.domain.hearing import days
 from millstream_trainer.domain.replicas import ACKNOWLEDGED_WITHIN
 from millstream_trainer.domain.rules import RolloutRules
@@ -142,25 +142,29 @@ def _tried(
 
 
 def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> RolloutMoved | None:
-    """What time moves: a trial that takes too long is rejected, a watch ends. Neither counts time with broken inputs."""
+    """What time moves: a trial that takes too long is rejected, a watch ends. Neither counts time with broken inputs, and a
+    trial none in which a person held it."""
     models, id = state.models, move_id(state.loop, event_id)
     if models is None or id in state.moves:
         return None
     if models.challenger is not None:
         run = state.run(models.challenger.run)
         began = run.at if run is not None else from_datetime(models.since or models.at)
-        hidden = blind(state.spells.get(WindowKind.INPUTS, ()), began, at)
-        if at - began - hidden <= rules.longest:
+        broken, frozen = blind(state.spells.get(WindowKind.INPUTS, ()), began, at), state.frozen_within(began, at)
+        if models.frozen or at - began - covered(broken + frozen) <= rules.longest:
             return None
-        reason = f"no end after {days(at - began)}{_besides(hidden)}, rollout.longest is {days(rules.longest)}"
+        besides = _besides(covered(broken)) + (f", {days(covered(frozen))} frozen" if frozen else "")
+        reason = f"no end after {days(at - began)}{besides}, rollout.longest is {days(rules.longest)}"
         return trial_ended(models, Step.REJECTED, id=id, at=at, reason=reason)
     if models.champion is None or models.promoting:
         return None  # what not every replica does yet has not been watched
     watch = watched(state, at, rules)
     if watch is None or at < watch[0]:
         return None
-    said = f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}"
-    reason = f"{said}: version {models.champion.version} stays"
+    champion, judged = models.champion.version, state.judged
+    pairs = judged.pairs if judged is not None and judged.watch and judged.version == champion else 0
+    told = f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}"
+    reason = f"{told}, on {pairs or 'no'} labelled pairs: version {champion} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
 
@@ -170,7 +174,7 @@ def watched(state: LoopState, at: int, rules: RolloutRules) -> tuple[int, int] |
     if state.models is None or state.models.watch_until is None:
         return None
     until = from_datetime(state.models.watch_until)
-    hidden = blind(state.spells.get(WindowKind.INPUTS, ()), until - rules.watch, at)
+    hidden = covered(blind(state.spells.get(WindowKind.INPUTS, ()), until - rules.watch, at))
     return until + hidden, hidden
 
 

@@ -37,6 +37,10 @@ MATURED = "matured"
 """In a decision's numbers: labels that had matured by then, since the stream began."""
 
 
+MOST_FROZEN = 100
+"""Times that a person held the loop: a trial looks back at the newest."""
+
+
 def run_name(loop: str, request: str) -> str:
     """The same cause gives the same name, so that starting it twice is one run."""
     return derived_id("run", loop, request)[:12]
@@ -95,6 +99,8 @@ class LoopState:
     """When each cause last asked, whatever the answer was."""
     models: ModelState | None = None
     """The loop's rollout state, as last published."""
+    frozen: tuple[tuple[int, int | None], ...] = ()
+    """When a person held the loop, and until when; None: still."""
     moves: frozenset[str] = frozenset()
     """Ids of the rollout's steps so far: none is made twice."""
     last_move: RolloutMoved | None = None
@@ -173,6 +179,11 @@ class LoopState:
 
     def run(self, name: str) -> Run | None:
         return next((run for run in self.runs if run.name == name), None)
+
+    def frozen_within(self, since: int, at: int) -> list[tuple[int, int]]:
+        """From when to when a person held the loop between these two."""
+        spells = [(max(start, since), min(at if end is None else end, at)) for start, end in self.frozen]
+        return [(start, end) for start, end in spells if start < end]
 
     def apply(self, event: Event) -> LoopState:
         """The state after one event of `millstream-training` or `millstream-models`; others change nothing."""
@@ -261,8 +272,13 @@ class LoopState:
             )
             for run in state.runs
         )
+        frozen, at = state.frozen, from_datetime(event.at)
+        is_frozen = bool(frozen) and frozen[-1][1] is None
+        if event.led_to is not None and is_frozen != bool(event.led_to.frozen):
+            frozen = (*frozen[:-1], (frozen[-1][0], at)) if is_frozen else (*frozen, (at, None))[-MOST_FROZEN:]
         return replace(
-            state.passed(from_datetime(event.at)),
+            state.passed(at),
+            frozen=frozen,
             moves=state.moves | {event.id},
             last_move=event,
             steps=steps,
