@@ -11,6 +11,7 @@ from typing import TypeVar
 from millstream.contracts.events import (
     ChallengerJudged,
     Finding,
+    ModelRef,
     ModelState,
     ReplicaObeyed,
     RolloutMoved,
@@ -177,7 +178,7 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         since=since,
         champion=None if ref is None else ref.version,
         answers_since=changes[-1][0] if changes else None,
-        learned_until=None if ref is None else ref.at,
+        learned_until=None if ref is None else _learned_until(loop, ref),
         previous=None if state is None or state.previous is None else state.previous.version,
         frozen="" if state is None else state.frozen,
         pinned="" if state is None else state.pinned,
@@ -197,6 +198,15 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         needs=needs_of(loop, state, skew, now),
         notices=notices_of(loop, since) + _again(labels),
     )
+
+
+def _learned_until(loop: Loop, ref: ModelRef) -> datetime:
+    """Of a model that was made elsewhere its run knows what a person said; one that was fitted has learned until its run."""
+    decided = (
+        one for incident in loop.incidents for run in incident.runs if run.name == ref.run for one in run.decisions
+    )
+    given = next((one.given for one in decided if one.given is not None), None)
+    return ref.at if given is None else given.learned_until
 
 
 def _measured(window: WindowJudged, loss: Loss, correction: WindowCorrected | None) -> Measured:
