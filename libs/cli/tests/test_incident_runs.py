@@ -169,12 +169,14 @@ def test_data_that_broke_after_they_drifted_are_dated_by_their_break() -> None:
     for at in (12, 14):
         journal.decided(at, journal.broken(at), Decision.DECLINED, reason="broken data: distance")
     incident = last(journal)[1]
-    assert title_of(incident) == "drift in the inputs (broken data from 2013-06-13 00:00) of version 1"
+    assert title_of(incident) == "drift in the inputs (broken data from 2013-06-11 00:00) of version 1"
     assert incident.cause == "drift"
     [need] = report(journal).needs
-    assert need.startswith("broken data since 2013-06-13 00:00: distance: 41% missing")
+    assert need.startswith("broken data since 2013-06-11 00:00: distance: 41% missing")
     journal.window(16, Finding.DETECTED, 0.4)
     assert report(journal).needs == []
+    dates = "broken data from 2013-06-11 00:00 until 2013-06-15 00:00"
+    assert title_of(last(journal)[1]) == f"drift in the inputs ({dates}) of version 1"
     journal.broken(18)
     [need] = report(journal).needs
-    assert need.startswith("broken data since 2013-06-19 00:00: ")
+    assert need.startswith("broken data since 2013-06-17 00:00: ")
