@@ -310,6 +310,12 @@ def test_labels_that_came_again_are_told_and_many_of_them_are_noticed() -> None:
     assert notice.startswith("1,880 labels (48%) came again for a question that had one")
     assert "2,180 came again" in dict(report_view.facts(found))["labels"]
     assert "nothing needs you" not in shown(journal, days=10)
+    decided = journal.decided(20, journal.retrain("wish-1"), Decision.ACCEPTED, Cause.MANUAL, run="run2")
+    journal.trained(20, "2", Outcome.REJECTED, passed=False, cause=decided)
+    assert report(journal, days=10).notices == [], "the run has said how many"
+    journal.labels(21, matured=33000, duplicated=3180)
+    [notice] = report(journal, days=10).notices
+    assert notice.startswith("1,000 labels (50%) came again")
 
 
 def test_a_loss_of_broken_labels_is_no_part_of_the_mean() -> None:

@@ -13,6 +13,7 @@ from millstream.contracts.events import (
     Finding,
     ModelRef,
     ModelState,
+    Outcome,
     ReplicaObeyed,
     RolloutMoved,
     SkewJudged,
@@ -196,7 +197,7 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         skew=skew,
         people=_people(loop, since),
         needs=needs_of(loop, state, skew, now),
-        notices=notices_of(loop, since) + _again(labels),
+        notices=notices_of(loop, since) + _again(loop, since),
     )
 
 
@@ -310,8 +311,11 @@ def _labels(loop: Loop, since: datetime) -> Labels | None:
     )
 
 
-def _again(labels: Labels | None) -> list[str]:
-    """A notice where so many labels came again that somebody should look at what they say."""
+def _again(loop: Loop, since: datetime) -> list[str]:
+    """A notice where so many labels came again that somebody should look at what they say, since a run has said it last."""
+    runs = [run.finished for one in loop.incidents for run in one.runs if run.finished is not None]
+    learned = max((end.at for end in runs if end.rows and end.outcome is not Outcome.FAILED), default=since)
+    labels = _labels(loop, max(since, learned))
     if labels is None or labels.new_duplicated <= MANY_AGAIN * (labels.new + labels.new_duplicated):
         return []
     share = labels.new_duplicated / (labels.new + labels.new_duplicated)
@@ -329,4 +333,7 @@ def _people(loop: Loop, since: datetime) -> list[Word]:
 def _did(loop: Loop, move: RolloutMoved) -> str:
     request = request_of(loop, move)
     action = f"{request.action.value}, " if request is not None else ""
-    return f"{action}{moved(move)}: {move.reason}"
+    state = next((one for one in loop.states if one.revision == move.revision), None)
+    now = state.champion.version if state is not None and state.champion is not None else move.version
+    answers = f", version {now} answers" if now != move.version else ""
+    return f"{action}{moved(move)}{answers}: {move.reason}"
