@@ -101,8 +101,11 @@ class Journal:
             )
         )
 
-    def performance(self, at: float, loss: float, version: str = "1", finding: Finding = Finding.HEALTHY) -> str:
-        metrics = {"log_loss": loss, "low": loss - 0.01, "high": loss + 0.01}
+    def performance(
+        self, at: float, loss: float, version: str = "1", finding: Finding = Finding.HEALTHY, **more: float
+    ) -> str:
+        """`more` metrics, as `whole_rows` of the window's 5,000."""
+        metrics = {"log_loss": loss, "low": loss - 0.01, "high": loss + 0.01} | more
         return self.window(at, finding, loss / 0.45 - 1, version, kind=WindowKind.PERFORMANCE, metrics=metrics)
 
     def corrected(self, at: float, of: float, was: Finding, finding: Finding, version: str = "1") -> str:

@@ -155,8 +155,8 @@ def test_scripts_are_told_whether_it_is_open() -> None:
     def told() -> tuple[object, ...]:
         incident: Incident = loop(journal).incidents[1]
         row = incident_view.summary_of(incident)
-        return row["fate"], row["cured"], row["open"]
+        return row["fate"], row["cured"], row["open"], row["ended"]
 
-    assert told() == ("declined", None, True)
+    assert told() == ("declined", None, True, None)
     journal.window(12, Finding.CLEARED, 0.02)
-    assert told() == ("declined", "cleared", False)
+    assert told() == ("declined", "cleared", False, "2013-06-13T00:00:00Z")

@@ -137,12 +137,28 @@ def test_a_version_that_a_person_brought_back_is_not_told_as_rolled_back() -> No
     assert last(journal)[1].fate is Fate.BROUGHT_BACK
     assert outcome_of(last(journal)[1]).startswith("brought back (version 2); ")
     assert "06-21 rollout: version 2 answers again (Bo): version 1: champion → rolled back" in lines(journal)
-    assert report(journal).runs == {"retrains": 2, "rolled back": 1, "brought back": 1}
+    assert report(journal).runs == {"retrains": 2, "promoted": 1, "brought back": 1}
     # Followed by another, it is still what became of its run; rolled back anew, it is not.
     journal.state(25, Step.CHAMPION, "3")
     assert last(journal)[1].fate is Fate.BROUGHT_BACK
     journal.moved(27, Step.CHAMPION, Step.ROLLED_BACK, cause="", champion="1")
     assert last(journal)[1].fate is Fate.ROLLED_BACK
+
+
+def test_a_rollback_to_a_later_version_takes_none_back() -> None:
+    """`rollback --to 2`, where version 2 was taken back before: the step is version 1's, which was as good as it was."""
+    journal = Journal()
+    first_model(journal)
+    journal.moved(0, Step.REGISTERED, Step.CHAMPION, version="1", cause="finished-1")
+    decided = journal.decided(10, drifted(journal), Decision.ACCEPTED, run="run2")
+    journal.moved(10, Step.REGISTERED, Step.CHAMPION, cause=journal.trained(10, "2", Outcome.PROMOTED, cause=decided))
+    journal.moved(12, Step.CHAMPION, Step.ROLLED_BACK, cause="", by="Ada", reason="complaints")
+    journal.moved(14, Step.CHAMPION, Step.ROLLED_BACK, version="1", cause="", by="Bo", reason="wrong", champion="2")
+    assert [one.fate for one in loop_of(journal.told, LOOP).incidents] == [Fate.PROMOTED, Fate.BROUGHT_BACK]
+    assert [word.text for word in report(journal).people] == [
+        "version 2: champion → rolled back, version 1 answers: complaints",
+        "version 1: champion → rolled back, version 2 answers: wrong",
+    ]
 
 
 def test_a_pin_brings_a_version_back_too() -> None:
@@ -169,12 +185,14 @@ def test_data_that_broke_after_they_drifted_are_dated_by_their_break() -> None:
     for at in (12, 14):
         journal.decided(at, journal.broken(at), Decision.DECLINED, reason="broken data: distance")
     incident = last(journal)[1]
-    assert title_of(incident) == "drift in the inputs (broken data from 2013-06-13 00:00) of version 1"
+    assert title_of(incident) == "drift in the inputs (broken data from 2013-06-11 00:00) of version 1"
     assert incident.cause == "drift"
     [need] = report(journal).needs
-    assert need.startswith("broken data since 2013-06-13 00:00: distance: 41% missing")
+    assert need.startswith("broken data since 2013-06-11 00:00: distance: 41% missing")
     journal.window(16, Finding.DETECTED, 0.4)
     assert report(journal).needs == []
+    dates = "broken data from 2013-06-11 00:00 until 2013-06-15 00:00"
+    assert title_of(last(journal)[1]) == f"drift in the inputs ({dates}) of version 1"
     journal.broken(18)
     [need] = report(journal).needs
-    assert need.startswith("broken data since 2013-06-19 00:00: ")
+    assert need.startswith("broken data since 2013-06-17 00:00: ")

@@ -82,6 +82,7 @@ def test_what_a_new_champion_did_to_the_loss_is_told_in_numbers() -> None:
     loop, incident = last(journal)
     assert before_and_after(loop, incident.runs[0]) is None, "no label of version 2 is there yet"
     journal.performance(17.5, 3.7, "2", Finding.BROKEN_DATA)
+    journal.performance(17.7, 3.7, "2", Finding.SUSPECTED, whole_rows=80)
     journal.performance(18, 0.44, "2")
     loop = loop_of(journal.told, LOOP)
     effect = before_and_after(loop, loop.incidents[1].runs[0])

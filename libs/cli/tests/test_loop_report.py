@@ -113,7 +113,7 @@ def test_what_needs_a_person_comes_with_what_to_type() -> None:
     journal.state(12, Step.CHAMPION, "1", frozen="Black Friday", pinned="1")
     found = report(journal)
     assert [need.split(":")[0].split(" (")[0] for need in found.needs] == [
-        "broken data since 2013-06-13 00",
+        "broken data since 2013-06-11 00",
         "run run2 waits for an approval until 2013-06-15 00",
         "online and offline features differ",
         "frozen",
@@ -196,7 +196,7 @@ def test_what_the_loop_only_suggests_needs_a_person_while_it_is_open() -> None:
     journal.decided(10, drifted(journal), Decision.SUGGESTED)
     [need] = report(journal).needs
     assert need.startswith(
-        "incident 2, drift in the inputs of version 1, is open and nothing runs: suggested; not over"
+        "incident 2, drift in the inputs of version 1, is open and nothing runs for it: suggested; not over"
     )
     assert need.endswith("millstream retrain flight-delay --reason …")
     journal.window(12, Finding.CLEARED, 0.02)
@@ -214,7 +214,7 @@ def test_labels_that_are_broken_need_a_person_as_inputs_do() -> None:
         Cause.PERFORMANCE,
     )
     found = report(journal)
-    need = f"broken data since 2013-06-11 00:00: {why}; retrains wait until it is whole"
+    need = f"broken data since 2013-06-09 00:00: {why}; retrains wait until it is whole"
     assert (found.needs, found.notices) == ([need], [])
 
 
@@ -310,6 +310,12 @@ def test_labels_that_came_again_are_told_and_many_of_them_are_noticed() -> None:
     assert notice.startswith("1,880 labels (48%) came again for a question that had one")
     assert "2,180 came again" in dict(report_view.facts(found))["labels"]
     assert "nothing needs you" not in shown(journal, days=10)
+    decided = journal.decided(20, journal.retrain("wish-1"), Decision.ACCEPTED, Cause.MANUAL, run="run2")
+    journal.trained(20, "2", Outcome.REJECTED, passed=False, cause=decided)
+    assert report(journal, days=10).notices == [], "the run has said how many"
+    journal.labels(21, matured=33000, duplicated=3180)
+    [notice] = report(journal, days=10).notices
+    assert notice.startswith("1,000 labels (50%) came again")
 
 
 def test_a_loss_of_broken_labels_is_no_part_of_the_mean() -> None:

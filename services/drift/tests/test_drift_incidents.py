@@ -281,11 +281,11 @@ async def test_a_window_with_enough_whole_questions_is_judged_by_them() -> None:
     silent = {f"flight-{n}" for n in range(1, 2 * 40 + 1)}
     said = [one for one in broken_for(5, nulls=0.9) if one[0] != LANDED or one[1]["flight_id"] not in silent]
     found = of_labels(await (await Desk(Topics().add(said), confirm="1 of 1").start()).read_all())
-    assert [(one.rows, one.metrics.get("asked_while_broken")) for one in found[:4]] == [
-        (200, None),
-        (120, 80),
-        (200, 120),
-        (200, None),
+    assert [(one.rows, one.metrics.get("asked_while_broken"), one.metrics.get("whole_rows")) for one in found[:4]] == [
+        (200, None, None),
+        (120, 80, 120),
+        (200, 120, 80),
+        (200, None, None),
     ]
     assert [one.finding for one in found[:4]] == [HEALTHY, HEALTHY, SUSPECTED, HEALTHY]
     assert found[1].reason.endswith("; without 80 questions that were asked while inputs were broken")

@@ -8,6 +8,7 @@ from millstream.contracts.events import Finding, WindowKind
 from millstream_cli.incidents import RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.losses import loss_of, mean_loss
+from millstream_cli.troubles import says_nothing
 
 BESIDE = 3
 """Windows before and after a promotion that its effect is told from: a fortnight of flights each."""
@@ -38,7 +39,7 @@ class Effect:
 
 def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
     """The last windows of the old champion up to the promotion, and the first of the new one; None until both are there. Labels
-    that were broken measured nothing.
+    that were broken measured nothing, nor did those of broken questions.
 
     Other questions, other weather: this is what happened, the trial is what compares.
     """
@@ -52,7 +53,10 @@ def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
     judged = [
         one
         for one in loop.windows
-        if one.kind is WindowKind.PERFORMANCE and one.finding is not Finding.BROKEN_DATA and loss_of(one) is not None
+        if one.kind is WindowKind.PERFORMANCE
+        and one.finding is not Finding.BROKEN_DATA
+        and not says_nothing(one)
+        and loss_of(one) is not None
     ]
     before = mean_loss(loop.losses([one for one in judged if one.version == old and one.at <= at][-BESIDE:]))
     after = mean_loss(loop.losses([one for one in judged if one.version == version and one.at > at][:BESIDE]))

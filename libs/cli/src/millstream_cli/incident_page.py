@@ -28,7 +28,7 @@ def page_of(loop: Loop, incident: Incident) -> str:
         el(
             "p",
             f"Incident {incident.number}, {incident.began:%Y-%m-%d %H:%M} to "
-            f"{incident.ended:%Y-%m-%d %H:%M} in stream time.",
+            f"{incident.ended:%Y-%m-%d %H:%M} in stream time{', and open' if incident.open else ''}.",
             class_="dim",
         ),
     ]

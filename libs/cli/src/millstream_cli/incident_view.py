@@ -176,7 +176,7 @@ def summary_of(incident: Incident) -> dict[str, Any]:
         "joined_by": incident.others,
         "id": incident.id,
         "began": _time(incident.began),
-        "ended": _time(incident.ended),
+        "ended": None if incident.open else _time(incident.ended),
         "cause": incident.cause,
         "title": title_of(incident),
         "fate": incident.fate.value,

@@ -72,6 +72,8 @@ class RunStory:
     moves: list[RolloutMoved] = field(default_factory=list)
     brought_back: list[RolloutMoved] = field(default_factory=list)
     """Steps that had its model answer again after it was rolled back: another's rollback to it, or a pin."""
+    gave_way: list[RolloutMoved] = field(default_factory=list)
+    """Rollbacks of its model by which a later one answers again: a person went forward, and it was not taken back."""
 
     @property
     def version(self) -> str | None:
@@ -99,8 +101,9 @@ class RunStory:
         end = self.finished
         if end is not None and end.outcome in (Outcome.REJECTED, Outcome.FAILED):
             return Fate.FAILED if end.outcome is Outcome.FAILED else Fate.REJECTED_BY_GATE
-        if self.moves:
-            last = self.moves[-1]
+        moves = [one for one in self.moves if one not in self.gave_way]
+        if moves:
+            last = moves[-1]
             again = bool(self.brought_back) and self.brought_back[-1].revision > last.revision
             after = {
                 Step.CHAMPION: Fate.PROMOTED,

@@ -83,6 +83,7 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
     for incident in incidents:
         for run in incident.runs:
             run.brought_back = _brought_back(run, states, moves)
+            run.gave_way = _gave_way(run, states)
         incident.runs.sort(key=lambda one: one.began)
         incident.cure = _cure(incident)
         incident.taken_back = _taken_back(incident, mine)
@@ -144,6 +145,15 @@ def _brought_back(run: RunStory, states: Sequence[ModelState], moves: Mapping[in
     ]
     again = dict.fromkeys(min((one for one in answers if one > since), default=0) for since in taken)
     return [moves[revision] for revision in again if revision]
+
+
+def _gave_way(run: RunStory, states: Sequence[ModelState]) -> list[RolloutMoved]:
+    """Its rollbacks to a version that came to answer after it did, and was rolled back itself in between."""
+    answers = {state.revision: state.champion.version for state in states if state.champion is not None}
+    first = {version: revision for revision, version in sorted(answers.items(), reverse=True)}
+    own = first.get(run.version or "")
+    rollbacks = [move for move in run.moves if move.step is Step.ROLLED_BACK and move.revision in answers]
+    return [] if own is None else [move for move in rollbacks if first[answers[move.revision]] > own]
 
 
 class _Sorter:

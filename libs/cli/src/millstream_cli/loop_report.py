@@ -11,7 +11,9 @@ from typing import TypeVar
 from millstream.contracts.events import (
     ChallengerJudged,
     Finding,
+    ModelRef,
     ModelState,
+    Outcome,
     ReplicaObeyed,
     RolloutMoved,
     SkewJudged,
@@ -177,7 +179,7 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         since=since,
         champion=None if ref is None else ref.version,
         answers_since=changes[-1][0] if changes else None,
-        learned_until=None if ref is None else ref.at,
+        learned_until=None if ref is None else _learned_until(loop, ref),
         previous=None if state is None or state.previous is None else state.previous.version,
         frozen="" if state is None else state.frozen,
         pinned="" if state is None else state.pinned,
@@ -195,8 +197,17 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         skew=skew,
         people=_people(loop, since),
         needs=needs_of(loop, state, skew, now),
-        notices=notices_of(loop, since) + _again(labels),
+        notices=notices_of(loop, since) + _again(loop, since),
     )
+
+
+def _learned_until(loop: Loop, ref: ModelRef) -> datetime:
+    """Of a model that was made elsewhere its run knows what a person said; one that was fitted has learned until its run."""
+    decided = (
+        one for incident in loop.incidents for run in incident.runs if run.name == ref.run for one in run.decisions
+    )
+    given = next((one.given for one in decided if one.given is not None), None)
+    return ref.at if given is None else given.learned_until
 
 
 def _measured(window: WindowJudged, loss: Loss, correction: WindowCorrected | None) -> Measured:
@@ -300,8 +311,11 @@ def _labels(loop: Loop, since: datetime) -> Labels | None:
     )
 
 
-def _again(labels: Labels | None) -> list[str]:
-    """A notice where so many labels came again that somebody should look at what they say."""
+def _again(loop: Loop, since: datetime) -> list[str]:
+    """A notice where so many labels came again that somebody should look at what they say, since a run has said it last."""
+    runs = [run.finished for one in loop.incidents for run in one.runs if run.finished is not None]
+    learned = max((end.at for end in runs if end.rows and end.outcome is not Outcome.FAILED), default=since)
+    labels = _labels(loop, max(since, learned))
     if labels is None or labels.new_duplicated <= MANY_AGAIN * (labels.new + labels.new_duplicated):
         return []
     share = labels.new_duplicated / (labels.new + labels.new_duplicated)
@@ -319,4 +333,7 @@ def _people(loop: Loop, since: datetime) -> list[Word]:
 def _did(loop: Loop, move: RolloutMoved) -> str:
     request = request_of(loop, move)
     action = f"{request.action.value}, " if request is not None else ""
-    return f"{action}{moved(move)}: {move.reason}"
+    state = next((one for one in loop.states if one.revision == move.revision), None)
+    now = state.champion.version if state is not None and state.champion is not None else move.version
+    answers = f", version {now} answers" if now != move.version else ""
+    return f"{action}{moved(move)}{answers}: {move.reason}"

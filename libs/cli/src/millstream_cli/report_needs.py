@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from millstream.contracts.events import Decision, ModelState, RetrainDecided, SkewJudged
+from millstream.contracts.events import Decision, ModelState, RetrainDecided, SkewJudged, WindowKind
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.telling import broken_at, outcome_of, title_of
 from millstream_cli.troubles import Trouble
 
+LEARNED = (WindowKind.INPUTS, WindowKind.PERFORMANCE)
+"""What a run learns from, by the windows that judge it: no model reads texts and embeddings."""
 REJECTED_IN_A_ROW = 3.0
 """As the trainer's policy has it, where a decision does not name the loop's own bound (`breaker` in its numbers)."""
 BY_HAND = (Fate.SUGGESTED, Fate.EXPIRED)
@@ -23,25 +25,28 @@ def needs_of(loop: Loop, state: ModelState | None, skew: SkewJudged | None, now:
     for trouble in _broken(loop):
         window = trouble.windows[-1]
         where = "; ".join(broken_at(one) for one in window.broken)
+        wait = "retrains wait until it is whole" if trouble.kind in LEARNED else "no model reads it, so retrains go on"
         needs.append(
-            f"broken data since {trouble.broken_since:%Y-%m-%d %H:%M}: {window.reason}{f' ({where})' if where else ''}; "
-            "retrains wait until it is whole"
+            f"broken data since {trouble.broken_since:%Y-%m-%d %H:%M}: {window.reason}{f' ({where})' if where else ''}; {wait}"
         )
+    first = _first(loop, state)
     for asked in waiting(loop, now):
         until = f" until {asked.expires:%Y-%m-%d %H:%M}" if asked.expires is not None else ""
         needs.append(
-            f"run {asked.run} waits for an approval{until} ({asked.reason}): millstream approve {loop.name} {asked.run}"
+            f"run {asked.run} waits for an approval{until} ({asked.reason}){first and '; ' + first}: "
+            f"millstream approve {loop.name} {asked.run}"
         )
     missing = _no_model(loop, now) if state is None or state.champion is None else None
     if missing is not None:
         needs.append(f"no model answers: {missing}; ask for one: millstream retrain {loop.name} --reason …")
     elif (failed := _failed_last(loop)) is not None:
         needs.append(_failed(loop, failed))
-    needs += [_suggested(loop, one) for one in loop.incidents if one.open and one.fate in BY_HAND]
+    if not _learns_broken(loop):
+        needs += [_suggested(loop, one, first) for one in loop.incidents if one.open and one.fate in BY_HAND]
     row, bound = rejected_in_a_row(loop)
     if row >= bound:
         needs.append(
-            f"{row:.0f} challengers in a row did not make it, so only a person may ask: "
+            f"{row:.0f} challengers in a row did not make it, so only a person may ask{first and ', ' + first}: "
             f"millstream retrain {loop.name} --reason …"
         )
     if skew is not None and skew.finding.value == "detected":
@@ -55,13 +60,37 @@ def needs_of(loop: Loop, state: ModelState | None, skew: SkewJudged | None, now:
 
 def notices_of(loop: Loop, since: datetime) -> list[str]:
     """Incidents that are open and runs that failed, where no person is waited for: the loop itself goes on."""
-    told = [one for one in loop.incidents if one.open and (one.fate in (*BY_HAND, Fate.PENDING) or _broken_in(one))]
+    # What only a person takes further is told as a need, but not while the data are broken that a run would learn from.
+    by_hand = (Fate.PENDING,) if _learns_broken(loop) else (*BY_HAND, Fate.PENDING)
+    told = [one for one in loop.incidents if one.open and (one.fate in by_hand or _broken_in(one))]
     found = [_open(loop, one) for one in loop.incidents if one.open and one not in told]
     last = _failed_last(loop)
     for run in _ended(loop):
         if run is not last and run.finished is not None and run.fate is Fate.FAILED and run.finished.at > since:
             found.append(_failed(loop, run))
     return found
+
+
+def _learns_broken(loop: Loop) -> bool:
+    """Whether data are broken that runs learn from."""
+    return any(one.kind in LEARNED for one in _broken(loop))
+
+
+def _first(loop: Loop, state: ModelState | None) -> str:
+    """When a person's word has an effect, and a good one; empty: now. The trainer declines an approval before then, and a run
+    that she asks for."""
+    when = []
+    if state is not None and state.pinned:
+        when.append(f"after millstream unpin {loop.name}")
+    if state is not None and state.frozen:
+        when.append(f"after millstream unfreeze {loop.name}")
+    running = [run.name for one in loop.incidents for run in one.runs if run.fate is Fate.TRAINING]
+    when += [f"when run {name} has ended" for name in running]
+    if state is not None and state.challenger is not None:
+        when.append(f"when the trial of version {state.challenger.version} is over")
+    if _learns_broken(loop):
+        when.append("once the data is whole (a run that a person has accepted learns what is broken)")
+    return " and ".join(when)
 
 
 def _broken(loop: Loop) -> list[Trouble]:
@@ -83,10 +112,10 @@ def _open(loop: Loop, incident: Incident) -> str:
     )
 
 
-def _suggested(loop: Loop, incident: Incident) -> str:
+def _suggested(loop: Loop, incident: Incident, first: str) -> str:
     return (
-        f"incident {incident.number}, {title_of(incident)}, is open and nothing runs: {outcome_of(incident)}; ask for a run: "
-        f"millstream retrain {loop.name} --reason …"
+        f"incident {incident.number}, {title_of(incident)}, is open and nothing runs for it: {outcome_of(incident)}; "
+        f"ask for a run{first and ' ' + first}: millstream retrain {loop.name} --reason …"
     )
 
 

@@ -70,13 +70,17 @@ def title_of(incident: Incident) -> str:
 
 
 def _what(trouble: Trouble) -> str:
-    """Data that broke after something else was wrong with them are dated: the incident began before."""
-    what, broken = _shown(trouble.kind), trouble.broken
+    """Data that broke after something else was wrong with them are dated: the incident began before. So is the end of a break,
+    where whole windows are not fine either."""
+    what, broken, until = _shown(trouble.kind), trouble.broken, trouble.broken_until
     if broken is None:
         return what
-    if trouble.began_broken:
-        return _shown(trouble.kind, broken=True)
-    return f"{what} (broken data from {broken.at:%Y-%m-%d %H:%M})"
+    if not trouble.began_broken:
+        to = f" until {until:%Y-%m-%d %H:%M}" if until is not None and trouble.went_on else ""
+        return f"{what} (broken data from {broken.start:%Y-%m-%d %H:%M}{to})"
+    if until is not None and trouble.went_on:
+        return f"broken data until {until:%Y-%m-%d %H:%M}, then {what}"
+    return _shown(trouble.kind, broken=True)
 
 
 def _shown(kind: WindowKind, *, broken: bool = False) -> str:
@@ -101,9 +105,11 @@ def outcome_of(incident: Incident) -> str:
 def _ended(incident: Incident) -> str:
     cure, last = incident.cure, incident.troubles[-1]
     if cure is None:
-        return (
-            "not over yet" if incident.open else f"{_taken_back(incident)}no word on version {incident.answers_now} yet"
-        )
+        if not incident.open:
+            return f"{_taken_back(incident)}no word on version {incident.answers_now} yet"
+        after = [one for one in incident.troubles if one.end is None and one.broken_until is not None]
+        suspected = " and ".join(_shown(one.kind) for one in after if not one.went_on)
+        return f"the data is whole again, {suspected} suspected; not over yet" if suspected else "not over yet"
     if incident.cured == "not cleared":
         ended = [one for one in incident.troubles if one.matters]
         shown = [one.end for one in ended if one.end is not None and one.end.finding not in FINE]
@@ -112,7 +118,7 @@ def _ended(incident: Incident) -> str:
         return f"{_taken_back(incident)}not cleared: version {cure.version} shows {what} too"
     if cure.version != last.version:
         return f"{_taken_back(incident)}cleared with version {cure.version}"
-    return "the data is whole again" if last.broken else "cleared by itself"
+    return "the data is whole again" if last.broken and not last.went_on else "cleared by itself"
 
 
 def _taken_back(incident: Incident) -> str:

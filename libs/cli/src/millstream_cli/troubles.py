@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,13 +57,27 @@ class Trouble:
 
     @property
     def broken_since(self) -> datetime | None:
-        """Since when they are, as the newest windows have it; None: the newest is not broken."""
+        """The first question of the first of its newest windows in a row that are broken: what runs leave out begins there.
+        None: the newest is not broken."""
         since = None
         for window in reversed(self.windows):
             if window.finding is not Finding.BROKEN_DATA:
                 break
-            since = window.at
+            since = window.start
         return since
+
+    @property
+    def broken_until(self) -> datetime | None:
+        """The last question of its last broken window, where a later one is whole and not fine; None: none is."""
+        if self.broken is None or self.broken_since is not None:
+            return None
+        return next(one.end for one in reversed(self.windows) if one.finding is Finding.BROKEN_DATA)
+
+    @property
+    def went_on(self) -> bool:
+        """Whether whole windows confirmed that something is wrong after the data had broken: that is no break any more."""
+        after = itertools.takewhile(lambda one: one.finding is not Finding.BROKEN_DATA, reversed(self.windows))
+        return self.broken is not None and any(one.finding is not Finding.SUSPECTED for one in after)
 
     @property
     def matters(self) -> bool:
@@ -76,6 +91,8 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
     now: dict[tuple[WindowKind, str], Trouble] = {}
     """The open ones, and those that another version ended: the labels of what the old one answered go on coming."""
     for window in sorted(windows, key=lambda one: (one.at, one.index)):
+        if says_nothing(window):
+            continue
         for trouble in now.values():
             if trouble.end is None and _is_word_on(trouble, window, answering):
                 trouble.end = window
@@ -91,6 +108,12 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
             found.append(here)
         here.windows.append(window)
     return found
+
+
+def says_nothing(window: WindowJudged) -> bool:
+    """Whether drift neither confirmed nor cleared anything by a window of labels, whatever its finding: too few of its
+    questions were asked of whole inputs, so the loss of all is told."""
+    return window.metrics.get("whole_rows", window.rows) < window.rows
 
 
 def _is_word_on(trouble: Trouble, window: WindowJudged, answering: Answering) -> bool:

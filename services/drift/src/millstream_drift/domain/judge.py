@@ -205,7 +205,7 @@ def _judge_performance(window: Window, at: int, baseline: Baseline, rules: Rules
         rows=row_losses.size,
         metrics=found
         | {"loss_increase": drop.relative, "standard_error": drop.error}
-        | ({"asked_while_broken": float(in_doubt)} if in_doubt else {}),
+        | ({"asked_while_broken": float(in_doubt), "whole_rows": float(len(whole))} if in_doubt else {}),
         slices=told,
         weighed=weighed,
     )
