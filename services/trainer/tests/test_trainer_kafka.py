@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,12 @@ async def shows(service: Service, wanted: Callable[[dict[str, Any]], bool]) -> N
             await asyncio.sleep(0.05)
 
 
+async def evening(service: Service, tides: Any) -> None:
+    """Day 20 is heard of, so that a request of that night looks up to no time that has not come."""
+    await say(service, VERDICTS.name, tides.judged(20.8, Finding.HEALTHY))
+    await shows(service, lambda loop: datetime.fromisoformat(loop["stream_time"]) == tides.day(20.8))
+
+
 async def rests(service: Service, settings: Settings, runs: int) -> list[TrainingFinished]:
     """All runs, once there are so many and none is under way: whoever asks then joins none of them."""
     ended = await finished(settings, runs)
@@ -281,6 +288,7 @@ async def test_a_request_that_waits_survives_a_restart_and_is_decided_once(
         await say(service, VERDICTS.name, tides.matured(10))
         await say(service, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
         await rests(service, settings, 1)
+        await evening(service, tides)
         await say(service, RETRAIN.name, alert)
         await shows(service, lambda loop: loop["waiting"] is not None)
     async with running(settings, MemoryExecutor(passes)) as service:
@@ -312,6 +320,7 @@ async def test_what_came_to_another_dispatcher_and_led_to_no_word_is_heard_by_wh
         await say(first, VERDICTS.name, tides.matured(10))
         await say(first, VERDICTS.name, tides.judged(10.4, Finding.HEALTHY))
         await rests(first, settings, 1)
+        await evening(first, tides)
         other = settings.model_copy(update={"instance": "b"})
         async with running(other, MemoryExecutor(passes)) as second:
             await ready(second, until)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from millstream.contracts.events import Cause, Decision, Finding, WindowKind
@@ -199,6 +200,11 @@ def test_broken_labels_block_until_a_later_window_of_labels_is_whole(served: Des
     assert blocked is not None
     assert blocked.decision is Decision.DECLINED
     assert blocked.reason == "labels are broken since 2013-01-20 00:00; waiting for whole labels: detected on day 22"
+    nothing = tides.judged(22.5, Finding.HEALTHY, kind=WindowKind.PERFORMANCE)
+    served.hears(msgspec.structs.replace(nothing, metrics={"whole_rows": 80.0}))
+    still = served.hears(tides.judged(22.6))
+    assert still is not None
+    assert still.decision is Decision.DECLINED, "most of it was asked of broken inputs: it says nothing of labels"
     served.hears(tides.judged(23, Finding.HEALTHY, kind=WindowKind.PERFORMANCE))
     decided = served.hears(tides.judged(24))
     assert decided is not None

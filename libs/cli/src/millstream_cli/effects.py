@@ -8,7 +8,6 @@ from millstream.contracts.events import Finding, WindowKind
 from millstream_cli.incidents import RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.losses import loss_of, mean_loss
-from millstream_cli.troubles import says_nothing
 
 BESIDE = 3
 """Windows before and after a promotion that its effect is told from: a fortnight of flights each."""
@@ -55,7 +54,7 @@ def before_and_after(loop: Loop, run: RunStory) -> Effect | None:
         for one in loop.windows
         if one.kind is WindowKind.PERFORMANCE
         and one.finding is not Finding.BROKEN_DATA
-        and not says_nothing(one)
+        and not one.says_nothing
         and loss_of(one) is not None
     ]
     before = mean_loss(loop.losses([one for one in judged if one.version == old and one.at <= at][-BESIDE:]))

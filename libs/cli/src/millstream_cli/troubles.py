@@ -91,7 +91,7 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
     now: dict[tuple[WindowKind, str], Trouble] = {}
     """The open ones, and those that another version ended: the labels of what the old one answered go on coming."""
     for window in sorted(windows, key=lambda one: (one.at, one.index)):
-        if says_nothing(window):
+        if window.says_nothing:
             continue
         for trouble in now.values():
             if trouble.end is None and _is_word_on(trouble, window, answering):
@@ -108,12 +108,6 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
             found.append(here)
         here.windows.append(window)
     return found
-
-
-def says_nothing(window: WindowJudged) -> bool:
-    """Whether drift neither confirmed nor cleared anything by a window of labels, whatever its finding: too few of its
-    questions were asked of whole inputs, so the loss of all is told."""
-    return window.metrics.get("whole_rows", window.rows) < window.rows
 
 
 def _is_word_on(trouble: Trouble, window: WindowJudged, answering: Answering) -> bool:

@@ -142,6 +142,12 @@ class WindowJudged(Event, frozen=True, kw_only=True):
     """Inputs: the window's texts and embeddings are compared. A verdict of kind `content` and the same index comes, or a
     `WindowSkipped`."""
 
+    @property
+    def says_nothing(self) -> bool:
+        """Labels: too few of its questions were asked of whole inputs, so the loss of all is told, and whatever its finding it
+        neither confirms nor clears anything."""
+        return self.metrics.get("whole_rows", self.rows) < self.rows
+
 
 class WindowSkipped(Event, frozen=True, kw_only=True):
     """Nothing is known of a window's texts and embeddings, and nothing will be: they were not compared.

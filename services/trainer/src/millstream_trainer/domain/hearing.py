@@ -36,7 +36,7 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
     if isinstance(event, ChallengerJudged):
         return replace(state, judged=event)
     state = replace(state, verdicts={**state.verdicts, event.kind: event})
-    if event.kind in LEARNED:
+    if event.kind in LEARNED and (event.finding is Finding.BROKEN_DATA or not event.says_nothing):
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
         if event.finding is Finding.BROKEN_DATA:

@@ -125,8 +125,9 @@ def _champion(state: LoopState | None) -> tuple[str, str, str]:
         return "Unknown", "NotRun", "this trainer does not run the loop, or not yet"
     if state.champion is None:
         return "False", "NoModel", "no model answers yet: see train.first_after"
-    model = state.champion
-    return "True", "Answers", f"version {model.version} of run {model.run}, which learned until {_day(model.at)}"
+    model, run = state.champion, state.run(state.champion.run)
+    until = model.at if run is None or run.given is None else run.given.learned_until
+    return "True", "Answers", f"version {model.version} of run {model.run}, which learned until {_day(until)}"
 
 
 def _healthy(state: LoopState | None) -> tuple[str, str, str]:
