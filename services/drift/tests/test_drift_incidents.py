@@ -123,13 +123,41 @@ def test_who_learned_in_the_middle_of_a_change_does_not_clear_it_by_expecting_li
     story = Story()
     losses_of(story, "1", 0.50, 0.70, 0.70)
     found = losses_of(story, "2", 0.68, 0.70, 0.70, 0.70, 0.70)
-    assert [one.finding for one in found] == [SUSPECTED, NOT_CLEARED, HEALTHY, HEALTHY], "it is said once"
+    assert [one.finding for one in found] == [SUSPECTED, NOT_CLEARED, SUSPECTED, SUSPECTED], "said once, and not over"
     assert (found[1].about, found[1].normal) == ("v1", 0.50)
     worse = [one.finding for one in losses_of(story, "2", 0.68, 0.80, 0.80)]
     assert worse == [SUSPECTED, DETECTED], "by its own measure it is judged as ever"
     third = losses_of(story, "3", 0.68, 0.70, 0.70)
     assert [one.finding for one in third] == [SUSPECTED, NOT_CLEARED], "normal is what it was before it all began"
     assert losses_of(story, "4", 0.52, 0.52)[0].finding is CLEARED
+
+
+def test_who_has_not_cleared_it_clears_it_with_the_first_window_that_is_what_was_normal() -> None:
+    """What it expects of itself ends no trouble that began before it; nor does it confirm anything."""
+    story = Story()
+    losses_of(story, "1", 0.50, 0.70, 0.70)
+    found = losses_of(story, "2", 0.68, 0.70, 0.70, 0.72, 0.76, 0.70, 0.54, 0.70)
+    assert [one.finding for one in found] == [
+        SUSPECTED,
+        NOT_CLEARED,
+        SUSPECTED,
+        SUSPECTED,
+        SUSPECTED,
+        CLEARED,
+        HEALTHY,
+    ]
+    assert [one.normal for one in found] == [0.50, 0.50, 0.50, 0.0, 0.50, 0.50, 0.0]
+    assert [one.about for one in found] == [None, "v1", None, None, None, "v1", None]
+    assert found[4].agreeing == 1, "by its own measure, the fourth alone"
+    assert [one.finding for one in losses_of(story, "3", 0.68, 0.70)] == [HEALTHY], "nothing is left to inherit"
+
+
+def test_what_another_version_cleared_is_over_for_the_one_that_had_not_cleared_it() -> None:
+    story = Story()
+    losses_of(story, "1", 0.50, 0.70, 0.70)
+    losses_of(story, "2", 0.68, 0.70, 0.70)
+    losses_of(story, "3", 0.52, 0.52)
+    assert losses_of(story, "2", 0.68, 0.70)[0].finding is HEALTHY
 
 
 def test_who_is_back_at_what_was_normal_clears_it_at_once() -> None:

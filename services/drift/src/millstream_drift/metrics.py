@@ -114,7 +114,7 @@ class DriftMetrics:
         )
         self.dropped = gauge(
             "drift_rows_dropped",
-            "Rows of forgotten versions whose window never got full. Large: smaller windows (drift.window).",
+            "Rows of windows that never got full: its version was forgotten or silent. Large: smaller windows (drift.window).",
             "loop",
         )
         self.lost = count(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,29 +15,50 @@ from millstream.errors import RetryLater
 TIMEOUT = 5.0
 """Seconds. A snapshot has some MB; a server that takes longer is away for us, and the next one comes soon."""
 
+KEPT = 90 * 86_400
+"""Seconds by the wall clock. A loop that no start has known for so long is forgotten. Not sooner: who runs another project for
+a while comes back to this one, and without its snapshot all that Kafka has is judged again, by the rules of that day."""
+
 
 class ValkeySnapshots:
     """The port `Snapshots`."""
 
-    def __init__(self, url: str, namespace: str, loops: Collection[str]) -> None:
-        """`loops`: all of the project; what is kept of another has left it."""
-        self._url = url
+    def __init__(
+        self, url: str, namespace: str, loops: Collection[str], clock: Callable[[], float] = time.time
+    ) -> None:
+        """`loops`: all of the project. `clock`: seconds since the epoch."""
         self._loops = set(loops)
+        self._clock = clock
         self._key = f"{namespace}:drift:loops"
+        self._away = f"{namespace}:drift:away"
+        """When a start did not know a loop for the first time since one did (seconds), by loop."""
         self._before = f"{namespace}:drift:snapshot"
         """What releases before wrote, of all loops in one; none reads it any more."""
         self._redis = _client(url)
 
     async def check(self) -> None:
-        """Whether the server answers; forgets what nobody reads any more. Raises RetryLater."""
+        """Whether the server answers; forgets what nobody has read for long. Raises RetryLater."""
         try:
             await self._redis.initialize()  # of a cluster: who has which keys
-            gone = {field.decode() for field in await self._redis.hkeys(self._key)} - self._loops
-            if gone:
-                await self._redis.hdel(self._key, *gone)
+            await self._forget()
             await self._redis.unlink(self._before)
         except (RedisError, RedisClusterException, OSError) as error:
             raise RetryLater(f"Valkey does not answer, check MILLSTREAM_VALKEY: {error}") from error
+
+    async def _forget(self) -> None:
+        """Of loops that other projects have, or that left this one, those that were away for too long."""
+        now = self._clock()
+        kept = {field.decode() for field in await self._redis.hkeys(self._key)}
+        since = {field.decode(): float(at) for field, at in (await self._redis.hgetall(self._away)).items()}
+        here = since.keys() & self._loops
+        gone = {loop for loop in kept - self._loops if now - since.get(loop, now) > KEPT}
+        news = kept - self._loops - since.keys()
+        if gone:
+            await self._redis.hdel(self._key, *gone)
+        if here or gone:
+            await self._redis.hdel(self._away, *here, *gone)
+        if news:
+            await self._redis.hset(self._away, mapping=dict.fromkeys(news, now))
 
     async def load(self, loops: Sequence[str]) -> dict[str, bytes]:
         try:

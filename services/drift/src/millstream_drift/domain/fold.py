@@ -124,13 +124,17 @@ class Fold:
             return [] if corrected is None else [Said(event=corrected, cause=found.last)]
         at, baseline, rules = loop.windows.closed_at(found), baseline_of(name, found.version), self.rules[name]
         verdicts = judge(found, at, baseline, rules, loop.memory)
+        if not verdicts:
+            return []
+        if found.left:
+            loop.windows.over(found)
         if found.kind is WindowKind.INPUTS:
             loop.trials.judged(found.version)
         said = [
             Said(event=verdict, cause=found.last, window=found if verdict.report is not None else None)
             for verdict in verdicts
         ]
-        whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows)
+        whole = found.kind is WindowKind.INPUTS and found.content.rows == len(found.rows) and not found.left
         if whole and watched(baseline.reference.content, rules.content):
             content = ContentWindow(found.version, found.index, at, found.start, found.end, found.last, found.content)
             said[0] = replace(said[0], event=msgspec.structs.replace(verdicts[0], content_follows=True))

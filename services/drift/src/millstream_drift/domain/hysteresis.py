@@ -45,6 +45,8 @@ class Past(msgspec.Struct, array_like=True):
     """Incident of an older version on which it has given its word. It gives it once, however long both answer."""
     since: int = 0
     """Where the first window began that is part of its incident or suspicion (microseconds)."""
+    short: bool = False
+    """Its word on `spoken` was that it is fine by what it expects of itself, and worse than what was normal before."""
 
 
 class Hysteresis(msgspec.Struct, array_like=True):
@@ -86,21 +88,22 @@ class Hysteresis(msgspec.Struct, array_like=True):
         The first fine window of a newer version clears the incident of an older one: that is how a retrain is seen to cure. It
         is not cleared when that version shows it too, in as many windows of its own. Nor is it when that version is fine by
         what it expects of itself (`normal`, where knowing nothing costs `blind`) and `worse_than` what was normal before the
-        incident: one that has learned in the middle of a change expects little. That is its one word on it, after which it is
-        judged by its own measure alone.
+        incident: one that has learned in the middle of a change expects little. That is its one word on it. After it the
+        incident goes on, SUSPECTED at most, until a window is no worse; what confirms a drop is its own measure alone.
         """
         past = self._past(version)
         inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
-        before = self.normal if inherited else 0.0
+        unended = self.incident if past.short and past.spoken == self.incident else ""
+        before = self.normal if inherited or unended else 0.0
         short = not over and before > 0 and worse_than(before, self.blind)
-        past.recent = [*past.recent, over or short][-windows:]
+        past.recent = [*past.recent, over or (short and not unended)][-windows:]
         agreeing, of = sum(past.recent), len(past.recent)
         if over and agreeing == 1 and not past.incident:
             past.since = start
         if short:
-            if agreeing < agree:
+            if unended or agreeing < agree:
                 return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of, normal=before, blind=self.blind)
-            past.spoken, past.recent = inherited, []
+            past.spoken, past.short, past.recent = inherited, True, []
             return Weighed(
                 finding=Finding.NOT_CLEARED,
                 agreeing=agreeing,
@@ -114,6 +117,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
                 return Weighed(finding=Finding.SUSPECTED, agreeing=agreeing, of=of)
             if inherited and not past.incident:
                 past.spoken = past.incident = inherited
+                past.short = False
                 past.since = self.since or past.since
                 self.of = past.born
                 return Weighed(finding=Finding.NOT_CLEARED, agreeing=agreeing, of=of, about=inherited)
@@ -123,10 +127,11 @@ class Hysteresis(msgspec.Struct, array_like=True):
             if not self.incident or past.born >= self.of:
                 self.incident, self.of, self.since = past.incident, past.born, past.since
             return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of, since=past.since)
-        ended = past.incident or inherited
+        ended = past.incident or inherited or unended
         if not ended:
             return Weighed(finding=Finding.HEALTHY, agreeing=agreeing, of=of)
-        past.spoken, past.incident, past.recent = ended, "", []
+        past.spoken, past.incident, past.short = ended, "", False
+        past.recent = past.recent if unended else []  # they are of its own measure, and the incident was not
         if self.incident == ended:
             self.incident, self.of = "", 0
         return Weighed(finding=Finding.CLEARED, agreeing=agreeing, of=of, about=ended, normal=before, blind=self.blind)

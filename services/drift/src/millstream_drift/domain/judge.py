@@ -73,17 +73,22 @@ class Rules:
 
 
 def judge(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> list[WindowJudged]:
-    """Judge a window that closed at stream time `at`; `memory` moves on by one. Two verdicts where it is estimated as well."""
+    """Judge a window that closed at stream time `at`; `memory` moves on by one. Two verdicts where it is estimated as well.
+
+    None of one that its version left, unless it is broken: drift and calm are told by full windows.
+    """
     if window.kind is WindowKind.PERFORMANCE:
         return [_judge_performance(window, at, baseline, rules, memory)]
     verdict = _judge_inputs(window, at, baseline, rules, memory)
+    if verdict is None:
+        return []
     estimated = None
     if verdict.finding is not Finding.BROKEN_DATA:
         estimated = _judge_estimated(window, at, baseline, rules, memory)
     return [verdict] if estimated is None else [verdict, estimated]
 
 
-def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged:
+def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, memory: Memory) -> WindowJudged | None:
     outputs, producers, *cells = zip(*window.rows, strict=True)
     answers = [cell_of(rules.task, output) for output in outputs]
     shifts = [shift(reference, column) for reference, column in zip(baseline.columns, cells, strict=True)]
@@ -102,10 +107,14 @@ def _judge_inputs(window: Window, at: int, baseline: Baseline, rules: Rules, mem
             )
         )
     ]
+    if window.left and not broken:
+        return None
     weighed = None
     if broken:
         # Broken data says nothing about the world, so it neither confirms nor clears a drift.
         finding, reason = Finding.BROKEN_DATA, in_words(broken)
+        if window.left:
+            reason += f"; {len(window.rows)} rows: version {window.version} answers no more"
         memory.inputs.doubt(window.version)
     elif len(window.rows) < MINIMUM_ROWS:
         finding, reason = Finding.HEALTHY, f"{len(window.rows)} rows are too few to judge"

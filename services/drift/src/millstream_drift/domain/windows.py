@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -42,6 +43,11 @@ class Window(msgspec.Struct, array_like=True):
     """Event id of the last row."""
     content: Sample = msgspec.field(default_factory=Sample)
     """Inputs, where texts or embeddings are watched."""
+    heard: int = 0
+    """Inputs: how many questions the loop's versions had answered together by its last row."""
+    left: int = 0
+    """Inputs: stream time (microseconds) at which it is looked at before it is full, for its version answers no more; 0: it
+    was not since its last row. Then only that it is broken may come of it."""
 
 
 Place = tuple[str, WindowKind]
@@ -59,8 +65,9 @@ class Windows:
         """The stretch of time that was looked at last."""
         self._open = {(window.version, window.kind): window for window in state or []}
         self._full = {place for place, window in self._open.items() if len(window.rows) >= size}
+        self._answered = max((window.heard for window in self._open.values()), default=0)
         self.dropped = 0
-        """Rows of versions that were forgotten before their window was full."""
+        """Rows of versions that were forgotten, or answered nobody for long, before their window was full."""
 
     def state(self) -> list[Window]:
         return list(self._open.values())
@@ -93,6 +100,12 @@ class Windows:
         window = self._open.get(place)
         if window is None:
             window = self._open[place] = Window(version, kind, 0)
+        if kind is WindowKind.INPUTS:
+            if time > window.end and self._answered - window.heard >= self._size:
+                # It comes back, as after a rollback: what it was asked so long ago and what it is asked now are no one window.
+                self._empty(place)
+            self._answered += 1
+            window.heard, window.left = self._answered, 0
         if not window.rows:
             self._make_room(version)
             window.start, window.end, window.last = time, time, id
@@ -120,14 +133,38 @@ class Windows:
             window = self._open[place]
             if window.end < now:
                 closed.append(window)
-                self._full.discard(place)
-                self._open[place] = Window(window.version, window.kind, window.index + 1, [], window.end, window.end)
+                self.over(window)
+        closed += self._left(closed)
         # Of windows that end together inputs are judged first: what was asked while they were broken says nothing of the model.
         return sorted(closed, key=lambda window: (self.closed_at(window), window.kind, window.version))
 
     def closed_at(self, window: Window) -> int:
         """Stream time at which a window closed: with its last row, or with its stretch of time."""
+        if window.left:
+            return window.left
         return window.end if len(window.rows) >= self._size else self._end_of_stretch(window.end)
+
+    def over(self, window: Window) -> None:
+        """A window was closed, or was left and turned out to be broken: its version's next rows are in the next."""
+        place = window.version, window.kind
+        self._full.discard(place)
+        self._open[place] = Window(
+            window.version, window.kind, window.index + 1, [], window.end, window.end, heard=window.heard
+        )
+
+    def _left(self, closed: Sequence[Window]) -> list[Window]:
+        """Windows of inputs of versions that others answer instead of, each once: they may never be full. They stay open.
+
+        Told a microsecond before the first window that closed since, so that verdicts in their order make one spell.
+        """
+        ends = [self.closed_at(one) for one in closed if one.kind is WindowKind.INPUTS]
+        found = []
+        for (_, kind), window in self._open.items() if ends else ():
+            silent = self._answered - window.heard >= MINIMUM_ROWS
+            if kind is WindowKind.INPUTS and silent and len(window.rows) >= MINIMUM_ROWS and not window.left:
+                window.left = min((end - 1 for end in ends if end > window.end), default=0)
+                found += [window] if window.left else []
+        return found
 
     def _ended(self, now: int) -> set[Place]:
         self._stretch = now // self._span
@@ -143,11 +180,14 @@ class Windows:
     def drop(self, version: str) -> None:
         """Forget a version's rows; its next index stays."""
         for kind in WindowKind:
-            window = self._open.get((version, kind))
-            if window is not None:
-                self._full.discard((version, kind))
-                self.dropped += len(window.rows)
-                window.rows, window.content = [], Sample()
+            if (version, kind) in self._open:
+                self._empty((version, kind))
+
+    def _empty(self, place: Place) -> None:
+        window = self._open[place]
+        self._full.discard(place)
+        self.dropped += len(window.rows)
+        window.rows, window.content = [], Sample()
 
     def _make_room(self, newcomer: str) -> None:
         while newcomer not in self.versions and len(self.versions) >= VERSIONS:
