@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from millstream.contracts.events import Decision, ModelState, RetrainDecided, SkewJudged, WindowKind
+from millstream.contracts.events import LEARNED, Decision, ModelState, RetrainDecided, SkewJudged
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop
 from millstream_cli.telling import broken_at, outcome_of, title_of
 from millstream_cli.troubles import Trouble
 
-LEARNED = (WindowKind.INPUTS, WindowKind.PERFORMANCE)
-"""What a run learns from, by the windows that judge it: no model reads texts and embeddings."""
 REJECTED_IN_A_ROW = 3.0
 """As the trainer's policy has it, where a decision does not name the loop's own bound (`breaker` in its numbers)."""
 BY_HAND = (Fate.SUGGESTED, Fate.EXPIRED)

@@ -34,6 +34,7 @@ from millstream.contracts.training_events import (
     TrainingStarted,
 )
 from millstream.contracts.verdict_events import (
+    LEARNED,
     BrokenField,
     ChallengerJudged,
     ColumnDrift,
@@ -50,6 +51,7 @@ from millstream.contracts.verdict_events import (
 
 __all__ = [
     "EVENTS",
+    "LEARNED",
     "BrokenField",
     "Cause",
     "ChallengerJudged",

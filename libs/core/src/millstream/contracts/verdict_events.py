@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
@@ -53,6 +54,11 @@ class WindowKind(StrEnum):
     """Performance before the labels are there, estimated from the answers themselves."""
     CONTENT = "content"
     """Texts and embeddings of the questions, which the model does not read."""
+
+
+LEARNED: Mapping[WindowKind, str] = {WindowKind.INPUTS: "inputs", WindowKind.PERFORMANCE: "labels"}
+"""What a run learns from, by the windows that judge it: retrains wait until it is whole. No model reads texts and embeddings:
+a broken one holds up nothing."""
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from millstream.contracts.events import Finding, WindowJudged, WindowKind
+from millstream.contracts.events import Finding, WindowJudged
 from millstream.contracts.times import from_datetime
-
-LEARNED: Mapping[WindowKind, str] = {WindowKind.INPUTS: "inputs", WindowKind.PERFORMANCE: "labels"}
-"""What a run learns from, by the windows that judge it: retrains wait until it is whole. No model reads texts and embeddings:
-a broken one holds up nothing."""
 
 BROKEN_INPUTS = "broken_inputs"
 """Reason of rows left out: asked while inputs were judged broken."""

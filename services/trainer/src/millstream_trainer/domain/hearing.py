@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from millstream.contracts.events import (
+    LEARNED,
     Cause,
     ChallengerJudged,
     Finding,
@@ -15,7 +16,7 @@ from millstream.contracts.events import (
 )
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.ask import Ask
-from millstream_trainer.domain.broken import LEARNED, told
+from millstream_trainer.domain.broken import told
 from millstream_trainer.domain.rules import Rules
 from millstream_trainer.domain.state import LoopState
 

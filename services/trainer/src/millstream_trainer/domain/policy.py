@@ -18,10 +18,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Cause, Decision, RetrainDecided, RunApproved, Step
+from millstream.contracts.events import LEARNED, Cause, Decision, RetrainDecided, RunApproved, Step
 from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
-from millstream_trainer.domain.broken import LEARNED
 from millstream_trainer.domain.hearing import days
 from millstream_trainer.domain.rules import Mode, Rules
 from millstream_trainer.domain.state import BROKEN, MATURED, LoopState, run_name
@@ -213,9 +212,8 @@ def _of_the_champion(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
 def _with_whole_data(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or not state.broken or ask.cause is Cause.FIRST_MODEL:
         return None
-    kind, since = min(state.broken.items())
-    said = f"{LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}"
-    return Decision.DECLINED, f"{said}; waiting for whole {LEARNED[kind]}: {ask.why}"
+    what, since = _broken(state)
+    return Decision.DECLINED, f"{since}; waiting for whole {what}: {ask.why}"
 
 
 def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
@@ -305,9 +303,14 @@ def _though_broken(state: LoopState, ask: Ask, *, asked_by: Cause | None = None)
     """Said to a person who has a run made while something is broken. `asked_by`: what asked for the run that she approves."""
     if not ask.by_person or ask.given is not None or not state.broken:
         return ""
-    kind, since = min(state.broken.items())
     takes = "learns from them as they are" if asked_by in (None, Cause.MANUAL) else "leaves out what is known to be"
-    return f" ({LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}; this run {takes})"
+    return f" ({_broken(state)[1]}; this run {takes})"
+
+
+def _broken(state: LoopState) -> tuple[str, str]:
+    """What is broken, and a clause that says since when."""
+    kind, since = min(state.broken.items())
+    return LEARNED[kind], f"{LEARNED[kind]} are broken since {to_datetime(since):%Y-%m-%d %H:%M}"
 
 
 def _with_who_agreed(state: LoopState, ask: Ask, rules: Rules) -> Ask:
