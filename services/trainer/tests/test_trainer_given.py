@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -226,7 +227,7 @@ async def test_a_graph_that_is_registered_is_the_next_runs_own_after_a_restart_t
     async with office.at_work():
         await office.trainer.hear(tides.matured(10))
         await until(office.ended())
-    sent = await http.put("/v1/loops/tides/given", content=b"a graph", headers=OCTETS)
+    sent = await http.put("/v1/loops/tides/given", content=named(), headers=OCTETS)
     assert sent.status_code == 200
     said = {
         "by": "Ada",
@@ -276,7 +277,7 @@ async def test_while_another_run_is_under_way_it_is_declined_not_forgotten_in_it
 async def test_what_cannot_be_registered_is_refused_at_the_door(
     office: Office, http: httpx.AsyncClient, change: dict[str, Any], status: int, error: str
 ) -> None:
-    model = (await http.put("/v1/loops/tides/given", content=b"a graph", headers=OCTETS)).json()["model"]
+    model = (await http.put("/v1/loops/tides/given", content=named(), headers=OCTETS)).json()["model"]
     said = {"by": "Ada", "reason": "the notebook", "model": model, "learned_until": "2013-01-05T00:00:00Z"} | change
     refused = await http.post("/v1/loops/tides/register", json=said)
     assert (refused.status_code, refused.json()["error"]) == (status, error)
@@ -288,3 +289,17 @@ async def test_a_graph_is_sent_as_bytes_and_not_without_end(http: httpx.AsyncCli
     assert (await http.put("/v1/loops/nowhere/given", content=b"", headers=OCTETS)).status_code == 404
     large = OCTETS | {"content-length": str(LARGEST_GRAPH + 1)}
     assert (await http.put("/v1/loops/tides/given", content=b"", headers=large)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", pickle.dumps({"coef": [1.0]}), b"PK\x03\x04" + bytes(300), b"tree\nversion=v4\n", named()[:-1]],
+    ids=["empty", "pickle", "zip", "text", "cut short"],
+)
+async def test_what_is_no_graph_is_refused_before_it_waits_for_a_run(
+    office: Office, http: httpx.AsyncClient, raw: bytes
+) -> None:
+    refused = await http.put("/v1/loops/tides/given", content=raw, headers=OCTETS)
+    assert (refused.status_code, refused.json()["error"]) == (422, "bad_body")
+    assert "no ONNX graph" in refused.json()["message"]
+    assert not office.packages.graphs

@@ -24,6 +24,7 @@ from millstream.contracts.events import (
 from millstream.errors import MillstreamError, Refusal, RetryLater
 from millstream.runtime.http import BODY_DOCS, JsonBody, media_type, read_body, refusal
 from millstream.runtime.remote import RemoteRefused, allowed
+from millstream_trainer.domain.graph_file import is_onnx
 from millstream_trainer.domain.policy import not_pending
 from millstream_trainer.domain.state import LoopState
 from millstream_trainer.domain.view import view
@@ -147,6 +148,7 @@ GRAPH_DOCS: dict[str, Any] = {
         408: BODY_DOCS[408],
         413: {"description": f"The graph has more than {LARGEST_GRAPH} bytes: lay it into the packages by hand"},
         415: {"description": f"Send {OCTETS}, not compressed"},
+        422: {"description": "The bytes are no ONNX graph"},
         503: {"description": "Another graph is just arriving, or the packages cannot be written; try again"},
     },
     "openapi_extra": {
@@ -257,6 +259,8 @@ def add_routes(app: FastAPI, trainer: Trainer, announcer: Announcer, given: Give
             raise RetryLater("another graph is just arriving; try again in a moment")
         async with arriving:
             raw = await read_body(request, LARGEST_GRAPH, GRAPH_SECONDS)
+            if not await asyncio.to_thread(is_onnx, raw):
+                raise Refusal("bad_body", "the file is no ONNX graph; export the model as one: see docs/models.md")
             try:
                 return {"model": await asyncio.to_thread(given.give, raw)}
             except OSError as error:
