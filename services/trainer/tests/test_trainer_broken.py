@@ -140,7 +140,7 @@ async def test_time_with_broken_inputs_is_no_part_of_a_watch(tides: Any, until: 
     await stepping.trainer.hear(tides.matured(31.5))
     assert models(stepping).watch_until is None
     assert models(stepping).reason == (
-        f"watched until {tides.day(31.5):%Y-%m-%d %H:%M}, 3.5 days of it with broken inputs, on no labelled pairs: "
+        f"watched until {tides.day(31.5):%Y-%m-%d %H:%M}, 3.5 days of it with broken inputs, no comparison was heard: "
         "version 2 stays"
     )
 

@@ -261,10 +261,11 @@ def test_a_cause_that_retrain_on_does_not_list_is_declined(served: Desk, tides: 
 
 
 def test_a_wish_before_anything_was_heard_is_declined(desk: Desk, tides: Any) -> None:
-    decided = desk.hears(tides.wish("too-early"))
-    assert decided is not None
-    assert decided.decision is Decision.DECLINED
-    assert "no stream time" in decided.reason
+    for id in ("too-early", "still-too-early"):
+        decided = desk.hears(tides.wish(id))
+        assert decided is not None
+        assert decided.decision is Decision.DECLINED
+        assert "no stream time" in decided.reason
 
 
 def test_a_wish_without_a_time_trains_at_the_loops_own_stream_time(served: Desk, tides: Any) -> None:

@@ -100,8 +100,13 @@ async def test_step_by_step_to_champion_and_through_the_watch(office: Office, ti
     assert models(office).watch_until == tides.day(28)
     await hear(tides.matured(27))
     assert models(office).watch_until is not None
+    await hear(judged(tides.day(27.5), "2", "1", pairs=300, watch=True))
+    await hear(judged(tides.day(27.6), "2", "1", pairs=2250))  # labels of the trial go on maturing
     await hear(tides.matured(28))
     assert (standing(office)[:2], models(office).watch_until) == ((Step.CHAMPION, "2"), None)
+    assert (
+        models(office).reason == f"watched until {tides.day(28):%Y-%m-%d %H:%M}, on 300 labelled pairs: version 2 stays"
+    )
     assert [state.revision for state in office.announcer.of(ModelState)] == [1, 2, 3, 4, 5, 6]
 
 

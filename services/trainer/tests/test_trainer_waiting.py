@@ -21,7 +21,8 @@ from millstream.contracts.quiet import Quiet
 from millstream.contracts.times import DAY
 from millstream_trainer.domain.rules import Mode, Rules
 
-from .trainer_kit import PROMOTED, Desk, Office
+from .test_trainer_rollout import STEPS
+from .trainer_kit import PROMOTED, Desk, Office, judged
 
 EVERY_CAUSE = frozenset(Cause) - {Cause.FIRST_MODEL}
 
@@ -239,6 +240,25 @@ def test_causes_too_far_apart_and_broken_data_agree_with_nobody(rules: Rules, ti
     other = desk.hears(tides.judged(27.5, Finding.PERFORMANCE_DROP, kind=WindowKind.PERFORMANCE))
     assert other is not None
     assert other.reason.startswith("only performance asked")
+
+
+async def test_what_was_asked_of_the_version_before_agrees_with_nobody(rules: Rules, tides: Any, until: Any) -> None:
+    office = Office(replace(rules, rollout=STEPS, agree=2))
+    hear = office.trainer.hear
+    async with office.at_work():
+        await hear(tides.matured(10))
+        await until(office.ended())
+        await hear(tides.wish("ada", 20))
+        await until(office.ended(2))
+    await hear(tides.judged(21))
+    for day, pairs in ((22, 1000), (24, 1500), (26, 2000)):
+        await hear(judged(tides.day(day), "2", "1", pairs=pairs))
+    await hear(tides.judged(27, id="late"))
+    await hear(tides.judged(28, Finding.PERFORMANCE_DROP, version="2", kind=WindowKind.PERFORMANCE))
+    coalesced, late, last = [one.reason for one in office.announcer.of(RetrainDecided)[-3:]]
+    assert coalesced.startswith("version 2 is on trial")
+    assert late == "the verdict is about version 1, version 2 answers now"
+    assert last.startswith("only performance asked"), "drift is what version 2 was made for"
 
 
 def test_a_person_agrees_with_herself(rules: Rules, tides: Any) -> None:

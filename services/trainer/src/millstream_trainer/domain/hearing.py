@@ -35,7 +35,7 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         older = state.counted_at is not None and at < state.counted_at
         return state if older else replace(state, matured=event.matured, counted_at=at)
     if isinstance(event, ChallengerJudged):
-        return replace(state, judged=event)
+        return replace(state, judged={**state.judged, event.watch: event})
     state = replace(state, verdicts={**state.verdicts, event.kind: event})
     if event.kind in LEARNED and (event.finding is Finding.BROKEN_DATA or not event.says_nothing):
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.

@@ -23,7 +23,7 @@ from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
 from millstream_trainer.domain.hearing import days
 from millstream_trainer.domain.rules import Mode, Rules
-from millstream_trainer.domain.state import BROKEN, MATURED, LoopState, run_name
+from millstream_trainer.domain.state import BROKEN, MATURED, REPLACED, LoopState, run_name
 
 Answer = tuple[Decision, str]
 Rule = Callable[[LoopState, Ask, Rules], Answer | None]
@@ -283,9 +283,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
-    """Causes that asked since the last run and within `rules.within`, and when; this one included."""
+    """Causes that asked since the last run and promotion and within `rules.within`, and when; this one included."""
     last = state.last_run
-    after = max(ask.at - rules.within, last.at if last is not None else 0)
+    after = max(ask.at - rules.within, last.at if last is not None else 0, state.promoted_at or 0)
     machines = rules.causes - {Cause.MANUAL}
     return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
 
@@ -351,6 +351,8 @@ def _decided(state: LoopState, ask: Ask, rules: Rules, decision: Decision, reaso
         numbers["causes"] = float(len(_agreeing(state, ask, rules)))
     if ask.broken is not None:
         numbers[BROKEN] = 1.0
+    if _of_the_champion(state, ask, rules) is not None:
+        numbers[REPLACED] = 1.0
     return RetrainDecided(
         id=derived_id("decided", ask.loop, ask.request),
         loop=ask.loop,

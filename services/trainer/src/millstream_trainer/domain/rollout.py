@@ -161,10 +161,13 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
     watch = watched(state, at, rules)
     if watch is None or at < watch[0]:
         return None
-    champion, judged = models.champion.version, state.judged
-    pairs = judged.pairs if judged is not None and judged.watch and judged.version == champion else 0
+    champion, judged = models.champion.version, state.judged.get(True)
     told = f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}"
-    reason = f"{told}, on {pairs or 'no'} labelled pairs: version {champion} stays"
+    if judged is None or judged.version != champion:
+        told += ", no comparison was heard"
+    else:
+        told += f", on {judged.pairs or 'no'} labelled pairs"
+    reason = f"{told}: version {champion} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
 

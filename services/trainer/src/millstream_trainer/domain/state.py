@@ -33,6 +33,8 @@ CLOCK = frozenset({Cause.FIRST_MODEL, Cause.SCHEDULE, Cause.LABELS})
 
 BROKEN = "broken"
 """In a decision's numbers: the request was about broken data, which is no sign that the world has changed."""
+REPLACED = "replaced"
+"""In a decision's numbers: the request was about a version that no longer answers."""
 MATURED = "matured"
 """In a decision's numbers: labels that had matured by then, since the stream began."""
 
@@ -121,8 +123,9 @@ class LoopState:
     nothing was said."""
     spells: Mapping[WindowKind, tuple[Spell, ...]] = field(default_factory=dict)
     """When they were broken so far, by the same verdicts."""
-    judged: ChallengerJudged | None = None
-    """The last comparison that was heard, for people."""
+    judged: Mapping[bool, ChallengerJudged] = field(default_factory=dict)
+    """The last comparison that was heard of a watch (True) and of a trial (False), for people: labels of a trial go on maturing
+    in the watch that follows it."""
     verdicts: Mapping[WindowKind, WindowJudged] = field(default_factory=dict)
     """The last verdict of each kind that was heard, for people."""
     waiting: Waiting | None = None
@@ -202,8 +205,8 @@ class LoopState:
         return self
 
     def passed(self, at: int) -> LoopState:
-        """Stream time has reached `at`."""
-        return self if self.stream_time is not None and self.stream_time >= at else replace(self, stream_time=at)
+        """Stream time has reached `at`; what was decided before anything was heard has no time of its own (0)."""
+        return self if at <= (self.stream_time or 0) else replace(self, stream_time=at)
 
     def wait(self, waiting: Waiting) -> LoopState:
         """Somebody's request has to wait."""
@@ -238,7 +241,8 @@ class LoopState:
             refused[name] = event
         refused = {name: one for name, one in refused.items() if name in pending}
         causes = dict(self.asked)
-        if BROKEN not in event.numbers and name not in self.pending:  # what comes of a pending run is no new request
+        # What comes of a pending run is no new request.
+        if not {BROKEN, REPLACED} & event.numbers.keys() and name not in self.pending:
             causes[event.cause] = max(at, causes.get(event.cause, at))
         clock = max(at, self.clock_asked_at or at) if event.cause in CLOCK else self.clock_asked_at
         waits = self.waiting is not None and self.waiting.ask.request != event.request

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from millstream.contracts.events import ChallengerJudged, ReplicaObeyed
+from millstream.contracts.events import ReplicaObeyed
 from millstream.contracts.times import to_rfc3339
 from millstream_trainer.domain.rollout import watched
 from millstream_trainer.domain.rules import Rules
@@ -100,8 +100,8 @@ def _promoting(state: LoopState, replicas: Sequence[ReplicaObeyed]) -> dict[str,
 
 def _comparison(state: LoopState, version: str, *, watch: bool) -> dict[str, Any]:
     """The last word of drift on these two, or nothing yet."""
-    judged: ChallengerJudged | None = state.judged
-    if judged is None or judged.version != version or judged.watch != watch:
+    judged = state.judged.get(watch)
+    if judged is None or judged.version != version:
         return {"pairs": 0, "difference": None, "low": None, "high": None, "finding": None, "checks": []}
     names = ("pairs", "difference", "low", "high", "questions", "answered", "reason")
     return {
