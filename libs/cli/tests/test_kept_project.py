@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from millstream.project import Project
 from millstream_cli import up
 from millstream_cli.errors import CommandFailed
 from millstream_cli.main import app
+from millstream_cli.mill import MillState
 from millstream_cli.up import KEPT, kept_project
 
 PARCELS = Path(__file__).parents[3] / "tests" / "e2e" / "parcels"
@@ -28,6 +31,16 @@ def test_a_folder_says_whose_data_it_holds(tmp_path: Path) -> None:
     assert kept_project(tmp_path) is None
     keep(tmp_path, PARCELS)
     assert kept_project(tmp_path) == PARCELS
+
+
+def test_a_mill_says_whose_project_it_serves(tmp_path: Path) -> None:
+    state = MillState(
+        pid=1, project=str(PARCELS), kafka="", valkey="", mlflow=None, services={"ingest": ""},
+        lake="", packages="", registry="", logs="",
+    )  # fmt: skip
+    console = Console(record=True, file=io.StringIO())
+    up.show(state, tmp_path, console)
+    assert f"project {PARCELS}" in console.export_text()
 
 
 def test_a_project_that_is_gone_is_named(tmp_path: Path) -> None:

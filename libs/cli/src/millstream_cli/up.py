@@ -147,6 +147,7 @@ def show(state: MillState, data: Path, console: Console) -> None:
     if state.mlflow:
         table.add_row("MLflow", state.mlflow)
     console.print(table)
+    console.print(f"  project {state.project}", soft_wrap=True, highlight=False)
     console.print(f"  logs in {state.logs}", soft_wrap=True)
     here = options(None, data)
     recorded = (Path(state.project) / "recording.py").is_file()
