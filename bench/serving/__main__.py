@@ -16,6 +16,7 @@ from typing import Any
 
 import feast_serve
 from batch import batch
+from batch_lookup import batch_lookup
 from door import Door
 from kafka_way import backlog
 from load import Asked, ask
@@ -72,8 +73,8 @@ class Bench:
         return {"kafka_predictions_per_second": with_features, "kafka_raw_per_second": raw}
 
     def batch(self) -> dict[str, Any]:
-        """A table whose features are given: a process of its own, which asks nobody."""
-        return batch(self._asked.runs)
+        """A table whose features are given, and one whose features are looked up: processes of their own, which ask nobody."""
+        return batch(self._asked.runs) | batch_lookup(self._asked.runs)
 
     def soak(self) -> dict[str, Any]:
         """Requests of both kinds until there are enough; memory from the end of the first tenth on."""
@@ -133,7 +134,10 @@ class Bench:
         }
 
     def _ours(self, path: str, body: bytes) -> Asked:
+        """Raises RuntimeError where we answer another number than the model's."""
         with self._mill.serving() as door:
+            if path == INFER:
+                answers_as(self._mill.model, door, path, body)
             return self._asked_of("ours", door, path, body)
 
     def _theirs(self, name: str) -> Asked:

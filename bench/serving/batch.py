@@ -47,7 +47,7 @@ def batch(runs: int = 3) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-batch-") as folder:
         root = Path(folder)
         _lay_out(root)
-        found = [_run(root) for _ in range(runs)]
+        found = [scored(root, LOOP, "given", ROWS) for _ in range(runs)]
     best = max(found, key=lambda one: float(one["rows_per_second"]))
     return {
         "batch_rows_per_second": best["rows_per_second"],
@@ -58,11 +58,12 @@ def batch(runs: int = 3) -> dict[str, Any]:
     }
 
 
-def _run(root: Path) -> dict[str, Any]:
+def scored(root: Path, loop: str, features: str, rows: int) -> dict[str, Any]:
+    """What `score` says of `in.parquet` under `root`, and what its process took. Raises RuntimeError where it fails."""
     places = {"PROJECT": "project", "PACKAGES": "packages", "LAKE": "lake"}
     told = {f"MILLSTREAM_{name}": str(root / place) for name, place in places.items()}
-    asked = ["--input", str(root / "in.parquet"), "--output", str(root / "out.parquet"), "--features", "given"]
-    command = [sys.executable, "-m", "millstream_serving", "score", LOOP, *asked, "--version", "1", "--json"]
+    asked = ["--input", str(root / "in.parquet"), "--output", str(root / "out.parquet"), "--features", features]
+    command = [sys.executable, "-m", "millstream_serving", "score", loop, *asked, "--version", "1", "--json"]
     with subprocess.Popen(command, env={**os.environ, **told}, stdout=subprocess.PIPE) as job:
         assert job.stdout is not None
         said = job.stdout.read()
@@ -72,7 +73,7 @@ def _run(root: Path) -> dict[str, Any]:
         raise RuntimeError(f"score ended with {job.returncode}")
     found: dict[str, Any] = json.loads(said)
     cpu = used.ru_utime + used.ru_stime
-    return found | {"rows_per_cpu_second": round(ROWS / cpu), "peak_mb": round(used.ru_maxrss / 1024)}
+    return found | {"rows_per_cpu_second": round(rows / cpu), "peak_mb": round(used.ru_maxrss / 1024)}
 
 
 def _lay_out(root: Path) -> None:

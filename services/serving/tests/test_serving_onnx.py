@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from millstream.contracts.package import InputColumn
 from millstream.contracts.tasks import Task
 from millstream_serving.adapters.onnx_model import OnnxRuntime
+from millstream_serving.app import _onnx
 from millstream_serving.domain.columns import Columns, empty_columns
 from millstream_serving.domain.scores import outputs_of
 from millstream_serving.errors import ModelFailed, ModelRefused
+from millstream_serving.settings import Settings
 
 from .trees import boosted, softmax
 
@@ -86,6 +90,14 @@ def test_a_graph_of_several_classes_gives_each_its_probability() -> None:
     assert np.allclose(whole.sum(axis=1), 1.0, atol=1e-6)
     alone = [model.run({name: values[row : row + 1] for name, values in columns.items()}) for row in range(45)]
     assert np.concatenate(alone).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_run_has_as_many_threads_as_the_setting_says(graph: bytes, threads: int) -> None:
+    """Not as many as there are cores, which is what onnxruntime takes where nobody says."""
+    model: Any = _onnx(Settings(model_threads=threads)).load(graph, INPUTS, "probability")
+    options = model._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
 
 
 def test_bytes_that_are_no_graph_are_refused() -> None:

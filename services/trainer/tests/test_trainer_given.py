@@ -22,6 +22,7 @@ from millstream.contracts.package import MODEL_FILE, REFERENCE_FILE, BadPackage,
 from millstream.project import Loop, load_project
 from millstream.runtime.http import http_app
 from millstream.runtime.packages import GIVEN, MOST_GIVEN, PackageStore
+from millstream_serving.adapters.onnx_model import OnnxRuntime
 from millstream_trainer.adapters.onnx_graph import Asked
 from millstream_trainer.api import LARGEST_GRAPH, add_routes
 from millstream_trainer.domain.table import Table
@@ -119,6 +120,9 @@ def test_a_notebooks_export_is_judged_and_packed_as_any_other(
     wanted = onnxruntime.InferenceSession(raw).run(["probabilities"], {"X": matrix})[0][:, 1]
     served = Asked(packages.file(result.model, manifest, MODEL_FILE), manifest.inputs, manifest.output)
     assert np.array_equal(served.score(holdout), wanted)
+    model = OnnxRuntime(1).load(packages.file(result.model, manifest, MODEL_FILE), manifest.inputs, manifest.output)
+    columns = {name: holdout.column(name).values.astype(np.float32).reshape(-1, 1) for name in (FOG, LENGTH)}
+    assert np.array_equal(model.run(columns), wanted), "in serving's own runtime too"
     reference = msgspec.json.decode(packages.file(result.model, manifest, REFERENCE_FILE), type=Reference)
     weights = {column.name: column.importance for column in reference.columns}
     assert weights.keys() == {FOG, LENGTH}

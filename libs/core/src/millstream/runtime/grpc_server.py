@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from millstream.errors import BadSetup
+from millstream.runtime.grpc_places import Places
 from millstream.runtime.health import Health
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,14 @@ GRACE = 5.0
 
 LOOK = 0.25
 """Seconds between two looks at whether the replica is ready: four times as often as a kubelet looks at its fastest."""
+
+MOST_OPEN = 1024
+"""Calls of any kind, those among them whose answer waits for a client that does not read it: nothing but the end of its
+connection frees those. One more is told RESOURCE_EXHAUSTED by grpc itself."""
+
+AGE_MS, LEAVE_MS = 60_000, 30_000
+"""A connection's, and how long its last calls may take from then on: so long at most does an answer lie that nobody reads, as
+over HTTP. A client that does read connects again, and loses no call."""
 
 
 class GrpcServer:
@@ -38,8 +47,8 @@ class GrpcServer:
     ) -> None:
         """The health service says NOT_SERVING while `replica` is not ready; None: it is ready once it listens.
 
-        `register` adds `service` (its full name) to a server. `largest`: bytes of a message. `most_at_once`: calls under
-        way, a health watcher counts too; one more is told RESOURCE_EXHAUSTED at once, and asks another replica."""
+        `register` adds `service` (its full name) to a server. `largest`: bytes of a message. `most_at_once`: calls that are
+        answered or whose message arrives; one more is told RESOURCE_EXHAUSTED at once, and asks another replica."""
         self._service = service
         self._register = register
         self._largest = largest
@@ -55,13 +64,14 @@ class GrpcServer:
         options = [
             ("grpc.max_receive_message_length", self._largest),
             ("grpc.so_reuseport", int(shared)),  # or two services would share the port without a word
-            # A call holds its place from its headers on: who is gone, or says nothing more, loses the connection.
+            # Who is gone loses the connection.
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.max_connection_age_ms", 300_000),
-            ("grpc.max_connection_age_grace_ms", 30_000),
+            ("grpc.max_connection_age_ms", AGE_MS),
+            ("grpc.max_connection_age_grace_ms", LEAVE_MS),
         ]
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._most_at_once)
+        places = Places(self._most_at_once)
+        server = grpc.aio.server(options=options, interceptors=[places], maximum_concurrent_rpcs=MOST_OPEN)
         self._register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
