@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from millstream.runtime import connection
-from millstream.testing.sockets import said, served, status_of
+from millstream.runtime import connection, room
+from millstream.testing.sockets import crowd, said, served, status_of
 from millstream_serving.api import Gate, inference, loops
 
 from .conftest import Stage, flight
@@ -20,6 +20,7 @@ DOORS = {
     "infer": (b"/v2/models/flight-delay/infer", json.dumps(question()).encode()),
 }
 PLACES = 2
+FULL = 1024 * 1024
 Address = tuple[str, int]
 
 
@@ -31,6 +32,7 @@ async def address(
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(loops, "BODY_SECONDS", 0.5)
     monkeypatch.setattr(inference, "REQUEST_SECONDS", 0.5)
+    stage.room = room.Room(FULL)
     app = stage.app(hot=request.param)
     app.gate = Gate(stage.metrics, patience=30.0, most=PLACES)
     await stage.keeper.known.wait()
@@ -57,6 +59,24 @@ async def test_a_crowd_that_trickles_keeps_nobody_out(stage: Stage, address: Add
     assert {status_of(one) for one in answers[20:]} == {408}
     assert stage.metric("millstream_questions_shed_total", reason="overloaded") == 0
     assert len(stage.publisher.sent) == 1, "what was not said is no question"
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_large_bodies_that_stop_short_of_their_end_keep_nobody_out(
+    stage: Stage, address: Address, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fill all the room that there is for bodies, and one of them gives its own to a question."""
+    monkeypatch.setattr(room, "UNDISTURBED", 0.0)
+    monkeypatch.setattr(loops, "BODY_SECONDS", 60.0)
+    monkeypatch.setattr(inference, "REQUEST_SECONDS", 60.0)
+    path, body = DOORS[door]
+    filler = head(path, 500_000) + b"[" * (FULL // 4)
+    async with crowd(address, filler, 4, lambda: stage.room.held == FULL) as answers:
+        assert status_of(await said(address, head(path, len(body)) + body)) == 200
+        pushed, others = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        assert [status_of(one.result()) for one in pushed] == [503]
+        assert b"came slowly" in next(iter(pushed)).result()
+        assert len(others) == 3
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -20,6 +20,7 @@ from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import Refusal, RetryLater
 from millstream.runtime.request_span import request_span
+from millstream.runtime.room import Held
 from millstream.runtime.tracing import tracing
 
 JSON = "application/json"
@@ -197,13 +198,11 @@ def media_type(request: Request, allowed: Collection[str] = (JSON,), encodings: 
     return kind
 
 
-async def read_body(
-    request: Request, limit: int, seconds: float, hold: Callable[[int], None] = lambda size: None
-) -> bytes:
+async def read_body(request: Request, limit: int, seconds: float, held: Held | None = None) -> bytes:
     """The whole body, counted while it streams in: a chunked one does not say its size beforehand.
 
-    `hold` is told the size of each chunk before it is kept, and may raise. Raises Refusal(`body_too_large`,
-    `body_timeout`, `client_gone`).
+    `held`: what the request holds of a room that it shares. Raises Refusal(`body_too_large`, `body_timeout`,
+    `client_gone`), with `held` `busy` too.
     """
     too_large = Refusal("body_too_large", f"the body is larger than {limit} bytes; send that many at most")
     announced = request.headers.get("content-length", "")
@@ -211,12 +210,13 @@ async def read_body(
         raise too_large
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) if held is None else held.coming(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
                     raise too_large
-                hold(len(chunk))
+                if held is not None:
+                    held.add(len(chunk))
                 chunks.append(chunk)
     except TimeoutError as error:
         raise Refusal(
