@@ -50,13 +50,24 @@ STATUS: Mapping[str, int] = {
 KNOWN_AT_STATUS: Mapping[str, int] = {"invalid_known_at": 400, "known_at_not_trusted": 403}
 """Of the doors that `known_at` has."""
 
-BODY_DOCS: Mapping[int, dict[str, Any]] = {
-    400: {"description": "The body is no JSON, or no UTF-8"},
-    408: {"description": "The body did not arrive in time"},
-    413: {"description": f"The body has more than {LARGEST_BODY} bytes"},
-    415: {"description": "Another content type, or a compressed body"},
-    422: {"description": "The body does not fit; `faults` point at what is wrong"},
-}
+REFUSED: dict[str, Any] = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
+"""For the documentation of every refusal: `http_app` puts that schema into each document."""
+
+
+def refusing(said: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+    """The responses of a door that refuses with these, for its documentation."""
+    return {status: {"description": text, **REFUSED} for status, text in said.items()}
+
+
+BODY_DOCS: Mapping[int, dict[str, Any]] = refusing(
+    {
+        400: "The body is no JSON, or no UTF-8",
+        408: "The body did not arrive in time",
+        413: f"The body has more than {LARGEST_BODY} bytes",
+        415: "Another content type, or a compressed body",
+        422: "The body does not fit; `faults` point at what is wrong",
+    }
+)
 
 _ENCODER = msgspec.json.Encoder()
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
@@ -262,7 +273,7 @@ class JsonBody(Generic[B]):
         self._example = _ENCODER.encode(example).decode()
         content = {JSON: {"schema": model.model_json_schema(), "example": example}}
         self.docs: dict[str, Any] = {
-            "responses": {**BODY_DOCS, **{status: {"description": text} for status, text in refusals.items()}},
+            "responses": {**BODY_DOCS, **refusing(refusals)},
             "openapi_extra": {"requestBody": {"required": True, "content": content}},
         }
 

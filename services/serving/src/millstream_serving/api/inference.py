@@ -19,6 +19,7 @@ from millstream.runtime.request_span import carried_on
 from millstream.runtime.room import Held, Room
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, Headers, framed, raw_door, read_small
+from millstream_serving.api.shapes import INFERRED
 from millstream_serving.domain.inference import InferRequest, TableRequest, TableResponse
 from millstream_serving.domain.tensor_json import (
     PLAIN,
@@ -63,7 +64,8 @@ STATUS = {
 }
 """Of refusals; all others are 400: the protocol knows no more."""
 
-_ERROR = {"content": {http.JSON: {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}}
+_SAID = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}, "additionalProperties": False}
+_ERROR = {"content": {http.JSON: {"schema": _SAID}}}
 _NOT_THERE: dict[int | str, Any] = {404: {"description": "No such loop, or this version of it is not loaded", **_ERROR}}
 _LATER: dict[int | str, Any] = {503: {"description": "Not now; `error` says what it waits for", **_ERROR}}
 _TENSOR = {
@@ -101,7 +103,11 @@ _EXAMPLE = {
 _INFER_DOCS: dict[str, Any] = {
     "responses": {
         200: {
-            "description": "The answers, in the prediction log already; `parameters` name version, variant and prediction"
+            "description": "The answers, in the prediction log already; `parameters` name version, variant and prediction",
+            "content": {
+                http.JSON: {"schema": INFERRED},
+                OCTETS: {"schema": {"type": "string", "format": "binary"}},
+            },
         },
         400: {"description": "The request is wrong; `error` says where and what to send", **_ERROR},
         403: {"description": "`ce-knownat`, which this service does not trust", **_ERROR},

@@ -25,6 +25,7 @@ from millstream.runtime.room import Held, Room
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
+from millstream_serving.api.shapes import PREDICTED
 from millstream_serving.domain.answer import empty_views
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
@@ -89,15 +90,17 @@ _ANSWERED = (
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
         **http.BODY_DOCS,
-        400: {"description": "The body is no JSON, or no UTF-8. Or bad_timeout: X-Request-Timeout-Ms is no deadline"},
-        200: {"description": _ANSWERED, "content": {"application/json": {"example": _ANSWER}}},
-        403: {"description": "`ce-knownat`, which this service does not trust"},
-        404: {"description": "No such loop; the answer names those there are"},
-        422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
-        503: {
-            "description": "no_model, model_failed, stale_features, not_logged, overloaded, busy, unavailable: see `message`"
-        },
-        504: {"description": f"deadline: {LATE[0].lower()}{LATE[1:]}"},
+        200: {"description": _ANSWERED, "content": {"application/json": {"schema": PREDICTED, "example": _ANSWER}}},
+        **http.refusing(
+            {
+                400: "The body is no JSON, or no UTF-8. Or bad_timeout: X-Request-Timeout-Ms is no deadline",
+                403: "`ce-knownat`, which this service does not trust",
+                404: "No such loop; the answer names those there are",
+                422: "No `event`, or it does not fit its stream; `faults` point at what is wrong",
+                503: "no_model, model_failed, stale_features, not_logged, overloaded, busy, unavailable: see `message`",
+                504: f"deadline: {LATE[0].lower()}{LATE[1:]}",
+            }
+        ),
     },
     "openapi_extra": {
         "parameters": [
