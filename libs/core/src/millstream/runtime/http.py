@@ -54,12 +54,12 @@ REFUSED: dict[str, Any] = {"content": {JSON: {"schema": {"$ref": "#/components/s
 """For the documentation of every refusal: `http_app` puts that schema into each document."""
 
 
-def refusing(said: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+def refusing(said: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     """The responses of a door that refuses with these, for its documentation."""
     return {status: {"description": text, **REFUSED} for status, text in said.items()}
 
 
-BODY_DOCS: Mapping[int, dict[str, Any]] = refusing(
+BODY_DOCS: Mapping[int | str, dict[str, Any]] = refusing(
     {
         400: "The body is no JSON, or no UTF-8",
         408: "The body did not arrive in time",
