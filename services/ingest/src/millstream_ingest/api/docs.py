@@ -85,7 +85,7 @@ def _docs(accepted: dict[int, Any], bodies: dict[str, Any], *more: dict[str, Any
         429: "The producer has used up its quota, or features is behind; nothing was taken, try again after Retry-After",
         503: "Kafka is away (outcome not_accepted) or did not confirm in time (outcome unknown); try again after Retry-After",
     }
-    answers = {
+    answers: dict[int | str, Any] = {
         code: {
             "description": "Every in-sync replica of Kafka has what is called accepted",
             "content": {JSON: {"schema": _TOLD, "example": example}},
