@@ -64,7 +64,12 @@ STATUS = {
 }
 """Of refusals; all others are 400: the protocol knows no more."""
 
-_SAID = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}, "additionalProperties": False}
+_SAID = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+    "additionalProperties": False,
+}
 _ERROR = {"content": {http.JSON: {"schema": _SAID}}}
 _NOT_THERE: dict[int | str, Any] = {404: {"description": "No such loop, or this version of it is not loaded", **_ERROR}}
 _LATER: dict[int | str, Any] = {503: {"description": "Not now; `error` says what it waits for", **_ERROR}}
