@@ -216,6 +216,33 @@ async def test_letters_are_picked_by_reason_group_and_time(kafka: Any, topic: st
     assert (nobody.returncode, f"no dead-letter topic for {topic}s" in nobody.stderr) == (1, True)
 
 
+async def test_only_the_letters_of_a_group_and_a_time_are_sent_back(kafka: Any, topic: str) -> None:
+    """Two groups refuse two flights each; the later one is sent back for one of them."""
+    tower, radar = (Tower(stream_of(topic, delay="number")) for _ in range(2))
+    async with (
+        listening(kafka.bootstrap, topic, tower) as first,
+        listening(kafka.bootstrap, topic, radar, group="radar") as other,
+    ):
+        for number in (1, 2):
+            await sent(kafka.bootstrap, topic, departure(number, "late"))
+            for service, group in ((first, GROUP), (other, "radar")):
+                buried = service.metrics.dead_letters.labels(topic, group, "schema")._value
+                await until(lambda buried=buried, number=number: buried.get() == number)  # type: ignore[misc]
+            await asyncio.sleep(0.01)  # Kafka's clock has milliseconds
+
+    letters = await asked(kafka, "show", topic, "--group", GROUP)
+    assert [one["id"] for one in letters] == ["F1", "F2"]
+    done = await asked(kafka, "replay", topic, "--group", GROUP, "--since", letters[1]["at"])
+    assert done["topics"] == {f"{topic}-{GROUP}-dlq": {"sent": 1, "before": 0, "cut": 0}}
+
+    mended = Tower(stream_of(topic, delay="string"))
+    async with listening(kafka.bootstrap, topic, mended, group="mended"):
+        await until(lambda: mended.heard == {"F1": 1, "F2": 2})
+    shown = await asked(kafka, "show", topic)
+    assert sorted((one["group"], one["id"]) for one in shown if one["replayed"]) == [(GROUP, "F2")]
+    assert len(shown) == 4
+
+
 async def test_a_drop_says_what_is_lost_and_deletes_only_when_told(kafka: Any, topic: str) -> None:
     strict = Tower(stream_of(topic, delay="number"))
     async with listening(kafka.bootstrap, topic, strict) as service:

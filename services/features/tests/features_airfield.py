@@ -207,13 +207,23 @@ async def airfield(
     format: str = JSON,
     beside: Mapping[str, str] | None = None,
     known_by: str = "id: flight_id",
+    right: str = "",
+    wrong: str = "",
     **knobs: Any,
 ) -> AsyncIterator[Field]:
     await ensure_topics(kafka.bootstrap, stream_topics(stream, 1, timedelta(days=9999), [TILES, LAKE]))
     settings = Settings(
         kafka=kafka.bootstrap,
         valkey=valkey_url,
-        project=write_project(folder / "project", stream=stream, format=format, beside=beside, known_by=known_by),
+        project=write_project(
+            folder / "project",
+            stream=stream,
+            right=right,
+            wrong=wrong,
+            format=format,
+            beside=beside,
+            known_by=known_by,
+        ),
         lake=str(folder / "lake"),
         data=folder / "data",
         session_timeout_ms=6_000,

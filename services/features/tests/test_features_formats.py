@@ -7,8 +7,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -36,43 +38,54 @@ AVSC = json.dumps(
         "fields": [
             {"name": "flight_id", "type": "string"},
             {"name": "departed_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-            {"name": "tailnum", "type": ["null", "string"], "default": None},
-            {"name": "origin", "type": "string"},
+            {"name": "tailnum", "type": ["null", {"type": "string", "logicalType": "uuid"}], "default": None},
+            {"name": "origin", "type": {"type": "enum", "name": "Origin", "symbols": ["EWR", "JFK"]}},
             {"name": "gate", "type": ["null", "int"], "default": None},
             {"name": "delay", "type": ["null", "double"], "default": None},
             {"name": "seats", "type": "int", "default": 0},
+            {"name": "fare", "type": {"type": "bytes", "logicalType": "decimal", "precision": 8, "scale": 2}},
         ],
     }
 )
 PROTO = """
 syntax = "proto3";
 import "google/protobuf/timestamp.proto";
+enum Origin { EWR = 0; JFK = 1; }
 message Departed {
   string flight_id = 1;
   google.protobuf.Timestamp departed_at = 2;
   optional string tailnum = 3;
-  string origin = 4;
+  Origin origin = 4;
   optional int64 gate = 5;
   optional double delay = 6;
   int32 seats = 7;
+  double fare = 8;
 }
 message Landed { string flight_id = 1; }
 """
+TAILS = [str(UUID(int=n)) for n in range(3)]
 FLIGHTS = [
     {
         "flight_id": f"F{n}",
         "departed_at": f"2013-06-01T11:{10 + n}:00.500Z",
-        "tailnum": f"N{n % 3}",
-        "origin": "JFK",
+        "tailnum": TAILS[n % 3],
+        "origin": "JFK" if n < 7 else "EWR",
         "gate": n % 2 or None,
         "delay": None if n == 4 else n * 1.5,
         "seats": 100 + n,
+        "fare": 129.99 + n,
     }
     for n in range(9)
 ]
-ROWS = [{"tailnum": f"N{n}", "origin": "JFK", "gate": 1} for n in range(3)]
+ROWS = [{"tailnum": tail, "origin": origin, "gate": 1} for tail in TAILS for origin in ("EWR", "JFK")]
+"""By a key that is a UUID, and one that is an enum, where the format has them."""
+SERVICE = 'everything = FeatureService(name="everything", features=['
+BY_FARE = f"""\
+by_fare = view("by_fare", [origin], [agg(name, "fare") for name in ("count", "sum", "max", "mean", "std")])
+{SERVICE}by_fare, """
+"""Aggregates of a decimal, where the format has one."""
 FORMATS = {
-    "json": (JSON, {}),
+    "json": (f'{JSON}    fare: {{type: [number, "null"]}}\n', {}),
     "avro": ("format: avro\nschema: {file: departed.avsc}", {"departed.avsc": AVSC}),
     "protobuf": ("format: protobuf\nschema: {file: departed.proto, message: Departed}", {"departed.proto": PROTO}),
 }
@@ -93,8 +106,12 @@ def encoder(format: str, registry: RegistryServer, stream: str, folder: Path) ->
 
         def avro(event: dict[str, Any]) -> bytes:
             with SchemaRegistryClient({"url": registry.url}) as client:
-                when = datetime.fromisoformat(event["departed_at"])
-                raw: bytes = AvroSerializer(client, AVSC)(event | {"departed_at": when}, to)
+                fits = {
+                    "departed_at": datetime.fromisoformat(event["departed_at"]),
+                    "tailnum": UUID(event["tailnum"]),
+                    "fare": Decimal(str(event["fare"])),
+                }
+                raw: bytes = AvroSerializer(client, AVSC)(event | fits, to)
                 return raw
 
         return avro
@@ -112,6 +129,7 @@ async def field_of(
 ) -> AsyncIterator[Field]:
     said, beside = FORMATS[format]
     knobs: dict[str, Any] = {"schema_registry": registry.url, "schema_patience": 0.5, "namespace": stream}
+    knobs |= {"right": SERVICE, "wrong": BY_FARE}
     async with airfield(kafka, valkey_url, folder, stream, format=said, beside=beside, **knobs) as field:
         yield field
 
@@ -120,12 +138,13 @@ async def seen(field: Field) -> tuple[Any, ...]:
     """The features of three aircraft online and offline, and the rows of the lake."""
     at = "2013-06-01T12:00:00+00:00"
     online, offline = await field.online(ROWS, at), await field.offline(ROWS, at)
-    columns = ["flight_id", "departed_at", "tailnum", "origin", "gate", "delay", "seats", "_event_time", "_known_at"]
+    columns = ["flight_id", "departed_at", "tailnum", "origin", "gate", "delay", "seats", "fare"]
+    columns += ["_event_time", "_known_at"]
     rows = await asyncio.to_thread(read_events, Lake(field.settings.lake), field.stream, columns)
     found = rows.sort("flight_id").to_dicts()
     for row in found:
         row["departed_at"] = datetime.fromisoformat(row["departed_at"])
-    return repr(online), repr(offline), found
+    return repr(online), repr(offline), found, [row["by_fare__sum"] for row in online[:2]]
 
 
 async def test_features_are_the_same_in_every_format(
@@ -143,6 +162,7 @@ async def test_features_are_the_same_in_every_format(
     assert told["avro"] == told["json"]
     assert told["protobuf"] == told["json"]
     assert len(told["json"][2]) == len(FLIGHTS)
+    assert told["json"][3] == pytest.approx([274.98, 930.93]), "by EWR, and by JFK"
 
 
 @pytest.mark.parametrize("format", ["avro", "protobuf"])
@@ -172,7 +192,7 @@ async def test_what_cannot_be_read_is_a_dead_letter_with_its_reason(
     async with field_of(format, kafka, valkey_url, registry, tmp_path / "field", stream) as field:
         mixed = [Sent(good[0]), *(Sent(raw) for raw, _ in junk), Sent(good[1]), Sent(good[2])]
         await field.departs(*mixed)
-        _, _, rows = await seen(field)
+        _, _, rows, _ = await seen(field)
         letters = {group: await field.letters(dead_letter_topic(stream, group), len(junk)) for group in (TILES, LAKE)}
 
     assert [row["flight_id"] for row in rows] == ["F0", "F1", "F2"]
@@ -195,7 +215,7 @@ async def test_while_the_registry_is_away_records_wait_and_none_is_lost(
         assert not sending.done()
         registry.away = False
         await sending
-        _, _, rows = await seen(field)
+        _, _, rows, _ = await seen(field)
         assert await field.letters(dead_letter_topic(stream, TILES), 0) == []
 
     assert len(rows) == len(FLIGHTS)

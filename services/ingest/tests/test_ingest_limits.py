@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from millstream.errors import Refusal
-from millstream_ingest.domain.gate import Gate
+from millstream_ingest.api.gate import Gate, Load
 
 from .conftest import Airport, departure, lines
 from .test_ingest_retries import HeldLog
@@ -51,28 +51,29 @@ async def test_a_client_that_never_finishes_its_body_is_let_go() -> None:
 def test_the_gate_counts_bytes_and_gives_them_back() -> None:
     gate = Gate(requests=10, bytes=100)
 
-    with gate.enter() as first, gate.enter() as second:
+    with Load(gate) as first, Load(gate) as second:
         first.add(60)
         second.add(40)
         with pytest.raises(Refusal, match="100 bytes of requests are under way"):
             second.add(1)
 
-    assert (gate.requests, gate.bytes) == (0, 0)
+    assert (gate.requests, gate.room.held) == (0, 0)
 
 
 def test_a_request_that_fails_leaves_its_place() -> None:
     gate = Gate(requests=1, bytes=100)
 
     def fails() -> None:
-        with gate.enter() as load:
+        with Load(gate) as load:
             load.add(50)
+            load.begins()
             raise ZeroDivisionError
 
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             fails()
 
-    assert (gate.requests, gate.bytes) == (0, 0)
+    assert (gate.requests, gate.room.held) == (0, 0)
 
 
 async def test_names_that_strangers_make_up_are_no_labels(airport: Airport) -> None:
@@ -116,8 +117,8 @@ async def test_quiet_streams_hold_no_bytes_and_leave_half_of_the_places() -> Non
 
 
 async def test_what_streams_have_under_way_is_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Kafka takes nothing, ten streams that send all they have hold what the gate allows, and then are not read."""
-    airport, slow = Airport(max_bytes=256 * 1024), HeldLog()
+    """While Kafka takes nothing, ten streams that send all they have hold the half that is theirs, and are not read on."""
+    airport, slow = Airport(max_bytes=512 * 1024), HeldLog()
     monkeypatch.setattr(airport.log, "append", slow.append)
     wires = [Wire(airport) for _ in range(10)]
     for number, wire in enumerate(wires):
@@ -141,9 +142,21 @@ async def test_what_streams_have_under_way_is_bounded_together(monkeypatch: pyte
 
 def test_what_a_stream_is_done_with_is_given_back() -> None:
     gate = Gate(requests=4, bytes=100)
-    with gate.enter() as one:
+    with Load(gate) as one:
         one.stays()
-        one.add(90)
-        one.give_back(60)
-        assert gate.bytes == 30
-    assert (gate.requests, gate.streams, gate.bytes) == (0, 0, 0)
+        one.add(45)
+        one.give_back(15)
+        assert (gate.room.held, gate.stream_bytes) == (30, 30)
+    assert (gate.requests, gate.streams, gate.room.held, gate.stream_bytes) == (0, 0, 0, 0)
+
+
+def test_streams_fill_half_of_the_room_at_most() -> None:
+    """Lines that never end and results that nobody reads would leave nothing to who sends one event."""
+    gate = Gate(requests=8, bytes=100)
+    with Load(gate) as first, Load(gate) as second, Load(gate) as event:
+        for stream in (first, second):
+            stream.stays()
+            stream.add(25)
+        with pytest.raises(Refusal, match="50 bytes of streams are under way"):
+            first.add(1)
+        event.add(50)

@@ -26,7 +26,12 @@ THOROUGH = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-CHECKS = [checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance]
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
 SEED = 6
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from millstream.contracts.envelope import envelope_of
 from millstream.testing.ports import free_port
 from millstream.testing.valkey import EmbeddedValkey
 from millstream_ingest.adapters import valkey_replies
@@ -50,6 +51,15 @@ async def test_a_retry_at_the_other_replica_is_answered_and_not_written(replicas
     assert other.log.entries == []
     mismatch = await other.send(departure(flight_id="b"), idempotency_key="gate-1")
     assert mismatch.json()["error"] == "idempotency_mismatch"
+
+
+async def test_an_events_id_is_known_where_it_was_taken(replicas: tuple[Airport, Airport]) -> None:
+    """Without a key the other replica writes it again, as the same event: readers drop the second by its id."""
+    for replica in replicas:
+        for _ in range(2):
+            assert (await replica.send(departure())).status_code == 202
+    written = [[envelope_of(entry.headers).id for entry in replica.log.entries] for replica in replicas]
+    assert written == [["2013-01-01-UA-1545-EWR"]] * 2
 
 
 async def test_another_producer_s_key_is_another_one_in_the_store_too(valkey: EmbeddedValkey) -> None:

@@ -10,16 +10,22 @@ from typing import Any
 
 import pytest
 
-from millstream.runtime import connection
-from millstream.testing.sockets import said, served, status_of
+from millstream.runtime import connection, room
+from millstream.testing.sockets import crowd, said, served, status_of
 from millstream_ingest.settings import IngestSettings
 
-from .conftest import Airport, departure
+from .conftest import Airport, departure, lines
 
 EVENTS = b"POST /v1/streams/flights-departed/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+BATCH = EVENTS.replace(b"events HTTP", b"batch HTTP")
 IN_SOCKETS = 16 * 2**20
 """Bytes, at most, that both ends of a connection take though nobody reads them."""
 GOOD = json.dumps(departure()).encode()
+HELD = "millstream_ingest_bytes_in_flight"
+
+
+def event(body: bytes) -> bytes:
+    return EVENTS + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
 @pytest.fixture
@@ -31,33 +37,47 @@ async def gate() -> AsyncIterator[tuple[Airport, tuple[str, int]]]:
 
 @pytest.fixture
 async def hasty_gate() -> AsyncIterator[tuple[Airport, tuple[str, int]]]:
-    """Lets nobody wait for a body that does not come; and has few places."""
-    airport = Airport(body_timeout=0.5, max_requests=8)
+    """Lets nobody wait for a body that does not come."""
+    airport = Airport(body_timeout=0.5)
     async with served(airport.service.app) as address:
         yield airport, address
 
 
-async def test_a_crowd_that_trickles_keeps_nobody_out(hasty_gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that never end and bodies that never end, more than there are places: each is let go, and places are free again."""
-    airport, address = hasty_gate
-    bodies = [asyncio.create_task(said(address, EVENTS + b"content-length: 100\r\n\r\n{")) for _ in range(8)]
-    async with asyncio.timeout(30):
-        while not airport.counted("millstream_ingest_requests_in_flight") and not any(one.done() for one in bodies):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    with monkeypatch.context() as hasty:
-        hasty.setattr(connection, "HEAD_SECONDS", 0.5)
-        await asyncio.gather(*[said(address, b"POST /v1/str") for _ in range(50)])
-    answers = [status_of(await one) for one in bodies]
-    assert {*answers} <= {0, 408, 503}
-    assert 408 in answers
-    assert airport.counted("millstream_ingest_requests_in_flight") == 0
-    assert status_of(await said(address, EVENTS + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD)) == 202
+async def test_a_crowd_that_trickles_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that never end and bodies that never end, many more than there are places."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
+    airport = Airport(max_requests=8)
+    async with served(airport.service.app) as address:
+        heads = [asyncio.create_task(said(address, b"POST /v1/str")) for _ in range(50)]
+        begun = EVENTS + b"content-length: 100\r\n\r\n{"
+        async with crowd(address, begun, 40, lambda: airport.counted(HELD) == 40) as answers:
+            assert status_of(await said(address, event(GOOD))) == 202
+            assert not any(one.done() for one in answers), "in the middle of it"
+        assert {status_of(one) for one in await asyncio.gather(*heads)} <= {0, 408}
+        assert status_of(await said(address, event(GOOD))) == 202, "and after it"
+
+
+async def test_large_bodies_that_stop_short_of_their_end_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They fill all the room that there is, and one of them gives its own to an event and to a batch in many pieces."""
+    monkeypatch.setattr(room, "UNDISTURBED", 0.0)
+    airport, full = Airport(max_bytes=1024 * 1024), 1024 * 1024
+    filler = BATCH + b"content-length: 500000\r\n\r\n" + b"[" * (full // 4)
+    batch = lines(*(departure(flight_id=f"{n}", tailnum="N" * 400) for n in range(400)))
+    async with served(airport.service.app) as address:
+        async with crowd(address, filler, 4, lambda: airport.counted(HELD) == full) as answers:
+            assert status_of(await said(address, event(GOOD))) == 202
+            head = BATCH.replace(b"json", b"x-ndjson") + b"content-length: %d\r\n\r\n" % len(batch)
+            assert status_of(await said(address, head + batch)) == 202
+            pushed, others = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+            assert [status_of(one.result()) for one in pushed] == [503]
+            assert b"came slowly" in next(iter(pushed)).result()
+            assert len(others) == 3
+        assert len(airport.log.entries) == 401
 
 
 async def test_a_producer_that_has_said_all_and_closed_its_side_is_answered(gate: Any) -> None:
     _, address = gate
-    whole = EVENTS + b"content-length: %d\r\n\r\n" % len(GOOD) + GOOD
-    assert status_of(await said(address, whole, half=True)) == 202
+    assert status_of(await said(address, event(GOOD), half=True)) == 202
 
 
 async def test_a_body_that_stops_half_way_is_no_event(gate: Any) -> None:

@@ -247,6 +247,24 @@ async def test_a_new_key_is_found_at_once_and_one_that_is_gone_opens_nothing(
     assert (gone.status_code, gone.json()["message"]) == (401, "the token is not good: its issuer has no such key")
 
 
+async def test_a_key_that_is_taken_back_closes_by_itself(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are read again from time to time: no token has to name one that is not known."""
+    monkeypatch.setattr(jwks_module, "AGAIN", 0.0)
+    monkeypatch.setattr(jwks_module, "FRESH", 0.05)
+    async with guarded(issuer) as airport:
+        taken = token()
+        assert (await send(airport, taken)).status_code == 202
+        issuer.keys = [public(CURVE, "curve")]
+        asked = issuer.asked
+        async with asyncio.timeout(30):
+            while issuer.asked < asked + 3:  # noqa: ASYNC110 - the issuer's thread; one of them has begun before, maybe
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(jwks_module, "AGAIN", 300.0)
+        gone = await send(airport, taken)
+        assert (await send(airport, token(CURVE, "ES256", "curve"))).status_code == 202
+    assert (gone.status_code, gone.json()["message"]) == (401, "the token is not good: its issuer has no such key")
+
+
 async def test_a_flood_of_keys_that_nobody_knows_asks_the_issuer_once(issuer: Issuer) -> None:
     async with guarded(issuer) as airport:
         flood = await asyncio.gather(*[send(airport, token(OTHER, kid=f"k{n}")) for n in range(100)])

@@ -24,6 +24,7 @@ from millstream.runtime.health import Health
 from millstream.runtime.http import FrontedApp, http_app
 from millstream.runtime.packages import PackageStore
 from millstream.runtime.probes import Probes
+from millstream.runtime.room import Room
 from millstream_serving.adapters.memory import (
     MemoryFeatures,
     MemoryFeatureStore,
@@ -33,7 +34,7 @@ from millstream_serving.adapters.memory import (
     MemoryRuntime,
     Score,
 )
-from millstream_serving.api import Doorway, InferenceDoorway
+from millstream_serving.api import MOST_HELD, Doorway, InferenceDoorway
 from millstream_serving.domain.roster import Roster
 from millstream_serving.handlers import (
     Explainer,
@@ -149,6 +150,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.probes = Probes(self.health, self.registry, None)
+        self.room = Room(MOST_HELD)
         self.loops: dict[str, Loop] = dict(self.project.loops)
         self.features = MemoryFeatures(join_keys=["origin"], views={"origin_delays": "v1"})
         self.features.values["origin", "JFK"] = 12.1
@@ -208,9 +210,12 @@ class Stage:
             explainer=self.explainer,
             known=self.keeper.known,
             clock=lambda: now,
+            room=self.room,
             trusts_known_at=trusts_known_at,
         )
-        protocol = InferenceDoorway(self.inference(), self.probes, version="1.2", trusts_known_at=trusts_known_at)
+        protocol = InferenceDoorway(
+            self.inference(), self.probes, room=self.room, version="1.2", trusts_known_at=trusts_known_at
+        )
         app.include_router(doorway.router)
         app.include_router(protocol.router)
         if hot:

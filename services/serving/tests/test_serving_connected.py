@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from millstream.codecs.wire import framed
 from millstream.contracts.dead_letters import DeadLetter, letter_of
 from millstream.contracts.envelope import Envelope, envelope_of
 from millstream.contracts.events import (
@@ -33,6 +37,7 @@ from millstream.runtime.packages import PackageStore
 from millstream.runtime.service import Service
 from millstream.runtime.topic_admin import ensure_topics, our_topics, stream_topics
 from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.registry_server import RegistryServer
 from millstream_serving.adapters.memory import MemoryRuntime
 from millstream_serving.settings import Settings
 
@@ -62,11 +67,13 @@ class Town:
         headers = Envelope(id=state.id, type=state.type_name, source="trainer").headers()
         await self.producer.send_and_wait(MODELS.name, state.encode(), key=self.loop.encode(), headers=headers)
 
-    async def ask(self, *events: dict[str, Any] | bytes) -> None:
+    async def ask(self, *events: dict[str, Any] | bytes, age: float = 0.0) -> None:
+        """`age`: seconds since when they lie in Kafka."""
         for event in events:
             value = event if isinstance(event, bytes) else json.dumps(event).encode()
             headers = Envelope(id="cause", type="flight", source="airline/b6", known_at=ELEVEN).headers()
-            await self.producer.send_and_wait(self.stream, value, headers=headers)
+            at = round((time.time() - age) * 1000)
+            await self.producer.send_and_wait(self.stream, value, headers=headers, timestamp_ms=at)
 
     async def answers(self, count: int) -> list[PredictionServed | QuestionUnanswered]:
         """The first `count` answers of this loop, in the order of their topic."""
@@ -232,6 +239,47 @@ async def test_a_question_that_breaks_the_schema_is_a_letter_that_says_where_and
         assert letter is not None
         assert (letter.topic, letter.group, letter.source_offset) == (town.stream, "serving", offset)
         assert (letter.reason, words in letter.detail, letter.producer) == (reason, True, "airline/b6"), letter
+
+
+async def test_a_question_of_an_unknown_schema_waits_for_it_and_is_a_letter_where_it_never_comes(town: Town) -> None:
+    fields: list[dict[str, Any]] = [{"name": name, "type": "string"} for name in ("flight_id", "origin", "carrier")]
+    time = {"name": "announced_at", "type": {"type": "long", "logicalType": "timestamp-micros"}}
+    fields += [time, {"name": "distance", "type": "int"}]
+    said = json.dumps({"type": "record", "name": "Asked", "fields": fields})
+    # The newer one has a field more, so that it has an id of its own.
+    newer = said.replace('"fields": [', '"fields": [{"name": "seats", "type": "int"}, ')
+    streams = town.settings.project / "streams"
+    (streams / "asked.avsc").write_text(said)
+    head, _, _ = (streams / "question.yaml").read_text().partition("schema:")
+    (streams / "question.yaml").write_text(f"{head}format: avro\nschema: {{file: asked.avsc}}\n")
+
+    def avro(id: int, schema: str, number: int) -> bytes:
+        out, event = io.BytesIO(), flight(number)
+        event |= {"seats": 50, "announced_at": datetime.fromisoformat(event["announced_at"])}
+        fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(schema)), event)
+        return framed(id, out.getvalue())
+
+    with RegistryServer().running() as registry:
+        known = registry.register(f"{town.stream}-value", said)
+        more: dict[str, Any] = {"schema_registry": registry.url, "schema_patience": 60.0}
+        await town.promote(1, town.package("1"))
+        async with running(in_memory(town.settings.model_copy(update=more), town.runtime)):
+            await town.ask(avro(known, said, 1), avro(77, newer, 2))
+            async with asyncio.timeout(50):
+                while registry.asked.count("GET /schemas/ids/77") < 3:  # noqa: ASYNC110 - the registry's thread
+                    await asyncio.sleep(0.01)
+            assert not await _is_read(town, 2)
+            registry.register(f"{town.stream}-value", newer, id=77)
+            await town.answers(2)
+            await town.ask(avro(78, newer, 3), age=59.0)
+            await town.ask(avro(known, said, 4))
+            answers = await town.answers(3)
+            [letter] = await town.dead_letters(1)
+            await eventually(lambda: _is_read(town, 4))
+
+    assert {one.question for one in answers} == {"B6-1", "B6-2", "B6-4"}
+    assert letter is not None
+    assert (letter.reason, letter.producer, "78" in letter.detail) == ("unknown_schema", "airline/b6", True)
 
 
 async def test_a_trial_over_both_doorways_from_the_shadow_to_the_watch(town: Town) -> None:

@@ -329,10 +329,11 @@ async def test_a_body_that_is_none_is_refused_in_the_protocols_words(
     assert (await http.post(INFER.replace("flight", "bike"), content=good)).status_code == 404
     unknown = await http.post("/v2/models/flight-delay/versions/9/infer", content=good)
     assert (unknown.status_code, "there are 3 (champion)" in unknown.text) == (404, True)
-    monkeypatch.setattr(inference, "MOST_HELD", 100)
+    monkeypatch.setattr(stage.room, "_most", 100)
     assert (await http.post(INFER, content=good)).status_code == 503
     monkeypatch.undo()
-    assert (await http.post(INFER, content=good)).status_code == 200, "what was held is let go of"
+    assert (await http.post(INFER, content=good)).status_code == 200
+    assert stage.room.held == 0, "what was held is let go of"
 
 
 async def test_a_body_is_counted_and_timed_as_it_comes(

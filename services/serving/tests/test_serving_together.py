@@ -12,6 +12,7 @@ import pytest
 
 from millstream.contracts.events import PredictionServed
 from millstream.errors import RejectEvent
+from millstream.runtime.room import Held, Room
 from millstream_serving.domain.question import Question
 from millstream_serving.errors import StaleFeatures
 from millstream_serving.handlers import Answer, ask
@@ -174,14 +175,15 @@ async def test_bodies_in_pieces_are_read_like_whole_ones(stage: Stage) -> None:
 
     headers = {b"content-length": b"8"}
     scope = {"type": "http", "method": "POST", "headers": list(headers.items())}
-    reading = asyncio.create_task(read_small(scope, headers, receive, 100, 60.0))
+    held = Held(Room(100))
+    reading = asyncio.create_task(read_small(scope, headers, receive, 100, 60.0, held))
     await asyncio.sleep(0.01)
     go_on.set()
     assert await reading == b'{"a": 1}'
     go_on.clear()
     with pytest.raises(Refusal, match="did not arrive within"):
-        await read_small(scope, headers, receive, 100, 0.01)
-    reading = asyncio.create_task(read_small(scope, headers, receive, 100, 60.0))
+        await read_small(scope, headers, receive, 100, 0.01, held)
+    reading = asyncio.create_task(read_small(scope, headers, receive, 100, 60.0, held))
     await asyncio.sleep(0.01)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):

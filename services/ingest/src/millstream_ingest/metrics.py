@@ -42,7 +42,14 @@ class IngestMetrics:
         )
         self.in_flight = Gauge(
             "millstream_ingest_requests_in_flight",
-            "Requests under way. Stays at the limit: add replicas, or find the producer that does not wait.",
+            "Requests under way, from the last byte of their bodies on. Stays at the limit: add replicas, or find the producer "
+            "that does not wait.",
+            registry=registry,
+        )
+        self.bytes_in_flight = Gauge(
+            "millstream_ingest_bytes_in_flight",
+            "Bytes of bodies under way, from their first one on. Stays at the limit while few requests are under way: somebody "
+            "sends slowly, and gives way after two seconds.",
             registry=registry,
         )
         self.quotas_away = Counter(

@@ -36,9 +36,10 @@ class IngestSettings(ServiceSettings, RegistrySettings):
     max_batch_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     """Of a request with a batch."""
     max_requests: Annotated[int, Field(ge=1)] = 64
-    """Under way at once; further ones are answered 503. A request takes milliseconds, so 64 are thousands a second."""
+    """Under way at once, from the last byte of their bodies on; further ones are answered 503. From there a request takes
+    milliseconds, so 64 are thousands a second."""
     max_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
-    """Bodies under way at once; with everything made of them about a quarter of a 1 GiB pod."""
+    """Bodies under way at once, from their first byte on; with everything made of them about a quarter of a 1 GiB pod."""
     body_timeout: Annotated[float, Field(gt=0)] = 30.0
     """Seconds for a body to arrive. A client that sends a byte a minute would hold its place for ever."""
 

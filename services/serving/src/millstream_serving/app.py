@@ -8,13 +8,14 @@ from millstream.contracts.times import now
 from millstream.project import load_project
 from millstream.runtime.codecs import codecs_for
 from millstream.runtime.packages import PackageStore
+from millstream.runtime.room import Room
 from millstream.runtime.service import Service
 from millstream.runtime.waiting_records import WaitingRecords
 from millstream_serving.adapters.feast_features import FeastStore
 from millstream_serving.adapters.kafka_freshness import KafkaFreshness
 from millstream_serving.adapters.kafka_log import KafkaLog
 from millstream_serving.adapters.remote_model import RemoteModels
-from millstream_serving.api import Doorway, Gate, InferenceDoorway
+from millstream_serving.api import MOST_HELD, Doorway, Gate, InferenceDoorway
 from millstream_serving.domain.roster import Roster
 from millstream_serving.handlers import (
     MIB,
@@ -119,6 +120,7 @@ def create_app(
     service.at_stop(store.close)
     service.at_stop(remotes.close)
     service.at_stop(freshness.close)
+    room = Room(MOST_HELD)
     doorway = Doorway(
         loops=project.loops,
         streams=project.streams,
@@ -128,10 +130,11 @@ def create_app(
         explainer=explainer,
         known=keeper.known,
         clock=clock,
+        room=room,
         trusts_known_at=settings.trust_known_at,
     )
     protocol = InferenceDoorway(
-        inference, service.probes, version=service.app.version, trusts_known_at=settings.trust_known_at
+        inference, service.probes, room=room, version=service.app.version, trusts_known_at=settings.trust_known_at
     )
     if settings.doors != "kafka":
         service.app.include_router(doorway.router)

@@ -20,6 +20,7 @@ from millstream.contracts.json_text import pointer, read_json
 from millstream.contracts.times import MINUTE, from_rfc3339, now, to_rfc3339
 from millstream.errors import Refusal, RetryLater
 from millstream.runtime.request_span import request_span
+from millstream.runtime.room import Held
 from millstream.runtime.tracing import tracing
 
 JSON = "application/json"
@@ -49,13 +50,24 @@ STATUS: Mapping[str, int] = {
 KNOWN_AT_STATUS: Mapping[str, int] = {"invalid_known_at": 400, "known_at_not_trusted": 403}
 """Of the doors that `known_at` has."""
 
-BODY_DOCS: Mapping[int, dict[str, Any]] = {
-    400: {"description": "The body is no JSON, or no UTF-8"},
-    408: {"description": "The body did not arrive in time"},
-    413: {"description": f"The body has more than {LARGEST_BODY} bytes"},
-    415: {"description": "Another content type, or a compressed body"},
-    422: {"description": "The body does not fit; `faults` point at what is wrong"},
-}
+REFUSED: dict[str, Any] = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
+"""For the documentation of every refusal: `http_app` puts that schema into each document."""
+
+
+def refusing(said: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The responses of a door that refuses with these, for its documentation."""
+    return {status: {"description": text, **REFUSED} for status, text in said.items()}
+
+
+BODY_DOCS: Mapping[int | str, dict[str, Any]] = refusing(
+    {
+        400: "The body is no JSON, or no UTF-8",
+        408: "The body did not arrive in time",
+        413: f"The body has more than {LARGEST_BODY} bytes",
+        415: "Another content type, or a compressed body",
+        422: "The body does not fit; `faults` point at what is wrong",
+    }
+)
 
 _ENCODER = msgspec.json.Encoder()
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
@@ -197,13 +209,11 @@ def media_type(request: Request, allowed: Collection[str] = (JSON,), encodings: 
     return kind
 
 
-async def read_body(
-    request: Request, limit: int, seconds: float, hold: Callable[[int], None] = lambda size: None
-) -> bytes:
+async def read_body(request: Request, limit: int, seconds: float, held: Held | None = None) -> bytes:
     """The whole body, counted while it streams in: a chunked one does not say its size beforehand.
 
-    `hold` is told the size of each chunk before it is kept, and may raise. Raises Refusal(`body_too_large`,
-    `body_timeout`, `client_gone`).
+    `held`: what the request holds of a room that it shares. Raises Refusal(`body_too_large`, `body_timeout`,
+    `client_gone`), with `held` `busy` too.
     """
     too_large = Refusal("body_too_large", f"the body is larger than {limit} bytes; send that many at most")
     announced = request.headers.get("content-length", "")
@@ -211,12 +221,13 @@ async def read_body(
         raise too_large
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) if held is None else held.coming(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
                     raise too_large
-                hold(len(chunk))
+                if held is not None:
+                    held.add(len(chunk))
                 chunks.append(chunk)
     except TimeoutError as error:
         raise Refusal(
@@ -262,7 +273,7 @@ class JsonBody(Generic[B]):
         self._example = _ENCODER.encode(example).decode()
         content = {JSON: {"schema": model.model_json_schema(), "example": example}}
         self.docs: dict[str, Any] = {
-            "responses": {**BODY_DOCS, **{status: {"description": text} for status, text in refusals.items()}},
+            "responses": {**BODY_DOCS, **refusing(refusals)},
             "openapi_extra": {"requestBody": {"required": True, "content": content}},
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -46,6 +46,26 @@ async def said(address: tuple[str, int], raw: bytes, *, half: bool = False, whol
                     break
     writer.close()
     return found
+
+
+@asynccontextmanager
+async def crowd(
+    address: tuple[str, int], raw: bytes, many: int, inside: Callable[[], bool]
+) -> AsyncIterator[list[asyncio.Task[bytes]]]:
+    """`many` who say `raw` and then nothing, once they are all `inside`; what each is answered."""
+    wires = [await asyncio.open_connection(*address) for _ in range(many)]
+    for _, writer in wires:
+        writer.write(raw)
+    async with asyncio.timeout(SILENCE):
+        while not inside():  # noqa: ASYNC110 - another task's state
+            await asyncio.sleep(0.01)
+    answers = [asyncio.create_task(reader.readuntil(b"}")) for reader, _ in wires]
+    try:
+        yield answers
+    finally:
+        for _, writer in wires:
+            writer.close()
+        await asyncio.gather(*answers, return_exceptions=True)
 
 
 def status_of(answer: bytes) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from starlette.types import Receive
 
 from millstream.errors import Refusal
+from millstream_ingest.api.gate import Load
 from millstream_ingest.domain.unpacking import Packed, Plain, Unpacker
 
 
@@ -34,31 +35,29 @@ async def pieces(receive: Receive, encoding: str, patience: float) -> AsyncItera
 
 
 async def whole(
-    receive: Receive, encoding: str, *, length: int | None, limit: int, patience: float, hold: Callable[[int], None]
+    receive: Receive, encoding: str, *, length: int | None, limit: int, patience: float, load: Load
 ) -> bytes:
-    """The whole body, at most `limit` bytes, within `patience` seconds; `hold` is told each size and may raise.
+    """The whole body, at most `limit` bytes, within `patience` seconds; `load` holds what has come.
 
-    Raises Refusal as `pieces` does, and `body_too_large`.
+    Raises Refusal as `pieces` does, `body_too_large`, and `busy` where the load has no room, or gives way to others'.
     """
     if length is not None and length > limit:
         raise _too_large(limit)
     found, size = [], 0
     try:
-        async with asyncio.timeout(patience):
+        async with load.coming(patience):
             async for piece in pieces(receive, encoding, patience):
                 size += len(piece)
                 if size > limit:
                     raise _too_large(limit)
-                hold(len(piece))
+                load.add(len(piece))
                 found.append(piece)
     except TimeoutError as error:
         raise _too_slow(patience) from error
     return b"".join(found)
 
 
-async def small(
-    receive: Receive, *, length: int | None, limit: int, patience: float, hold: Callable[[int], None]
-) -> bytes:
+async def small(receive: Receive, *, length: int | None, limit: int, patience: float, load: Load) -> bytes:
     """`whole` for a plain body, most of which come in one message."""
     if length is not None and length > limit:
         raise _too_large(limit)
@@ -71,7 +70,7 @@ async def small(
     if message["type"] == "http.request" and not message.get("more_body", False):
         if len(body) > limit:
             raise _too_large(limit)
-        hold(len(body))
+        load.add(len(body))
         return body
 
     first = [message]
@@ -79,7 +78,7 @@ async def small(
     async def rest() -> object:
         return first.pop() if first else await receive()
 
-    return await whole(rest, "", length=None, limit=limit, patience=patience, hold=hold)  # type: ignore[arg-type]
+    return await whole(rest, "", length=None, limit=limit, patience=patience, load=load)  # type: ignore[arg-type]
 
 
 def _too_large(limit: int) -> Refusal:

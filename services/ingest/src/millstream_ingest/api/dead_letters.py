@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from millstream.errors import Refusal
-from millstream.runtime.http import JSON, answer
+from millstream.runtime.http import JSON, answer, refusing
 from millstream_ingest.api import answers
 from millstream_ingest.errors import LogAway
 from millstream_ingest.handlers import Porter
@@ -44,9 +44,13 @@ _DOCS: dict[int | str, dict[str, Any]] = {
         "description": "Counts by topic, group and reason; of the newest letters of each topic where `complete` is false",
         "content": {JSON: {"example": _EXAMPLE}},
     },
-    401: {"description": "No credential, or none that is good"},
-    403: {"description": "A credential that is not for every stream: the counts show something of each"},
-    503: {"description": "Kafka is away, or there is too much to count; `message` says more"},
+    **refusing(
+        {
+            401: "No credential, or none that is good",
+            403: "A credential that is not for every stream: the counts show something of each",
+            503: "Kafka is away, or there is too much to count; `message` says more",
+        }
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from millstream.runtime.http import JSON
+from millstream.runtime.http import JSON, refusing
 from millstream_ingest.domain.cloudevents import BATCHED, STRUCTURED
 
 NDJSON = "application/x-ndjson"
@@ -47,6 +47,30 @@ _RESULTS_OF = {
 }
 
 
+_TEXT = {"type": "string"}
+_STATUS = {"enum": ["accepted", "rejected", "not_accepted", "unknown"]}
+_ERROR = {
+    "type": "object",
+    "required": ["code", "message", "pointer"],
+    "properties": {"code": _TEXT, "message": _TEXT, "pointer": _TEXT, "expected": _TEXT, "got": _TEXT},
+}
+_RESULT = {
+    "type": "object",
+    "required": ["index", "status"],
+    "properties": {"index": {"type": "integer", "minimum": 0}, "status": _STATUS, "id": _TEXT, "error": _ERROR},
+}
+_COUNT = {"type": "integer", "minimum": 0}
+_ONE_SHAPE = {"type": "object", "required": ["id", "status"], "properties": {"id": _TEXT, "status": _STATUS}}
+_MANY_SHAPE = {
+    "type": "object",
+    "required": ["accepted", "rejected", "results"],
+    "properties": {"accepted": _COUNT, "rejected": _COUNT, "results": {"type": "array", "items": _RESULT}},
+}
+_TOLD = {"anyOf": [_ONE_SHAPE, _MANY_SHAPE]}
+"""One event is told its id; several, as CloudEvents and labels may be, have a result each."""
+_NOTHING_FITS = {"anyOf": [{"$ref": "#/components/schemas/Refused"}, _MANY_SHAPE]}
+
+
 def _docs(accepted: dict[int, Any], bodies: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
     """What OpenAPI cannot see, because the hot routes read raw bodies."""
     refusals = {
@@ -61,16 +85,18 @@ def _docs(accepted: dict[int, Any], bodies: dict[str, Any], *more: dict[str, Any
         429: "The producer has used up its quota, or features is behind; nothing was taken, try again after Retry-After",
         503: "Kafka is away (outcome not_accepted) or did not confirm in time (outcome unknown); try again after Retry-After",
     }
-    answers = {
+    answers: dict[int | str, Any] = {
         code: {
             "description": "Every in-sync replica of Kafka has what is called accepted",
-            "content": {JSON: {"example": example}},
+            "content": {JSON: {"schema": _TOLD, "example": example}},
         }
         for code, example in accepted.items()
     }
+    answers |= refusing(refusals)
+    answers[422]["content"] = {JSON: {"schema": _NOTHING_FITS}}
     return {
         "status_code": 202,
-        "responses": answers | {code: {"description": text} for code, text in refusals.items()},
+        "responses": answers,
         "openapi_extra": {
             "parameters": [*_PARAMETERS, *more],
             "requestBody": {"required": True, "content": {kind: {"example": body} for kind, body in bodies.items()}},
@@ -97,7 +123,7 @@ BATCH = _docs(
 )
 _TRUE = {"key": {"slot": "2012-07-01T09/Depot", "station": "Depot", "city": "Ghent", "hour": 9}, "value": 12}
 LABEL = _docs({202: {"id": "2012-07-01T09/Depot", "status": "accepted"}}, {JSON: _TRUE})
-LABEL["responses"][404] = {"description": "No such loop; the answer names those there are"}
-LABEL["responses"][422] = {
-    "description": "It does not make an event of the label stream; the answer points at the value, or says what to send instead"
-}
+LABEL["responses"][404]["description"] = "No such loop; the answer names those there are"
+LABEL["responses"][422]["description"] = (
+    "It does not make an event of the label stream; the answer points at the value, or says what to send instead"
+)

@@ -23,10 +23,10 @@ from millstream.runtime.tracing import current_traceparent
 from millstream_ingest.api import answers, body, docs
 from millstream_ingest.api.answers import Answer, refusal_of
 from millstream_ingest.api.asked import Asked, asked
+from millstream_ingest.api.gate import Gate, Load
 from millstream_ingest.api.lines import LineStream, Unread
 from millstream_ingest.domain.bodies import cut_array, cut_lines
 from millstream_ingest.domain.cloudevents import BATCHED, STRUCTURED, structured
-from millstream_ingest.domain.gate import Gate, Load
 from millstream_ingest.domain.replies import Replies
 from millstream_ingest.domain.result import Result
 from millstream_ingest.domain.seen import Seen
@@ -89,6 +89,7 @@ class Doorway:
         self._clock = clock
         self._gate = Gate(requests=settings.max_requests, bytes=settings.max_bytes)
         metrics.in_flight.set_function(lambda: self._gate.requests)
+        metrics.bytes_in_flight.set_function(lambda: self._gate.room.held)
         self.router = APIRouter(prefix="/v1/streams", tags=["streams"])
         add = self.router.add_api_route
         add(
@@ -152,7 +153,7 @@ class Doorway:
             permit = await self._porter.admit(scope["headers"], door.name)
             head = asked(scope, KINDS[route], trust_known_at=self._settings.trust_known_at)
             door.admission.ready()
-            with self._gate.enter() as load:
+            with Load(self._gate) as load:
                 if route == "events" and head.media_type == NDJSON:
                     await self._stream(door, head, permit, scope, receive, send, load)
                     return
@@ -177,10 +178,11 @@ class Doorway:
         patience = self._settings.body_timeout
         if head.encoding:
             raw = await body.whole(
-                receive, head.encoding, length=head.length, limit=limit, patience=patience, hold=load.add
+                receive, head.encoding, length=head.length, limit=limit, patience=patience, load=load
             )
         else:
-            raw = await body.small(receive, length=head.length, limit=limit, patience=patience, hold=load.add)
+            raw = await body.small(receive, length=head.length, limit=limit, patience=patience, load=load)
+        load.begins()
         began = perf_counter()
         try:
             if head.key is not None:

@@ -12,8 +12,8 @@ from starlette.types import Send
 
 from millstream.errors import Refusal
 from millstream_ingest.api.answers import OUTCOME, encode, refusal_of
+from millstream_ingest.api.gate import Load
 from millstream_ingest.domain.bodies import Lines
-from millstream_ingest.domain.gate import Load
 from millstream_ingest.domain.result import Result
 from millstream_ingest.handlers import Acceptor, Admits, Arrival, Permit
 from millstream_ingest.handlers.accept import BREATH, Checked

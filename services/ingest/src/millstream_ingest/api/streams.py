@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from millstream.contracts.asyncapi import asyncapi
 from millstream.errors import Refusal
 from millstream.project.versions import Versions
-from millstream.runtime.http import JSON, answer
+from millstream.runtime.http import JSON, answer, refusing
 from millstream_ingest.api.answers import refused
 
 SCHEMA = "application/schema+json"
@@ -20,7 +20,7 @@ _SCHEMAS: dict[int | str, dict[str, Any]] = {
         "description": "The schema; its version is in the header `millstream-schema-version`",
         "content": {kind: {} for kind in (SCHEMA, *_OWN.values())},
     },
-    404: {"description": "No such stream, or no such version of it; the answer names those there are"},
+    **refusing({404: "No such stream, or no such version of it; the answer names those there are"}),
 }
 
 Version = Annotated[int | None, Query(ge=1, le=99_999, description="An earlier version. Default: the one that holds")]

@@ -5,5 +5,6 @@ from __future__ import annotations
 from millstream_serving.api.gate import Gate
 from millstream_serving.api.inference import InferenceDoorway
 from millstream_serving.api.loops import ERRORS, Doorway
+from millstream_serving.api.raw import MOST_HELD
 
-__all__ = ["ERRORS", "Doorway", "Gate", "InferenceDoorway"]
+__all__ = ["ERRORS", "MOST_HELD", "Doorway", "Gate", "InferenceDoorway"]

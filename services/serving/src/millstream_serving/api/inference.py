@@ -16,8 +16,10 @@ from millstream.errors import DeliveryUnknown, MillstreamError, Refusal, RetryLa
 from millstream.runtime import http
 from millstream.runtime.probes import Probes
 from millstream.runtime.request_span import carried_on
+from millstream.runtime.room import Held, Room
 from millstream_serving.api.gate import LATE, PARAMETER
-from millstream_serving.api.raw import Answered, Headers, Hold, framed, raw_door, read_small
+from millstream_serving.api.raw import Answered, Headers, framed, raw_door, read_small
+from millstream_serving.api.shapes import INFERRED
 from millstream_serving.domain.inference import InferRequest, TableRequest, TableResponse
 from millstream_serving.domain.tensor_json import (
     PLAIN,
@@ -37,9 +39,6 @@ LARGEST_REQUEST = 16 * 1024 * 1024
 
 REQUEST_SECONDS = 30.0
 """For a whole request of that size, over a bad line."""
-
-MOST_HELD = 256 * 1024 * 1024
-"""Bytes of all bodies under way: sixteen of the largest, so that a flood is told "later" instead of filling the memory."""
 
 ANY_METHOD = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 
@@ -65,7 +64,13 @@ STATUS = {
 }
 """Of refusals; all others are 400: the protocol knows no more."""
 
-_ERROR = {"content": {http.JSON: {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}}
+_SAID = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+    "additionalProperties": False,
+}
+_ERROR = {"content": {http.JSON: {"schema": _SAID}}}
 _NOT_THERE: dict[int | str, Any] = {404: {"description": "No such loop, or this version of it is not loaded", **_ERROR}}
 _LATER: dict[int | str, Any] = {503: {"description": "Not now; `error` says what it waits for", **_ERROR}}
 _TENSOR = {
@@ -103,7 +108,11 @@ _EXAMPLE = {
 _INFER_DOCS: dict[str, Any] = {
     "responses": {
         200: {
-            "description": "The answers, in the prediction log already; `parameters` name version, variant and prediction"
+            "description": "The answers, in the prediction log already; `parameters` name version, variant and prediction",
+            "content": {
+                http.JSON: {"schema": INFERRED},
+                OCTETS: {"schema": {"type": "string", "format": "binary"}},
+            },
         },
         400: {"description": "The request is wrong; `error` says where and what to send", **_ERROR},
         403: {"description": "`ce-knownat`, which this service does not trust", **_ERROR},
@@ -131,12 +140,15 @@ _encode = msgspec.json.Encoder().encode
 class InferenceDoorway:
     """The protocol's routes. Everything that is refused is `{"error": "…"}`, as its clients expect."""
 
-    def __init__(self, inference: Inference, probes: Probes, *, version: str, trusts_known_at: bool) -> None:
+    def __init__(
+        self, inference: Inference, probes: Probes, *, room: Room, version: str, trusts_known_at: bool
+    ) -> None:
+        """`room`: for the bodies of all doors together."""
         self._inference = inference
         self._probes = probes
         self._version = version
         self._trusts_known_at = trusts_known_at
-        self._held = 0
+        self._room = room
         self.router = APIRouter(prefix="/v2", tags=["open inference protocol"])
         self._get("", self.server, "What this server is")
         self._get("/health/live", self.live, "Is it getting on?", _LATER)
@@ -224,19 +236,11 @@ class InferenceDoorway:
         return await framed(self._answer(loop, version, request.scope, request.receive))
 
     async def _answer(self, loop: str, version: str, scope: Scope, receive: Receive) -> Answered:
-        headers, held = dict(scope["headers"]), 0
-
-        def hold(size: int) -> None:
-            nonlocal held
-            if self._held + size > MOST_HELD:
-                raise Refusal("busy", f"{self._held} bytes of requests are under way; try again in a moment")
-            held += size
-            self._held += size
-
+        headers, held = dict(scope["headers"]), Held(self._room)
         try:
             self._inference.exists(loop)  # before its body is read: what is wrong there is no matter without a model
             # Not kept by a name: the parsed JSON is many times its bytes, and the answer waits for Kafka.
-            asked, wanted = await _asked(scope, headers, receive, hold, tables=not version)
+            asked, wanted = await _asked(scope, headers, receive, held, tables=not version)
             at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
             trace = carried_on(headers)
             if isinstance(asked, TableRequest):
@@ -246,7 +250,7 @@ class InferenceDoorway:
         except MillstreamError as error:
             return _refused(error)
         finally:
-            self._held -= held
+            held.leave()
         if isinstance(found, TableResponse):
             return _encode(table_answer_of(found))
         said, parts = answer_of(found, wanted)
@@ -257,7 +261,7 @@ class InferenceDoorway:
 
 
 async def _asked(
-    scope: Scope, headers: Headers, receive: Receive, hold: Hold, *, tables: bool
+    scope: Scope, headers: Headers, receive: Receive, held: Held, *, tables: bool
 ) -> tuple[InferRequest | TableRequest, Wanted]:
     """`tables`: one that is no more than a table may stay one. Raises Refusal."""
     if b"content-encoding" in headers or headers.get(b"content-type") != b"application/json":
@@ -266,7 +270,7 @@ async def _asked(
             http.media_type(request, (http.JSON, OCTETS))
         elif request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal("content_encoding", "compressed bodies are not taken; send it plain")
-    whole = await read_small(scope, headers, receive, LARGEST_REQUEST, REQUEST_SECONDS, hold)
+    whole = await read_small(scope, headers, receive, LARGEST_REQUEST, REQUEST_SECONDS, held)
     if HEADER.encode() not in headers:
         table = table_request_of(whole) if tables else None
         return request_of(read_json(whole), b"") if table is None else (table, PLAIN)

@@ -21,9 +21,11 @@ from millstream.project.stream import Stream
 from millstream.runtime import http
 from millstream.runtime.http import BODY_SECONDS, LARGEST_BODY, MOST_FAULTS, answer
 from millstream.runtime.request_span import carried_on
+from millstream.runtime.room import Held, Room
 from millstream.runtime.user_events import MAX_AHEAD
 from millstream_serving.api.gate import LATE, PARAMETER
 from millstream_serving.api.raw import Answered, framed, raw_door, read_small
+from millstream_serving.api.shapes import PREDICTED
 from millstream_serving.domain.answer import empty_views
 from millstream_serving.domain.roster import Roster, Standing
 from millstream_serving.errors import ModelFailed, ModelsUnknown, NoModel, Overloaded, StaleFeatures, UnknownLoop
@@ -88,15 +90,17 @@ _ANSWERED = (
 PREDICT_DOCS: dict[str, Any] = {
     "responses": {
         **http.BODY_DOCS,
-        400: {"description": "The body is no JSON, or no UTF-8. Or bad_timeout: X-Request-Timeout-Ms is no deadline"},
-        200: {"description": _ANSWERED, "content": {"application/json": {"example": _ANSWER}}},
-        403: {"description": "`ce-knownat`, which this service does not trust"},
-        404: {"description": "No such loop; the answer names those there are"},
-        422: {"description": "No `event`, or it does not fit its stream; `faults` point at what is wrong"},
-        503: {
-            "description": "no_model, model_failed, stale_features, not_logged, overloaded or unavailable: `message` says more"
-        },
-        504: {"description": f"deadline: {LATE[0].lower()}{LATE[1:]}"},
+        200: {"description": _ANSWERED, "content": {"application/json": {"schema": PREDICTED, "example": _ANSWER}}},
+        **http.refusing(
+            {
+                400: "The body is no JSON, or no UTF-8. Or bad_timeout: X-Request-Timeout-Ms is no deadline",
+                403: "`ce-knownat`, which this service does not trust",
+                404: "No such loop; the answer names those there are",
+                422: "No `event`, or it does not fit its stream; `faults` point at what is wrong",
+                503: "no_model, model_failed, stale_features, not_logged, overloaded, busy, unavailable: see `message`",
+                504: f"deadline: {LATE[0].lower()}{LATE[1:]}",
+            }
+        ),
     },
     "openapi_extra": {
         "parameters": [
@@ -128,7 +132,7 @@ PREDICT_DOCS: dict[str, Any] = {
 def refusal(error: Exception) -> Response:
     """The answer that the table gives to `error`; an error that is not in it is ours, and the frame says 500."""
     if isinstance(error, Refusal):
-        return http.refused(error, {**http.STATUS, **http.KNOWN_AT_STATUS})
+        return http.refused(error, {**http.STATUS, **http.KNOWN_AT_STATUS, "busy": 503})
     for kind, status, code in ERRORS:
         if isinstance(error, kind):
             more: dict[str, Any] = {"faults": error.faults} if isinstance(error, BadQuestion) else {}
@@ -150,6 +154,7 @@ class Doorway:
         explainer: Explainer,
         known: asyncio.Event,
         clock: Callable[[], int],
+        room: Room,
         trusts_known_at: bool = False,
     ) -> None:
         self._loops = loops
@@ -160,6 +165,7 @@ class Doorway:
         self._explainer = explainer
         self._known = known
         self._clock = clock
+        self._room = room
         self._trusts_known_at = trusts_known_at
         self.router = APIRouter(prefix="/v1/loops", tags=["loops"])
         self.router.add_api_route("", self.list_loops, methods=["GET"], summary="Who answers for each loop")
@@ -198,17 +204,20 @@ class Doorway:
         return await framed(self._answer(loop, request.scope, request.receive))
 
     async def _answer(self, loop: str, scope: Scope, receive: Receive) -> Answered:
+        held = Held(self._room)
         try:
-            return await self._predict(self._loop(loop), scope, receive)
+            return await self._predict(self._loop(loop), scope, receive, held)
         except MillstreamError as error:
             return refusal(error)
+        finally:
+            held.leave()
 
-    async def _predict(self, loop: Loop, scope: Scope, receive: Receive) -> bytes:
+    async def _predict(self, loop: Loop, scope: Scope, receive: Receive, held: Held) -> bytes:
         headers = dict(scope["headers"])
         if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             http.media_type(Request(scope))
         explain = bool(scope["query_string"]) and _flag(Request(scope), "explain")
-        event = _event(read_json(await read_small(scope, headers, receive, LARGEST_BODY, BODY_SECONDS)))
+        event = _event(read_json(await read_small(scope, headers, receive, LARGEST_BODY, BODY_SECONDS, held)))
         known_at = http.known_at(Request(scope), self._trusts_known_at) if b"ce-knownat" in headers else None
         now = self._clock() if known_at is None else known_at
         time = self._check(self._streams[loop.predict.on], event, now)

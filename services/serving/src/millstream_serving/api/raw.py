@@ -12,9 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millstream.errors import Refusal
 from millstream.runtime import http
+from millstream.runtime.room import Held
+
+MOST_HELD = 256 * 1024 * 1024
+"""Bytes of all bodies under way: sixteen of the largest, so that a flood is told "later" instead of filling the memory."""
 
 Headers = dict[bytes, bytes]
-Hold = Callable[[int], None]
 Answered = bytes | Response
 """The body of a 200 in JSON, or an answer of any other kind."""
 
@@ -30,13 +33,11 @@ async def framed(work: Awaitable[Answered]) -> Response:
     return found if isinstance(found, Response) else Response(found, media_type=http.JSON)
 
 
-async def read_small(
-    scope: Scope, headers: Headers, receive: Receive, limit: int, seconds: float, hold: Hold | None = None
-) -> bytes:
+async def read_small(scope: Scope, headers: Headers, receive: Receive, limit: int, seconds: float, held: Held) -> bytes:
     """`http.read_body` for bodies most of which come in one message. Raises Refusal as it does."""
     said = headers.get(b"content-length")
     if said is None or not said.isdigit() or len(said) > 12 or int(said) > limit:
-        return await http.read_body(Request(scope, receive), limit, seconds, hold or _free)
+        return await http.read_body(Request(scope, receive), limit, seconds, held)
     coming = receive()
     try:
         pending = coming.send(None)  # type: ignore[attr-defined]  # a coroutine, of every server that there is
@@ -53,15 +54,14 @@ async def read_small(
             ) from error
     body: bytes = first.get("body", b"")
     if first["type"] == "http.request" and not first.get("more_body", False) and len(body) <= limit:
-        if hold is not None:
-            hold(len(body))
+        held.add(len(body))
         return body
     waiting = [first]
 
     async def rest() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return await http.read_body(Request(scope, rest), limit, seconds, hold or _free)
+    return await http.read_body(Request(scope, rest), limit, seconds, held)
 
 
 async def _serve(
@@ -101,7 +101,3 @@ class _Begun:
                 pending = step()
             except StopIteration as done:
                 return done.value
-
-
-def _free(size: int) -> None:
-    """Nothing is counted."""
