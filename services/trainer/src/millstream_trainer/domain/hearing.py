@@ -36,14 +36,16 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         return state if older else replace(state, matured=event.matured, counted_at=at)
     if isinstance(event, ChallengerJudged):
         return replace(state, judged=event)
+    before = state.verdicts.get(event.kind)
     state = replace(state, verdicts={**state.verdicts, event.kind: event})
     if event.kind in LEARNED and (event.finding is Finding.BROKEN_DATA or not event.says_nothing):
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
+        spells = told(state.spells.get(event.kind, ()), event, before)
         if event.finding is Finding.BROKEN_DATA:
-            broken[event.kind] = state.broken.get(event.kind, from_datetime(event.start))
-        spells = {**state.spells, event.kind: told(state.spells.get(event.kind, ()), event)}
-        return replace(state, broken=broken, spells=spells)
+            since = next((spell.start for spell in spells if spell.holds(at)), from_datetime(event.start))
+            broken[event.kind] = state.broken.get(event.kind, since)
+        return replace(state, broken=broken, spells={**state.spells, event.kind: spells})
     return state
 
 
