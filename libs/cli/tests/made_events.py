@@ -76,7 +76,7 @@ class Journal:
                 finding=finding,
                 reason=other.pop("reason", f"effect {effect:.3f}"),
                 at=day(at),
-                start=day(at) - WINDOW,
+                start=other.pop("start", day(at) - WINDOW),
                 end=day(at),
                 rows=5000,
                 effect=effect,

@@ -7,7 +7,7 @@ import pytest
 from millstream.contracts.events import Cause, Decision, Finding, Step, WindowKind
 from millstream_cli.telling import outcome_of, title_of
 
-from .made_events import Journal, day, drifted, first_model, ref
+from .made_events import Journal, day, drifted, first_model, promoted, ref
 from .test_incident_ends import dropped, outcomes
 from .test_incident_runs import waiting
 from .test_incidents import last
@@ -38,6 +38,15 @@ def test_nobody_is_told_to_ask_for_a_run_while_it_would_learn_broken_labels(deci
     journal.performance(14, 0.45)
     [need] = report(journal).needs
     assert "ask for a run: millstream retrain" in need
+
+
+def test_a_break_right_after_a_promotion_did_not_begin_in_the_canary() -> None:
+    """The new champion's first window holds what it was asked in its canary, while the old one's was judged whole."""
+    journal = Journal()
+    promoted(journal)
+    journal.window(14, Finding.HEALTHY, 0.02)
+    journal.window(17, Finding.BROKEN_DATA, 0.9, "2", start=day(11), reason="carrier is gone")
+    assert report(journal).needs[0].startswith("broken data since 2013-06-15 00:00: carrier is gone")
 
 
 def test_broken_texts_hold_up_no_run() -> None:

@@ -318,6 +318,16 @@ def test_labels_that_came_again_are_told_and_many_of_them_are_noticed() -> None:
     assert notice.startswith("1,000 labels (50%) came again")
 
 
+def test_labels_that_drift_counts_anew_are_not_taken_from_the_new_ones() -> None:
+    journal = Journal()
+    first_model(journal)
+    for at, matured in ((10, 30000), (11, 30500), (12, 700), (13, 1300)):
+        journal.labels(at, matured=matured, duplicated=matured // 100)
+    found = report(journal, days=3)
+    assert found.labels is not None
+    assert (found.labels.new, found.labels.new_duplicated) == (1100, 11)
+
+
 def test_a_loss_of_broken_labels_is_no_part_of_the_mean() -> None:
     journal = Journal()
     first_model(journal)

@@ -11,22 +11,24 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from millstream.contracts.events import Finding, PredictionServed, WindowCorrected, WindowJudged, WindowKind
-from millstream.contracts.tasks import Task, metric_of
+from millstream.contracts.tasks import PROBABILITY, Task, metric_of
 from millstream.contracts.times import HOUR, from_datetime, to_datetime
 from millstream.project.gate import Gate
 from millstream.runtime.http import http_app
 from millstream_drift.api import routes
 from millstream_drift.app import rules_of
-from millstream_drift.domain.corrections import LAST, MOST_WAITING, Corrections
+from millstream_drift.domain.correct import correct
+from millstream_drift.domain.corrections import LAST, MOST_WAITING, Correction, Corrections
 from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.lately import KEPT, Lately
+from millstream_drift.domain.memory import Judged, Memory
 from millstream_drift.domain.ranks import BINS, Ranks
 from millstream_drift.domain.score import auc, losses, metrics
 from millstream_drift.domain.snapshot import decode_snapshot
 from millstream_drift.domain.tally import SliceTally, Summary, Tally
 from millstream_drift.domain.windows import Window
 
-from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, landing
+from .drift_kit import JUNE, LANDED, LOOP, Desk, Topics, World, baseline, landing, loop
 
 LATE_BY = 36 * HOUR
 """After the question: twelve hours after `label.within`, two windows later."""
@@ -141,6 +143,19 @@ async def test_a_window_that_turns_out_bad_counts_with_the_next_one_and_asks_for
     assert all(isinstance(one, WindowJudged) for one in asking), "only a window's own verdict asks for a run"
     ids = [one.id for one in asking]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("weighed", [True, False], ids=["weighed", "of broken questions"])
+def test_a_window_that_had_no_say_has_none_when_it_is_corrected(weighed: bool) -> None:
+    rules, memory = rules_of(loop()), Memory()
+    outputs, labels = [{PROBABILITY: 0.2}] * 200, [False] * 200
+    summary = Summary.of(rules.task, outputs, labels, losses(rules.task, outputs, labels), [])
+    memory.remember("1", Judged(0, "of labels", Finding.HEALTHY, summary, JUNE, over=False, weighed=weighed))
+    late = [({PROBABILITY: 0.2}, True, JUNE)] * 200
+    found = correct(Correction("1", 0, late, "last", JUNE), baseline(), rules, memory)
+    assert found is not None
+    assert "; suspected now, was healthy" in found.reason
+    assert found.reason.endswith("; it counts so with the next window") is weighed
 
 
 async def test_slices_that_the_verdict_told_are_corrected_with_it() -> None:

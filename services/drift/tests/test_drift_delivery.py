@@ -45,6 +45,16 @@ async def test_batches_and_interleavings_change_nothing(seed: int) -> None:
     assert bits.speaker.said == whole.speaker.said
 
 
+async def test_what_is_judged_anew_without_a_snapshot_has_ids_of_its_own() -> None:
+    """Kafka has deleted the first hours meanwhile, so windows are counted from another one on: whoever answered window 1 is
+    not to take the new window 1 for it."""
+    said = _week().said
+    whole = await (await Desk(Topics().add(said)).start()).read_all()
+    rest = await (await Desk(Topics().add(one for one in said if one[2] >= JUNE + 22 * HOUR)).start()).read_all()
+    assert {one.index for one in rest.verdicts} < {one.index for one in whole.verdicts}
+    assert {one.id for one in rest.verdicts}.isdisjoint(one.id for one in whole.verdicts)
+
+
 async def test_reading_along_says_the_same_as_reading_it_all_later() -> None:
     world = World().hours(JUNE, 50)
     later = await (await Desk(Topics().add(world.said)).start()).read_all()

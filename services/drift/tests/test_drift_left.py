@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 
 from millstream.contracts.events import Finding, WindowJudged, WindowKind
@@ -25,8 +28,8 @@ def stretches(*parts: tuple[str, float, int]) -> World:
     return world
 
 
-async def read(world: World, seed: int | None = None, most: int = 10_000) -> Desk:
-    desk = Desk(Topics().add(world.said))
+async def read(world: World, seed: int | None = None, most: int = 10_000, **rules: Any) -> Desk:
+    desk = Desk(Topics().add(world.said), **rules)
     desk.models.known[LOOP, "2"] = baseline("2")
     return await (await desk.start()).read_all(most, seed)
 
@@ -112,6 +115,33 @@ async def test_batches_interleavings_and_restarts_change_nothing(
         await desk.judging.save()
         found |= {one.id: one for one in desk.verdicts if one.kind is INPUTS}
     assert list(found.values()) == inputs
+
+
+async def test_by_time_too_a_version_that_comes_back_begins_its_window_anew() -> None:
+    """Version 1 was asked for two hours of its stretch: too little to judge, and nothing of what it is asked days later."""
+    desk = await read(stretches(("1", 0.1, 8), ("2", 0.1, 30), ("1", 0.9, 10)), window="6h")
+    of_the_first = [one for one in told(desk) if one[0] == "1"]
+    assert of_the_first == [("1", 0, HEALTHY, 0, 5), ("1", 1, BROKEN, 38, 41), ("1", 2, BROKEN, 42, 47)]
+    assert desk.registry.get_sample_value("millstream_drift_rows_dropped", {"loop": LOOP}) == 80
+
+
+async def test_by_time_who_is_back_within_a_stretch_was_not_away() -> None:
+    desk = await read(stretches(("1", 0.1, 8), ("2", 0.1, 5), ("1", 0.1, 12)), window="6h")
+    assert [one for one in told(desk) if one[0] == "1"][1] == ("1", 1, HEALTHY, 6, 17)
+
+
+def test_by_time_who_answers_few_fills_a_window_in_many_stretches() -> None:
+    """Forty questions an hour, three in a hundred for version 2: at times none for longer than a stretch."""
+    windows, closed, rng = Windows(100_000, HOUR), list[Window](), np.random.default_rng(2013)
+    turns = rng.random(20_000) < 0.03
+    for n, turn in enumerate(turns):
+        asked_at = JUNE + n * HOUR // 40
+        closed += windows.close(asked_at)
+        windows.add("2" if turn else "1", INPUTS, asked_at, f"{n:05}", (n,))
+    of_it = [one for one in closed if one.version == "2"]
+    assert max(later - one for one, later in pairwise(np.flatnonzero(turns))) > 100
+    assert len(of_it) >= 4
+    assert windows.dropped < 20
 
 
 def test_a_version_that_answers_one_question_in_twenty_has_left_nothing() -> None:

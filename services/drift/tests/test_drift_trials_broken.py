@@ -113,6 +113,29 @@ async def test_a_trial_that_begins_in_a_break_takes_its_inputs_as_they_are_and_n
     assert 600 < verdicts[-1].pairs <= 400 + AFTER
 
 
+def promoted_in_a_break(during: Answer, after: Answer = same) -> list[Any]:
+    """Version 1 alone until the second broken window of its own is judged; then version 2 in its place, watched from its first
+    question on. Long after the break is mended the data break once more, and who answers `after` does so then."""
+    began = BREAK + 2 * WINDOW
+    alone = [*flights(BEFORE)[:-1], *flights(400, start=BREAK, seed=2, nulls=0.9)[:-1]]
+    return [
+        *((topic, msgspec.structs.replace(one, other=None) if topic == PREDICTIONS.name else one, at)
+          for topic, one, at in alone),
+        *flights(BROKEN, during, start=began, seed=3, nulls=0.9, role="previous")[:-1],
+        *flights(AFTER, start=began + BROKEN * EACH, seed=4, role="previous")[:-1],
+        *flights(BROKEN, after, start=began + (BROKEN + AFTER) * EACH, seed=5, nulls=0.9, role="previous"),
+    ]  # fmt: skip
+
+
+async def test_a_watch_that_begins_in_a_known_break_takes_its_inputs_as_they_are_and_no_later_ones() -> None:
+    """A person had it trained, and trainer makes its watch no longer: were it blind, nobody would take a bad model back."""
+    found = first(await told(promoted_in_a_break(noisy(1.0))), TrialFinding.WORSE)
+    assert (found.watch, from_datetime(found.at) < BREAK + 2 * WINDOW + BROKEN * EACH) == (True, True)
+    verdicts = trials(await told(promoted_in_a_break(same, noisy(1.0))))
+    assert {one.finding for one in verdicts} == {TrialFinding.UNDECIDED}
+    assert BROKEN + AFTER - 200 <= verdicts[-1].pairs <= BROKEN + AFTER
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_order_and_restarts_change_nothing_of_a_trial_through_a_break(seed: int) -> None:
     said = through_a_break(noisy(1.0), noisy(0.2), canary=0.3)

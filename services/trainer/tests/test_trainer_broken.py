@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.contracts.events import Finding, GivenModel, Step, WindowKind
+from millstream.contracts.events import Finding, GivenModel, Step, WindowJudged, WindowKind
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, covered, left_out, told
+from millstream_trainer.domain.hearing import heard
+from millstream_trainer.domain.state import LoopState
 from millstream_trainer.domain.view import view
 
 from .test_trainer_rollout import STEPS, Until, models, on_trial, promoted, standing
@@ -74,6 +76,38 @@ def test_a_verdict_that_comes_out_of_order_neither_ends_a_spell_nor_makes_anothe
     spells = spells_of(tides, (20, BROKEN), (22, BROKEN))
     assert spells_of(tides, (20, BROKEN), (22, BROKEN), (21, HEALTHY), (21, BROKEN)) == spells
     assert left_out(spells, [], from_datetime(tides.day(22))) == days(tides, (19, 22))
+
+
+def window(tides: Any, start: float, end: float, finding: Finding, version: str = "1") -> WindowJudged:
+    verdict = tides.judged(end, finding, version=version, id=f"{version}: {start} to {end}")
+    return msgspec.structs.replace(verdict, start=tides.day(start))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("before", "broken", "since"),
+    [
+        # Version 2 answered a tenth from day 10 on, and is promoted on day 20: its first window holds all that.
+        ([(10, 16, "1")], [(10, 22, "2")], 16),
+        ([(10, 16, "1")], [(16, 20, "1"), (10, 22, "2")], 16),
+        # A break of a day at the end of eleven is thinned out.
+        ([(18, 20, "1"), (10, 21, "2")], [(20, 22, "1")], 20),
+        # Nobody judged the four days between.
+        ([(10, 16, "1")], [(20, 22, "2")], 20),
+        ([], [(10, 22, "2")], 10),
+    ],
+    ids=["promoted", "promoted later", "a longer one", "a gap", "nothing before"],
+)
+def test_a_break_is_not_dated_back_to_what_was_judged_whole(tides: Any, before: Any, broken: Any, since: float) -> None:
+    verdicts = [window(tides, start, end, HEALTHY, version) for start, end, version in before]
+    verdicts += [window(tides, start, end, BROKEN, version) for start, end, version in broken]
+    verdicts += [window(tides, 22, 24, HEALTHY, "2")]
+    state, since_then = LoopState(loop="tides"), from_datetime(tides.day(since))
+    for verdict in verdicts[:-1]:
+        state = heard(state, verdict)
+    assert state.broken == {WindowKind.INPUTS: since_then}
+    for verdict in [*verdicts, *verdicts]:
+        state = heard(state, verdict)
+    assert left_out(state.spells[WindowKind.INPUTS], [], from_datetime(tides.day(40))) == days(tides, (since, 22))
 
 
 def test_spells_that_are_forgotten_are_not_told_anew_either(tides: Any) -> None:

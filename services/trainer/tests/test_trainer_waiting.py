@@ -22,7 +22,7 @@ from millstream.contracts.times import DAY
 from millstream_trainer.domain.rules import Mode, Rules
 
 from .test_trainer_rollout import STEPS
-from .trainer_kit import PROMOTED, Desk, Office, judged
+from .trainer_kit import PROMOTED, REJECTED, Desk, Office, judged
 
 EVERY_CAUSE = frozenset(Cause) - {Cause.FIRST_MODEL}
 
@@ -275,6 +275,32 @@ def test_so_many_new_labels_ask_by_themselves(rules: Rules, tides: Any, change: 
     assert decided is not None
     assert (decided.cause, decided.decision) == (Cause.LABELS, Decision.ACCEPTED)
     assert decided.reason == f"{enough} labels have matured, 5000 had at the last run; {enough} were waited for"
+
+
+def test_labels_that_drift_counts_anew_go_on_counting(rules: Rules, tides: Any) -> None:
+    """It has lost its snapshot, and Kafka has the predictions of the last days alone."""
+    desk = served(rules, tides, grow_rows=500, cooldown=0)
+    counts = [tides.matured(20, 5400), *(tides.matured(*one) for one in ((18, 40), (19, 60), (20, 80), (21, 179)))]
+    for count in [*counts[:-1], *counts]:
+        assert desk.hears(count) is None, "heard again it changes nothing"
+    decided = desk.hears(tides.matured(22, 180))
+    assert decided is not None
+    assert decided.reason == "5500 labels have matured, 5000 had at the last run; 5500 were waited for"
+    desk.ends(REJECTED)
+    assert desk.hears(tides.matured(23, 7)) is None, "it happens again, and that day's count was not heard twice"
+    decided = desk.hears(tides.matured(24, 507))
+    assert decided is not None
+    assert decided.numbers["matured"] == 6000
+
+
+def test_who_waits_for_labels_has_them_when_drift_counts_anew(rules: Rules, tides: Any) -> None:
+    desk = served(rules, tides, mature=500)
+    desk.hears(tides.matured(20, 8000))
+    assert desk.hears(tides.judged(20.5, id="drift")) is None
+    assert [desk.hears(tides.matured(day, matured)) for day, matured in ((19, 70), (20, 100), (21, 599))] == [None] * 3
+    decided = desk.hears(tides.matured(22, 600))
+    assert decided is not None
+    assert (decided.request, decided.decision) == ("drift", Decision.ACCEPTED)
 
 
 def test_an_estimated_drop_is_a_cause_of_its_own(rules: Rules, tides: Any) -> None:

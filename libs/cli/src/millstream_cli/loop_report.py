@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TypeVar
 
 from millstream.contracts.events import (
@@ -296,19 +297,24 @@ def _labels(loop: Loop, since: datetime) -> Labels | None:
     if not loop.labels:
         return None
     last = loop.labels[-1]
-    before = [(one.matured, one.duplicated) for one in loop.labels if one.at <= since]
-    matured, duplicated = before[-1] if before else (0, 0)
+    before = [one for one in loop.labels if one.at <= since][-1:]
+    counts = before + [one for one in loop.labels if one.at > since]
     return Labels(
         at=last.at,
         matured=last.matured,
-        new=last.matured - matured,
+        new=_grown([one.matured for one in counts], since_zero=not before),
         pending=last.pending,
         expired=last.expired,
         late=last.late,
         orphaned=last.orphaned,
         duplicated=last.duplicated,
-        new_duplicated=last.duplicated - duplicated,
+        new_duplicated=_grown([one.duplicated for one in counts], since_zero=not before),
     )
+
+
+def _grown(counts: list[int], *, since_zero: bool) -> int:
+    """By how much together; a count that falls was begun anew, for drift had lost its snapshot."""
+    return sum(max(0, later - one) for one, later in pairwise([0, *counts] if since_zero else counts))
 
 
 def _again(loop: Loop, since: datetime) -> list[str]:

@@ -27,6 +27,17 @@ class Trouble:
     end: WindowJudged | None = None
     """The window that ended it, by the first word that there was: a fine one of the version itself, or, once that version
     answered nobody any more, one of the version that answered instead, which is fine or shows it too. None: no word yet."""
+    broken_since: datetime | None = None
+    """From when on the first of its newest windows in a row that are broken is: what runs leave out begins there. None: the
+    newest is not broken."""
+
+    def add(self, window: WindowJudged, whole: WindowJudged | None) -> None:
+        """One more; `whole` is the newest of its kind, of any version, that was not broken."""
+        if window.finding is not Finding.BROKEN_DATA:
+            self.broken_since = None
+        elif self.broken_since is None:
+            self.broken_since = window.broken_from(whole)
+        self.windows.append(window)
 
     @property
     def id(self) -> str:
@@ -56,17 +67,6 @@ class Trouble:
         return bad is not None and bad.finding is Finding.BROKEN_DATA
 
     @property
-    def broken_since(self) -> datetime | None:
-        """The first question of the first of its newest windows in a row that are broken: what runs leave out begins there.
-        None: the newest is not broken."""
-        since = None
-        for window in reversed(self.windows):
-            if window.finding is not Finding.BROKEN_DATA:
-                break
-            since = window.start
-        return since
-
-    @property
     def broken_until(self) -> datetime | None:
         """The last question of its last broken window, where a later one is whole and not fine; None: none is."""
         if self.broken is None or self.broken_since is not None:
@@ -90,14 +90,17 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
     found: list[Trouble] = []
     now: dict[tuple[WindowKind, str], Trouble] = {}
     """The open ones, and those that another version ended: the labels of what the old one answered go on coming."""
+    whole: dict[WindowKind, WindowJudged] = {}
     for window in sorted(windows, key=lambda one: (one.at, one.index)):
         if window.says_nothing:
             continue
         for trouble in now.values():
             if trouble.end is None and _is_word_on(trouble, window, answering):
                 trouble.end = window
-        place = (window.kind, window.version)
+        place, before = (window.kind, window.version), whole.get(window.kind)
         here = now.get(place)
+        if window.finding is not Finding.BROKEN_DATA:
+            whole[window.kind] = window
         if window.finding in FINE:
             if here is not None:
                 here.end = here.end or window
@@ -106,7 +109,7 @@ def troubles_of(windows: Iterable[WindowJudged], answering: Answering) -> list[T
         if here is None or (here.end is not None and answering.answers(window.version, window.at)):
             here = now[place] = Trouble()
             found.append(here)
-        here.windows.append(window)
+        here.add(window, before)
     return found
 
 

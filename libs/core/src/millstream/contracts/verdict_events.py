@@ -154,6 +154,17 @@ class WindowJudged(Event, frozen=True, kw_only=True):
         neither confirms nor clears anything."""
         return self.metrics.get("whole_rows", self.rows) < self.rows
 
+    def broken_from(self, whole: WindowJudged | None) -> datetime:
+        """Of broken data: since when. `whole`: the newest window of the kind, of any version, that was judged whole before.
+
+        The first window of a champion holds what it was asked in its canary, while windows of the champion before were whole.
+        Where such a window is the longer of the two it tells nothing of the time that both hold: a break at its end is thinned
+        out.
+        """
+        if whole is None or whole.at >= self.at or whole.end - whole.start > self.end - self.start:
+            return self.start
+        return max(self.start, whole.end)
+
 
 class WindowSkipped(Event, frozen=True, kw_only=True):
     """Nothing is known of a window's texts and embeddings, and nothing will be: they were not compared.

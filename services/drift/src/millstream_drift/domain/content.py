@@ -18,7 +18,7 @@ from millstream.contracts.content import EMBEDDING, SAMPLE, rank
 from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import BrokenField, ColumnDrift, Finding, WindowJudged, WindowKind, WindowSkipped
 from millstream.contracts.package import ContentReference
-from millstream.contracts.times import to_datetime
+from millstream.contracts.times import to_datetime, to_rfc3339
 from millstream_drift.domain.events import Contents
 from millstream_drift.domain.hysteresis import Hysteresis
 from millstream_drift.domain.triage import BROKEN_SHARE, in_words
@@ -128,7 +128,7 @@ def judge_content(
     memory: Hysteresis,
 ) -> WindowJudged:
     """The verdict on a window's content; `memory` moves on by one."""
-    id = derived_id(rules.loop, window.version, WindowKind.CONTENT, str(window.index))
+    id = derived_id(rules.loop, window.version, WindowKind.CONTENT, str(window.index), to_rfc3339(window.start))
     by_name = {one.name: one for one in shifts}
     broken = [found for one in references if (found := _broken(one, window.sample, rules))]
     effect = max((one.low for one in shifts), default=0.0)
@@ -168,7 +168,7 @@ def judge_content(
 def skipped(window: ContentWindow, loop: str, reason: str) -> WindowSkipped:
     """What is said of a window that is not compared, so that nobody takes silence for health, or waits for ever."""
     return WindowSkipped(
-        id=derived_id(loop, window.version, "skipped", WindowKind.CONTENT, str(window.index)),
+        id=derived_id(loop, window.version, "skipped", WindowKind.CONTENT, str(window.index), to_rfc3339(window.start)),
         loop=loop,
         version=window.version,
         kind=WindowKind.CONTENT,

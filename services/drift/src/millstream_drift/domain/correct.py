@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from millstream.contracts.envelope import derived_id
-from millstream.contracts.events import Finding, WindowCorrected, WindowKind
+from millstream.contracts.events import Finding, WindowCorrected
 from millstream.contracts.tasks import Task, metric_of
 from millstream.contracts.times import to_datetime
 from millstream_drift.domain.baseline import Baseline
@@ -22,7 +22,7 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
     the late ones are of questions that were asked while inputs were broken.
 
     It is not weighed again: that was its word, and what was decided by it stays decided. What it shows now counts with the next
-    window, where that one is confirmed by it or is not.
+    window, where that one is confirmed by it or is not; where it had no say itself, it has none then.
     """
     judged = memory.judged_as(found.version, found.index)
     if judged is None:
@@ -50,11 +50,10 @@ def correct(found: Correction, baseline: Baseline, rules: Rules, memory: Memory)
         f"holdout, was {before.mean:.4f} of {before.rows}"
     )
     if judged.finding is not was:
-        reason += f"; {judged.finding.value} now, was {was.value}; it counts so with the next window"
+        reason += f"; {judged.finding.value} now, was {was.value}"
+        reason += "; it counts so with the next window" if judged.weighed else ""
     return WindowCorrected(
-        id=derived_id(
-            rules.loop, found.version, WindowKind.PERFORMANCE, str(found.index), "corrected", str(judged.late)
-        ),
+        id=derived_id(judged.id, "corrected", str(judged.late)),
         loop=rules.loop,
         version=found.version,
         index=found.index,

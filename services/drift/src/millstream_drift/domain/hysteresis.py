@@ -89,11 +89,12 @@ class Hysteresis(msgspec.Struct, array_like=True):
         is not cleared when that version shows it too, in as many windows of its own. Nor is it when that version is fine by
         what it expects of itself (`normal`, where knowing nothing costs `blind`) and `worse_than` what was normal before the
         incident: one that has learned in the middle of a change expects little. That is its one word on it. After it the
-        incident goes on, SUSPECTED at most, until a window is no worse; what confirms a drop is its own measure alone.
+        incident goes on, SUSPECTED at most, until a window is no worse, or a newer version shows it too and it is for that one
+        to end; what confirms a drop is its own measure alone.
         """
         past = self._past(version)
         inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
-        unended = self.incident if past.short and past.spoken == self.incident else ""
+        unended = self.incident if past.short and past.spoken == self.incident and self.of < past.born else ""
         before = self.normal if inherited or unended else 0.0
         short = not over and before > 0 and worse_than(before, self.blind)
         past.recent = [*past.recent, over or (short and not unended)][-windows:]

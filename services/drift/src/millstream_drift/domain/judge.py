@@ -13,7 +13,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import ColumnDrift, Finding, SlicePerformance, WindowJudged, WindowKind
 from millstream.contracts.quiet import Quiet
 from millstream.contracts.tasks import Task, metric_of
-from millstream.contracts.times import to_datetime
+from millstream.contracts.times import to_datetime, to_rfc3339
 from millstream_drift.domain.answer import cell_of
 from millstream_drift.domain.baseline import Baseline
 from millstream_drift.domain.content import ContentRules
@@ -319,7 +319,8 @@ def _verdict(
 
 
 def _id(rules: Rules, window: Window, kind: WindowKind) -> str:
-    return derived_id(rules.loop, window.version, kind, str(window.index))
+    # A snapshot that is lost begins the indices anew, and a request that has the id of one that was answered is never heard.
+    return derived_id(rules.loop, window.version, kind, str(window.index), to_rfc3339(window.start))
 
 
 def _weighted(values: Sequence[float], shifts: Sequence[ColumnShift]) -> float:

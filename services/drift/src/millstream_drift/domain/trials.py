@@ -84,7 +84,8 @@ class Trial(msgspec.Struct, array_like=True):
     """The champion's newest window of inputs is broken, and not of the spell that it took."""
     took: int = 0
     """Start of the broken spell in which it began, whose inputs it takes as they are: trainer starts no run then by itself,
-    so a person has looked, and what seems broken to the older model is the world now. Else none could ever be promoted."""
+    so a person has looked, and what seems broken to the older model is the world now. Else none could ever be promoted. Of
+    watches the older one's, until a window of the new champion that had begun by then is broken too."""
 
     @property
     def champion(self) -> str:
@@ -171,6 +172,8 @@ class Trials:
         for trial in self._trials.values():
             if trial.champion != version:
                 continue
+            if trial.took and 0 < spell <= trial.began:
+                trial.took = spell
             doubt = spell not in (0, trial.took)
             if not doubt:
                 trial.kept = copy.deepcopy(Kept(trial.guards.answers, trial.losses, trial.newest))
@@ -192,7 +195,8 @@ class Trials:
 
     def _begin(self, newer: str, older: str, watch: bool, time: int) -> Trial:
         trial = self._trials[newer, older, watch] = Trial(newer, older, watch, time, time)
-        trial.took = self._broken.now(trial.champion)
+        # Who is promoted in a spell may have no judged window of its own yet: its first one tells where the spell began for it.
+        trial.took = self._broken.now(trial.champion) or self._broken.now(older)
         while len(self._trials) > COMPARISONS:
             rest = [place for place, one in self._trials.items() if one is not trial]
             del self._trials[min(rest, key=lambda place: (self._trials[place].last, place))]

@@ -101,7 +101,7 @@ class Windows:
         if window is None:
             window = self._open[place] = Window(version, kind, 0)
         if kind is WindowKind.INPUTS:
-            if time > window.end and self._answered - window.heard >= self._size:
+            if self._was_away(window, time):
                 # It comes back, as after a rollback: what it was asked so long ago and what it is asked now are no one window.
                 self._empty(place)
             self._answered += 1
@@ -118,6 +118,14 @@ class Windows:
             window.content.add(id, contents)
         if len(window.rows) >= self._size:
             self._full.add(place)
+
+    def _was_away(self, window: Window, time: int) -> bool:
+        """Whether others answered instead of its version for as many questions as a window has rows; by time, for longer than a
+        stretch, and than it was open: a version that answers few fills it in many stretches, with pauses."""
+        others, silent = self._answered - window.heard, time - window.end
+        if self._span and others >= MINIMUM_ROWS and silent > max(self._span, window.end - window.start):
+            return True
+        return others >= self._size and silent > 0
 
     def close(self, now: int, by_time: bool = True) -> list[Window]:
         """Close what has all rows of its last stream time, because `now` is later, and is full or of an earlier stretch.

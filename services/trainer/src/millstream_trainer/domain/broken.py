@@ -26,11 +26,13 @@ class Spell:
     judged: int
     """When the last was."""
     start: int
-    """First question of the first (of labels: when it became known)."""
+    """First question of the first (of labels: when it became known), or the last of a whole window that ended later."""
     end: int
-    """Last question of the last, likewise. Nothing between them was ever judged whole."""
+    """Last question of the last, likewise."""
     ended: int | None = None
     """When a whole window was judged; None: none was yet."""
+    whole: int = 0
+    """Nothing earlier is of it, for a window that was judged before it was whole; 0: none is known."""
 
     def holds(self, at: int) -> bool:
         """Whether it lasted at that time."""
@@ -38,15 +40,17 @@ class Spell:
 
     def with_window(self, start: int, end: int, at: int) -> Spell:
         """With one more. The same one again changes nothing."""
-        return replace(self, judged=max(self.judged, at), start=min(self.start, start), end=max(self.end, end))
+        start = max(self.whole, min(self.start, start))
+        return replace(self, judged=max(self.judged, at), start=start, end=max(self.end, end))
 
     def known(self, at: int) -> tuple[int, int]:
         """From when to when (both included), as known at that time: of one that lasts nobody can tell what is whole since."""
         return self.start, at if self.holds(at) else self.end
 
 
-def told(spells: tuple[Spell, ...], event: WindowJudged) -> tuple[Spell, ...]:
-    """What a verdict makes of the spells of its kind. Heard again it changes nothing."""
+def told(spells: tuple[Spell, ...], event: WindowJudged, before: WindowJudged | None = None) -> tuple[Spell, ...]:
+    """What a verdict makes of the spells of its kind. `before`: the one of its kind that was heard before it. Heard again it
+    changes nothing."""
     at = from_datetime(event.at)
     last = spells[-1] if spells else None
     if event.finding is not Finding.BROKEN_DATA:
@@ -57,7 +61,11 @@ def told(spells: tuple[Spell, ...], event: WindowJudged) -> tuple[Spell, ...]:
         return tuple(spell.with_window(start, end, at) if spell.holds(at) else spell for spell in spells)
     if len(spells) == MOST_SPELLS and at < spells[0].began:
         return spells
-    return (*spells, Spell(began=at, judged=at, start=start, end=end))[-MOST_SPELLS:]
+    if before is None or before.says_nothing or before.finding is Finding.BROKEN_DATA or before.at >= event.at:
+        return (*spells, Spell(began=at, judged=at, start=start, end=end))[-MOST_SPELLS:]
+    start = from_datetime(event.broken_from(before))
+    whole = min(start, from_datetime(before.end))
+    return (*spells, Spell(began=at, judged=at, start=start, end=end, whole=whole))[-MOST_SPELLS:]
 
 
 def left_out(spells: Iterable[Spell], looked: Collection[int], at: int) -> list[tuple[int, int]]:

@@ -32,19 +32,33 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
     at = from_datetime(event.at)
     state = state.passed(at)
     if isinstance(event, LabelsMatured):
-        older = state.counted_at is not None and at < state.counted_at
-        return state if older else replace(state, matured=event.matured, counted_at=at)
+        return _counted(state, event.matured, at)
     if isinstance(event, ChallengerJudged):
         return replace(state, judged={**state.judged, event.watch: event})
+    before = state.verdicts.get(event.kind)
     state = replace(state, verdicts={**state.verdicts, event.kind: event})
     if event.kind in LEARNED and (event.finding is Finding.BROKEN_DATA or not event.says_nothing):
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
+        spells = told(state.spells.get(event.kind, ()), event, before)
         if event.finding is Finding.BROKEN_DATA:
-            broken[event.kind] = state.broken.get(event.kind, from_datetime(event.start))
-        spells = {**state.spells, event.kind: told(state.spells.get(event.kind, ()), event)}
-        return replace(state, broken=broken, spells=spells)
+            since = next((spell.start for spell in spells if spell.holds(at)), from_datetime(event.start))
+            broken[event.kind] = state.broken.get(event.kind, since)
+        return replace(state, broken=broken, spells={**state.spells, event.kind: spells})
     return state
+
+
+def _counted(state: LoopState, matured: int, at: int) -> LoopState:
+    """So many labels were counted at `at`. Drift without its snapshot counts anew, those that Kafka still has: the ones that it
+    knows no more go on counting, else a trigger would wait until there are as many again."""
+    if state.counted_at is not None and at < state.counted_at:
+        return state
+    known, total = state.matured or 0, matured + state.uncounted
+    if at == state.counted_at:
+        # Nothing matures in no time: it is heard again, and may be the count from before it was made anew.
+        total = min(total, known)
+    uncounted = state.uncounted + max(0, known - total)
+    return replace(state, matured=max(total, known), counted_at=at, uncounted=uncounted)
 
 
 def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) -> Ask | None:
@@ -64,15 +78,15 @@ def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) 
 
 
 def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) -> Ask | None:
-    at, last = from_datetime(event.at), state.last_run
+    at, last, matured = from_datetime(event.at), state.last_run, state.matured or 0
     if state.running is not None or state.waiting is not None or (last is not None and at <= last.at):
         return None
     if state.clock_asked_at is not None and at < state.clock_asked_at + rules.cooldown:
         return None  # a refusal is repeated once per cooldown, not once per day
     if state.champion is None:
-        if event.matured < rules.first_rows:
+        if matured < rules.first_rows:
             return None
-        why = f"{event.matured} labels have matured, the first model needs {rules.first_rows}"
+        why = f"{matured} labels have matured, the first model needs {rules.first_rows}"
         return Ask(request=event.id, loop=event.loop, cause=Cause.FIRST_MODEL, at=at, why=why)
     if last is None:
         return None
@@ -80,8 +94,8 @@ def _asked_by_the_clock(state: LoopState, event: LabelsMatured, rules: Rules) ->
         why = f"{days(at - last.at)} since the last run, the schedule is {days(rules.schedule)}"
         return Ask(request=event.id, loop=event.loop, cause=Cause.SCHEDULE, at=at, why=why)
     enough = _enough_labels(last.matured, rules)
-    if enough is not None and event.matured >= enough:
-        why = f"{event.matured} labels have matured, {last.matured:.0f} had at the last run; {enough} were waited for"
+    if enough is not None and matured >= enough:
+        why = f"{matured} labels have matured, {last.matured:.0f} had at the last run; {enough} were waited for"
         return Ask(request=event.id, loop=event.loop, cause=Cause.LABELS, at=at, why=why)
     return None
 

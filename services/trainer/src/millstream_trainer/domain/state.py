@@ -118,6 +118,8 @@ class LoopState:
     """Labels that have matured, by the last count that was heard."""
     counted_at: int | None = None
     """When they were counted."""
+    uncounted: int = 0
+    """Of them so many are in no count any more: drift has begun to count anew."""
     broken: Mapping[WindowKind, int] = field(default_factory=dict)
     """Inputs, or labels, are broken since then; the verdicts say so, not the journal. Without an entry they are fine, or
     nothing was said."""
