@@ -54,7 +54,7 @@ def store_of(redis: Any) -> dict[str, list[Any]]:
 
 
 def restore(redis: Any, kept: dict[str, list[Any]]) -> None:
-    """The opposite."""
+    """The opposite, as if it had been recorded just now: tiles expire by the store's clock, and a release grows old."""
     for key, (kind, value) in kept.items():
         name = _bytes(key)
         if kind == "string":
@@ -63,6 +63,12 @@ def restore(redis: Any, kept: dict[str, list[Any]]) -> None:
             redis.hset(name, mapping={_bytes(k): _bytes(v) for k, v in value})
         else:
             redis.zadd(name, {_bytes(member): score for member, score in value})
+    seconds, micros = redis.time()
+    for name in list(redis.scan_iter("*:course:*")):
+        behind, stood_at, before = map(int, redis.get(name).split())
+        newest = max(map(int, redis.hvals(name.replace(b":course:", b":clock:"))))
+        since = seconds * 1_000_000 + micros - newest - behind
+        redis.set(name, f"{behind + since} {stood_at} {before + since}")
 
 
 def windows_of(url: str, project: Path, as_of: int) -> dict[str, dict[str, list[float | None]]]:
