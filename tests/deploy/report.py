@@ -19,6 +19,7 @@ REAL = {
     "api_only": f"etcd {ETCD.version}, kube-apiserver {KUBERNETES.version}",
     "keda": f"KEDA {SCALER.version}",
     "kafka": "Apache Kafka",
+    "guarded_kafka": "Apache Kafka that asks for a password within TLS",
     "valkey": "Valkey",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
     "schemas": "the API's own schemas",

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
 from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.kafka_guard import GuardedKafka
 from millstream.testing.waiting import wait_until
 
 from .kubectl import Helm, Kubectl, Said
@@ -83,7 +84,7 @@ class Group:
 
 
 @asynccontextmanager
-async def group(kafka: EmbeddedKafka, name: str, topic: str) -> AsyncIterator[Group]:
+async def group(kafka: EmbeddedKafka | GuardedKafka, name: str, topic: str) -> AsyncIterator[Group]:
     """The first of a new topic."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
     await admin.start()
@@ -96,7 +97,7 @@ async def group(kafka: EmbeddedKafka, name: str, topic: str) -> AsyncIterator[Gr
 
 
 @asynccontextmanager
-async def another(kafka: EmbeddedKafka, name: str, topic: str) -> AsyncIterator[Group]:
+async def another(kafka: EmbeddedKafka | GuardedKafka, name: str, topic: str) -> AsyncIterator[Group]:
     """One more of a topic that is there."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=name, enable_auto_commit=False)
@@ -226,6 +227,26 @@ async def test_drift_goes_from_one_to_its_shares_and_back(
         for share in (first, second):
             await share.caught_up()
         assert (await comes_to(kubectl, "drift", 1))[-1] == 1
+
+
+async def test_keda_shows_kafka_the_password_of_the_pods_within_tls(
+    releases: Helm, kubectl: Kubectl, guarded_kafka: GuardedKafka, unique_name: Callable[[str], str]
+) -> None:
+    """At a port that lets nobody in without; whoever writes and commits here comes by another."""
+    topic, guard = unique_name("parcels-sent"), guarded_kafka.guard
+    kubectl("create", "secret", "generic", "kafka-user", f"--from-literal=password={guard.password}")
+    kubectl("create", "secret", "generic", "kafka-ca", f"--from-file=ca.crt={guard.ca}")
+    entry = f"security=sasl_ssl,kafka.user={guard.user},kafka.secretName=kafka-user,kafka.caSecretName=kafka-ca"
+    async with group(guarded_kafka, "features-tiles", topic) as tiles:
+        await tiles.caught_up()
+        kubectl("apply", "-f", "-", given=CLAIM.format(namespace=kubectl.namespace, name="millstream-shared"))
+        scaled = values("keda", topic, guarded_kafka.at("sasl_ssl"), minReplicas=1, maxReplicas=6)
+        releases.install("features", "minimal-values.yaml", "--set", f"part=tiles,kafka.{entry}", *scaled)
+        wait_until(lambda: condition(kubectl, "features", "Ready")["status"] == "True", within=60, what="a scaler")
+
+        await tiles.writes(3_000)
+        async with tiles.working():
+            await comes_to(kubectl, "features", PARTITIONS)
 
 
 def hours(first: int, last: int) -> list[dict[str, Any]]:
