@@ -2,7 +2,8 @@
 them first, and then a missing one is an error.
 
 A control plane is started by `make test-deploy` alone: it takes a minute and a gigabyte. Where its programs could not be built,
-the tests on it are skipped there too. Images are built, and a node is started, by `make test-node` alone.
+the tests on it are skipped there too, or with MILLSTREAM_MUST they fail. Images are built, and a node is started, by
+`make test-node` alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .engine import Docker, engine
 from .images import Image, build
 from .keda import install_keda
 from .kubectl import Helm, Kubectl
+from .must import lacks
 from .report import Report
 from .tools import TOOLS, NoTool
 
@@ -35,7 +37,7 @@ def found(name: str, path: Path) -> Path:
         return path
     if os.environ.get("MILLSTREAM_DEPLOY"):
         pytest.fail(f"{name} is not in {path.parent}; {MENDS}")
-    pytest.skip(f"no {name} here; {MENDS}")
+    lacks(f"no {name} here; {MENDS}")
 
 
 def tool(name: str) -> Path:
@@ -91,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def built(*groups: plane_tools.Programs) -> None:
     if lacking := plane_tools.missing(cache_folder(), *groups):
-        pytest.skip(f"no {lacking[0].name} in {lacking[0].parent}: python -m tests.deploy.plane_tools says why")
+        lacks(f"no {lacking[0].name} in {lacking[0].parent}: python -m tests.deploy.plane_tools says why")
 
 
 @pytest.fixture(scope="session")
@@ -128,13 +130,6 @@ def releases(helm: Path, kubectl: Kubectl) -> Helm:
     return Helm(program=helm, kubeconfig=kubectl.kubeconfig, namespace=kubectl.namespace)
 
 
-@pytest.fixture
-def kubeconfig(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of who may do everything; also in MILLSTREAM_TEST_KUBECONFIG."""
-    monkeypatch.setenv("MILLSTREAM_TEST_KUBECONFIG", str(plane.kubeconfig))
-    return plane.kubeconfig
-
-
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """An engine, and the image that ours stand on."""
@@ -145,7 +140,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
             base_image(found)
             yield found
     except NoTool as error:
-        pytest.skip(str(error))
+        lacks(str(error))
 
 
 @pytest.fixture(scope="session")

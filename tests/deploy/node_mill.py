@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from millstream.testing.waiting import wait_until
 
 from .charts import CHARTS, ROOT, SERVICES
 from .images import TAG
-from .kubectl import Helm, Kubectl
+from .kubectl import Helm, Kubectl, Said
 from .node_servers import Servers
 
 sys.path += [str(ROOT / "deploy"), str(ROOT / "tests" / "e2e")]
@@ -92,6 +92,13 @@ class Mill:
     def events(self) -> str:
         """What the cluster says, a line each."""
         return "\n".join(f"{one['reason']}: {one.get('message', '')}" for one in self.kubectl.get("events")["items"])
+
+    def told(self, pod: str) -> str:
+        """What a person finds who asks why a pod is not ready: events, the container's state and what it printed."""
+        log = ""
+        with suppress(Said):  # it never began
+            log = self.kubectl("logs", pod)
+        return "\n".join([self.events(), json.dumps(self.kubectl.get("pod", pod)["status"]), log])
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pytest
 
 from .charts import ROOT
+from .must import MUST
 from .plane_tools import ETCD, KUBERNETES, KWOK, SCALER
 from .tools import TOOLS
 
@@ -19,6 +19,8 @@ REAL = {
     "api_only": f"etcd {ETCD.version}, kube-apiserver {KUBERNETES.version}",
     "keda": f"KEDA {SCALER.version}",
     "kafka": "Apache Kafka",
+    "guarded_kafka": "Apache Kafka that asks for a password within TLS",
+    "valkey": "Valkey",
     **{tool.name.replace("-", "_"): f"{tool.name} {tool.version}" for tool in TOOLS},
     "schemas": "the API's own schemas",
     "images": "our images, run by a Docker engine",
@@ -43,7 +45,7 @@ class Check:
 
 
 class Report:
-    """A plugin of pytest that hears every test of this folder."""
+    """A plugin of pytest that hears every test of the run."""
 
     def __init__(self, name: str) -> None:
         """`name` of the file in out/."""
@@ -51,9 +53,8 @@ class Report:
         self._checks: dict[str, Check] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        here = Path(__file__).parent
         for item in items:
-            if isinstance(item, pytest.Function) and here in item.path.parents:
+            if isinstance(item, pytest.Function):
                 real = [said for fixture, said in REAL.items() if fixture in item.fixturenames]
                 item.user_properties.append(("real", real))
 
@@ -67,17 +68,17 @@ class Report:
         if report.outcome != "passed" and check.result == "passed":
             check.result = report.outcome
             why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-            check.why = why.strip()[-300:]
+            check.why = why.strip().removeprefix("Skipped: ")[-300:]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._checks:
             return
         self._file.parent.mkdir(exist_ok=True)
-        self._file.write_text(
-            json.dumps({"checks": [asdict(check) for check in self._checks.values()]}, indent=1) + "\n"
-        )
+        checks = list(self._checks.values())
+        told = {"counts": Counter(check.result for check in checks), "skipped": skipped(checks)}
+        self._file.write_text(json.dumps(told | {"checks": [asdict(check) for check in checks]}, indent=1) + "\n")
         terminalreporter.section("deploy")
-        for line in table(list(self._checks.values())):
+        for line in (*table(checks), *not_proved(checks)):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"Each by itself: {self._file.relative_to(ROOT)}")
 
@@ -98,3 +99,19 @@ def table(checks: list[Check]) -> list[str]:
             said = ", ".join(f"{count} {result}" for result, count in counts.items() if count)
             lines.append(f"  {sum(check.seconds for check in found):7.1f} s  {said:<22} {test}")
     return lines
+
+
+def skipped(checks: list[Check]) -> dict[str, int]:
+    """How many for which reason, the most first."""
+    return dict(Counter(check.why for check in checks if check.result == "skipped").most_common())
+
+
+def not_proved(checks: list[Check]) -> list[str]:
+    """Lines that say it loudly; none where nothing was skipped."""
+    if not (found := skipped(checks)):
+        return []
+    return [
+        *("", f"NOT PROVED: {sum(found.values())} of {len(checks)} checks were skipped"),
+        *(f"  {count:5}  {why}" for why, count in found.items()),
+        f"With {MUST}=1 what is missing on this machine fails instead.",
+    ]

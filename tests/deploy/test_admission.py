@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from .charts import EXAMPLES, documents, of_kind, template
+from .charts import CHARTS, EXAMPLES, MINIMAL, documents, of_kind, template
 from .control_plane import ControlPlane
-from .kubectl import Kubectl
+from .kubectl import Helm, Kubectl
 
 TRY = ("apply", "--dry-run=server", "--warnings-as-errors", "-f", "-")
-"""Helm's own `--dry-run=server` asks no admission, and says yes to what an API server refuses. Pod Security warns of a
-Deployment and refuses only its pods, hence the warnings."""
+"""Helm's own `--dry-run=server` asks no admission: a test below. Pod Security warns of a Deployment and refuses only its pods,
+hence the warnings."""
 
 
 NAMESPACES = ("mill", "training")
@@ -64,6 +64,20 @@ def test_the_api_server_would_refuse_it(right: str, wrong: str, said: str, helm:
     assert right in text
 
     assert said in mill.refuses(*TRY, given=text.replace(right, wrong))
+
+
+def test_helms_own_dry_run_says_yes_to_what_the_api_server_refuses(
+    helm: Path, releases: Helm, kubectl: Kubectl
+) -> None:
+    """It asks the server which kinds there are, and hands it nothing."""
+    values, wrong = CHARTS / "drift" / "ci" / MINIMAL, "pod.nodeSelector.disk=very fast"
+
+    said = releases("upgrade", "--install", "drift", CHARTS / "drift", "-f", values, "--set", wrong, "--dry-run=server")
+
+    assert "disk: very fast" in said
+    assert kubectl.names("deployments.apps") == set()
+    text = template(helm, "drift", MINIMAL, wrong, options=("--namespace", kubectl.namespace))
+    assert 'spec.nodeSelector: Invalid value: "very fast"' in kubectl.refuses(*TRY, given=text)
 
 
 def as_text(objects: list) -> str:  # type: ignore[type-arg]

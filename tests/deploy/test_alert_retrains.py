@@ -28,6 +28,7 @@ from millstream_cli.mill import Mill
 from millstream_cli.ticks import Tick
 
 from .charts import ROOT
+from .must import lacks
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -63,7 +64,7 @@ def debian(name: str) -> str:
         pytest.skip("runs the whole loop for minutes, in `make test-deploy`")
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"no {name} here: apt-get install {name}")
+        lacks(f"no {name} here: apt-get install {name}")
     return found
 
 

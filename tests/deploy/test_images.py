@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from millstream_cli.topics import topics_of
 
 from .charts import ROOT, SERVICES
 from .engine import Docker
-from .images import TAG, Image, table
+from .images import DOCKERFILES, TAG, Image, table
 
 pytestmark = pytest.mark.timeout(3600)  # the first that asks for images waits until they are built
 
@@ -31,7 +32,8 @@ ONLY_IN = {
     "evidently": {"drift"},
     "kubernetes": {"trainer"},
     "lightgbm": {"trainer"},
-    "mlflow-skinny": {"trainer"},
+    "mlflow": {"cli"},  # `millstream up` starts its server
+    "mlflow-skinny": {"trainer", "cli"},
     "onnxruntime": {"serving", "trainer", "drift", "cli"},
     "feast": {"features", "serving", "trainer", "cli"},
     "pytest": set(),
@@ -46,16 +48,30 @@ WRITES = "open('/opt/venv/here', 'w')"
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_an_image_has_what_its_service_needs_and_nothing_else(
-    service: str, images: Callable[[str], Image], docker: Docker
+@pytest.mark.parametrize("which", DOCKERFILES)
+def test_an_image_has_what_it_needs_and_nothing_else(
+    which: str, images: Callable[[str], Image], docker: Docker
 ) -> None:
-    said = docker("run", "--rm", "--entrypoint=/opt/venv/bin/python", images(service).name, "-c", DISTRIBUTIONS)
+    said = docker("run", "--rm", "--entrypoint=/opt/venv/bin/python", images(which).name, "-c", DISTRIBUTIONS)
     there = set(said.split())
 
-    assert f"millstream-{service}" in there
-    assert {f"millstream-{other}" for other in SERVICES if other != service}.isdisjoint(there)
-    assert {name for name, may in ONLY_IN.items() if service not in may and name in there} == set()
+    assert f"millstream-{which}" in there
+    assert {f"millstream-{other}" for other in DOCKERFILES if other != which}.isdisjoint(there)
+    assert there & not_for(which) == set()
+
+
+@pytest.mark.parametrize("which", DOCKERFILES)
+def test_a_lock_has_nothing_that_is_not_for_its_image(which: str) -> None:
+    lock = (ROOT / "locks" / f"{which}.txt").read_text()
+    locked = set(re.findall(r"^([a-z0-9._-]+)==", lock, flags=re.MULTILINE))
+
+    assert len(locked) > 10
+    assert locked & not_for(which) == set()
+
+
+def not_for(which: str) -> set[str]:
+    """Distributions that are in other images alone, or in none."""
+    return {name for name, may in ONLY_IN.items() if which not in may}
 
 
 def test_the_table_has_the_smallest_first() -> None:

@@ -1,4 +1,5 @@
-"""KEDA on the lag of a real Kafka: features from one replica to its partitions and back, the scorer from none and back.
+"""KEDA on the lag of a real Kafka: features from one replica to its partitions and back, drift to its shares, the scorer from
+none and back; and by the clock.
 
 Consumers are played here (no container runs), as KEDA sees them: by the offsets that their group commits.
 """
@@ -9,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
 from millstream.testing.kafka import EmbeddedKafka
+from millstream.testing.kafka_guard import GuardedKafka
 from millstream.testing.waiting import wait_until
 
 from .kubectl import Helm, Kubectl, Said
@@ -81,21 +84,32 @@ class Group:
 
 
 @asynccontextmanager
-async def group(kafka: EmbeddedKafka, name: str, topic: str) -> AsyncIterator[Group]:
+async def group(kafka: EmbeddedKafka | GuardedKafka, name: str, topic: str) -> AsyncIterator[Group]:
+    """The first of a new topic."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=name, enable_auto_commit=False)
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+    finally:
+        await admin.close()
+    async with another(kafka, name, topic) as made:
+        yield made
+
+
+@asynccontextmanager
+async def another(kafka: EmbeddedKafka | GuardedKafka, name: str, topic: str) -> AsyncIterator[Group]:
+    """One more of a topic that is there."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=name, enable_auto_commit=False)
+    try:
         await producer.start()
         await consumer.start()
         yield Group(topic, producer, consumer)
     finally:
-        await asyncio.gather(consumer.stop(), producer.stop(), admin.close())
+        await asyncio.gather(consumer.stop(), producer.stop())
 
 
-def values(at: str, topic: str, bootstrap: str, **more: int) -> list[str]:
+def values(at: str, topic: str, bootstrap: str, **more: Any) -> list[str]:
     """Of a scaler at `at` (keda, or scorer.keda): a replica for each ten records of lag, and two looks a second apart."""
     keda = {"enabled": True, "pollingInterval": 1, "recordsPerSecond": 1, "drainSeconds": 10}
     keda |= {"topics": [{"name": topic, "partitions": SAID_PARTITIONS}], **more}
@@ -189,6 +203,83 @@ async def test_the_scorer_goes_from_none_to_its_partitions_and_back_to_none(
         await asyncio.to_thread(hurry, kubectl, "serving-scorer")
         await scorer.caught_up()
         assert (await comes_to(kubectl, "serving-scorer", 0))[-2:] == [1, 0], "the last one goes after the cooldown"
+
+
+async def test_drift_goes_from_one_to_its_shares_and_back(
+    releases: Helm, kubectl: Kubectl, kafka: EmbeddedKafka, unique_name: Callable[[str], str]
+) -> None:
+    """Each share is a group that reads everything: the lag of one brings the others' replicas, and never more than shares."""
+    topic = unique_name("parcels-answered")
+    async with group(kafka, "drift-1", topic) as first, another(kafka, "drift-2", topic) as second:
+        for share in (first, second):
+            await share.caught_up()
+        kubectl("apply", "-f", "-", given=CLAIM.format(namespace=kubectl.namespace, name="millstream-shared"))
+        scaled = values("keda", topic, kafka.bootstrap, minReplicas=1, maxReplicas=2)
+        releases.install("drift", "minimal-values.yaml", "--set", "shares=2", *scaled)
+        await comes_to(kubectl, "drift", 1)
+        wait_until(lambda: condition(kubectl, "drift", "Ready")["status"] == "True", within=60, what="a scaler")
+
+        await first.writes(3_000)
+        async with second.working():
+            assert await comes_to(kubectl, "drift", 2) == [1, 2]
+
+        await asyncio.to_thread(hurry, kubectl, "drift")
+        for share in (first, second):
+            await share.caught_up()
+        assert (await comes_to(kubectl, "drift", 1))[-1] == 1
+
+
+async def test_keda_shows_kafka_the_password_of_the_pods_within_tls(
+    releases: Helm, kubectl: Kubectl, guarded_kafka: GuardedKafka, unique_name: Callable[[str], str]
+) -> None:
+    """At a port that lets nobody in without; whoever writes and commits here comes by another."""
+    topic, guard = unique_name("parcels-sent"), guarded_kafka.guard
+    kubectl("create", "secret", "generic", "kafka-user", f"--from-literal=password={guard.password}")
+    kubectl("create", "secret", "generic", "kafka-ca", f"--from-file=ca.crt={guard.ca}")
+    entry = f"security=sasl_ssl,kafka.user={guard.user},kafka.secretName=kafka-user,kafka.caSecretName=kafka-ca"
+    async with group(guarded_kafka, "features-tiles", topic) as tiles:
+        await tiles.caught_up()
+        kubectl("apply", "-f", "-", given=CLAIM.format(namespace=kubectl.namespace, name="millstream-shared"))
+        scaled = values("keda", topic, guarded_kafka.at("sasl_ssl"), minReplicas=1, maxReplicas=6)
+        releases.install("features", "minimal-values.yaml", "--set", f"part=tiles,kafka.{entry}", *scaled)
+        wait_until(lambda: condition(kubectl, "features", "Ready")["status"] == "True", within=60, what="a scaler")
+
+        await tiles.writes(3_000)
+        async with tiles.working():
+            await comes_to(kubectl, "features", PARTITIONS)
+
+
+def hours(first: int, last: int) -> list[dict[str, Any]]:
+    """Three replicas each day, from so many hours after now to so many."""
+    now = datetime.now(UTC)
+    start, end = (f"{now.minute} {(now.hour + ahead) % 24} * * *" for ahead in (first, last))
+    return [{"timezone": "UTC", "start": start, "end": end, "replicas": 3}]
+
+
+async def test_at_certain_hours_there_are_more_and_afterwards_they_go(
+    releases: Helm, kubectl: Kubectl, kafka: EmbeddedKafka, unique_name: Callable[[str], str]
+) -> None:
+    topic = unique_name("parcels-sent")
+
+    def scaled(schedule: list[dict[str, Any]]) -> list[str]:
+        keda = values("keda", topic, kafka.bootstrap, minReplicas=1, maxReplicas=6, schedule=schedule)
+        return ["--set", "part=tiles", *keda]
+
+    async with group(kafka, "features-tiles", topic) as tiles:
+        await tiles.caught_up()
+        kubectl("apply", "-f", "-", given=CLAIM.format(namespace=kubectl.namespace, name="millstream-shared"))
+        releases.install("features", "minimal-values.yaml", *scaled(hours(1, 2)))
+        wait_until(lambda: condition(kubectl, "features", "Ready")["status"] == "True", within=60, what="a scaler")
+        await comes_to(kubectl, "features", 1)
+        wait_until(lambda: condition(kubectl, "features", "Active")["status"] == "False", within=60, what="KEDA's look")
+
+        releases.upgrade("features", "minimal-values.yaml", *scaled(hours(-1, 1)))
+        assert await comes_to(kubectl, "features", 3) == [1, 3]
+        await asyncio.to_thread(active, kubectl, "features")
+
+        releases.upgrade("features", "minimal-values.yaml", *scaled(hours(1, 2)))
+        await asyncio.to_thread(hurry, kubectl, "features")
+        assert (await comes_to(kubectl, "features", 1))[-1] == 1
 
 
 async def test_lag_that_nobody_works_off_brings_no_replica(

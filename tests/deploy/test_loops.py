@@ -1,7 +1,7 @@
 """MillstreamLoops on a real API server: what it refuses, what `kubectl get loops` tells, and what the trainer's account may do.
 
 The keeper that is tested is the trainer's, as the chart's ServiceAccount with the chart's Role and policy. What needs no real
-server is in services/trainer/tests/test_trainer_loops.py, and runs on this one where MILLSTREAM_TEST_KUBECONFIG names it.
+server is in services/trainer/tests/test_trainer_loops.py; test_training_jobs.py runs that on a real one too.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from . import plane_tools
+from .conftest import built
 from .plane_tools import ALL, ETCD, KUBERNETES, SCALER, binary, build, missing
-from .report import Check, table
+from .report import Check, not_proved, table
 from .tools import NoTool
 
 
@@ -58,3 +59,31 @@ def test_the_table_counts_a_test_once_and_names_what_was_real() -> None:
         *("", "helm v4", "      1.5 s  1 passed, 1 failed     it is"),
         *("", "etcd; helm v4", "      0.0 s  1 skipped              it comes"),
     ]
+
+
+def test_what_was_skipped_is_counted_with_its_reason() -> None:
+    def check(result: str, why: str = "") -> Check:
+        return Check(name="test_lag.py::test_it", real=[], result=result, seconds=0.0, why=why)
+
+    assert not_proved([check("passed"), check("failed", "it broke")]) == []
+    assert not_proved([check("skipped", "no KEDA"), check("passed"), *(check("skipped", "no etcd") for _ in "ab")]) == [
+        *("", "NOT PROVED: 3 of 4 checks were skipped", "      2  no etcd", "      1  no KEDA"),
+        "With MILLSTREAM_MUST=1 what is missing on this machine fails instead.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("must", "outcome"),
+    [("", pytest.skip.Exception), ("1", pytest.fail.Exception)],
+    ids=["may-be-skipped", "must-be-proved"],
+)
+def test_without_its_programs_a_test_is_skipped_or_where_all_must_be_proved_it_fails(
+    must: str, outcome: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setenv("MILLSTREAM_MUST", must)
+
+    with pytest.raises(
+        outcome, match=rf"no etcd in {tmp_path}/etcd-v[\d.]+: python -m tests\.deploy\.plane_tools says why"
+    ):
+        built(ETCD)

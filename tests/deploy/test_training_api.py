@@ -24,7 +24,7 @@ def trainers_api(helm: Path, executor: str) -> Iterator[KubernetesApi]:
     """Of a real API server, in the rendered namespace, as the trainer's account with the chart's own rights and policy."""
     real = os.environ.get("MILLSTREAM_TEST_KUBECONFIG")
     if real is None:
-        pytest.skip("MILLSTREAM_TEST_KUBECONFIG names no control plane")
+        pytest.skip("MILLSTREAM_TEST_KUBECONFIG names no control plane; test_training_jobs.py runs this file with one")
     from kubernetes import client, config, utils
 
     wanted = ("Role", "RoleBinding", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

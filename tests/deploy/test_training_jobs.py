@@ -1,4 +1,4 @@
-"""The trainer's own tests of its Jobs, on a real API server that knows every kind, where the tests are the controllers."""
+"""The trainer's tests of its Jobs and loops, on a real API server that knows every kind; the tests are its controllers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .charts import ROOT
 from .conftest import built
 from .control_plane import ControlPlane
 
-TESTS = ("test_trainer_jobs.py", "test_trainer_job_kinds.py", "test_trainer_job_run.py")
+TESTS = ("test_trainer_jobs.py", "test_trainer_job_kinds.py", "test_trainer_job_run.py", "test_trainer_loops.py")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def api_only(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1600)  # a few inside may each wait for minutes on a busy machine, and say what for
 def test_the_trainers_tests_pass_on_a_real_api_server(api_only: str) -> None:
     """One Job of a cause though dispatchers race and one is killed; every kind; rights and policies as the chart has them."""
     files = [str(ROOT / "services" / "trainer" / "tests" / name) for name in TESTS]
@@ -43,7 +43,7 @@ def test_the_trainers_tests_pass_on_a_real_api_server(api_only: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=800,
+            timeout=1500,
         )
 
     assert said.returncode == 0, said.stdout[-6000:] + said.stderr[-2000:]
