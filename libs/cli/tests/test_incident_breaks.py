@@ -49,6 +49,27 @@ def test_a_break_right_after_a_promotion_did_not_begin_in_the_canary() -> None:
     assert report(journal).needs[0].startswith("broken data since 2013-06-15 00:00: carrier is gone")
 
 
+def test_two_breaks_in_one_drift_are_two() -> None:
+    journal = Journal()
+
+    def title() -> str:
+        return title_of(last(journal)[1])
+
+    first_model(journal)
+    drifted(journal)
+    once = "drift in the inputs (broken data from 2013-06-11 00:00"
+    journal.broken(12)
+    assert title() == f"{once}) of version 1"
+    journal.window(13, Finding.DETECTED, 0.4)
+    assert title() == f"{once} until 2013-06-13 00:00) of version 1"
+    journal.broken(20)
+    twice = f"{once} until 2013-06-13 00:00 and from 2013-06-19 00:00"
+    assert title() == f"{twice}) of version 1"
+    journal.broken(21)
+    journal.window(22, Finding.DETECTED, 0.4)
+    assert title() == f"{twice} until 2013-06-22 00:00) of version 1", "and the days between were whole"
+
+
 def test_broken_texts_hold_up_no_run() -> None:
     journal = Journal()
     first_model(journal)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from millstream.contracts.events import Cause, Decision, Finding, Outcome, RolloutAction, Step, TrialFinding, WindowKind
 from millstream_cli import report_view
+from millstream_cli.errors import CommandFailed
 from millstream_cli.loop_events import loop_of
 from millstream_cli.loop_report import Report, report_of
 from millstream_cli.report_page import page_of
@@ -339,3 +340,18 @@ def test_a_loss_of_broken_labels_is_no_part_of_the_mean() -> None:
         dict(report_view.facts(found))["performance"]
         == "log loss 0.4550 over 10,000 labels, without 1 window of broken data"
     )
+
+
+def test_of_a_loop_that_was_only_asked_about_there_is_nothing_to_report() -> None:
+    journal = Journal()
+    journal.retrain("wish-1")
+    with pytest.raises(CommandFailed, match="nothing was heard of loop 'flight-delay' yet"):
+        report(journal)
+
+
+def test_what_a_fitted_model_has_learned_is_not_said_to_the_day() -> None:
+    """Part of what its run looked at judged it."""
+    journal = Journal()
+    first_model(journal)
+    assert "version 1, answers since" in shown(journal)
+    assert ", trained on what was labelled by 2013-06-01 (" in shown(journal)

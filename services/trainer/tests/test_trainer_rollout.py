@@ -208,6 +208,7 @@ async def test_a_trial_that_begins_ends_the_watch(office: Office, tides: Any, un
         await until(office.ended(3))
     assert standing(office) == (Step.SHADOW, "2", "3", 0.0)
     assert models(office).watch_until is None
+    assert models(office).reason == "better; with it the watch of version 2 ends, no comparison was heard"
     await office.trainer.hear(judged(tides.day(31), "2", "1", WORSE, pairs=9, watch=True))
     assert standing(office) == (Step.SHADOW, "2", "3", 0.0)
 

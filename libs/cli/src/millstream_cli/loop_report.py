@@ -12,6 +12,7 @@ from typing import TypeVar
 from millstream.contracts.events import (
     ChallengerJudged,
     Finding,
+    GivenModel,
     ModelRef,
     ModelState,
     Outcome,
@@ -22,6 +23,7 @@ from millstream.contracts.events import (
     WindowJudged,
     WindowKind,
 )
+from millstream_cli.errors import CommandFailed
 from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import Loop, request_of
 from millstream_cli.losses import Loss, loss_of, mean_loss
@@ -121,6 +123,9 @@ class Report:
     champion: str | None
     answers_since: datetime | None
     learned_until: datetime | None
+    """The newest row that it has learned, as a person said of it; of a `fitted` one the time of its run: what was labelled by
+    then it learned, or was judged on."""
+    fitted: bool
     previous: str | None
     frozen: str
     pinned: str
@@ -154,11 +159,14 @@ class Report:
 
 
 def report_of(loop: Loop, span: timedelta) -> Report:
-    """What happened in the last `span` of stream time, and how it stands now."""
-    now = max(_times(loop))
+    """What happened in the last `span` of stream time, and how it stands now. Raises CommandFailed where nothing was heard."""
+    now = max(_times(loop), default=None)
+    if now is None:
+        raise CommandFailed(f"nothing was heard of loop {loop.name!r} yet: no labels, no verdict, no decision")
     since = now - span
     state = loop.states[-1] if loop.states else None
     ref = state.champion if state is not None else None
+    given = None if ref is None else _given(loop, ref)
     changes = loop.champions
     inputs = [
         one for one in loop.windows if one.kind is WindowKind.INPUTS and (ref is None or one.version == ref.version)
@@ -180,7 +188,8 @@ def report_of(loop: Loop, span: timedelta) -> Report:
         since=since,
         champion=None if ref is None else ref.version,
         answers_since=changes[-1][0] if changes else None,
-        learned_until=None if ref is None else _learned_until(loop, ref),
+        learned_until=None if ref is None else ref.at if given is None else given.learned_until,
+        fitted=given is None,
         previous=None if state is None or state.previous is None else state.previous.version,
         frozen="" if state is None else state.frozen,
         pinned="" if state is None else state.pinned,
@@ -202,13 +211,12 @@ def report_of(loop: Loop, span: timedelta) -> Report:
     )
 
 
-def _learned_until(loop: Loop, ref: ModelRef) -> datetime:
-    """Of a model that was made elsewhere its run knows what a person said; one that was fitted has learned until its run."""
+def _given(loop: Loop, ref: ModelRef) -> GivenModel | None:
+    """What a person said of a model that was made elsewhere; None for one that was fitted."""
     decided = (
         one for incident in loop.incidents for run in incident.runs if run.name == ref.run for one in run.decisions
     )
-    given = next((one.given for one in decided if one.given is not None), None)
-    return ref.at if given is None else given.learned_until
+    return next((one.given for one in decided if one.given is not None), None)
 
 
 def _measured(window: WindowJudged, loss: Loss, correction: WindowCorrected | None) -> Measured:

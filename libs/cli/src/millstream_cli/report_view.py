@@ -78,10 +78,9 @@ def _champion(report: Report) -> str:
     if report.champion is None:
         return "none yet"
     since = f", answers since {report.answers_since:%Y-%m-%d %H:%M}" if report.answers_since is not None else ""
+    learned = "trained on what was labelled by" if report.fitted else "learned until"
     age = (
-        f", learned until {report.learned_until:%Y-%m-%d} ({report.age_days:.1f} days ago)"
-        if report.learned_until
-        else ""
+        f", {learned} {report.learned_until:%Y-%m-%d} ({report.age_days:.1f} days ago)" if report.learned_until else ""
     )
     before = f", before it version {report.previous}" if report.previous is not None else ""
     return f"version {report.champion}{since}{age}{before}"

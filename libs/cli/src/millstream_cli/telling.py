@@ -72,13 +72,15 @@ def title_of(incident: Incident) -> str:
 def _what(trouble: Trouble) -> str:
     """Data that broke after something else was wrong with them are dated: the incident began before. So is the end of a break,
     where whole windows are not fine either."""
-    what, broken, until = _shown(trouble.kind), trouble.broken, trouble.broken_until
-    if broken is None:
+    what, until = _shown(trouble.kind), trouble.broken_until
+    if not trouble.breaks:
         return what
-    if not trouble.began_broken:
-        to = f" until {until:%Y-%m-%d %H:%M}" if until is not None and trouble.went_on else ""
-        return f"{what} (broken data from {broken.start:%Y-%m-%d %H:%M}{to})"
-    if until is not None and trouble.went_on:
+    is_over = until is not None and trouble.went_on
+    if len(trouble.breaks) > 1 or not trouble.began_broken:
+        spans = [f"from {since:%Y-%m-%d %H:%M} until {end:%Y-%m-%d %H:%M}" for since, end in trouble.breaks]
+        spans[-1] = spans[-1] if is_over else spans[-1].partition(" until")[0]
+        return f"{what} (broken data {' and '.join(spans)})"
+    if is_over:
         return f"broken data until {until:%Y-%m-%d %H:%M}, then {what}"
     return _shown(trouble.kind, broken=True)
 

@@ -27,6 +27,8 @@ class Trouble:
     end: WindowJudged | None = None
     """The window that ended it, by the first word that there was: a fine one of the version itself, or, once that version
     answered nobody any more, one of the version that answered instead, which is fine or shows it too. None: no word yet."""
+    breaks: list[tuple[datetime, datetime]] = field(default_factory=list)
+    """From when until when its windows were broken, one after the other."""
     broken_since: datetime | None = None
     """From when on the first of its newest windows in a row that are broken is: what runs leave out begins there. None: the
     newest is not broken."""
@@ -35,8 +37,11 @@ class Trouble:
         """One more; `whole` is the newest of its kind, of any version, that was not broken."""
         if window.finding is not Finding.BROKEN_DATA:
             self.broken_since = None
-        elif self.broken_since is None:
-            self.broken_since = window.broken_from(whole)
+        else:
+            if self.broken_since is None:
+                self.broken_since = window.broken_from(whole)
+                self.breaks.append((self.broken_since, window.end))
+            self.breaks[-1] = self.broken_since, max(self.breaks[-1][1], window.end)
         self.windows.append(window)
 
     @property

@@ -58,7 +58,7 @@ class Rollout(BaseModel):
     inputs were broken does not count."""
     watch: Duration = 2 * DAY
     """How long after promotion the champion before it is scored beside it, ready to come back; 0s: not at all. Time
-    in which inputs were broken does not count."""
+    in which inputs were broken does not count. The next trial ends it: let `retrain.warm_up` be as long to keep trials away."""
     tolerance: Annotated[ShareText, Field(ge=0, le=1)] = 0.0
     """How much worse than the champion, as a share of its loss, the challenger may be at the end of a step: 2% or 0.02."""
     error_rate: PercentText = 0.05

@@ -131,3 +131,8 @@ def _asked_by_a_window(event: WindowJudged) -> Ask | None:
 
 def days(micros: int) -> str:
     return f"{micros / DAY:.1f} days"
+
+
+def elapsed(micros: int) -> str:
+    """Rounded down: 2.96 days are not yet the 3.0 that a rule wants."""
+    return f"{micros * 10 // DAY / 10:.1f} days"

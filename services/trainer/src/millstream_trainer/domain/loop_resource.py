@@ -126,8 +126,10 @@ def _champion(state: LoopState | None) -> tuple[str, str, str]:
     if state.champion is None:
         return "False", "NoModel", "no model answers yet: see train.first_after"
     model, run = state.champion, state.run(state.champion.run)
-    until = model.at if run is None or run.given is None else run.given.learned_until
-    return "True", "Answers", f"version {model.version} of run {model.run}, which learned until {_day(until)}"
+    learned = f"is trained on what was labelled by {_day(model.at)}"
+    if run is not None and run.given is not None:
+        learned = f"learned until {_day(run.given.learned_until)}"
+    return "True", "Answers", f"version {model.version} of run {model.run}, which {learned}"
 
 
 def _healthy(state: LoopState | None) -> tuple[str, str, str]:

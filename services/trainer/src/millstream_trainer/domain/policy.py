@@ -21,7 +21,7 @@ from millstream.contracts.envelope import derived_id
 from millstream.contracts.events import LEARNED, Cause, Decision, RetrainDecided, RunApproved, Step
 from millstream.contracts.times import DAY, from_datetime, to_datetime
 from millstream_trainer.domain.ask import Ask, Waiting
-from millstream_trainer.domain.hearing import days
+from millstream_trainer.domain.hearing import days, elapsed
 from millstream_trainer.domain.rules import Mode, Rules
 from millstream_trainer.domain.state import BROKEN, MATURED, REPLACED, LoopState, run_name
 
@@ -227,7 +227,7 @@ def _below_the_breaker(state: LoopState, ask: Ask, rules: Rules) -> Answer | Non
 def _warmed_up(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     if ask.by_person or state.promoted_at is None or ask.at - state.promoted_at >= rules.warm_up:
         return None
-    since = days(ask.at - state.promoted_at)
+    since = elapsed(ask.at - state.promoted_at)
     return Decision.DECLINED, f"{since} since the last promotion, the warm-up is {days(rules.warm_up)}: {ask.why}"
 
 
@@ -235,7 +235,7 @@ def _cooled_down(state: LoopState, ask: Ask, rules: Rules) -> Answer | None:
     last = state.last_run
     if ask.by_person or last is None or ask.at - last.at >= rules.cooldown:
         return None
-    since = days(ask.at - last.at)
+    since = elapsed(ask.at - last.at)
     return Decision.DECLINED, f"{since} since the last run, the cooldown is {days(rules.cooldown)}: {ask.why}"
 
 

@@ -82,6 +82,9 @@ def entered(
     share = 0.0 if rules.shadow else rules.canary[0]
     step = move(Step.REGISTERED, Step.SHADOW if rules.shadow else Step.CANARY)
     following = {"step": step, "challenger": challenger, "share": share, "watch_until": None}
+    if models.watch_until is not None:
+        # Serving asks two models at once, and who is on trial is one of them.
+        reason += f"; with it the watch of version {models.champion.version} ends{_on_pairs(state, models.champion)}"
     return stepped(models, challenger, Step.REGISTERED, step, following, id=id, at=at, reason=reason)
 
 
@@ -161,13 +164,10 @@ def clocked(state: LoopState, event_id: str, at: int, rules: RolloutRules) -> Ro
     watch = watched(state, at, rules)
     if watch is None or at < watch[0]:
         return None
-    champion, judged = models.champion.version, state.judged.get(True)
-    told = f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}"
-    if judged is None or judged.version != champion:
-        told += ", no comparison was heard"
-    else:
-        told += f", on {judged.pairs or 'no'} labelled pairs"
-    reason = f"{told}: version {champion} stays"
+    told = (
+        f"watched until {to_datetime(watch[0]):%Y-%m-%d %H:%M}{_besides(watch[1])}{_on_pairs(state, models.champion)}"
+    )
+    reason = f"{told}: version {models.champion.version} stays"
     following = {"step": move(Step.CHAMPION, Step.CHAMPION), "watch_until": None}
     return stepped(models, models.champion, Step.CHAMPION, Step.CHAMPION, following, id=id, at=at, reason=reason)
 
@@ -179,6 +179,14 @@ def watched(state: LoopState, at: int, rules: RolloutRules) -> tuple[int, int] |
     until = from_datetime(state.models.watch_until)
     hidden = covered(blind(state.spells.get(WindowKind.INPUTS, ()), until - rules.watch, at))
     return until + hidden, hidden
+
+
+def _on_pairs(state: LoopState, champion: ModelRef) -> str:
+    """What its watch rested on."""
+    judged = state.judged.get(True)
+    if judged is None or judged.version != champion.version:
+        return ", no comparison was heard"
+    return f", on {judged.pairs or 'no'} labelled pairs"
 
 
 def _besides(hidden: int) -> str:
