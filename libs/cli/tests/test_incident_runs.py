@@ -9,7 +9,7 @@ from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import loop_of
 from millstream_cli.telling import outcome_of, timeline, title_of
 
-from .made_events import LOOP, Journal, day, drifted, first_model, promoted, ref
+from .made_events import LOOP, Journal, day, drifted, first_model, on_trial, promoted, ref
 from .test_incidents import last
 from .test_loop_report import report
 
@@ -168,6 +168,37 @@ def test_a_pin_brings_a_version_back_too() -> None:
     journal.moved(20, Step.ROLLED_BACK, Step.CHAMPION, cause=wish, by="Ada", reason="audit week", pinned="2")
     assert last(journal)[1].fate is Fate.BROUGHT_BACK
     assert any("version 2 answers again (Ada: audit week)" in line for line in lines(journal))
+
+
+def test_a_version_that_was_brought_back_and_then_pinned_away_answers_no_more() -> None:
+    journal = Journal()
+    taken_back(journal)
+    journal.moved(20, Step.CHAMPION, Step.ROLLED_BACK, version="1", cause="", by="Bo", reason="wrong", champion="2")
+    wish = journal.wants(RolloutAction.PIN, "audit week")
+    journal.moved(
+        22, Step.ROLLED_BACK, Step.CHAMPION, version="1", cause=wish, by="Ada", reason="audit week", pinned="1"
+    )
+    assert last(journal)[1].fate is Fate.ROLLED_BACK
+    assert any(
+        "version 2 answers no more (Ada: audit week): version 1: rolled back → champion" in o for o in lines(journal)
+    )
+    # One that was never rolled back was promoted, whatever is pinned for a while.
+    again = Journal()
+    promoted(again)
+    again.moved(20, Step.CHAMPION, Step.CHAMPION, version="1", cause="", by="Ada", reason="audit week", pinned="1")
+    assert last(again)[1].fate is Fate.PROMOTED
+    assert any("version 2 answers no more (Ada)" in line for line in lines(again))
+
+
+def test_a_freeze_is_told_where_it_held_a_trial() -> None:
+    journal = Journal()
+    on_trial(journal)
+    for at, reason in ((12, "holiday"), (14, "back")):
+        step = {"by": "Ada", "reason": reason, "cause": "", "champion": "1"}
+        journal.moved(at, Step.CHAMPION, Step.CHAMPION, version="1", **step)
+        journal.state(at, Step.SHADOW, "1", challenger=ref("2"), cause="the step before")
+    told = [line for line in lines(journal) if "version 1 stays" in line]
+    assert told == ["06-13 rollout: version 1 stays (Ada): holiday", "06-15 rollout: version 1 stays (Ada): back"]
 
 
 def test_one_that_answers_after_a_newer_one_was_rolled_back_was_promoted_all_along() -> None:

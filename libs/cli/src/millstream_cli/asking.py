@@ -16,7 +16,7 @@ from millstream.contracts.events import Decision, RetrainDecided, RolloutMoved
 from millstream_cli.errors import CommandFailed
 from millstream_cli.journal import Told, row_of, told_in
 from millstream_cli.mill import MillState
-from millstream_cli.telling import moved
+from millstream_cli.steps import moved
 
 ANSWERED_WITHIN = 15.0
 """Seconds for the trainer's 202: it waits for Kafka's acks, which may take 12 while a broker goes away."""

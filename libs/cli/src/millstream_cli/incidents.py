@@ -72,6 +72,10 @@ class RunStory:
     moves: list[RolloutMoved] = field(default_factory=list)
     brought_back: list[RolloutMoved] = field(default_factory=list)
     """Steps that had its model answer again after it was rolled back: another's rollback to it, or a pin."""
+    pinned_away: list[RolloutMoved] = field(default_factory=list)
+    """Pins by which another version, that had answered before, came to answer in its place."""
+    held: list[RolloutMoved] = field(default_factory=list)
+    """What a person did to the loop while its model was on trial: freezes, and their ends."""
     gave_way: list[RolloutMoved] = field(default_factory=list)
     """Rollbacks of its model by which a later one answers again: a person went forward, and it was not taken back."""
 
@@ -104,7 +108,8 @@ class RunStory:
         moves = [one for one in self.moves if one not in self.gave_way]
         if moves:
             last = moves[-1]
-            again = bool(self.brought_back) and self.brought_back[-1].revision > last.revision
+            away = max((one.revision for one in self.pinned_away), default=0)
+            again = bool(self.brought_back) and self.brought_back[-1].revision > max(last.revision, away)
             after = {
                 Step.CHAMPION: Fate.PROMOTED,
                 Step.ROLLED_BACK: Fate.BROUGHT_BACK if again else Fate.ROLLED_BACK,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeVar
 
 from millstream.contracts.events import (
@@ -83,6 +84,8 @@ def loop_of(told: Iterable[Told], name: str) -> Loop:
     for incident in incidents:
         for run in incident.runs:
             run.brought_back = _brought_back(run, states, moves)
+            run.pinned_away = _pinned_away(run, states, moves)
+            run.held = _held(run, states, moves)
             run.gave_way = _gave_way(run, states)
         incident.runs.sort(key=lambda one: one.began)
         incident.cure = _cure(incident)
@@ -145,6 +148,17 @@ def _brought_back(run: RunStory, states: Sequence[ModelState], moves: Mapping[in
     ]
     again = dict.fromkeys(min((one for one in answers if one > since), default=0) for since in taken)
     return [moves[revision] for revision in again if revision]
+
+
+def _pinned_away(run: RunStory, states: Sequence[ModelState], moves: Mapping[int, RolloutMoved]) -> list[RolloutMoved]:
+    champions = [(state.revision, state.champion.version) for state in states if state.champion is not None]
+    lost = [revision for (_, before), (revision, now) in pairwise(champions) if before == run.version != now]
+    return [moves[one] for one in lost if one in moves and is_held(moves[one]) and moves[one].run != run.name]
+
+
+def _held(run: RunStory, states: Sequence[ModelState], moves: Mapping[int, RolloutMoved]) -> list[RolloutMoved]:
+    on_trial = [one.revision for one in states if one.challenger is not None and one.challenger.run == run.name]
+    return [moves[one] for one in on_trial if one in moves and is_held(moves[one])]
 
 
 def _gave_way(run: RunStory, states: Sequence[ModelState]) -> list[RolloutMoved]:

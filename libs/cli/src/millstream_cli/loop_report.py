@@ -28,7 +28,8 @@ from millstream_cli.incidents import Fate, Incident
 from millstream_cli.loop_events import Loop, request_of
 from millstream_cli.losses import Loss, loss_of, mean_loss
 from millstream_cli.report_needs import needs_of, notices_of
-from millstream_cli.telling import moved, outcome_of, step_of, title_of
+from millstream_cli.steps import moved, step_of
+from millstream_cli.telling import outcome_of, title_of
 
 T = TypeVar("T")
 

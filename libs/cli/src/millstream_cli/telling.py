@@ -18,7 +18,6 @@ from millstream.contracts.events import (
     RolloutMoved,
     RolloutRequested,
     RunApproved,
-    Step,
     TrainingFinished,
     TrialFinding,
     WindowJudged,
@@ -27,6 +26,7 @@ from millstream.contracts.events import (
 from millstream_cli.effects import before_and_after
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop, request_of
+from millstream_cli.steps import moved
 from millstream_cli.troubles import FINE, WORDS, Trouble
 
 MOST_COLUMNS = 5
@@ -245,7 +245,8 @@ def _run(loop: Loop, run: RunStory) -> list[Moment]:
     for looks in (run.trial, run.watch):
         found += [_judged(loop, one, run) for one in _turns(looks)]
     found += [_move(loop, one, run) for one in run.moves]
-    return found + [_again(loop, one, run) for one in run.brought_back]
+    found += [_move(loop, one, None) for one in run.held]
+    return found + [_again(loop, one, run) for one in (*run.brought_back, *run.pinned_away)]
 
 
 def _training(loop: Loop, end: TrainingFinished, given: GivenModel | None) -> Moment:
@@ -322,21 +323,6 @@ def compared(one: ChallengerJudged) -> str:
     )
 
 
-def step_of(step: Step, share: float) -> str:
-    """A step as a person says it."""
-    return f"canary {share:.0%}" if step is Step.CANARY else step.value.replace("_", " ")
-
-
-def moved(move: RolloutMoved) -> str:
-    """A step in words; a model may also stay while what surrounds it changes."""
-    if move.before is move.step is Step.CHAMPION:
-        return f"version {move.version} " + ("is promoted" if "obey" in move.numbers else "stays")
-    before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
-    if move.led_to is not None and move.led_to.promoting == move.revision:
-        return f"version {move.version}: {before} → champion, promoting"
-    return f"version {move.version}: {before} → {step_of(move.step, move.share)}"
-
-
 def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
     """A reason that is the run's own stands one line above."""
     said = run is not None and run.finished is not None and run.finished.reason == move.reason
@@ -352,11 +338,12 @@ def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
 
 
 def _again(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
-    """Its model answers again: of the step by which it does, another version's story tells the rest."""
+    """Its model answers again, or no more: of the step by which it does, another version's story tells the rest."""
+    does = "answers no more" if move in run.pinned_away else "answers again"
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"version {run.version} answers again{_asker(loop, move)}: {moved(move)}",
+        text=f"version {run.version} {does}{_asker(loop, move)}: {moved(move)}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
     )

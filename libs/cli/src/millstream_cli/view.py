@@ -34,7 +34,7 @@ from millstream.contracts.events import (
 from millstream.contracts.times import to_datetime
 from millstream_cli.journal import Told
 from millstream_cli.meters import Reading
-from millstream_cli.telling import step_of
+from millstream_cli.steps import step_of
 from millstream_cli.ticks import Tick
 
 PLAIN_EVERY = 10.0
