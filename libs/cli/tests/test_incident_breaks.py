@@ -70,6 +70,15 @@ def test_two_breaks_in_one_drift_are_two() -> None:
     assert title() == f"{twice} until 2013-06-22 00:00) of version 1", "and the days between were whole"
 
 
+def test_two_glitches_and_a_suspicion_between_them_are_no_drift() -> None:
+    journal = Journal()
+    first_model(journal)
+    journal.broken(12)
+    journal.window(14, Finding.SUSPECTED, 0.25)
+    journal.broken(16)
+    assert title_of(last(journal)[1]) == "broken data in the inputs of version 1"
+
+
 def test_broken_texts_hold_up_no_run() -> None:
     journal = Journal()
     first_model(journal)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.contracts.events import Finding, GivenModel, Step, WindowJudged, WindowKind
+from millstream.contracts.events import BrokenField, ColumnDrift, Finding, GivenModel, Step, WindowJudged, WindowKind
 from millstream.contracts.times import DAY, from_datetime
 from millstream_trainer.domain.broken import MOST_SPELLS, Spell, blind, covered, left_out, told
 from millstream_trainer.domain.hearing import heard
@@ -108,6 +108,26 @@ def test_a_break_is_not_dated_back_to_what_was_judged_whole(tides: Any, before: 
     for verdict in [*verdicts, *verdicts]:
         state = heard(state, verdict)
     assert left_out(state.spells[WindowKind.INPUTS], [], from_datetime(tides.day(40))) == days(tides, (since, 22))
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "detail", "since"),
+    [
+        (WindowKind.INPUTS, "length", "80% missing, 0% in training", 16),
+        (WindowKind.INPUTS, "wind", "80% missing, 0% in training", 10),  # version 1 does not read it
+        (WindowKind.INPUTS, "length", "constant (7), it varied in training", 10),
+        (WindowKind.PERFORMANCE, "", "", 10),  # all labels of one class since then, those of the canary too
+    ],
+)
+def test_a_whole_window_in_which_it_would_not_have_shown_says_nothing_of_a_break(
+    tides: Any, kind: WindowKind, column: str, detail: str, since: float
+) -> None:
+    read = ColumnDrift(column="length", psi=0.01, missing=0.0, reference_missing=0.0, importance=1.0)
+    field = BrokenField(column=column, stream="ships", field=column, producer="", detail=detail)
+    before = msgspec.structs.replace(window(tides, 10, 16, HEALTHY), kind=kind, columns=[read])
+    broken = msgspec.structs.replace(window(tides, 10, 22, BROKEN, "2"), kind=kind, broken=[field] if column else [])
+    state = heard(heard(LoopState(loop="tides"), before), broken)
+    assert state.broken == {kind: from_datetime(tides.day(since))}
 
 
 def test_spells_that_are_forgotten_are_not_told_anew_either(tides: Any) -> None:

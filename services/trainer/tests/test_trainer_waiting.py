@@ -15,6 +15,7 @@ from millstream.contracts.events import (
     Finding,
     RetrainDecided,
     RetrainRequested,
+    TrialFinding,
     WindowKind,
 )
 from millstream.contracts.quiet import Quiet
@@ -259,6 +260,35 @@ async def test_what_was_asked_of_the_version_before_agrees_with_nobody(rules: Ru
     assert coalesced.startswith("version 2 is on trial")
     assert late == "the verdict is about version 1, version 2 answers now"
     assert last.startswith("only performance asked"), "drift is what version 2 was made for"
+
+
+def test_what_is_judged_anew_is_not_decided_anew(rules: Rules, tides: Any) -> None:
+    """Drift that has lost its snapshot judges anew what Kafka still has, under ids of its own."""
+    desk = served(rules, tides, cooldown=12 * DAY)
+    first = desk.hears(tides.judged(20))
+    assert first is not None
+    assert first.decision is Decision.DECLINED
+    desk.hears(tides.judged(44, Finding.HEALTHY))
+    assert desk.hears(tides.judged(20.5, id="anew")) is None
+    assert desk.hears(tides.judged(44, id="of another version", version="2")) is not None
+
+
+async def test_what_was_asked_of_a_version_that_was_taken_back_agrees_with_nobody(
+    rules: Rules, tides: Any, until: Any
+) -> None:
+    office = Office(replace(rules, rollout=STEPS, agree=2))
+    hear = office.trainer.hear
+    async with office.at_work():
+        await hear(tides.matured(10))
+        await until(office.ended())
+        await hear(tides.wish("ada", 20))
+        await until(office.ended(2))
+    for day, pairs in ((22, 1000), (24, 1500), (26, 2000)):
+        await hear(judged(tides.day(day), "2", "1", pairs=pairs))
+    await hear(tides.judged(26.5, Finding.PERFORMANCE_DROP, version="2", kind=WindowKind.PERFORMANCE))
+    await hear(judged(tides.day(27), "2", "1", TrialFinding.WORSE, pairs=300, watch=True))
+    await hear(tides.judged(28, id="after"))
+    assert office.announcer.of(RetrainDecided)[-1].reason.startswith("only drift asked")
 
 
 def test_a_person_agrees_with_herself(rules: Rules, tides: Any) -> None:

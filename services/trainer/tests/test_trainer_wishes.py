@@ -135,6 +135,7 @@ async def test_a_pin_ends_the_trial_and_stops_trials_and_retrains_until_it_is_un
         await until(office.ended(3))
         await office.trainer.hear(wants(PIN, "1"))
         assert (standing(office), models(office).pinned) == ((Step.CHAMPION, "1", None, 0.0), "1")
+        assert models(office).since == tides.day(40), "that is since when it answers"
         for event in (tides.judged(50, version="1"), tides.wish("bob", 50)):
             await office.trainer.hear(event)
             assert last_decision(office).decision is Decision.DECLINED

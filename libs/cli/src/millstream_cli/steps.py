@@ -17,7 +17,8 @@ def moved(move: RolloutMoved) -> str:
             return f"version {move.version} is promoted"
         now = move.led_to if move.by else None
         held = "" if now is None else ", frozen" if now.frozen else ", pinned" if now.pinned else ", held no more"
-        return f"version {move.version} stays{held}"
+        does = "answers again" if now is not None and now.pinned and now.since == move.at else "stays"
+        return f"version {move.version} {does}{held}"
     before = "canary" if move.before is Step.CANARY else step_of(move.before, 0.0)
     if move.led_to is not None and move.led_to.promoting == move.revision:
         return f"version {move.version}: {before} → champion, promoting"

@@ -75,6 +75,8 @@ def _what(trouble: Trouble) -> str:
     what, until = _shown(trouble.kind), trouble.broken_until
     if not trouble.breaks:
         return what
+    if not any(one.finding not in (Finding.SUSPECTED, Finding.BROKEN_DATA) for one in trouble.windows):
+        return _shown(trouble.kind, broken=True)
     is_over = until is not None and trouble.went_on
     if len(trouble.breaks) > 1 or not trouble.began_broken:
         spans = [f"from {since:%Y-%m-%d %H:%M} until {end:%Y-%m-%d %H:%M}" for since, end in trouble.breaks]

@@ -159,11 +159,20 @@ class WindowJudged(Event, frozen=True, kw_only=True):
 
         The first window of a champion holds what it was asked in its canary, while windows of the champion before were whole.
         Where such a window is the longer of the two it tells nothing of the time that both hold: a break at its end is thinned
-        out.
+        out. Nor does one tell in which it would not show.
         """
         if whole is None or whole.at >= self.at or whole.end - whole.start > self.end - self.start:
             return self.start
-        return max(self.start, whole.end)
+        return max(self.start, whole.end) if self.shows_in(whole) else self.start
+
+    def shows_in(self, whole: WindowJudged) -> bool:
+        """Whether what is broken here would have been seen in that window: it looked at these columns, and none is broken for
+        being constant, which a short window does not tell. Labels are broken where all are of one class, and a mixed window
+        hides that.
+        """
+        seen = {one.column for one in whole.columns}
+        shown = (one.column in seen and not one.detail.startswith("constant") for one in self.broken)
+        return self.kind is WindowKind.INPUTS and all(shown)
 
 
 class WindowSkipped(Event, frozen=True, kw_only=True):

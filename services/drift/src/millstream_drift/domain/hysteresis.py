@@ -89,12 +89,12 @@ class Hysteresis(msgspec.Struct, array_like=True):
         is not cleared when that version shows it too, in as many windows of its own. Nor is it when that version is fine by
         what it expects of itself (`normal`, where knowing nothing costs `blind`) and `worse_than` what was normal before the
         incident: one that has learned in the middle of a change expects little. That is its one word on it. After it the
-        incident goes on, SUSPECTED at most, until a window is no worse, or a newer version shows it too and it is for that one
-        to end; what confirms a drop is its own measure alone.
+        incident goes on, SUSPECTED at most, until a window is no worse; where a newer version shows it too, it is for that one
+        to end. What confirms a drop is its own measure alone.
         """
         past = self._past(version)
         inherited = self.incident if self.of < past.born and past.spoken != self.incident else ""
-        unended = self.incident if past.short and past.spoken == self.incident and self.of < past.born else ""
+        unended = self.incident if past.short and past.spoken == self.incident else ""
         before = self.normal if inherited or unended else 0.0
         short = not over and before > 0 and worse_than(before, self.blind)
         past.recent = [*past.recent, over or (short and not unended)][-windows:]
@@ -128,7 +128,7 @@ class Hysteresis(msgspec.Struct, array_like=True):
             if not self.incident or past.born >= self.of:
                 self.incident, self.of, self.since = past.incident, past.born, past.since
             return Weighed(finding=Finding.DETECTED, agreeing=agreeing, of=of, since=past.since)
-        ended = past.incident or inherited or unended
+        ended = past.incident or inherited or (unended if self.of < past.born else "")
         if not ended:
             return Weighed(finding=Finding.HEALTHY, agreeing=agreeing, of=of)
         past.spoken, past.incident, past.short = ended, "", False

@@ -61,7 +61,8 @@ def told(spells: tuple[Spell, ...], event: WindowJudged, before: WindowJudged | 
         return tuple(spell.with_window(start, end, at) if spell.holds(at) else spell for spell in spells)
     if len(spells) == MOST_SPELLS and at < spells[0].began:
         return spells
-    if before is None or before.says_nothing or before.finding is Finding.BROKEN_DATA or before.at >= event.at:
+    is_whole = before is not None and not before.says_nothing and before.finding is not Finding.BROKEN_DATA
+    if before is None or not is_whole or before.at >= event.at or not event.shows_in(before):
         return (*spells, Spell(began=at, judged=at, start=start, end=end))[-MOST_SPELLS:]
     start = from_datetime(event.broken_from(before))
     whole = min(start, from_datetime(before.end))

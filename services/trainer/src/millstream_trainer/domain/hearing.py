@@ -35,8 +35,9 @@ def heard(state: LoopState, event: Verdict) -> LoopState:
         return _counted(state, event.matured, at)
     if isinstance(event, ChallengerJudged):
         return replace(state, judged={**state.judged, event.watch: event})
-    before = state.verdicts.get(event.kind)
-    state = replace(state, verdicts={**state.verdicts, event.kind: event})
+    before, place = state.verdicts.get(event.kind), (event.kind, event.version)
+    said_until = {**state.said_until, place: max(at, state.said_until.get(place, 0))}
+    state = replace(state, verdicts={**state.verdicts, event.kind: event}, said_until=said_until)
     if event.kind in LEARNED and (event.finding is Finding.BROKEN_DATA or not event.says_nothing):
         # Whole inputs that drift unblock too: against an old reference they would never be called healthy again.
         broken = {kind: since for kind, since in state.broken.items() if kind is not event.kind}
@@ -66,7 +67,9 @@ def asked_by(state: LoopState, event: Verdict | RetrainRequested, rules: Rules) 
     if isinstance(event, LabelsMatured):
         return _asked_by_the_clock(state, event, rules)
     if isinstance(event, WindowJudged):
-        return _asked_by_a_window(event)
+        # Drift without its snapshot judges anew what Kafka still has. What came of it once is not decided again.
+        is_over = from_datetime(event.at) < state.said_until.get((event.kind, event.version), 0)
+        return None if is_over else _asked_by_a_window(event)
     if isinstance(event, ChallengerJudged):
         return None
     now, why = state.stream_time or 0, f"{event.by} asked: {event.reason}"

@@ -283,9 +283,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def _agreeing(state: LoopState, ask: Ask, rules: Rules) -> dict[Cause, int]:
-    """Causes that asked since the last run and promotion and within `rules.within`, and when; this one included."""
+    """Causes that asked since the last run, promotion and rollback, and within `rules.within`, and when; this one included."""
     last = state.last_run
-    after = max(ask.at - rules.within, last.at if last is not None else 0, state.promoted_at or 0)
+    after = max(ask.at - rules.within, last.at if last is not None else 0, state.champion_at or 0)
     machines = rules.causes - {Cause.MANUAL}
     return {cause: at for cause, at in state.asked.items() if cause in machines and at > after} | {ask.cause: ask.at}
 

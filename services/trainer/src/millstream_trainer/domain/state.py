@@ -112,6 +112,8 @@ class LoopState:
     """Where each of them stands; a champion that was followed by another stands at champion still."""
     promoted_at: int | None = None
     """When the last promotion was."""
+    champion_at: int | None = None
+    """When the last promotion or rollback was: what was said before is of another version."""
     stream_time: int | None = None
     """The largest `at` heard for this loop."""
     matured: int | None = None
@@ -130,6 +132,8 @@ class LoopState:
     in the watch that follows it."""
     verdicts: Mapping[WindowKind, WindowJudged] = field(default_factory=dict)
     """The last verdict of each kind that was heard, for people."""
+    said_until: Mapping[tuple[WindowKind, str], int] = field(default_factory=dict)
+    """Up to when verdicts of each kind on each version were heard."""
     waiting: Waiting | None = None
     """A request that waits for labels or the end of quiet hours; others join it."""
 
@@ -278,6 +282,7 @@ class LoopState:
             )
             for run in state.runs
         )
+        is_back = event.step is Step.ROLLED_BACK and event.before is Step.CHAMPION
         frozen, at = state.frozen, from_datetime(event.at)
         is_frozen = bool(frozen) and frozen[-1][1] is None
         if event.led_to is not None and is_frozen != bool(event.led_to.frozen):
@@ -289,6 +294,7 @@ class LoopState:
             last_move=event,
             steps=steps,
             promoted_at=promoted,
+            champion_at=at if is_back else promoted if promoted != state.promoted_at else state.champion_at,
             runs=runs,
         )
 

@@ -153,5 +153,6 @@ def _pinned(state: LoopState, models: ModelState, to: ModelRef, **said: Any) -> 
         "watch_until": None,
         "pinned": to.version,
         "promoting": 0,
+        "since": to_datetime(max(said["at"], from_datetime(models.at))),
     }
     return stepped(models, to, before, Step.CHAMPION, following, **said)
