@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from millstream.contracts.events import ModelState, RolloutMoved, Step
-from millstream_cli.steps import moved
+from millstream_cli.steps import held, moved
 
 from .made_events import LOOP, day, ref
 
@@ -32,4 +32,5 @@ STAYS = RolloutMoved(
 )
 def test_what_stays_is_told_with_what_holds_it(led_to: dict[str, object], by: str, words: str) -> None:
     state = msgspec.structs.replace(STATE, **led_to)
-    assert moved(msgspec.structs.replace(STAYS, by=by, led_to=state)) == words
+    step = msgspec.structs.replace(STAYS, by=by, led_to=state)
+    assert moved(step) + held(step) == words

@@ -26,7 +26,7 @@ from millstream.contracts.events import (
 from millstream_cli.effects import before_and_after
 from millstream_cli.incidents import Fate, Incident, RunStory
 from millstream_cli.loop_events import Loop, request_of
-from millstream_cli.steps import moved
+from millstream_cli.steps import held, moved
 from millstream_cli.troubles import FINE, WORDS, Trouble
 
 MOST_COLUMNS = 5
@@ -332,7 +332,7 @@ def _move(loop: Loop, move: RolloutMoved, run: RunStory | None) -> Moment:
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"{moved(move)}{_asker(loop, move)}{reason}",
+        text=f"{moved(move)}{held(move)}{_asker(loop, move)}{reason}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
         numbers=move.numbers,
@@ -345,7 +345,7 @@ def _again(loop: Loop, move: RolloutMoved, run: RunStory) -> Moment:
     return Moment(
         at=move.at,
         what="rollout",
-        text=f"version {run.version} {does}{_asker(loop, move)}: {moved(move)}",
+        text=f"version {run.version} {does}{_asker(loop, move)}: {moved(move)}{held(move)}",
         id=move.id,
         caused_by=loop.told[move.id].caused_by,
     )
